@@ -1,0 +1,1 @@
+"""PostgreSQL: pool, migrations, leases, the embedded server. The only importer of psycopg."""

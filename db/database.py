@@ -1,0 +1,158 @@
+"""Connections and transactions; what went wrong, in our own errors.
+
+A `Database` is one pool, used by many tasks of one event loop. Statements are never prepared on the server
+(`prepare_threshold=None`): generic plans lose the exclusion of chunks. Sessions speak UTC.
+Connection trouble of any kind is `DatabaseUnavailable`; data errors keep psycopg's classes, asked by `sqlstate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import psycopg
+from psycopg import AsyncConnection, AsyncPipeline, sql
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from schemas.errors import DatabaseUnavailable
+
+__all__ = [
+    "DATA_ERRORS",
+    "AsyncPipeline",
+    "Connection",
+    "Database",
+    "Error",
+    "connect",
+    "is_unavailable",
+    "sql",
+    "sqlstate",
+]
+
+Connection = AsyncConnection[TupleRow]
+Error = psycopg.Error
+DATA_ERRORS: Final = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
+"""The database refuses a value (class 22, 54): never a reason to retry the same row."""
+
+_CONNECT_TIMEOUT_S: Final = 10
+_OPTIONS: Final = "-c timezone=UTC -c lc_messages=C -c jit=off"
+_RETRIABLE_CLASSES: Final = ("08", "53", "57", "58")
+"""Connection, resources, operator intervention, system error."""
+_RETRIABLE_STATES: Final = ("40001", "40P01", "55P03", "25P04")
+"""Serialization, deadlock, lock timeout, transaction timeout."""
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """The five-character SQLSTATE of a database error, None for others and for broken connections."""
+    return error.sqlstate if isinstance(error, psycopg.Error) else None
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """True when trying the same again later may work: the server is away, restarting, full or busy."""
+    if isinstance(error, (DatabaseUnavailable, PoolTimeout, OSError)):
+        return True
+    if not isinstance(error, psycopg.Error):
+        return False
+    state = error.sqlstate
+    if state is None:
+        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    return state[:2] in _RETRIABLE_CLASSES or state in _RETRIABLE_STATES
+
+
+async def connect(url: str, *, application_name: str) -> Connection:
+    """A connection of one's own, autocommit. Raises DatabaseUnavailable."""
+    try:
+        return await AsyncConnection.connect(
+            url,
+            autocommit=True,
+            prepare_threshold=None,
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            application_name=application_name,
+            options=_OPTIONS,
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+        )
+    except (psycopg.OperationalError, OSError) as error:
+        raise DatabaseUnavailable(f"cannot connect to the database: {error}") from error
+
+
+class Database:
+    """A bounded pool of autocommit connections to one database."""
+
+    def __init__(self, url: str, *, application_name: str, connections_max: int = 10, wait_s: float = 10.0) -> None:
+        """url: postgresql://…; wait_s: how long `connection` waits for a free one before DatabaseUnavailable."""
+        self.url = url
+        self.application_name = application_name
+        self._pool = AsyncConnectionPool(
+            url,
+            connection_class=AsyncConnection[TupleRow],
+            min_size=0,
+            max_size=connections_max,
+            timeout=wait_s,
+            max_lifetime=1800.0,
+            reconnect_timeout=5.0,
+            open=False,
+            check=AsyncConnectionPool.check_connection,
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": None,
+                "connect_timeout": _CONNECT_TIMEOUT_S,
+                "application_name": application_name,
+                "options": _OPTIONS,
+            },
+        )
+
+    async def open(self) -> None:
+        """Start the pool; connects lazily, so it succeeds with the database away."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """One autocommit connection. Raises DatabaseUnavailable, also for connection trouble inside the block."""
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except DatabaseUnavailable:
+            raise
+        except (psycopg.Error, PoolTimeout, OSError) as error:
+            if is_unavailable(error):
+                raise DatabaseUnavailable(f"the database does not answer: {error}") from error
+            raise
+
+    @asynccontextmanager
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
+        """One transaction, committed at the end. snapshot: REPEATABLE READ, READ ONLY: one moment for all of it."""
+        async with self.connection() as connection:
+            begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if snapshot else "BEGIN"
+            await connection.execute(begin)
+            try:
+                yield connection
+            except BaseException:
+                if not connection.closed:
+                    await connection.rollback()
+                raise
+            await connection.commit()
+
+    async def fetch_all(self, query: str, params: tuple[Any, ...] = ()) -> list[TupleRow]:
+        """Rows of one statement. `query` is our own constant text (psycopg placeholders), never user input."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(query.encode(), params)
+            return await cursor.fetchall()
+
+    async def fetch_one(self, query: str, params: tuple[Any, ...] = ()) -> TupleRow | None:
+        """First row of one statement, or None."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(query.encode(), params)
+            return await cursor.fetchone()
+
+    async def execute(self, query: str, params: tuple[Any, ...] = ()) -> int:
+        """Run one statement; returns the number of rows it touched."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(query.encode(), params)
+            return cursor.rowcount

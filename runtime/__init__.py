@@ -1,0 +1,1 @@
+"""What every process needs: clock, settings, telemetry, orderly start and stop."""

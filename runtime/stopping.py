@@ -1,0 +1,55 @@
+"""Orderly stop: SIGTERM and Ctrl-C set one event; a second signal ends at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+
+class Stop:
+    """Says when to stop. Await `wait()` in loops, or ask `is_set`."""
+
+    def __init__(self) -> None:
+        """Not set."""
+        self._event = asyncio.Event()
+
+    @property
+    def is_set(self) -> bool:
+        """True once a stop was asked for."""
+        return self._event.is_set()
+
+    def set(self) -> None:
+        """Ask for the stop. Idempotent."""
+        self._event.set()
+
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the stop, at most timeout_s; returns whether it was asked for."""
+        if timeout_s is None:
+            await self._event.wait()
+        else:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._event.wait(), timeout_s)
+        return self._event.is_set()
+
+
+def listen_for_signals(stop: Stop) -> None:
+    """First SIGTERM or SIGINT sets `stop`; the next one ends the process at once with 130."""
+
+    def on_signal() -> None:
+        if stop.is_set:
+            os._exit(130)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+
+
+async def every(seconds: float, action: Callable[[], Awaitable[None]], stop: Stop) -> None:
+    """Run `action` now and then every `seconds` until the stop. The action handles its own expected errors."""
+    while not stop.is_set:
+        await action()
+        await stop.wait(seconds)

@@ -1,0 +1,44 @@
+"""Our own logs and metrics: structlog to standard error, Prometheus metrics from one registry per process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import generate_latest as _generate_latest
+
+REGISTRY: Final = CollectorRegistry()
+"""Every metric of ours is registered here; names start with `logfeed_` and end in a unit."""
+
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+
+def configure_logging(*, level: str = "info", json_lines: bool | None = None, role: str | None = None) -> None:
+    """Send our logs to standard error: coloured text on a terminal, JSON lines elsewhere (or as json_lines says)."""
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    as_json = not sys.stderr.isatty() if json_lines is None else json_lines
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=max(threshold, logging.WARNING), stream=sys.stderr, format="%(name)s: %(message)s")
+    if role is not None:
+        structlog.contextvars.bind_contextvars(role=role)
+
+
+def render_metrics() -> tuple[bytes, str]:
+    """(body, content type) of /metrics."""
+    return _generate_latest(REGISTRY), CONTENT_TYPE_LATEST

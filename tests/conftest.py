@@ -1,0 +1,114 @@
+"""Services for the whole run: started once, by the controller of pytest-xdist (or by pytest itself), shared by all workers.
+
+Each test module that needs a database gets a fresh one on the shared server; topics have random names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from db.migrations import Layout, migrate
+from tests.databases import create_database, drop_database
+
+if TYPE_CHECKING:
+    from tests.services import SharedServices
+
+_shared: SharedServices | None = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the shared services before any worker starts; unit tests alone start none."""
+    global _shared
+    if hasattr(config, "workerinput") or not _wants_services(config):
+        return
+    from tests.services import start_shared_services
+
+    _shared = start_shared_services()
+    for name, value in (
+        ("LOGFEED_TEST_KAFKA", _shared.kafka_bootstrap),
+        ("LOGFEED_TEST_TIMESCALE", _shared.timescale_url),
+        ("LOGFEED_TEST_EMBEDDED", _shared.embedded_url),
+    ):
+        if value is not None:
+            os.environ[name] = value
+    for name, problem in _shared.problems.items():
+        os.environ[f"LOGFEED_TEST_PROBLEM_{name.upper()}"] = problem
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what was started."""
+    if _shared is not None:
+        _shared.stop()
+
+
+def _wants_services(config: pytest.Config) -> bool:
+    return os.environ.get("LOGFEED_TEST_NO_SERVICES") != "1"
+
+
+def _service(name: str) -> str:
+    value = os.environ.get(f"LOGFEED_TEST_{name}")
+    if value is None:
+        reason = os.environ.get(f"LOGFEED_TEST_PROBLEM_{name}", "not started")
+        if os.environ.get("CI"):
+            pytest.fail(f"{name.lower()} is missing in CI: {reason}")
+        pytest.skip(f"{name.lower()} is missing: {reason}")
+    return value
+
+
+@pytest.fixture(scope="session")
+def embedded_server() -> str:
+    """URL of the shared embedded PostgreSQL 18."""
+    return _service("EMBEDDED")
+
+
+@pytest.fixture(scope="session")
+def timescale_server() -> str:
+    """URL of the shared TimescaleDB."""
+    return _service("TIMESCALE")
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap() -> str:
+    """host:port of the shared Kafka broker."""
+    return _service("KAFKA")
+
+
+@pytest.fixture(scope="module")
+def postgres_url(embedded_server: str) -> Iterator[str]:
+    """A fresh, empty database on embedded PostgreSQL, per module."""
+    url = create_database(embedded_server)
+    yield url
+    drop_database(embedded_server, url)
+
+
+@pytest.fixture
+def native_url(embedded_server: str) -> Iterator[str]:
+    """A fresh migrated database with native partitions, per test."""
+    url = create_database(embedded_server)
+    asyncio.run(migrate(url, Layout.NATIVE))
+    yield url
+    drop_database(embedded_server, url)
+
+
+@pytest.fixture
+def timescale_url(timescale_server: str) -> Iterator[str]:
+    """A fresh migrated database with a hypertable, per test."""
+    url = create_database(timescale_server)
+    asyncio.run(migrate(url, Layout.TIMESCALE))
+    yield url
+    drop_database(timescale_server, url)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real log lines beside the repository; the test is skipped where they are absent."""
+    directory = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not directory.is_dir():
+        pytest.skip("no real log lines beside the repository (../shared/data)")
+    return directory
