@@ -1,0 +1,1 @@
+"""Reads frames from the broker and stores their logs exactly once."""

@@ -41,8 +41,9 @@ CREATE TABLE border (
     late_generation integer NOT NULL
 );
 
--- Every table that holds rows, open or closed. `kind` chunk: range_start <= timestamp < range_end; late: range_* are the
--- least timestamp and the greatest + 1 µs found when it was finished.
+-- Every table that holds rows, open or closed. `table_name` can stand in SQL as it is: lower case, with its schema where
+-- that is not the first of the search path (TimescaleDB's chunks). `kind` chunk: range_start <= timestamp < range_end;
+-- late: range_* are the least timestamp and the greatest + 1 µs found when it was finished.
 CREATE TABLE catalogue (
     table_name text COLLATE "C" PRIMARY KEY,
     kind text NOT NULL CHECK (kind IN ('chunk', 'late')),
@@ -56,6 +57,14 @@ CREATE TABLE catalogue (
     opened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     closed_at timestamptz,
     finished_at timestamptz
+);
+
+-- Tables past retention. They left the catalogue in the transaction that put them here and are dropped 10 minutes later:
+-- a drop is seen whatever the snapshot, and a page may still read one.
+CREATE TABLE expired_tables (
+    table_name text COLLATE "C" PRIMARY KEY,
+    kind text NOT NULL,
+    expired_at timestamptz NOT NULL
 );
 
 -- Idempotency keys that were stored, a table per UTC day of storing.

@@ -7,12 +7,12 @@ against the signed release file as always. The mirror is the one that the machin
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.native.errors import InstallError
+from infra.native.programs import run
 
 ETC_APT = Path("/etc/apt")
 KEYRINGS = (
@@ -46,24 +46,12 @@ def debian_mirror(etc_apt: Path = ETC_APT) -> str:
 def unpack(packages: Sequence[str], *, suite: str, into: Path, scratch: Path) -> None:
     """Downloads `packages` of `suite` and unpacks each into the directory `into`. `InstallError` says what failed."""
     apt = _private_apt(suite, scratch)
-    run(["apt-get", "-q", "update"], cwd=scratch, env=apt)
+    run(["apt-get", "-q", "update"], cwd=scratch, env=apt, downloads=True)
     debs = scratch / "debs"
     debs.mkdir()
-    run(["apt-get", "-q", "download", *packages], cwd=debs, env=apt)
+    run(["apt-get", "-q", "download", *packages], cwd=debs, env=apt, downloads=True)
     for deb in sorted(debs.glob("*.deb")):
         run(["dpkg-deb", "-x", str(deb), str(into)], cwd=scratch, env=apt)
-
-
-def run(command: Sequence[str], *, cwd: Path, env: dict[str, str] | None = None) -> str:
-    """Runs a program and returns its output; `InstallError` with the output's tail when it fails or is not there."""
-    try:
-        done = subprocess.run(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise InstallError(f"the program {command[0]} was not found; install it and try again") from error
-    if done.returncode:
-        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-12:])
-        raise InstallError(f"`{' '.join(command[:4])} …` failed with exit code {done.returncode}:\n{tail}")
-    return done.stdout
 
 
 def _private_apt(suite: str, scratch: Path) -> dict[str, str]:
@@ -87,6 +75,7 @@ def _private_apt(suite: str, scratch: Path) -> dict[str, str]:
         "Dir::State::status": f"{scratch}/status",
         "Dir::Cache": f"{scratch}/cache",
         "APT::Sandbox::User": "",
+        "APT::Update::Error-Mode": "any",  # else a mirror out of reach is a warning, and packages are "not found" later
         "Acquire::Languages": "none",
         "Acquire::Retries": "3",
     }

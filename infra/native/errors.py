@@ -9,5 +9,9 @@ class InstallError(NativeError):
     """A program, package or download is missing."""
 
 
+class DownloadError(InstallError):
+    """A download failed; trying again may help."""
+
+
 class NodeError(NativeError):
     """A server did not start, answer or stop."""

@@ -1,0 +1,75 @@
+# The commands of the project. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/logfeed
+DATA ?= logfeed-data
+PORT ?= 8080
+WORKERS ?= 2
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help up demo install install-test test test-unit test-long lint types imports check openapi bench lock clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+up: install ## start everything on http://127.0.0.1:8080 (PORT=…, DATA=directory)
+	@exec $(BIN)/logfeed up --port $(PORT) --data $(DATA)
+
+demo: install ## like up, with lively sample traffic
+	@exec $(BIN)/logfeed demo --port $(PORT) --data $(DATA)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Logfeed needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python requirements.lock pyproject.toml
+	@echo "Installing Logfeed into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed requirements-test.lock
+	@echo "Installing what the tests need …"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-test.lock
+	@touch $@
+
+install: $(VENV)/.installed
+
+install-test: $(VENV)/.installed-test
+
+test: install-test ## install what the tests need, real Kafka and TimescaleDB included, and run all of them (≤ 20 minutes)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long" tests
+
+test-unit: install-test ## only the tests that need no service (seconds)
+	LOGFEED_TEST_NO_SERVICES=1 $(BIN)/python -m pytest -n $(WORKERS) tests/unit
+
+test-long: install-test ## the tests that take minutes each
+	$(BIN)/python -m pytest -m long --timeout 3600 tests
+
+lint: install-test ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install-test ## strict type check
+	$(BIN)/mypy
+
+imports: install-test ## who may import whom
+	$(BIN)/lint-imports
+
+check: lint types imports ## everything static
+
+openapi: install-test ## write schemas/openapi.json anew
+	$(BIN)/python -m cli.openapi schemas/openapi.json
+
+bench: install-test ## logs a second, both profiles; ratios against a plain COPY
+	$(BIN)/python -m bench
+
+lock: $(BIN)/python ## resolve the lock files anew from pyproject.toml
+	@$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal $(UPGRADE) --extra build pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal $(UPGRADE) --extra build --extra test pyproject.toml -o requirements-test.lock
+
+clean: ## remove the environment and caches of the checkout (never data)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,174 @@
+"""`logfeed`: every command. Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 130 interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvloop
+from rich.console import Console
+
+from cli import config, database, dead
+from cli.importing.command import import_logs
+from cli.logs import logs
+from cli.roles import run_http, run_writer
+from cli.settings import Profile, Settings, load_settings
+from runtime.telemetry import configure_logging
+from schemas.errors import ConfigurationError, LogfeedError
+
+app = typer.Typer(
+    name="logfeed",
+    help="Collects logs from many services, keeps every accepted line exactly once, and finds any of them again fast.\n\n"
+    "Start with [bold]logfeed demo[/bold], or [bold]logfeed up[/bold] without sample traffic.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(database.app, name="db")
+app.add_typer(dead.app, name="dead")
+app.add_typer(config.app, name="config")
+app.command("import")(import_logs)
+app.command("logs")(logs)
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML file with settings; else the one LOGFEED_CONFIG names.")
+]
+HostOption = Annotated[str | None, typer.Option("--host", help="Address to listen on (default 127.0.0.1).")]
+PortOption = Annotated[int | None, typer.Option("--port", "-p", help="TCP port (default 8080).")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", "-d", help="Directory that keeps everything (default ./logfeed-data).")
+]
+
+_console = Console(stderr=False, highlight=False)
+_errors = Console(stderr=True, highlight=False)
+
+
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(coroutine)
+
+
+def _prepare(settings: Settings, role: str) -> Settings:
+    configure_logging(level=settings.log.level, json_lines=settings.log.json_lines, role=role)
+    return settings
+
+
+def _show_ready(settings: Settings, *, demo: bool) -> Any:
+    def show(base_url: str) -> None:
+        _console.print(f"\n[bold green]Logfeed is ready[/bold green]  {base_url}")
+        _console.print(f"  API documentation  {base_url}/docs")
+        _console.print(f"  newest logs        {base_url}/api/v1/logs?limit=10")
+        _console.print(f"  data               {settings.data_dir.resolve()}")
+        if demo:
+            _console.print("\nSample traffic is flowing. Watch it, or follow one request across services:")
+            _console.print("  logfeed logs 'level:error' --limit 20")
+        _console.print("\nSend a log:\n")
+        _console.print(
+            f"  curl -s {base_url}/api/v1/logs -H 'Content-Type: application/json' \\\n"
+            '    -d \'{"service_name":"hello","level":"INFO","message":"hello, Logfeed"}\'',
+            markup=False,
+            soft_wrap=True,
+        )
+        _console.print("\nCtrl-C stops it; the data stays.\n")
+
+    return show
+
+
+def _start(settings: Settings, *, demo: bool) -> None:
+    from cli.demo_traffic import run_demo_traffic
+    from cli.up import up
+
+    if settings.profile is not Profile.EMBEDDED:
+        raise ConfigurationError(
+            "`up` runs the embedded profile; start the roles of the full profile one by one:"
+            " logfeed db migrate, then logfeed ingest, write, query (see docker-compose.yml)"
+        )
+    _run(up(settings, announce=_show_ready(settings, demo=demo), beside=run_demo_traffic if demo else None))
+
+
+@app.command("up")
+def up_command(
+    config: ConfigOption = None, host: HostOption = None, port: PortOption = None, data: DataOption = None
+) -> None:
+    """Start everything on this machine: PostgreSQL, ingest, query and a writer.
+
+    Needs nothing installed and keeps everything in one directory. Ctrl-C stops it; the data stays.
+    """
+    flags = {"http.host": host, "http.port": port, "data_dir": data}
+    _start(_prepare(load_settings(config, flags), "up"), demo=False)
+
+
+@app.command("demo")
+def demo_command(
+    config: ConfigOption = None, host: HostOption = None, port: PortOption = None, data: DataOption = None
+) -> None:
+    """Like `up`, with lively sample traffic: several services, requests that cross them, errors.
+
+    The sample logs are stored like any others: choose another --data directory to keep them apart.
+    """
+    flags = {"http.host": host, "http.port": port, "data_dir": data}
+    _start(_prepare(load_settings(config, flags), "demo"), demo=True)
+
+
+@app.command("serve")
+def serve_command(config: ConfigOption = None, host: HostOption = None, port: PortOption = None) -> None:
+    """Run ingest and query as one HTTP application (what `up` does)."""
+    settings = _prepare(load_settings(config, {"http.host": host, "http.port": port}), "serve")
+    _run(run_http(settings, ingest=True, query=True))
+
+
+@app.command("ingest")
+def ingest_command(config: ConfigOption = None, host: HostOption = None, port: PortOption = None) -> None:
+    """Run the ingestion API: takes logs, filters them, publishes them to the broker."""
+    settings = _prepare(load_settings(config, {"http.host": host, "http.port": port}), "ingest")
+    _run(run_http(settings, ingest=True, query=False))
+
+
+@app.command("query")
+def query_command(config: ConfigOption = None, host: HostOption = None, port: PortOption = None) -> None:
+    """Run the query API: pages, look-ups, correlations, ledger."""
+    settings = _prepare(load_settings(config, {"http.host": host, "http.port": port}), "query")
+    _run(run_http(settings, ingest=False, query=True))
+
+
+@app.command("write")
+def write_command(
+    config: ConfigOption = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Stable name of this writer (default: the host's name).")
+    ] = None,
+) -> None:
+    """Run a writer: stores what the broker holds, exactly once, and keeps the store in shape."""
+    settings = _prepare(load_settings(config, {"writer.name": name}), "write")
+    _run(run_writer(settings))
+
+
+@app.command("version")
+def version_command() -> None:
+    """Print the version."""
+    from importlib.metadata import version
+
+    print(version("logfeed"))
+
+
+def main() -> None:
+    """Entry point: our errors become one line and an exit code, never a traceback."""
+    try:
+        app()
+    except ConfigurationError as error:
+        _errors.print(f"[red]error:[/red] {error}", markup=True, soft_wrap=True)
+        sys.exit(2)
+    except LogfeedError as error:
+        _errors.print(f"[red]error:[/red] {error}", markup=True, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

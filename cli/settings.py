@@ -1,0 +1,130 @@
+"""All settings, composed from the parts' sections, and where they come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from broker.settings import BrokerSettings
+from ingest.settings import IngestSettings
+from pydantic import Field, SecretStr, model_validator
+from query.settings import QuerySettings
+from store.settings import StoreSettings
+
+from db.migrations import Layout
+from runtime.settings import Section, load
+from schemas.errors import ConfigurationError
+from writer.settings import WriterSettings
+
+CONFIG_VARIABLE: Final = "LOGFEED_CONFIG"
+
+
+class Profile(StrEnum):
+    """Which real parts are used."""
+
+    EMBEDDED = "embedded"
+    FULL = "full"
+
+
+class HttpSettings(Section):
+    """Where the HTTP application listens."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback opens the service to the network."""
+
+    port: int = Field(default=8080, ge=0, le=65535)
+    """TCP port; 0 takes a free one."""
+
+
+class DatabaseSettings(Section):
+    """Where PostgreSQL is."""
+
+    url: SecretStr | None = None
+    """postgresql://user:password@host:port/database. Empty in the embedded profile: `logfeed up` starts its own server."""
+
+    connections_max: int = Field(default=10, ge=2, le=200)
+    """Most connections of one process."""
+
+
+class LogSettings(Section):
+    """Logfeed's own logs, written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is written."""
+
+    json_lines: bool | None = None
+    """JSON lines (true), coloured text (false), or by whether standard error is a terminal (empty)."""
+
+
+class Settings(Section):
+    """Everything that can be set."""
+
+    profile: Profile = Profile.EMBEDDED
+    """embedded: queue and rows in PostgreSQL; full: Kafka and TimescaleDB."""
+
+    data_dir: Path = Path("logfeed-data")
+    """Directory of the embedded PostgreSQL and of what must survive a restart. Only the embedded profile uses it."""
+
+    http: HttpSettings = HttpSettings()
+    """HTTP application."""
+
+    database: DatabaseSettings = DatabaseSettings()
+    """PostgreSQL."""
+
+    broker: BrokerSettings = BrokerSettings()
+    """Kafka or the queue."""
+
+    ingest: IngestSettings = IngestSettings()
+    """Ingestion."""
+
+    writer: WriterSettings = WriterSettings()
+    """Writer."""
+
+    store: StoreSettings = StoreSettings()
+    """Hot store."""
+
+    query: QuerySettings = QuerySettings()
+    """Query service."""
+
+    log: LogSettings = LogSettings()
+    """Logfeed's own logs."""
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> Settings:
+        if self.ingest.retention_days > self.store.retention_days:
+            raise ValueError(
+                f"ingest.retention_days ({self.ingest.retention_days}) must be at most store.retention_days"
+                f" ({self.store.retention_days}): logs would be accepted and dropped at once"
+            )
+        return self
+
+    @property
+    def layout(self) -> Layout:
+        """How the hot store divides rows by time in this profile."""
+        return Layout.TIMESCALE if self.profile is Profile.FULL else Layout.NATIVE
+
+    def database_url(self) -> str:
+        """The database's URL. Raises ConfigurationError when it is not set."""
+        if self.database.url is None:
+            raise ConfigurationError(
+                "no database: set database.url (LOGFEED_DATABASE__URL=postgresql://…), or let `logfeed up` start one"
+            )
+        return self.database.url.get_secret_value()
+
+
+def load_settings(config: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Settings in force. config: YAML file; else the file that LOGFEED_CONFIG names; else none.
+
+    The broker's kind follows the profile unless it is set. Raises ConfigurationError.
+    """
+    named = os.environ.get(CONFIG_VARIABLE)
+    file = config or (Path(named) if named else None)
+    settings = load(Settings, file=file, flags=flags)
+    if "kind" not in settings.broker.model_fields_set:
+        kind = "kafka" if settings.profile is Profile.FULL else "queue"
+        broker = settings.broker.model_copy(update={"kind": kind})
+        settings = settings.model_copy(update={"broker": broker})
+    return settings

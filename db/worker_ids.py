@@ -1,0 +1,192 @@
+"""Worker numbers of the id generator, leased in the database: two processes never share one.
+
+A lease lasts an hour by the database's clock and is renewed each minute. The process itself stops giving out ids 55
+minutes after it last asked for the lease and got it, by its monotonic clock, and never passes `reserved_until_ms`: so
+ids are over before the lease is, with the database away as well. A number is free again when its lease ran out and its
+reserved milliseconds lie in the past for the database and for whoever takes it; the last millisecond used is kept.
+
+A machine whose clock differs from the database's by more than five minutes gets no ids: they would sort wrongly, and
+a lease is only as good as the clocks that measure it. One task calls `keep`; `take` is called from the same event loop.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final
+
+import structlog
+
+from db.database import Database
+from idgen.snowflake import IdsUnavailable, LeaseEnded, Snowflake
+from runtime.clock import Clock
+from runtime.stopping import Stop, every
+from schemas.errors import DatabaseUnavailable, LogfeedError
+from schemas.ids import WORKERS
+
+log = structlog.get_logger(__name__)
+
+LEASE_S: Final = 3600
+RENEW_S: Final = 60
+STOP_AFTER_S: Final = 55 * 60
+"""Seconds without a renewal after which no id is given out; less than LEASE_S by more than any request takes."""
+SKEW_MS_MAX: Final = 5 * 60 * 1000
+"""Largest difference to the database's clock."""
+
+_CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+_LOCK: Final = "LOCK TABLE worker_ids IN SHARE ROW EXCLUSIVE MODE"
+_TAKE: Final = """
+WITH candidate AS (
+    SELECT number AS worker, held.reserved_until_ms AS last_ms
+    FROM generate_series(0, %s - 1) AS number
+    LEFT JOIN worker_ids AS held ON held.worker = number
+    WHERE held.worker IS NULL
+       OR (held.lease_until < clock_timestamp()
+           AND held.reserved_until_ms < least((extract(epoch FROM clock_timestamp()) * 1000)::bigint, %s))
+    ORDER BY number
+    LIMIT 1
+), taken AS (
+    INSERT INTO worker_ids AS w (worker, owner, lease_until, reserved_until_ms)
+    SELECT worker, %s, clock_timestamp() + make_interval(secs => %s),
+           (extract(epoch FROM clock_timestamp()) * 1000)::bigint + %s
+    FROM candidate
+    ON CONFLICT (worker) DO UPDATE
+    SET owner = excluded.owner, lease_until = excluded.lease_until, reserved_until_ms = excluded.reserved_until_ms
+    RETURNING w.worker, w.reserved_until_ms
+)
+SELECT taken.worker, candidate.last_ms, taken.reserved_until_ms FROM taken JOIN candidate USING (worker)
+"""
+_RENEW: Final = """
+UPDATE worker_ids
+SET lease_until = clock_timestamp() + make_interval(secs => %s),
+    reserved_until_ms = greatest(reserved_until_ms, (extract(epoch FROM clock_timestamp()) * 1000)::bigint + %s)
+WHERE worker = %s AND owner = %s AND lease_until > clock_timestamp()
+RETURNING reserved_until_ms, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+"""
+_RELEASE: Final = """
+UPDATE worker_ids SET lease_until = clock_timestamp(), reserved_until_ms = %s WHERE worker = %s AND owner = %s
+"""
+
+
+class ClockSkewed(LogfeedError):
+    """This machine's clock and the database's clock differ too much."""
+
+
+class NoWorkerIdFree(LogfeedError):
+    """All 1024 worker numbers are leased; one becomes free an hour after its holder died."""
+
+    retriable = True
+
+
+class WorkerIdLease:
+    """The right of this process to give out ids, and the ids."""
+
+    def __init__(self, database: Database, *, instance: str, clock: Clock) -> None:
+        """instance: name shown in the table; a random part is added, so that two processes of one name stay two."""
+        self._database = database
+        self._clock = clock
+        self.owner = f"{instance}/{uuid.uuid4().hex}"
+        self._ids: Snowflake | None = None
+        self._stop_at_s = 0.0
+        self._problem = "no worker number was taken yet"
+
+    @property
+    def worker(self) -> int | None:
+        """The number held, None without one."""
+        return None if self._ids is None else self._ids.worker
+
+    @property
+    def problem(self) -> str | None:
+        """Why `take` would refuse now; None when it would not for the lease's sake."""
+        if self._ids is None:
+            return self._problem
+        if self._clock.monotonic_s() >= self._stop_at_s:
+            return f"the lease of worker number {self._ids.worker} was not renewed for {STOP_AFTER_S // 60} minutes"
+        return None
+
+    def take(self, count: int) -> list[int]:
+        """`count` ids for one request. Raises IdsUnavailable (its subclasses say why); nothing was given out then."""
+        problem = self.problem
+        if self._ids is None or problem is not None:
+            raise LeaseEnded(f"no ids: {problem}", retry_after_s=RENEW_S)
+        return self._ids.take(count, self._clock.now_us() // 1000)
+
+    async def acquire(self) -> None:
+        """Take the first free number. Raises DatabaseUnavailable, ClockSkewed, NoWorkerIdFree."""
+        asked_at_s = self._clock.monotonic_s()
+        async with self._database.transaction() as connection:
+            row = await (await connection.execute(_CLOCK)).fetchone()
+            now_ms = self._clock.now_us() // 1000
+            if row is not None:
+                self._check_skew(now_ms, row[0])
+            await connection.execute(_LOCK)
+            parameters = (WORKERS, now_ms, self.owner, LEASE_S, LEASE_S * 1000)
+            taken = await (await connection.execute(_TAKE, parameters)).fetchone()
+        if taken is None:
+            raise NoWorkerIdFree()
+        worker, last_ms, reserved_until_ms = taken
+        self._ids = Snowflake(worker=worker, last_ms=last_ms or 0, reserved_until_ms=reserved_until_ms)
+        self._stop_at_s = asked_at_s + STOP_AFTER_S
+        log.info("worker number leased", worker=worker)
+
+    async def renew(self) -> bool:
+        """Extend the lease; False when it is lost (no id is given out any more, `acquire` again).
+
+        Raises DatabaseUnavailable (the lease goes on until its end) and ClockSkewed (the number is given up).
+        """
+        ids = self._ids
+        if ids is None:
+            return False
+        asked_at_s = self._clock.monotonic_s()
+        row = await self._database.fetch_one(_RENEW, (LEASE_S, LEASE_S * 1000, ids.worker, self.owner))
+        if row is None:
+            self._drop(f"the lease of worker number {ids.worker} was lost")
+            return False
+        reserved_until_ms, database_ms = row
+        try:
+            self._check_skew(self._clock.now_us() // 1000, database_ms)
+        except ClockSkewed as error:
+            self._drop(str(error))
+            raise
+        ids.extend(reserved_until_ms)
+        self._stop_at_s = asked_at_s + STOP_AFTER_S
+        return True
+
+    async def keep(self, stop: Stop) -> None:
+        """Renew each minute until the stop; a lost lease is replaced by another number."""
+        await stop.wait(RENEW_S)
+        await every(RENEW_S, self._renew_or_replace, stop)
+
+    async def release(self) -> None:
+        """Give the number back with the last millisecond used (clean stop). Harmless without one or without database."""
+        ids = self._ids
+        if ids is None:
+            return
+        self._drop("the worker number was given back")
+        try:
+            await self._database.execute(_RELEASE, (ids.last_ms, ids.worker, self.owner))
+        except DatabaseUnavailable as error:
+            log.warning(
+                "worker number not given back, it stays leased for an hour", worker=ids.worker, error=str(error)
+            )
+
+    async def _renew_or_replace(self) -> None:
+        try:
+            if not await self.renew():
+                await self.acquire()
+        except DatabaseUnavailable as error:
+            log.warning("worker number not renewed", error=str(error), problem=self.problem)
+        except (ClockSkewed, NoWorkerIdFree, IdsUnavailable) as error:
+            log.error("no ids", error=str(error))
+
+    def _drop(self, why: str) -> None:
+        self._ids = None
+        self._problem = why
+
+    def _check_skew(self, local_ms: int, database_ms: int) -> None:
+        skew_ms = local_ms - database_ms
+        if abs(skew_ms) > SKEW_MS_MAX:
+            side = "ahead of" if skew_ms > 0 else "behind"
+            raise ClockSkewed(
+                f"this machine's clock is {abs(skew_ms) / 1000:.0f} s {side} the database's, at most "
+                f"{SKEW_MS_MAX // 1000} s are tolerated: correct the clock (NTP)"
+            )

@@ -1,0 +1,229 @@
+"""A whole Logfeed of real processes over real servers in one directory: what fault tests hurt and benchmarks load.
+
+Every role runs as `python -m cli.main ROLE`, as a user would start it, and dies with the process that started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from db.embedded import EmbeddedPostgres
+from db.migrations import Layout, migrate
+from infra.native import KafkaNode, TimescaleNode
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FULL = "full"
+EMBEDDED = "embedded"
+
+
+async def until(condition: Callable[[], Awaitable[bool]], *, what: str, timeout_s: float = 60.0) -> None:
+    """Wait for a condition, with a deadline."""
+    deadline = time.monotonic() + timeout_s
+    while not await condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        await asyncio.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+
+
+@dataclass
+class Role:
+    """One process."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+    log_path: Path
+    process: subprocess.Popen[bytes] | None = None
+    peak_kib: int = 0
+
+    def start(self) -> None:
+        """Start it (again)."""
+        with self.log_path.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cli.main", *self.arguments],
+                cwd=REPOSITORY,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=_die_with_parent,
+                start_new_session=True,
+            )
+
+    @property
+    def alive(self) -> bool:
+        """True while it runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self.process is not None
+        self._note_peak()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL and reap."""
+        if self.process is not None:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
+
+    def stop(self, timeout_s: float = 30.0) -> int:
+        """SIGTERM; returns the exit code. Fails the test when it does not end."""
+        assert self.process is not None
+        self.signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+    def restart_killed(self) -> None:
+        """SIGKILL, then start."""
+        self.kill()
+        self.start()
+
+    def log_text(self) -> str:
+        """What it wrote so far."""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def _note_peak(self) -> None:
+        assert self.process is not None
+        with contextlib.suppress(OSError, ValueError):
+            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    self.peak_kib = max(self.peak_kib, int(line.split()[1]))
+
+
+@dataclass
+class Fleet:
+    """Servers and roles of one profile in one directory."""
+
+    profile: str
+    directory: Path
+    partitions: int = 4
+    extra: dict[str, str] = field(default_factory=dict)
+    """More environment for every role."""
+    roles: list[Role] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.topic = f"logs.{uuid.uuid4().hex[:8]}"
+        self.kafka = KafkaNode(self.directory / "kafka") if self.profile == FULL else None
+        self.timescale = TimescaleNode(self.directory / "timescale") if self.profile == FULL else None
+        self.embedded = EmbeddedPostgres(self.directory / "embedded") if self.profile == EMBEDDED else None
+        self.database_url = ""
+        self.ports: dict[str, int] = {}
+
+    def start_servers(self) -> None:
+        """Start the broker and the database, and migrate."""
+        if self.embedded is not None:
+            self.database_url = self.embedded.start()
+        else:
+            assert self.kafka is not None
+            assert self.timescale is not None
+            self.kafka.spawn()
+            self.timescale.start()
+            self.kafka.wait_ready()
+            self.database_url = self.timescale.create_database(f"fleet_{uuid.uuid4().hex[:8]}")
+        layout = Layout.NATIVE if self.profile == EMBEDDED else Layout.TIMESCALE
+        asyncio.run(migrate(self.database_url, layout))
+
+    def stop_everything(self) -> None:
+        """Kill the roles, stop the servers."""
+        for role in self.roles:
+            if role.alive:
+                role.signal(signal.SIGCONT)
+                role.kill()
+        for server in (self.embedded, self.timescale, self.kafka):
+            if server is not None:
+                server.stop()
+        for node in (self.timescale, self.kafka):
+            if node is not None:
+                node.remove()
+
+    def restart_database(self) -> None:
+        """Kill the database as a crash would and start it again."""
+        if self.embedded is not None:
+            self.embedded.kill()
+            self.embedded.start()
+        else:
+            assert self.timescale is not None
+            self.timescale.kill()
+            self.timescale.start()
+
+    def restart_broker(self) -> None:
+        """Kill the broker and start it again (in the embedded profile it is the database)."""
+        if self.kafka is None:
+            self.restart_database()
+        else:
+            self.kafka.kill()
+            self.kafka.start()
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What a role sees."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")}
+        settings = {
+            "LOGFEED_PROFILE": self.profile,
+            "LOGFEED_DATABASE__URL": self.database_url,
+            "LOGFEED_BROKER__TOPIC": self.topic,
+            "LOGFEED_BROKER__PARTITIONS": str(self.partitions),
+            "LOGFEED_LOG__JSON_LINES": "true",
+        }
+        if self.kafka is not None:
+            settings["LOGFEED_BROKER__BOOTSTRAP"] = self.kafka.bootstrap
+        return {**clean, **settings, **self.extra, **more}
+
+    def role(self, name: str, *, label: str | None = None, **more: str) -> Role:
+        """Start a role. HTTP roles get a port of their own; writers a stable name."""
+        label = label or name
+        arguments = [name]
+        if name == "write":
+            arguments += ["--name", label]
+        else:
+            self.ports[label] = free_port()
+            arguments += ["--port", str(self.ports[label])]
+        role = Role(arguments, self.environment(**more), self.directory / f"{label}.log")
+        role.start()
+        self.roles.append(role)
+        return role
+
+    def url(self, label: str) -> str:
+        """Base URL of an HTTP role."""
+        return f"http://127.0.0.1:{self.ports[label]}"
+
+    async def ready(self, *labels: str, timeout_s: float = 60.0) -> None:
+        """Wait until the HTTP roles are ready."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for label in labels:
+
+                async def answers(label: str = label) -> bool:
+                    with contextlib.suppress(httpx.HTTPError):
+                        return (await client.get(f"{self.url(label)}/readyz", timeout=2)).status_code == 200
+                    return False
+
+                await until(answers, what=f"{label} ready", timeout_s=timeout_s)
+
+    def failures(self) -> str:
+        """Ends of the roles' logs, for a failing test's message."""
+        return "\n".join(f"--- {role.log_path.name}\n{role.log_text()[-3000:]}" for role in self.roles)

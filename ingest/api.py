@@ -1,0 +1,184 @@
+"""The HTTP edge: `POST /api/v1/logs` and `POST /api/v1/logs/batch`.
+
+A handler checks what needs no body, reads the body within its limits, and hands it on. Every outcome is JSON: an answer
+or a problem (RFC 9457). Bodies are read raw, so that size, encoding and per-item errors are ours to judge.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Annotated, Any, Final, Protocol
+
+import orjson
+import structlog
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
+
+from access.principal import Principal, current_principal
+from ingest import metrics, openapi
+from ingest.body import read_body
+from ingest.errors import FieldError, InvalidFields, UnsupportedBody
+from ingest.in_flight import Hold, InFlight
+from ingest.problems import internal, problem_of
+from ingest.receive import Answer
+from ingest.settings import IngestSettings
+from ingest.spelling import suggestion
+from schemas.errors import LogfeedError
+
+log = structlog.get_logger(__name__)
+
+_CLIENT_GONE: Final = 499
+_JSON_TYPES: Final = frozenset({"", "application/json", "application/octet-stream"})
+_LINE_TYPES: Final = frozenset(
+    {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
+)
+
+
+class TakesLogs(Protocol):
+    """What the edge needs of the service behind it."""
+
+    settings: IngestSettings
+    in_flight: InFlight
+
+    def check(self) -> None:
+        """Raises when a request would be refused whatever its body is."""
+
+    async def take_one(self, body: bytes, hold: Hold, principal: Principal, key: str | None) -> Answer:
+        """One log; closes the hold."""
+
+    async def take_batch(
+        self, body: bytes, hold: Hold, principal: Principal, key: str | None, *, return_ids: bool
+    ) -> Answer:
+        """A batch; closes the hold."""
+
+
+class ProblemRoute(APIRoute):
+    """Turns our errors into problems, and measures."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """See APIRoute."""
+        handle = super().get_route_handler()
+        path = self.path
+
+        async def answer(request: Request) -> Response:
+            started_s = time.perf_counter()
+            response = await _guarded(handle, request)
+            seconds = time.perf_counter() - started_s
+            metrics.REQUEST_SECONDS.labels(route=path, status=str(response.status_code)).observe(seconds)
+            return response
+
+        return answer
+
+
+async def _guarded(handle: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+    try:
+        return await handle(request)
+    except HTTPException:
+        raise
+    except LogfeedError as error:
+        return problem_of(error)
+    except ClientDisconnect:
+        return Response(status_code=_CLIENT_GONE)
+    except Exception:
+        log.exception("request failed", path=request.url.path)
+        metrics.REFUSALS.labels(reason="internal").inc()
+        return internal()
+
+
+def make_router(service: TakesLogs) -> APIRouter:
+    """The routes of one service."""
+    router = APIRouter(route_class=ProblemRoute, tags=["ingest"])
+
+    @router.post(
+        "/api/v1/logs",
+        summary="Send one log",
+        description=openapi.ONE_DESCRIPTION,
+        status_code=201,
+        responses=openapi.ONE_RESPONSES,
+        openapi_extra=openapi.ONE_REQUEST,
+    )
+    async def send_log(request: Request, principal: Annotated[Principal, Depends(current_principal)]) -> Response:
+        _check_query(request, known=())
+        _check_content_type(request, lines=False)
+        service.check()
+        body, hold = await _read(service, request)
+        answer = await service.take_one(body, hold, principal, request.headers.get("idempotency-key"))
+        headers = {}
+        if answer.status == 201:
+            headers["Location"] = f"/api/v1/logs/{orjson.loads(answer.body)['log_id']}"
+        return _json(answer, headers)
+
+    @router.post(
+        "/api/v1/logs/batch",
+        summary="Send many logs",
+        description=openapi.BATCH_DESCRIPTION,
+        status_code=201,
+        responses=openapi.BATCH_RESPONSES,
+        openapi_extra=openapi.BATCH_REQUEST,
+    )
+    async def send_batch(request: Request, principal: Annotated[Principal, Depends(current_principal)]) -> Response:
+        _check_query(request, known=("return_ids",))
+        _check_content_type(request, lines=True)
+        return_ids = _flag(request, "return_ids")
+        service.check()
+        body, hold = await _read(service, request)
+        key = request.headers.get("idempotency-key")
+        return _json(await service.take_batch(body, hold, principal, key, return_ids=return_ids))
+
+    return router
+
+
+async def _read(service: TakesLogs, request: Request) -> tuple[bytes, Hold]:
+    """The body, and the hold on its bytes, which whoever gets it closes."""
+    length = request.headers.get("content-length", "")
+    hold = service.in_flight.hold()
+    try:
+        body = await read_body(
+            request.stream(),
+            content_encoding=request.headers.get("content-encoding", ""),
+            content_length=int(length) if length.isdecimal() else None,
+            bytes_max=service.settings.body_bytes_max,
+            deadline_s=service.settings.body_deadline_s,
+            grow=hold.grow,
+        )
+    except BaseException:
+        hold.close()
+        raise
+    return body, hold
+
+
+def _json(answer: Answer, headers: dict[str, str] | None = None) -> Response:
+    return Response(answer.body, status_code=answer.status, media_type="application/json", headers=headers)
+
+
+def _check_query(request: Request, *, known: tuple[str, ...]) -> None:
+    errors = [
+        FieldError(name[:100], f"there is no such query parameter{suggestion(name[:100], known)}")
+        for name in request.query_params
+        if name not in known
+    ]
+    if errors:
+        raise InvalidFields(errors)
+
+
+def _flag(request: Request, name: str) -> bool:
+    text = request.query_params.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidFields([FieldError(name, f"expected true or false, got {text[:60]!r}")])
+    return text == "true"
+
+
+def _check_content_type(request: Request, *, lines: bool) -> None:
+    kind, _, parameters = request.headers.get("content-type", "").lower().partition(";")
+    kind = kind.strip()
+    charset = parameters.partition("charset=")[2].strip(' "')
+    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        raise UnsupportedBody(f"charset {charset[:60]!r} is not supported: send UTF-8")
+    taken = kind in _JSON_TYPES or kind.endswith("+json") or kind == "text/json"
+    if lines and not taken:
+        taken = kind in _LINE_TYPES or kind.startswith("text/")
+    if not taken:
+        expected = "application/json or application/x-ndjson" if lines else "application/json"
+        raise UnsupportedBody(f"Content-Type {kind[:60]!r} is not supported: send {expected}")

@@ -1,0 +1,118 @@
+"""Idempotency-Key: the answer a keyed request was about to get, reserved in the database just before publishing.
+
+A retry finds the reservation, so it gets the same ids and the same answer, and publishes the same frame again; the writer
+stores one of the copies (schemas/frames.py, key hash). The reservation is a courtesy to the answer, not what makes
+storing exactly once: where the database does not answer in time, the request goes on without it, and for a while
+none is tried. Keys belong to a principal: two of them may use the same key. They live as long as the rows do (72 h).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+import structlog
+
+from db.database import Database
+from ingest import metrics
+from ingest.errors import FieldError, InvalidFields, KeyReused
+from runtime.clock import Clock
+from schemas.errors import DatabaseUnavailable
+
+log = structlog.get_logger(__name__)
+
+KEY_CHARS_MAX: Final = 255
+
+_FIND: Final = "SELECT body_sha256, received_ms, first_id, answer FROM id_reservations WHERE key_hash = %s"
+_RESERVE: Final = """
+INSERT INTO id_reservations (key_hash, body_sha256, received_ms, first_id, answer) VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (key_hash) DO NOTHING
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """A request's key and body, as hashes."""
+
+    key_hash: bytes
+    """sha256 of principal and key; also decides the partition."""
+    body_sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What an earlier request with the key was about to be answered."""
+
+    received_ms: int
+    first_id: int
+    answer: bytes
+
+
+def keyed(*, subject: str, key: str, route: str, body: bytes) -> Keyed:
+    """The hashes of a keyed request; body: decompressed. Raises InvalidFields for a key that is not usable."""
+    if not 1 <= len(key) <= KEY_CHARS_MAX or not key.isascii() or not key.isprintable():
+        problem = f"expected 1..{KEY_CHARS_MAX} printable ASCII characters, got {len(key)}"
+        raise InvalidFields([FieldError("Idempotency-Key", problem)])
+    owner = subject.encode()
+    body_hash = sha256(route.encode() + b"\0")
+    body_hash.update(body)
+    return Keyed(sha256(b"%d:%b:%b" % (len(owner), owner, key.encode())).digest(), body_hash.digest())
+
+
+class Reservations:
+    """The table of reservations, left alone for a while after it did not answer."""
+
+    def __init__(self, database: Database, *, clock: Clock, deadline_s: float, pause_s: float) -> None:
+        """deadline_s: for each statement. pause_s: after a failure."""
+        self._database = database
+        self._clock = clock
+        self._deadline_s = deadline_s
+        self._pause_s = pause_s
+        self._paused_until_s = float("-inf")
+
+    async def find(self, request: Keyed) -> Reservation | None:
+        """The reservation of the key; None without one, or without database. Raises KeyReused."""
+        if self._clock.monotonic_s() < self._paused_until_s:
+            return None
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                row = await self._database.fetch_one(_FIND, (request.key_hash,))
+        except (DatabaseUnavailable, TimeoutError) as error:
+            self._pause(error)
+            return None
+        if row is None:
+            return None
+        body_sha256, received_ms, first_id, answer = row
+        if body_sha256 != request.body_sha256:
+            raise KeyReused()
+        metrics.KEYS_RETRIED.inc()
+        return Reservation(received_ms, first_id, answer)
+
+    async def reserve(self, request: Keyed, reservation: Reservation) -> Reservation | None:
+        """Reserve; returns the one of a concurrent request where that came first, else None. Raises KeyReused."""
+        if self._clock.monotonic_s() < self._paused_until_s:
+            metrics.RESERVATIONS_SKIPPED.inc()
+            return None
+        values = (
+            request.key_hash,
+            request.body_sha256,
+            reservation.received_ms,
+            reservation.first_id,
+            reservation.answer,
+        )
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                inserted = await self._database.execute(_RESERVE, values)
+        except (DatabaseUnavailable, TimeoutError) as error:
+            self._pause(error)
+            metrics.RESERVATIONS_SKIPPED.inc()
+            return None
+        return None if inserted else await self.find(request)
+
+    def _pause(self, error: BaseException) -> None:
+        self._paused_until_s = self._clock.monotonic_s() + self._pause_s
+        log.warning(
+            "keyed requests go on without reservation", error=str(error) or "no answer in time", seconds=self._pause_s
+        )

@@ -1,0 +1,290 @@
+"""Ingest as one service: takes bodies, gives ids, judges, publishes. The only place that puts its parts together.
+
+Concurrency: one event loop. A request's work after its body was read runs in a task of its own, so that a client that
+goes away neither stops the send nor leaves a byte in the in-flight count. The stop refuses new requests, waits for those
+tasks, publishes the counts that wait, closes the producer and gives the worker number back, in this order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, FastAPI
+
+from access.principal import Principal
+from broker.port import Broker
+from db.database import Database
+from db.worker_ids import WorkerIdLease
+from idgen.snowflake import ids_from
+from ingest import metrics
+from ingest.api import make_router
+from ingest.errors import InvalidFields, NothingAccepted, NotPermitted, RateLimited
+from ingest.filters.config import build_chain
+from ingest.filters.verdicts import Occasion
+from ingest.idempotency import Keyed, Reservation, Reservations, keyed
+from ingest.in_flight import Hold, InFlight
+from ingest.parse import Item, Window, decode_batch, decode_one, may_hold_nul
+from ingest.publish import Publisher
+from ingest.receive import NOT_PERMITTED, Answer, Received, batch_answer, frame_value, receive, single_answer
+from ingest.settings import IngestSettings
+from runtime.clock import Clock, SystemClock
+from runtime.stopping import Stop
+from schemas.errors import Overloaded
+from schemas.frames import FrameHeader
+from schemas.ids import received_ms as received_ms_of
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What a handler knows after the body was read."""
+
+    route: str
+    items: list[Item]
+    may_hold_nul: bool
+    principal: Principal
+    keyed: Keyed | None
+    answer: Callable[[Received, list[int]], Answer]
+    nothing_valid: Callable[[Received], Exception]
+
+
+class IngestService:
+    """Composed by the caller from an opened database and broker; `router` is mounted into a FastAPI application."""
+
+    def __init__(
+        self,
+        settings: IngestSettings,
+        *,
+        broker: Broker,
+        database: Database,
+        instance: str,
+        clock: Clock | None = None,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        """broker, database: opened and closed by the caller. instance: stable name of this process.
+
+        random: uniform in [0, 1), for sampling. Raises ConfigurationError for filters that are not valid.
+        """
+        self.settings = settings
+        self._clock = clock or SystemClock()
+        self._chain = build_chain(settings.filters, random=random)
+        self._lease = WorkerIdLease(database, instance=instance, clock=self._clock)
+        self._publisher = Publisher(broker, settings)
+        self._reservations = Reservations(
+            database,
+            clock=self._clock,
+            deadline_s=settings.reservation_deadline_s,
+            pause_s=settings.reservation_pause_s,
+        )
+        self.in_flight = InFlight(settings.in_flight_bytes_max)
+        self._requests: set[asyncio.Task[Answer]] = set()
+        self._stop = Stop()
+        self._background: list[asyncio.Task[None]] = []
+        self.router: APIRouter = make_router(self)
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Lease a worker number and start the tasks beside the requests.
+
+        Raises DatabaseUnavailable, ClockSkewed, NoWorkerIdFree. A broker that is away is waited for in the background.
+        """
+        await self._lease.acquire()
+        for name, work in (("worker number", self._lease.keep), ("publisher", self._publisher.run)):
+            task = asyncio.create_task(work(self._stop), name=name)
+            task.add_done_callback(self._background_ended)
+            self._background.append(task)
+
+    async def stop(self) -> None:
+        """Refuse, drain within the deadline, flush, give back. Safe to call once after `start`, whatever happened."""
+        self._stop.set()
+        if self._requests:
+            _, late = await asyncio.wait(self._requests, timeout=self.settings.drain_deadline_s)
+            if late:
+                log.error("requests did not end in time", requests=len(late))
+        if self._background:
+            _, late_tasks = await asyncio.wait(self._background, timeout=self.settings.drain_deadline_s)
+            for task in late_tasks:
+                task.cancel()
+            await asyncio.gather(*late_tasks, return_exceptions=True)
+        await self._publisher.close()
+        await self._lease.release()
+
+    def ready(self) -> list[str]:
+        """What keeps this service from taking logs, for people; empty when it is ready."""
+        found = ["ingest is stopping"] if self._stop.is_set else []
+        if self._lease.problem is not None:
+            found.append(f"no ids: {self._lease.problem}")
+        found.extend(f"the task {task.get_name()!r} ended" for task in self._background if task.done())
+        return found + self._publisher.problems()
+
+    # --- requests ---
+
+    def check(self) -> None:
+        """Before a body is read. Raises Overloaded and its subclasses when the request would be refused anyway."""
+        if self._stop.is_set:
+            raise Overloaded("ingest is stopping", retry_after_s=2)
+        self._publisher.check()
+
+    async def take_one(self, body: bytes, hold: Hold, principal: Principal, key: str | None) -> Answer:
+        """One log. Closes the hold when all is done, also when the caller is cancelled.
+
+        Raises InvalidFields, NotPermitted, KeyReused, RateLimited, RecordTooLarge, Overloaded.
+        """
+
+        def request() -> _Request:
+            return _Request(
+                route="logs",
+                items=[decode_one(body)],
+                may_hold_nul=may_hold_nul(body),
+                principal=principal,
+                keyed=None if key is None else keyed(subject=principal.subject, key=key, route="logs", body=body),
+                answer=lambda received, _: single_answer(received),
+                nothing_valid=_one_invalid,
+            )
+
+        return await self._finish(self._take(request, hold))
+
+    async def take_batch(
+        self, body: bytes, hold: Hold, principal: Principal, key: str | None, *, return_ids: bool
+    ) -> Answer:
+        """A batch; as `take_one`. Raises also MalformedBody, BodyTooLarge, NothingAccepted."""
+
+        def request() -> _Request:
+            return _Request(
+                route="logs/batch",
+                items=decode_batch(body, logs_max=self.settings.logs_max),
+                may_hold_nul=may_hold_nul(body),
+                principal=principal,
+                keyed=None if key is None else keyed(subject=principal.subject, key=key, route="logs/batch", body=body),
+                answer=lambda received, ids: batch_answer(received, ids, return_ids=return_ids),
+                nothing_valid=_none_valid,
+            )
+
+        return await self._finish(self._take(request, hold))
+
+    async def _finish(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        task = asyncio.create_task(work)
+        self._requests.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Answer]) -> None:
+        self._requests.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; where nobody waits any more it is no news
+
+    @staticmethod
+    def _background_ended(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("a task beside the requests failed", task=task.get_name(), error=repr(error))
+
+    async def _take(self, make: Callable[[], _Request], hold: Hold) -> Answer:
+        with hold:
+            request = make()
+            earlier = None if request.keyed is None else await self._reservations.find(request.keyed)
+            if earlier is not None:
+                return await self._repeat(request, earlier)
+            ids = self._lease.take(len(request.items))
+            received = self._judge(request, ids, admitted=False)
+            if received.refusal is not None:
+                raise RateLimited(
+                    f"the limit {received.refusal.filter!r} is exceeded", retry_after_s=received.refusal.retry_after_s
+                )
+            if not received.kept and not received.dropped:
+                self._publisher.note(received_ms_of(ids[0]), received.counts())
+                self._count(received)
+                raise request.nothing_valid(received)
+            value = frame_value(received.kept)
+            answer = request.answer(received, ids)
+            if request.keyed is not None:
+                self.check()
+                mine = Reservation(received_ms_of(ids[0]), ids[0], answer.pack())
+                earlier = await self._reservations.reserve(request.keyed, mine)
+                if earlier is not None:
+                    return await self._repeat(request, earlier)
+            await self._publish(request, received, value, ids[0])
+            if not received.kept:
+                self._publisher.note(received_ms_of(ids[0]), received.counts())
+            self._count(received)
+            return answer
+
+    async def _repeat(self, request: _Request, earlier: Reservation) -> Answer:
+        """The frame again, with the ids it had; the answer as it was."""
+        ids = ids_from(earlier.first_id, len(request.items))
+        received = self._judge(request, ids, admitted=True)
+        await self._publish(request, received, frame_value(received.kept), ids[0])
+        return Answer.unpack(earlier.answer)
+
+    def _judge(self, request: _Request, ids: list[int], *, admitted: bool) -> Received:
+        return receive(
+            request.items,
+            ids,
+            window=Window.at(received_ms_of(ids[0]), self.settings.retention_days),
+            may_hold_nul=request.may_hold_nul,
+            may_write=request.principal.may_write,
+            chain=self._chain,
+            occasion=Occasion(
+                now_s=self._clock.monotonic_s(),
+                key=None if request.keyed is None else request.keyed.key_hash,
+                admitted=admitted,
+            ),
+        )
+
+    async def _publish(self, request: _Request, received: Received, value: bytes, first_id: int) -> None:
+        if not received.kept:
+            return
+        header = FrameHeader(
+            frame_id=self._publisher.new_frame_id(),
+            received_ms=received_ms_of(first_id),
+            counts=received.counts(),
+            key_hash=None if request.keyed is None else request.keyed.key_hash,
+            body_sha256=None if request.keyed is None else request.keyed.body_sha256,
+        )
+        await self._publisher.publish(value, header)
+
+    @staticmethod
+    def _count(received: Received) -> None:
+        metrics.LOGS_RECEIVED.inc(len(received.kept) + len(received.dropped) + len(received.rejected))
+        metrics.LOGS_ACCEPTED.inc(len(received.kept))
+        for name, logs in received.filtered.items():
+            metrics.LOGS_FILTERED.labels(filter=name).inc(logs)
+        for reason, logs in received.rejected_by.items():
+            metrics.LOGS_REJECTED.labels(reason=reason).inc(logs)
+
+
+def build_app(service: IngestService) -> FastAPI:
+    """The service alone as an application that starts and stops it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = FastAPI(title="Logfeed ingest", lifespan=lifespan)
+    app.include_router(service.router)
+    return app
+
+
+def _one_invalid(received: Received) -> Exception:
+    _, error = received.rejected[0]
+    if error.code == NOT_PERMITTED:
+        return NotPermitted(error.errors[0].message)
+    return InvalidFields(error.errors)
+
+
+def _none_valid(received: Received) -> Exception:
+    if all(error.code == NOT_PERMITTED for _, error in received.rejected):
+        return NotPermitted(received.rejected[0][1].errors[0].message)
+    return NothingAccepted(received.rejected)

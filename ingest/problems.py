@@ -1,0 +1,98 @@
+"""Errors as RFC 9457 problems: the one table from class to status."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+from fastapi import Response
+
+from db.worker_ids import ClockSkewed
+from ingest import metrics
+from ingest.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    InvalidFields,
+    KeyReused,
+    MalformedBody,
+    NothingAccepted,
+    NotPermitted,
+    RateLimited,
+    RetentionAtRisk,
+    UnsupportedBody,
+)
+from ingest.receive import rejected_list
+from schemas.errors import InvalidInput, LogfeedError, Overloaded, RecordTooLarge
+
+PROBLEM_JSON: Final = "application/problem+json"
+_TABLE: Final[tuple[tuple[type[LogfeedError], int, str, str], ...]] = (
+    (MalformedBody, 400, "malformed-body", "The body cannot be read"),
+    (NotPermitted, 403, "not-permitted", "Not permitted"),
+    (BodyTooSlow, 408, "body-too-slow", "The body arrived too slowly"),
+    (BodyTooLarge, 413, "body-too-large", "The body is too large"),
+    (RecordTooLarge, 413, "record-too-large", "The request makes too large a record"),
+    (UnsupportedBody, 415, "unsupported-body", "The body's type or encoding is not supported"),
+    (KeyReused, 422, "key-reused", "The Idempotency-Key was used with another body"),
+    (NothingAccepted, 422, "nothing-accepted", "No log of the batch is valid"),
+    (InvalidFields, 422, "invalid-fields", "Fields are not valid"),
+    (InvalidInput, 422, "invalid-input", "The input is not valid"),
+    (RateLimited, 429, "rate-limited", "A rate limit refuses the request"),
+    (RetentionAtRisk, 503, "retention-at-risk", "Unstored logs are close to being lost"),
+    (Overloaded, 503, "unavailable", "The request cannot be taken now"),
+    (ClockSkewed, 503, "unavailable", "The request cannot be taken now"),
+)
+"""First match wins: subclasses stand before their bases. (class, status, slug, title)"""
+
+
+def problem(
+    *, status: int, slug: str, title: str, detail: str, headers: dict[str, str] | None = None, **members: Any
+) -> Response:
+    """A problem document. members: further fields of it, JSON values."""
+    document = {"type": f"urn:logfeed:problem:{slug}", "title": title, "status": status, "detail": detail, **members}
+    return Response(orjson.dumps(document), status_code=status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def problem_of(error: LogfeedError) -> Response:
+    """The problem of an error. Unknown classes are 500 and say nothing of their inside."""
+    for kind, status, slug, title in _TABLE:
+        if isinstance(error, kind):
+            metrics.REFUSALS.labels(reason=slug).inc()
+            return problem(
+                status=status,
+                slug=slug,
+                title=title,
+                detail=str(error),
+                headers=_headers(error, status),
+                **_members(error),
+            )
+    metrics.REFUSALS.labels(reason="internal").inc()
+    return internal()
+
+
+def internal() -> Response:
+    """The problem of a defect."""
+    return problem(
+        status=500,
+        slug="internal",
+        title="Something went wrong here",
+        detail="The request failed for a reason that is not the caller's. It may have been stored.",
+    )
+
+
+def _headers(error: LogfeedError, status: int) -> dict[str, str]:
+    headers = {}
+    if isinstance(error, Overloaded):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, UnsupportedBody):
+        headers["Accept-Encoding"] = "gzip, zstd, identity"
+    if status in (408, 413, 415):
+        headers["Connection"] = "close"  # what is left of the body is not read
+    return headers
+
+
+def _members(error: LogfeedError) -> dict[str, Any]:
+    if isinstance(error, InvalidFields):
+        return {"errors": [{"field": each.field, "message": each.message} for each in error.errors]}
+    if isinstance(error, NothingAccepted):
+        return {"rejected_count": len(error.rejected), "rejected": rejected_list(error.rejected)}
+    return {}

@@ -1,0 +1,211 @@
+"""Hands frames to the broker, and keeps requests away while the broker could lose what nobody has stored.
+
+Three tasks beside the requests: one connects the producer where the broker was away at the start, one asks for the
+retention's risk, one publishes the counts of requests that had nothing to keep. Counts are kept per minute of reception;
+at most one frame of counts is on its way, and it goes out again under the same key until it is acknowledged, so that the
+writer books it once. Past COUNTS_MAX entries requests get 503 rather than uncounted logs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+import structlog
+
+from broker.port import Broker, Producer, Record
+from ingest import metrics
+from ingest.errors import RetentionAtRisk
+from ingest.receive import frame_headers
+from ingest.settings import IngestSettings
+from runtime.stopping import Stop, every
+from schemas.errors import BrokerUnavailable, ConfigurationError, LogfeedError, Overloaded
+from schemas.frames import FRAME_BYTES_MAX, FrameHeader, ServiceCounts
+from schemas.topics import WRITER_GROUP
+
+log = structlog.get_logger(__name__)
+
+COUNTS_MAX: Final = 20_000
+"""Most (minute, service) entries of counts that wait."""
+_COUNTS_PER_FRAME: Final = 1_000
+_CONNECT_EVERY_S: Final = 2.0
+_MINUTE_MS: Final = 60_000
+Counts = Mapping[str, ServiceCounts]
+
+
+@dataclass(frozen=True, slots=True)
+class _CountsFrame:
+    record: Record
+    key: bytes
+
+
+class Publisher:
+    """One producer, shared by all requests."""
+
+    def __init__(
+        self, broker: Broker, settings: IngestSettings, *, new_frame_id: Callable[[], bytes] | None = None
+    ) -> None:
+        """broker: opened by whoever made it, before or after. new_frame_id: 16 random bytes (tests)."""
+        self._broker = broker
+        self._settings = settings
+        self._new_frame_id = new_frame_id or (lambda: os.urandom(16))
+        self._producer: Producer | None = None
+        self._risk = 0.0
+        self._broker_problem: str | None = "the broker was not reached yet"
+        self._waiting: dict[int, dict[str, ServiceCounts]] = {}
+        self._waiting_entries = 0
+        self._on_its_way: _CountsFrame | None = None
+
+    # --- state ---
+
+    def problems(self) -> list[str]:
+        """What keeps requests from being taken, for people; empty when nothing does."""
+        found = [] if self._broker_problem is None else [self._broker_problem]
+        if self._risk >= self._settings.retention_risk_max:
+            found.append(self._risk_text())
+        return found
+
+    def check(self) -> None:
+        """Raises BrokerUnavailable, RetentionAtRisk, Overloaded when a request would be refused whatever is in it."""
+        if self._producer is None:
+            raise BrokerUnavailable("the broker does not answer", retry_after_s=2)
+        if self._risk >= self._settings.retention_risk_max:
+            raise RetentionAtRisk(self._risk_text(), retry_after_s=30)
+        if self._waiting_entries >= COUNTS_MAX:
+            raise Overloaded("the counts of earlier requests were not published yet", retry_after_s=2)
+
+    def _risk_text(self) -> str:
+        return (
+            f"logs that no writer has stored have used up {self._risk:.0%} of the broker's retention (limit "
+            f"{self._settings.retention_risk_max:.0%}): start writers, or look at why they halt"
+        )
+
+    # --- frames ---
+
+    async def publish(self, value: bytes, header: FrameHeader) -> None:
+        """One frame; returns when it is durable.
+
+        Raises RecordTooLarge (nothing was sent), Overloaded, BrokerUnavailable (may have been stored).
+        """
+        await self._publish(Record(value, frame_headers(header, value)), header.key_hash)
+
+    async def _publish(self, record: Record, key: bytes | None) -> None:
+        self.check()
+        producer = self._producer
+        if producer is None:
+            raise BrokerUnavailable("the broker does not answer", retry_after_s=2)
+        try:
+            async with asyncio.timeout(self._settings.publish_deadline_s):
+                await producer.publish(record, partition_key=key)
+        except TimeoutError:
+            self._broker_problem = f"the broker did not acknowledge within {self._settings.publish_deadline_s:g} s"
+            raise BrokerUnavailable(self._broker_problem) from None
+        except BrokerUnavailable as error:
+            self._broker_problem = str(error)
+            raise
+        self._broker_problem = None
+        metrics.FRAME_BYTES.inc(record.size_bytes)
+
+    def new_frame_id(self) -> bytes:
+        """16 random bytes."""
+        return self._new_frame_id()
+
+    # --- counts without logs ---
+
+    def note(self, received_ms: int, counts: Counts) -> None:
+        """Book the counts of a request that has nothing to keep with the next periodic frame."""
+        minute = self._waiting.setdefault(received_ms // _MINUTE_MS * _MINUTE_MS, {})
+        for service_name, count in counts.items():
+            sum_ = minute.get(service_name)
+            if sum_ is None:
+                sum_ = minute[service_name] = ServiceCounts()
+                self._waiting_entries += 1
+            _add(sum_, count)
+
+    async def flush_counts(self) -> bool:
+        """Publish what waits; False when something is left because the broker does not take it."""
+        while self._on_its_way is not None or self._waiting:
+            frame = self._on_its_way = self._on_its_way or self._next_counts()
+            try:
+                await self._publish(frame.record, frame.key)
+            except Overloaded as error:
+                log.warning("counts not published, they are kept", error=str(error))
+                return False
+            self._on_its_way = None
+        return True
+
+    def _next_counts(self) -> _CountsFrame:
+        minute_ms, waiting = next(iter(self._waiting.items()))
+        names = list(waiting)[:_COUNTS_PER_FRAME]
+        counts = {name: waiting.pop(name) for name in names}
+        self._waiting_entries -= len(names)
+        if not waiting:
+            del self._waiting[minute_ms]
+        frame_id = self._new_frame_id()
+        key = sha256(b"counts\0" + frame_id).digest()
+        header = FrameHeader(frame_id=frame_id, received_ms=minute_ms, counts=counts, key_hash=key, body_sha256=key)
+        return _CountsFrame(Record(b"", frame_headers(header, b"")), key)
+
+    # --- running ---
+
+    async def run(self, stop: Stop) -> None:
+        """Connect, poll and flush until the stop."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._connect(stop))
+            tasks.create_task(every(self._settings.retention_poll_s, self.poll_risk, stop))
+            tasks.create_task(every(self._settings.counts_flush_s, self._flush, stop))
+
+    async def connect(self) -> None:
+        """Make the producer. Raises BrokerUnavailable."""
+        if self._producer is None:
+            self._producer = await self._broker.producer()
+            self._broker_problem = None
+
+    async def poll_risk(self) -> None:
+        """Ask how near unstored logs are to being deleted; also finds out whether the broker is back."""
+        if self._producer is None:
+            return
+        try:
+            self._risk = await self._broker.retention_risk(WRITER_GROUP)
+            self._broker_problem = None
+        except (Overloaded, ConfigurationError) as error:
+            self._broker_problem = str(error)
+        metrics.RETENTION_RISK.set(self._risk)
+
+    async def close(self) -> None:
+        """Publish the counts that wait, then close the producer."""
+        if self._producer is None:
+            return
+        if not await self.flush_counts():
+            log.error("counts of requests without kept logs are lost", entries=self._waiting_entries)
+        await self._producer.close()
+        self._producer = None
+        self._broker_problem = "ingest is stopped"
+
+    async def _connect(self, stop: Stop) -> None:
+        while self._producer is None and not stop.is_set:
+            try:
+                await self.connect()
+            except LogfeedError as error:
+                self._broker_problem = str(error)
+                log.warning("broker not reached, trying again", error=str(error))
+                await stop.wait(_CONNECT_EVERY_S)
+
+    async def _flush(self) -> None:
+        if self._producer is not None:
+            await self.flush_counts()
+
+
+def _add(sum_: ServiceCounts, count: ServiceCounts) -> None:
+    sum_.received += count.received
+    for name, logs in count.filtered.items():
+        sum_.filtered[name] = sum_.filtered.get(name, 0) + logs
+    for reason, logs in count.rejected.items():
+        sum_.rejected[reason] = sum_.rejected.get(reason, 0) + logs
+
+
+assert FRAME_BYTES_MAX > _COUNTS_PER_FRAME * 12_288, "a frame of counts must fit"

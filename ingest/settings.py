@@ -1,0 +1,54 @@
+"""Settings of ingest, and what must hold between them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from ingest.filters.config import ChainConfig
+from runtime.settings import Section
+from schemas.frames import FRAME_DECODED_BYTES_MAX
+
+MiB = 1024 * 1024
+
+
+class IngestSettings(Section):
+    """How logs are taken in over HTTP."""
+
+    body_bytes_max: Annotated[int, Field(ge=1024, le=16 * MiB)] = 8 * MiB
+    """Largest body, in bytes after decompression; larger ones get 413. Bounds a frame as well."""
+    logs_max: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    """Most logs in one request; more get 413."""
+    body_deadline_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """Seconds in which a request's body must have arrived completely (408 after it)."""
+    in_flight_bytes_max: Annotated[int, Field(ge=MiB)] = 128 * MiB
+    """Decompressed bytes of all requests under way together, up to their answers; past it 503. Takes about five times the memory."""
+    publish_deadline_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """Seconds a request waits for the broker's acknowledgement before it gets 503 (the send itself goes on)."""
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] = 400
+    """Days after which logs expire; live logs with an older timestamp are rejected."""
+    retention_risk_max: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Share of the broker's retention that unstored logs may have used up before requests get 503."""
+    retention_poll_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """Seconds between two looks at that share."""
+    counts_flush_s: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Seconds after which counts of requests with nothing to keep are published (the ledger's delay)."""
+    reservation_deadline_s: Annotated[float, Field(gt=0, le=30)] = 1.0
+    """Seconds a keyed request waits for the database; after it the request goes on without a reservation."""
+    reservation_pause_s: Annotated[float, Field(ge=0, le=300)] = 5.0
+    """Seconds for which reservations are left out after the database did not answer."""
+    drain_deadline_s: Annotated[float, Field(gt=0, le=600)] = 20.0
+    """Seconds that requests under way get at a clean stop."""
+    filters: ChainConfig = ()
+    """The filter chain, in order (docs/filters.md)."""
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> IngestSettings:
+        if self.body_bytes_max * 4 > FRAME_DECODED_BYTES_MAX:
+            raise ValueError(
+                f"body_bytes_max may be at most {FRAME_DECODED_BYTES_MAX // 4}: a frame must hold the body re-encoded"
+            )
+        if self.in_flight_bytes_max < self.body_bytes_max:
+            raise ValueError("in_flight_bytes_max must be at least body_bytes_max: no request of full size would pass")
+        return self

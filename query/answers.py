@@ -1,0 +1,330 @@
+"""Answers questions: takes a place, opens a snapshot, asks the store, writes the body.
+
+Every question holds one of `scans_max` places while the database works for it; those who wait are bounded too, and
+everyone past that gets 503. So memory is at most scans_max pages of page_bytes_max (INV-4). A table that retention drops
+under a question means a new snapshot, once. Every call carries `allowed` (INV-5). One event loop, no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import orjson
+
+from access.principal import Principal
+from query import metrics
+from query.cache import Key, ResultCache
+from query.cursor import Cursor, CursorSeal
+from query.errors import InvalidParameter, LogNotFound, SnapshotBehind, TooManyScans
+from query.page import Question, Walk
+from query.settings import QuerySettings
+from runtime.clock import Clock
+from schemas.errors import Overloaded
+from schemas.levels import level_name
+from schemas.pages import log_json, time_text
+from schemas.record import Log
+from schemas.scope import ServiceScope
+from search.predicate import ServiceIn
+from store.port import LedgerRow, Order, Outcome, Position, ReadStore, Scan, Snapshot
+from store.postgres_read import SnapshotLost
+
+Unread = Callable[[], Awaitable[dict[int, int]]]
+"""Partition -> records that the broker has and the store has not (INV-1). May raise Overloaded."""
+
+_HOUR_US: Final = 3_600_000_000
+T = TypeVar("T")
+
+
+class Answers:
+    """The answers' bodies, as JSON bytes."""
+
+    def __init__(self, settings: QuerySettings, store: ReadStore, *, clock: Clock, unread: Unread) -> None:
+        """store, unread: opened and closed by the caller."""
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._unread = unread
+        self._cache = ResultCache(bytes_max=settings.cache_bytes_max, clock=clock)
+        self._places = asyncio.Semaphore(settings.scans_max)
+        self._waiting = 0
+        self._seal: CursorSeal | None = None
+
+    async def find(self, question: Question, principal: Principal, *, is_fresh: bool) -> bytes:
+        """A page. is_fresh: the asker wants no kept answer. Raises CursorError, Overloaded."""
+        seal = await self._opened_seal()
+        walk = None
+        if question.token is not None:
+            cursor = seal.open(question.token, subject=principal.subject, question=question.canonical)
+            walk = Walk.resume(cursor)
+        key = _page_key(question, principal)
+        kept = None if is_fresh else self._kept(key, principal.may_read)
+        if kept is not None:
+            return kept
+
+        async def ask(snapshot: Snapshot) -> bytes:
+            current = walk or Walk.begin(
+                question, newest=await _newest_for(snapshot, question), offsets=snapshot.offsets
+            )
+            _check_not_behind(current.partitions_behind(snapshot.offsets))
+            scan = current.scan(question, budget_ms=self._settings.scan_budget_ms)
+            page = current.page(question, await snapshot.scan(scan, allowed=principal.may_read))
+            metrics.LOGS_SHOWN.inc(len(page.logs))
+            metrics.PAGES_UNFINISHED.inc(page.scanned_to_us is not None)
+            body = orjson.dumps(
+                {
+                    "logs": list(map(log_json, page.logs)),
+                    "count": len(page.logs),
+                    "next_cursor": _signed(seal, page.next, principal, question.canonical),
+                    "prev_cursor": _signed(seal, page.prev, principal, question.canonical),
+                    "scanned_to": None if page.scanned_to_us is None else time_text(page.scanned_to_us),
+                    "visible_through": time_text(snapshot.visible_through_us) if snapshot.visible_through_us else None,
+                }
+            )
+            settled_us = snapshot.visible_through_us - self._settings.cache_settle_s * 1_000_000
+            if page.scanned_to_us is None and current.end_us is not None and current.end_us <= settled_us:
+                self._keep(key, body, principal.may_read, self._settings.cache_ttl_s)
+            return body
+
+        return await self._ask(ask)
+
+    async def one(self, log_id: int, principal: Principal, *, is_fresh: bool) -> bytes:
+        """The log with this id. Raises LogNotFound, Overloaded."""
+        key = ("log", str(log_id))
+        kept = None if is_fresh else self._kept(key, principal.may_read)
+        if kept is not None:
+            return kept
+        log = await self._ask(lambda snapshot: _existing(snapshot, log_id, principal.may_read))
+        body = orjson.dumps({"log": log_json(log)})
+        self._keep(key, body, principal.may_read, self._settings.cache_ttl_s)
+        return body
+
+    async def context(self, log_id: int, principal: Principal, *, before: int, after: int) -> bytes:
+        """A log with its neighbours of the same service. Raises LogNotFound, Overloaded."""
+
+        async def ask(snapshot: Snapshot) -> bytes:
+            log = await _existing(snapshot, log_id, principal.may_read)
+            sides: list[list[Log]] = []
+            is_complete = True
+            for order, limit in ((Order.NEWEST_FIRST, before), (Order.OLDEST_FIRST, after)):
+                scan = Scan(
+                    ServiceIn(frozenset((log.service_name,))),
+                    order,
+                    limit,
+                    after=(log.timestamp, log.id),
+                    budget_ms=self._settings.scan_budget_ms,
+                )
+                result = await snapshot.scan(scan, allowed=principal.may_read)
+                sides.append(result.logs)
+                is_complete = is_complete and (result.finished or len(result.logs) == limit)
+            return orjson.dumps(
+                {
+                    "before": list(map(log_json, reversed(sides[0]))),
+                    "log": log_json(log),
+                    "after": list(map(log_json, sides[1])),
+                    "complete": is_complete,
+                }
+            )
+
+        return await self._ask(ask)
+
+    async def correlation(self, correlation_id: str, principal: Principal, *, limit: int, token: str | None) -> bytes:
+        """A page of one correlation id's story, oldest first. Raises CursorError, Overloaded."""
+        seal = await self._opened_seal()
+        question = f"correlation\n{correlation_id}"
+        cursor = None if token is None else seal.open(token, subject=principal.subject, question=question)
+
+        async def ask(snapshot: Snapshot) -> bytes:
+            if cursor is None:
+                last, offsets, after = await snapshot.newest(), snapshot.offsets, None
+            else:
+                last, offsets, after = cursor.last, cursor.offsets, cursor.after
+                _check_not_behind(Walk(None, None, last, offsets).partitions_behind(snapshot.offsets))
+            result = await snapshot.by_correlation(
+                correlation_id, allowed=principal.may_read, after=after, limit=limit
+            )
+            logs = [log for log in result.logs if last is not None and (log.timestamp, log.id) <= last]
+            is_over = result.scanned_to is None or last is None or result.scanned_to >= last
+            onward = None
+            if not is_over and result.scanned_to is not None:
+                onward = Cursor(result.scanned_to, False, None, None, last, offsets)
+            metrics.LOGS_SHOWN.inc(len(logs))
+            return orjson.dumps(
+                {"logs": list(map(log_json, logs)), "next_cursor": _signed(seal, onward, principal, question)}
+            )
+
+        return await self._ask(ask)
+
+    async def services(self, principal: Principal, *, is_fresh: bool) -> bytes:
+        """Every service that may be read. Raises Overloaded."""
+        kept = None if is_fresh else self._kept(("services",), principal.may_read)
+        if kept is not None:
+            return kept
+        async with self._place():
+            found = await self._store.services(allowed=principal.may_read)
+        services = [
+            {
+                "service_name": service.service_name,
+                "last_seen": time_text(service.last_seen_us),
+                "counts": service.counts_by_level,
+            }
+            for service in found
+        ]
+        body = orjson.dumps({"services": services})
+        self._keep(("services",), body, principal.may_read, self._settings.services_ttl_s)
+        return body
+
+    async def ledger(
+        self, principal: Principal, *, start_us: int, end_us: int, service_names: tuple[str, ...]
+    ) -> bytes:
+        """The ledger's minutes in [start, end). Raises InvalidParameter (too many sums), Overloaded."""
+        rows: list[LedgerRow] = []
+        async with self._place():
+            for hour_us in range(start_us, end_us, _HOUR_US):
+                rows += await self._store.ledger(
+                    start_us=hour_us,
+                    end_us=min(hour_us + _HOUR_US, end_us),
+                    allowed=principal.may_read,
+                    service_names=service_names,
+                )
+                if len(rows) > self._settings.ledger_rows_max:
+                    raise InvalidParameter(
+                        "start_time",
+                        f"the answer would have more than {self._settings.ledger_rows_max} sums:"
+                        " ask for a shorter time or for fewer services",
+                    )
+        by_minute: dict[tuple[int, str], list[LedgerRow]] = defaultdict(list)
+        for row in rows:
+            by_minute[row.minute_us, row.service_name].append(row)
+        return orjson.dumps(
+            {
+                "rows": [
+                    {"minute": time_text(minute_us), "service_name": name, **_sums(booked)}
+                    for (minute_us, name), booked in sorted(by_minute.items())
+                ],
+                "totals": _sums(rows),
+                "unread": await self._unread_records(),
+            }
+        )
+
+    async def is_ready(self, *, timeout_s: float) -> bool:
+        """Whether the store answers now."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._opened_seal()
+                async with self._store.snapshot():
+                    return True
+        except (Overloaded, TimeoutError):
+            return False
+
+    async def _ask(self, ask: Callable[[Snapshot], Awaitable[T]]) -> T:
+        async with self._place():
+            try:
+                async with self._store.snapshot() as snapshot:
+                    return await ask(snapshot)
+            except SnapshotLost:
+                metrics.SNAPSHOTS_LOST.inc()
+            async with self._store.snapshot() as snapshot:
+                return await ask(snapshot)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """One of the places for questions. Raises TooManyScans."""
+        if self._places.locked() and self._waiting >= self._settings.scans_waiting_max:
+            metrics.SCANS_REFUSED.inc()
+            raise TooManyScans
+        self._waiting += 1
+        metrics.SCANS_WAITING.set(self._waiting)
+        try:
+            async with asyncio.timeout(self._settings.scan_wait_ms / 1000):
+                await self._places.acquire()
+        except TimeoutError:
+            metrics.SCANS_REFUSED.inc()
+            raise TooManyScans from None
+        finally:
+            self._waiting -= 1
+            metrics.SCANS_WAITING.set(self._waiting)
+        metrics.SCANS_RUNNING.inc()
+        try:
+            yield
+        finally:
+            metrics.SCANS_RUNNING.dec()
+            self._places.release()
+
+    async def _opened_seal(self) -> CursorSeal:
+        """Asked of the store at first need, so that a service starts with the database away."""
+        if self._seal is None:
+            self._seal = CursorSeal(await self._store.cursor_secret())
+        return self._seal
+
+    async def _unread_records(self) -> dict[str, int] | None:
+        try:
+            return {str(partition): records for partition, records in sorted((await self._unread()).items())}
+        except Overloaded:
+            return None
+
+    def _kept(self, key: Key, allowed: ServiceScope) -> bytes | None:
+        body = self._cache.get(key, allowed=allowed)
+        (metrics.CACHE_MISSES if body is None else metrics.CACHE_HITS).inc()
+        return body
+
+    def _keep(self, key: Key, body: bytes, allowed: ServiceScope, ttl_s: float) -> None:
+        self._cache.put(key, body, allowed=allowed, ttl_s=ttl_s)
+        metrics.CACHE_BYTES.set(self._cache.size_bytes)
+
+
+def _page_key(question: Question, principal: Principal) -> Key:
+    """With the subject, because cursors in the answer are bound to it; with times as resolved now, unless frozen."""
+    times = "" if question.token is not None else f"{question.start_us} {question.end_us}"
+    return ("page", principal.subject, question.canonical, str(question.limit), times, question.token or "")
+
+
+async def _newest_for(snapshot: Snapshot, question: Question) -> Position | None:
+    """The upper bound of a walk that has no end of its own."""
+    if question.end_us is not None:
+        return None
+    return await snapshot.newest() or (question.start_us or 0, 0)
+
+
+async def _existing(snapshot: Snapshot, log_id: int, allowed: ServiceScope) -> Log:
+    log = await snapshot.by_id(log_id, allowed=allowed)
+    if log is None:
+        raise LogNotFound(f"there is no log {log_id}, or it may not be read")
+    return log
+
+
+def _check_not_behind(partitions: list[int]) -> None:
+    if partitions:
+        metrics.CURSORS_BEHIND.inc()
+        raise SnapshotBehind(
+            f"the database is behind what the first page has shown (partitions {', '.join(map(str, partitions))}):"
+            " it was restored or is a replica that lags; try again shortly",
+            retry_after_s=2,
+        )
+
+
+def _signed(seal: CursorSeal, cursor: Cursor | None, principal: Principal, question: str) -> str | None:
+    return None if cursor is None else seal.sign(cursor, subject=principal.subject, question=question)
+
+
+def _sums(rows: Iterable[LedgerRow]) -> dict[str, Any]:
+    """Sums of booked rows; see schemas.pages.LedgerSums."""
+    totals: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+    parts: dict[Outcome, dict[str, int]] = {outcome: {} for outcome in Outcome}
+    for row in rows:
+        label = level_name(row.level) if row.outcome is Outcome.STORED else row.reason
+        totals[row.outcome] += row.count
+        parts[row.outcome][label] = parts[row.outcome].get(label, 0) + row.count
+    accounted = sum(count for outcome, count in totals.items() if outcome is not Outcome.RECEIVED)
+    return {
+        "received": totals[Outcome.RECEIVED],
+        "stored": parts[Outcome.STORED],
+        "filtered": parts[Outcome.FILTERED],
+        "rejected": parts[Outcome.REJECTED],
+        "duplicate": totals[Outcome.DUPLICATE],
+        "dead_lettered": parts[Outcome.DEAD],
+        "balanced": totals[Outcome.RECEIVED] == accounted,
+    }

@@ -1,0 +1,115 @@
+"""What a page asks of the store, and what its cursors say. Decides only; nothing here waits.
+
+The first page freezes the walk: relative times as they were resolved, the greatest position of its snapshot where the
+question has no end, and the snapshot's offsets. Every later page asks within these bounds, after the position in its cursor.
+A page may be walked in both directions; its logs are always in the question's order (INV-6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from query.cursor import Cursor
+from schemas.ids import ID_MAX
+from schemas.record import Log
+from search.predicate import Predicate
+from store.port import Order, Position, Scan, ScanResult
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question as sent: what to find, in which order, how much."""
+
+    predicate: Predicate
+    canonical: str
+    """Everything that must stay the same along a walk, in one spelling; without limit and cursor."""
+    order: Order
+    limit: int
+    start_us: int | None
+    """Inclusive; resolved at this request. A cursor's frozen times take its place."""
+    end_us: int | None
+    """Exclusive; resolved at this request."""
+    token: str | None
+    """The cursor's token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page, in the question's order."""
+
+    logs: list[Log]
+    next: Cursor | None
+    prev: Cursor | None
+    scanned_to_us: int | None
+    """Timestamp at which the budget ended the search; None when it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A walk at one page: frozen bounds and, after the first page, where it stands."""
+
+    start_us: int | None
+    end_us: int | None
+    last: Position | None
+    offsets: dict[int, int]
+    after: Position | None = None
+    is_back: bool = False
+
+    @classmethod
+    def begin(cls, question: Question, *, newest: Position | None, offsets: Mapping[int, int]) -> Walk:
+        """newest: the greatest position of the snapshot; it bounds the walk when the question has no end."""
+        last = newest if question.end_us is None else None
+        return cls(question.start_us, question.end_us, last, dict(offsets))
+
+    @classmethod
+    def resume(cls, cursor: Cursor) -> Walk:
+        """Where a cursor stands."""
+        return cls(cursor.start_us, cursor.end_us, cursor.last, cursor.offsets, cursor.after, cursor.is_back)
+
+    def partitions_behind(self, offsets: Mapping[int, int]) -> list[int]:
+        """Partitions in which a snapshot is older than the first page's."""
+        return sorted(partition for partition, offset in self.offsets.items() if offsets.get(partition, 0) < offset)
+
+    def scan(self, question: Question, *, budget_ms: int) -> Scan:
+        """What this page asks of the store."""
+        return Scan(
+            predicate=question.predicate,
+            order=_opposite(question.order) if self.is_back else question.order,
+            limit=question.limit,
+            after=self.after,
+            start_us=self.start_us,
+            end_us=self.end_us,
+            last=self.last,
+            budget_ms=budget_ms,
+        )
+
+    def page(self, question: Question, result: ScanResult) -> Page:
+        """The page, with cursors to both sides."""
+        direction = _opposite(question.order) if self.is_back else question.order
+        onward = None if result.scanned_to is None else self._cursor(result.scanned_to, is_back=self.is_back)
+        back = None
+        if self.after is not None:
+            first = result.logs[0] if result.logs else None
+            turn = _before(self.after, direction) if first is None else (first.timestamp, first.id)
+            back = self._cursor(turn, is_back=not self.is_back)
+        is_cut = result.scanned_to is not None and len(result.logs) < question.limit
+        scanned_to_us = result.scanned_to[0] if is_cut and result.scanned_to is not None else None
+        if self.is_back:
+            return Page(result.logs[::-1], next=back, prev=onward, scanned_to_us=scanned_to_us)
+        return Page(result.logs, next=onward, prev=back, scanned_to_us=scanned_to_us)
+
+    def _cursor(self, after: Position, *, is_back: bool) -> Cursor:
+        return Cursor(after, is_back, self.start_us, self.end_us, self.last, self.offsets)
+
+
+def _opposite(order: Order) -> Order:
+    return Order.OLDEST_FIRST if order is Order.NEWEST_FIRST else Order.NEWEST_FIRST
+
+
+def _before(position: Position, direction: Order) -> Position:
+    """The neighbour against the direction: turning round after it meets the position itself again."""
+    timestamp_us, log_id = position
+    if direction is Order.NEWEST_FIRST:
+        return (timestamp_us, log_id - 1) if log_id > 0 else (timestamp_us - 1, ID_MAX)
+    return (timestamp_us, log_id + 1) if log_id < ID_MAX else (timestamp_us + 1, 0)

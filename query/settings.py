@@ -1,0 +1,46 @@
+"""Settings of query, and what must hold between them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from runtime.settings import Section
+
+MiB = 1024 * 1024
+
+
+class QuerySettings(Section):
+    """How questions are answered over HTTP."""
+
+    page_bytes_max: Annotated[int, Field(ge=1024, le=256 * MiB)] = 8 * MiB
+    """Bytes of messages and metadata at which a page is cut (its cursor goes on); one log may exceed it."""
+    scan_budget_ms: Annotated[int, Field(ge=50, le=30_000)] = 2_000
+    """Milliseconds a page may search; after them it says how far it came and has a cursor."""
+    scans_max: Annotated[int, Field(ge=1, le=100)] = 6
+    """Questions that the database works on at once; each holds at most one page in memory."""
+    scans_waiting_max: Annotated[int, Field(ge=0, le=10_000)] = 100
+    """Questions that wait for a place; more get 503 at once."""
+    scan_wait_ms: Annotated[int, Field(ge=0, le=60_000)] = 2_000
+    """Milliseconds a question waits for a place before it gets 503."""
+    cache_bytes_max: Annotated[int, Field(ge=0)] = 32 * MiB
+    """Bytes of answers kept: logs by id and pages of closed ranges; 0 keeps none."""
+    cache_ttl_s: Annotated[float, Field(ge=0, le=3_600)] = 300.0
+    """Seconds an answer is kept. Logs that arrive late in a closed range appear in it after so long at most
+    (`Cache-Control: no-cache` asks anew)."""
+    cache_settle_s: Annotated[int, Field(ge=0, le=86_400)] = 900
+    """Seconds by which everything visible must have passed a range's end before its pages are kept: most of what is late
+    has come by then."""
+    services_ttl_s: Annotated[float, Field(ge=0, le=300)] = 2.0
+    """Seconds the list of services is kept: it sums the whole ledger."""
+    ledger_minutes_max: Annotated[int, Field(ge=1, le=527_040)] = 1_440
+    """Longest stretch of the ledger in one answer, in minutes."""
+    ledger_rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    """Most sums of the ledger in one answer; more are refused with advice."""
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> QuerySettings:
+        if self.cache_bytes_max and self.cache_bytes_max < self.page_bytes_max:
+            raise ValueError("cache_bytes_max must be 0 or at least page_bytes_max: a full page would never be kept")
+        return self

@@ -1,0 +1,284 @@
+"""The writers' side of the store on PostgreSQL: leases on partitions, and batches (store/port.py, WriteStore).
+
+Concurrency. A writer has one connection of its own for batches, one batch at a time; everything else goes through the
+pool. Which backend serves that connection stands beside each lease, so that a successor can end it: a client that was
+stopped in the middle of a COPY cannot be cancelled, only its backend terminated. Nobody waits for a lock that a stopped
+writer may hold: claiming ends the backend first and then takes only rows that nobody has locked; every other change of
+a lease is one transaction in one round trip with a lock_timeout.
+
+"From before" means: under the owner's name, with an epoch that this object did not get. So a restart under the same name
+takes its leases at once, and so does a claim whose answer was lost.
+Times are the database's clock_timestamp(): the writers' clocks are never compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from typing import Any, Final, LiteralString
+
+import structlog
+
+from db.database import Connection, Database, Error, connect
+from db.migrations import Layout
+from store.batches import Batch, copy_rows, store_errors
+from store.port import EncodedRow, Lease, RowsRefused, StoreConflict
+
+log = structlog.get_logger(__name__)
+
+_TERMINATE_MS: Final = 3_000
+"""How long to wait until a terminated backend is gone."""
+_LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '2s'"
+
+_REGISTER: Final = """
+    INSERT INTO consumer_offsets (topic, partition) SELECT %s, generate_series(0, %s - 1) ON CONFLICT DO NOTHING"""
+_LIVE_WRITERS: Final = """
+    WITH me AS (
+        INSERT INTO writers (name, seen_until) VALUES (%(owner)s, clock_timestamp() + %(ttl_s)s * interval '1 second')
+        ON CONFLICT (name) DO UPDATE SET seen_until = excluded.seen_until),
+    gone AS (DELETE FROM writers WHERE seen_until < clock_timestamp() - interval '1 day' AND name <> %(owner)s)
+    SELECT count(*) + 1 FROM writers WHERE name <> %(owner)s AND seen_until > clock_timestamp()"""
+# Own ones from before first. `held`: what this object knows as its own.
+_CANDIDATES: Final = """
+    WITH held AS (SELECT * FROM unnest(%(partitions)s::integer[], %(epochs)s::bigint[]) AS h (partition, epoch))
+    SELECT o.partition
+    FROM consumer_offsets AS o LEFT JOIN held AS h USING (partition, epoch)
+    WHERE o.topic = %(topic)s AND h.partition IS NULL
+      AND (o.owner = %(owner)s OR o.lease_until < clock_timestamp())
+    ORDER BY o.owner IS DISTINCT FROM %(owner)s, o.partition
+    LIMIT greatest(0, %(want)s - (SELECT count(*) FROM consumer_offsets JOIN held USING (partition, epoch)
+                                  WHERE topic = %(topic)s))"""
+_TERMINATE_OWNERS: Final = """
+    SELECT pid, pg_terminate_backend(pid, %(terminate_ms)s)
+    FROM (SELECT DISTINCT a.pid
+          FROM consumer_offsets AS o
+          JOIN pg_stat_activity AS a ON a.pid = o.backend_pid AND a.backend_start = o.backend_start
+          WHERE o.topic = %(topic)s AND o.partition = ANY(%(candidates)s) AND a.pid <> %(pid)s
+            AND (o.owner = %(owner)s OR o.lease_until < clock_timestamp())) AS backends"""
+_CLAIM: Final = """
+    UPDATE consumer_offsets AS o
+    SET owner = %(owner)s, epoch = o.epoch + 1, lease_until = clock_timestamp() + %(ttl_s)s * interval '1 second',
+        backend_pid = %(pid)s, backend_start = %(start)s
+    FROM (SELECT partition FROM consumer_offsets
+          WHERE topic = %(topic)s AND partition = ANY(%(candidates)s)
+            AND (owner = %(owner)s OR lease_until < clock_timestamp())
+          ORDER BY partition FOR UPDATE SKIP LOCKED) AS free
+    WHERE o.topic = %(topic)s AND o.partition = free.partition
+    RETURNING o.partition, o.epoch, o.next_offset, o.last_frame_id, o.halted"""
+# Only rows that are still ours are locked, in one order: a stopped successor's rows are never waited for.
+_LOCK_HELD: Final = """
+    SELECT 1 FROM consumer_offsets AS o
+    JOIN unnest(%(partitions)s::integer[], %(epochs)s::bigint[]) AS h (partition, epoch) USING (partition, epoch)
+    WHERE o.topic = %(topic)s ORDER BY o.partition FOR UPDATE OF o"""
+_RENEW: Final = """
+    UPDATE consumer_offsets AS o SET lease_until = clock_timestamp() + %(ttl_s)s * interval '1 second'
+    FROM unnest(%(partitions)s::integer[], %(epochs)s::bigint[]) AS h (partition, epoch)
+    WHERE o.topic = %(topic)s AND o.owner = %(owner)s AND o.partition = h.partition AND o.epoch = h.epoch
+    RETURNING o.partition, o.epoch, o.next_offset, o.last_frame_id, o.halted"""
+_RELEASE: Final = """
+    UPDATE consumer_offsets AS o
+    SET owner = NULL, lease_until = '-infinity', backend_pid = NULL, backend_start = NULL
+    FROM unnest(%(partitions)s::integer[], %(epochs)s::bigint[]) AS h (partition, epoch)
+    WHERE o.topic = %(topic)s AND o.owner = %(owner)s AND o.partition = h.partition AND o.epoch = h.epoch"""
+_HALT: Final = """
+    UPDATE consumer_offsets SET halted = %s WHERE topic = %s AND partition = %s AND epoch = %s AND halted IS NULL"""
+_CAUGHT_UP: Final = """
+    UPDATE consumer_offsets AS o SET stored_to = timestamptz 'epoch' + m.at * interval '1 microsecond'
+    FROM unnest(%(partitions)s::integer[], %(epochs)s::bigint[], %(offsets)s::bigint[], %(at)s::bigint[])
+        AS m (partition, epoch, next_offset, at)
+    WHERE o.topic = %(topic)s AND o.partition = m.partition AND o.epoch = m.epoch AND o.next_offset = m.next_offset
+      AND o.stored_to < timestamptz 'epoch' + m.at * interval '1 microsecond'"""
+_OWN_BACKEND: Final = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+_TERMINATE: Final = """
+    SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s"""
+_RECORD_BACKEND: Final = """
+    UPDATE consumer_offsets AS o SET backend_pid = %(pid)s, backend_start = %(start)s
+    FROM unnest(%(partitions)s::integer[], %(epochs)s::bigint[]) AS h (partition, epoch)
+    WHERE o.topic = %(topic)s AND o.partition = h.partition AND o.epoch = h.epoch"""
+
+
+class PostgresWriteStore:
+    """WriteStore on PostgreSQL, one per writer process; `close` when done."""
+
+    def __init__(self, database: Database, topic: str, layout: Layout) -> None:
+        """database: open; the connection for batches is made besides its pool, at first need."""
+        self._database = database
+        self._topic = topic
+        self._layout = layout
+        self._held: dict[int, int] = {}
+        """partition -> epoch of the leases this object was given."""
+        self._connection: Connection | None = None
+        self._backend: tuple[int, datetime] | None = None
+        """Process id and start of the backend that serves, or served last, the connection for batches."""
+        self._connecting = asyncio.Lock()
+        self._batch = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close the connection for batches. Leases stay until released or expired."""
+        await self._discard()
+
+    async def register_partitions(self, topic: str, count: int) -> None:
+        """See WriteStore."""
+        await self._database.execute(_REGISTER, (topic, count))
+
+    async def live_writers(self, owner: str, *, ttl_s: float) -> int:
+        """See WriteStore. Names not seen for a day are forgotten."""
+        rows = await self._one_go((_LIVE_WRITERS, {"owner": owner, "ttl_s": ttl_s}))
+        live: int = rows[0][0]
+        return live
+
+    async def claim(self, owner: str, *, want: int, ttl_s: float) -> list[Lease]:
+        """See WriteStore. Partitions whose rows are locked by others are left for the next call."""
+        async with self._connecting:
+            await self._connect()
+            assert self._backend is not None
+            pid, start = self._backend
+            known = {"topic": self._topic, "owner": owner, "pid": pid, "start": start, "ttl_s": ttl_s}
+            async with self._database.connection() as connection:
+                cursor = await connection.execute(_CANDIDATES, {**known, **_columns(self._held), "want": want})
+                candidates = [partition for (partition,) in await cursor.fetchall()]
+                if not candidates:
+                    return []
+                known |= {"candidates": candidates, "terminate_ms": _TERMINATE_MS}
+                cursor = await connection.execute(_TERMINATE_OWNERS, known)
+                for replaced, ended in await cursor.fetchall():
+                    log.warning("backend of a replaced writer terminated", pid=replaced, ended=ended, owner=owner)
+                cursor = await connection.execute(_CLAIM, known)
+                leases = _leases(await cursor.fetchall())
+            self._held |= {lease.partition: lease.epoch for lease in leases}
+        return leases
+
+    async def renew(self, owner: str, leases: Sequence[Lease], *, ttl_s: float) -> list[Lease]:
+        """See WriteStore."""
+        if not leases:
+            return []
+        asked = {lease.partition: lease.epoch for lease in leases}
+        known = {"topic": self._topic, "owner": owner, "ttl_s": ttl_s, **_columns(asked)}
+        renewed = _leases(await self._one_go((_LOCK_HELD, known), (_RENEW, known)))
+        self._forget(asked.items() - {(lease.partition, lease.epoch) for lease in renewed})
+        return renewed
+
+    async def release(self, owner: str, leases: Sequence[Lease]) -> None:
+        """See WriteStore. No batch of these partitions may be under way."""
+        if not leases:
+            return
+        given_up = {lease.partition: lease.epoch for lease in leases}
+        self._forget(given_up.items())
+        known = {"topic": self._topic, "owner": owner, **_columns(given_up)}
+        await self._one_go((_LOCK_HELD, known), (_RELEASE, known))
+
+    async def halt(self, lease: Lease, reason: str) -> None:
+        """See WriteStore. The first reason stays; a lease that was lost halts nothing."""
+        await self._one_go((_HALT, (reason, self._topic, lease.partition, lease.epoch)))
+
+    async def mark_caught_up(self, moves: Sequence[tuple[Lease, int, int]]) -> None:
+        """See WriteStore."""
+        if not moves:
+            return
+        known = {
+            "topic": self._topic,
+            "partitions": [lease.partition for lease, _, _ in moves],
+            "epochs": [lease.epoch for lease, _, _ in moves],
+            "offsets": [next_offset for _, next_offset, _ in moves],
+            "at": [at_us for _, _, at_us in moves],
+        }
+        await self._one_go((_LOCK_HELD, known), (_CAUGHT_UP, known))
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Batch]:
+        """See WriteStore. A second batch waits until the first has ended."""
+        async with self._batch:
+            async with self._connecting:
+                connection = await self._connect()
+            try:
+                batch = Batch(connection, self._topic, self._layout)
+                await batch.start()
+                yield batch
+                await self._roll_back(connection)
+            except StoreConflict:
+                await self._roll_back(connection)
+                raise
+            except BaseException:
+                # In the middle of whatever it was: the server rolls back when the connection goes.
+                await self._discard()
+                raise
+
+    async def refusal(self, rows: Sequence[EncodedRow]) -> str | None:
+        """See WriteStore. Copies into a table that lives for this transaction only: no chunk, index or lock is touched."""
+        async with self._database.connection() as connection:
+            await connection.execute("BEGIN")
+            try:
+                await connection.execute("CREATE TEMPORARY TABLE refusal (LIKE logs) ON COMMIT DROP")
+                with store_errors():
+                    await copy_rows(connection, "refusal", rows)
+            except RowsRefused as refused:
+                return str(refused.__cause__).strip()
+            finally:
+                await self._roll_back(connection)
+        return None
+
+    async def _connect(self) -> Connection:
+        """The connection for batches, made anew when it was lost. The caller holds `_connecting`."""
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        connection = await connect(self._database.url, application_name=f"{self._database.application_name} batches")
+        try:
+            with store_errors():
+                if self._backend is not None:
+                    # It may not have noticed that its client has gone, and hold locks on our own partitions.
+                    await connection.execute(_TERMINATE, (_TERMINATE_MS, *self._backend))
+                cursor = await connection.execute(_OWN_BACKEND)
+                row = await cursor.fetchone()
+                assert row is not None, "a backend sees itself"
+                backend: tuple[int, datetime] = (row[0], row[1])
+            known = {"topic": self._topic, "pid": backend[0], "start": backend[1], **_columns(self._held)}
+            if self._held:
+                await self._one_go((_LOCK_HELD, known), (_RECORD_BACKEND, known))
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection, self._backend = connection, backend
+        return connection
+
+    async def _discard(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _roll_back(self, connection: Connection) -> None:
+        try:
+            await connection.rollback()
+        except (Error, OSError):
+            with suppress(Error, OSError):
+                await connection.close()
+
+    async def _one_go(self, *statements: tuple[LiteralString, Any]) -> list[tuple[Any, ...]]:
+        """Statements as one transaction in one round trip; the rows of the last. Raises DatabaseUnavailable.
+
+        A process that is stopped cannot hold their locks: the COMMIT went out with them.
+        """
+        async with self._database.connection() as connection:
+            async with connection.pipeline():
+                await connection.execute("BEGIN")
+                await connection.execute(_LOCK_TIMEOUT)
+                for statement, parameters in statements:
+                    cursor = await connection.execute(statement, parameters)
+                await connection.execute("COMMIT")
+            return [] if cursor.description is None else await cursor.fetchall()
+
+    def _forget(self, leases: Iterable[tuple[int, int]]) -> None:
+        for partition, epoch in leases:
+            if self._held.get(partition) == epoch:
+                del self._held[partition]
+
+
+def _columns(held: dict[int, int]) -> dict[str, list[int]]:
+    return {"partitions": list(held), "epochs": list(held.values())}
+
+
+def _leases(rows: Sequence[tuple[Any, ...]]) -> list[Lease]:
+    leases = [Lease(*row) for row in rows]
+    leases.sort(key=lambda lease: lease.partition)
+    return leases

@@ -1,0 +1,311 @@
+"""What keeps the rows in shape: chunks ahead of time, BRIN summaries, closing, bulk indexes, expiry (store/port.py, Upkeep).
+
+Run by whoever holds the `sealer` lease, but safe twice at once and safe to kill at any statement: each step is one
+transaction that leaves a state from which the next call goes on. Steps that change what readers see change the catalogue
+and the border in that transaction. No writer waits for upkeep longer than a lock_timeout: the exclusive border lock is
+taken, used and given back in one round trip.
+
+A chunk's life: made (`open`) → closed, once everything visible has passed it (the border moves; nobody writes to it any
+more) → counted and indexed (`finished`) → out of the catalogue (`expired_tables`) → dropped 10 minutes later.
+Late tables take what is older than the border, one after the other, and have the same life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final, LiteralString
+
+import structlog
+
+from db.database import Connection, Database, Error, sqlstate
+from db.migrations import Layout
+from store.batches import BORDER_LOCK
+from store.chunks import (
+    BUSY,
+    EXISTS_ALREADY,
+    attach_partition,
+    chunk_layout,
+    drop_partition,
+    missing_ranges,
+    partitions,
+    patient,
+    retried,
+)
+from store.settings import StoreSettings
+
+log = structlog.get_logger(__name__)
+
+KEYS_KEPT_H: Final = 72
+"""How long an idempotency key is honoured, in hours."""
+DROP_DELAY_S: Final = 600
+"""Seconds from leaving the catalogue to the drop: a drop is seen whatever the snapshot, and pages live up to a minute."""
+LEDGER_SETTLES_S: Final = 180
+"""Seconds after which a ledger row is summed."""
+
+_HOUR_US: Final = 3_600_000_000
+_CHUNKS_AHEAD: Final = 2
+_BORDER_WAIT_MS: Final = 300
+"""While the closer waits for the border, writers that come after it wait too."""
+_RESERVATIONS_A_BATCH: Final = 10_000
+_BATCHES_MAX: Final = 100
+_DEFAULTS: Final = StoreSettings()
+
+_AT: Final = "(timestamptz 'epoch' + %s::bigint * interval '1 microsecond')"
+_US: Final = "(extract(epoch FROM {}) * 1000000)::bigint"
+# Chunks that were made and not yet noted: by ensure_chunks when it was killed, or by a hypertable itself.
+_NOTE_CHUNKS: Final = f"""
+    INSERT INTO catalogue (table_name, kind, state, range_start, range_end, closed_at)
+    SELECT table_name, 'chunk', CASE WHEN {_AT.replace("%s", "end_us")} <= closed_before THEN 'closed' ELSE 'open' END,
+        {_AT.replace("%s", "start_us")}, {_AT.replace("%s", "end_us")},
+        CASE WHEN {_AT.replace("%s", "end_us")} <= closed_before THEN clock_timestamp() END
+    FROM border, unnest(%s::text[], %s::bigint[], %s::bigint[]) AS c (table_name, start_us, end_us)
+    WHERE table_name NOT IN (SELECT table_name FROM expired_tables)
+    ON CONFLICT DO NOTHING"""
+_OPEN_BRIN: Final = """
+    SELECT i.indexrelid::bigint FROM catalogue AS t
+    JOIN pg_index AS i ON i.indrelid = to_regclass(t.table_name)
+    JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS m ON m.oid = c.relam
+    WHERE t.state = 'open' AND m.amname = 'brin' ORDER BY 1"""
+_SUMMARISE: Final = "SELECT brin_summarize_new_values(%s::oid::regclass)"
+# A chunk is due when all partitions have passed its end by closing_delay; while one is halted, when the others have and
+# its end is halted_closing ago. 1 s: the clocks of the brokers.
+_DUE: Final = f"""
+    WITH seen AS (
+        SELECT min(stored_to) AS by_all, coalesce(min(stored_to) FILTER (WHERE halted IS NULL), 'infinity') AS by_running,
+            bool_or(halted IS NOT NULL) AS halted
+        FROM consumer_offsets WHERE topic = %s),
+    due AS (
+        SELECT c.range_end, c.range_end + %s <= seen.by_all - interval '1 second' AS by_all
+        FROM catalogue AS c, seen
+        WHERE c.kind = 'chunk' AND c.state = 'open'
+          AND (c.range_end + %s <= seen.by_all - interval '1 second'
+               OR seen.halted AND c.range_end + %s <= seen.by_running - interval '1 second'
+                  AND c.range_end + %s <= {_AT}))
+    SELECT {_US.format("max(range_end)")}, bool_and(by_all), array_agg(DISTINCT range_end::text) FILTER (WHERE NOT by_all)
+    FROM due"""
+_MOVE_BORDER: Final = f"UPDATE border SET closed_before = greatest(closed_before, {_AT})"
+_CLOSE_CHUNKS: Final = """
+    UPDATE catalogue SET state = 'closed', closed_at = clock_timestamp()
+    FROM border WHERE kind = 'chunk' AND state = 'open' AND range_end <= closed_before"""
+_LATE_OPEN: Final = f"""
+    SELECT b.late_generation, c.opened_at <= {_AT} - %s,
+        greatest(pg_stat_get_tuples_inserted(to_regclass(c.table_name)), t.reltuples) >= %s
+    FROM border AS b JOIN catalogue AS c ON c.kind = 'late' AND c.generation = b.late_generation
+    JOIN pg_class AS t ON t.oid = to_regclass(c.table_name)"""
+_LATE_TABLE: Final = """
+    CREATE TABLE {table} (LIKE logs);
+    CREATE INDEX {table}_timestamp_id ON {table} (timestamp, id);
+    CREATE INDEX {table}_id_brin ON {table} USING brin (id) WITH (pages_per_range = 32);
+    CREATE INDEX {table}_correlation ON {table} (correlation_id, timestamp, id) WHERE correlation_id IS NOT NULL;
+    INSERT INTO catalogue (table_name, kind, generation, state) VALUES ('{table}', 'late', {generation}, 'open')"""
+_END_GENERATION: Final = "UPDATE border SET late_generation = late_generation + 1 WHERE late_generation = %s"
+_CLOSE_LATE: Final = """
+    UPDATE catalogue SET state = 'closed', closed_at = clock_timestamp()
+    FROM border WHERE kind = 'late' AND state = 'open' AND generation < late_generation"""
+_BULK_INDEXES: Final = {
+    "correlation": "(correlation_id, timestamp, id) WHERE correlation_id IS NOT NULL",
+    "service": "(service_name, timestamp, id)",
+    "errors": "(timestamp, id) WHERE level >= 17",
+}
+_FINISH: Final = """
+    WITH found AS (SELECT count(*) AS rows, min(id) AS id_min, max(id) AS id_max, min(timestamp) AS first,
+                       max(timestamp) + interval '1 microsecond' AS past FROM {table})
+    UPDATE catalogue AS c
+    SET state = 'finished', finished_at = clock_timestamp(), rows = found.rows, id_min = found.id_min,
+        id_max = found.id_max,
+        range_start = CASE kind WHEN 'late' THEN first ELSE range_start END,
+        range_end = CASE kind WHEN 'late' THEN past ELSE range_end END
+    FROM found WHERE c.table_name = '{table}' AND c.state = 'closed'"""
+_EXPIRE: Final = f"""
+    WITH gone AS (
+        DELETE FROM catalogue
+        WHERE state = 'finished' AND (range_end <= {_AT} OR kind = 'late' AND rows = 0) RETURNING table_name, kind)
+    INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, kind, {_AT} FROM gone
+    ON CONFLICT DO NOTHING"""
+_DROPPABLE: Final = f"SELECT table_name, kind FROM expired_tables WHERE expired_at <= {_AT} ORDER BY expired_at"
+# A key table goes when everything that could repeat one of its keys has been read (INV-2), halted partitions included.
+_KEY_DAY_OVER: Final = """
+    SELECT min(stored_to) - interval '1 second' >= (%s::date + 1) AT TIME ZONE 'UTC' + %s
+    FROM consumer_offsets WHERE topic = %s"""
+_DROP_RESERVATIONS: Final = f"""
+    DELETE FROM id_reservations WHERE key_hash IN (
+        SELECT key_hash FROM id_reservations WHERE reserved_at < {_AT} LIMIT %s)"""
+_ROLL_UP: Final = f"""
+    WITH settled AS (
+        DELETE FROM ledger WHERE appended_at < {_AT} RETURNING minute, service_name, level, outcome, reason, count)
+    INSERT INTO ledger_minutes AS m (minute, service_name, level, outcome, reason, count)
+    SELECT minute, service_name, level, outcome, reason, sum(count) FROM settled
+    GROUP BY minute, service_name, level, outcome, reason ORDER BY minute, service_name, level, outcome, reason
+    ON CONFLICT (minute, service_name, level, outcome, reason) DO UPDATE SET count = m.count + excluded.count"""
+
+
+class PostgresUpkeep:
+    """Upkeep on PostgreSQL. One call at a time."""
+
+    def __init__(self, database: Database, topic: str, layout: Layout, settings: StoreSettings = _DEFAULTS) -> None:
+        """topic: whose partitions decide what is visible."""
+        self._database = database
+        self._topic = topic
+        self._chunks = chunk_layout(layout)
+        self._settings = settings
+
+    async def ensure_chunks(self, *, now_us: int) -> None:
+        """Chunks from the border to two past the present one exist and are in the catalogue; so do the tables of keys for
+        today and tomorrow by the database's clock. Raises DatabaseUnavailable."""
+        chunk_us = self._settings.chunk_hours * _HOUR_US
+        async with patient(self._database) as connection:
+            (start_us,) = await _one(connection, f"SELECT {_US.format('closed_before')} FROM border")
+            end_us = now_us - now_us % chunk_us + (1 + _CHUNKS_AHEAD) * chunk_us
+            chunks = await self._chunks.chunks(connection)
+            for bounds in missing_ranges(chunks, start_us=start_us, end_us=end_us, chunk_us=chunk_us):
+                await _tried("make a chunk", "logs", partial(self._chunks.create, connection, *bounds))
+            await self._note_chunks(connection)
+            days = {day for _, day, _ in await partitions(connection, "stored_keys", "{bound}::date")}
+            (today,) = await _one(connection, "SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
+            for day in {today, today + timedelta(days=1)} - days:
+                name = f"stored_keys_{day:%Y%m%d}"
+                until = day + timedelta(days=1)
+                attach = partial(attach_partition, connection, "stored_keys", name, day.isoformat(), until.isoformat())
+                await _tried("make a table of keys", name, attach)
+
+    async def summarise(self) -> None:
+        """Summarise the BRIN indexes of open tables, each in its own transaction. Raises DatabaseUnavailable."""
+        async with patient(self._database, _BORDER_WAIT_MS) as connection:
+            cursor = await connection.execute(_OPEN_BRIN)
+            for (index,) in await cursor.fetchall():
+                await _tried("summarise", index, partial(connection.execute, _SUMMARISE, (index,)))
+
+    async def close_due(self, *, now_us: int) -> int:
+        """See Upkeep. Raises DatabaseUnavailable."""
+        async with patient(self._database, _BORDER_WAIT_MS) as connection:
+            return await self._close_chunks(connection, now_us) + await self._end_late_generation(connection, now_us)
+
+    async def finish_closed(self) -> int:
+        """See Upkeep. A table that somebody still holds on to is left for the next call. Raises DatabaseUnavailable."""
+        finished = 0
+        async with patient(self._database) as connection:
+            await self._note_chunks(connection)
+            cursor = await connection.execute(
+                "SELECT table_name FROM catalogue WHERE state = 'closed' ORDER BY closed_at, table_name"
+            )
+            for (table,) in await cursor.fetchall():
+                finished += await _tried("finish", table, partial(_finish, connection, table))
+        return finished
+
+    async def drop_expired(self, *, now_us: int, retention_us: int) -> int:
+        """See Upkeep. A table leaves the catalogue now and is dropped by a call 10 minutes later. Raises
+        DatabaseUnavailable."""
+        dropped = 0
+        async with patient(self._database) as connection:
+            await connection.execute(_EXPIRE, (now_us - retention_us, now_us))
+            cursor = await connection.execute(_DROPPABLE, (now_us - DROP_DELAY_S * 1_000_000,))
+            for table, kind in await cursor.fetchall():
+                dropped += await _tried("drop", table, partial(self._drop, connection, table, kind))
+            for name, day, _ in await partitions(connection, "stored_keys", "{bound}::date"):
+                (over,) = await _one(connection, _KEY_DAY_OVER, (day, timedelta(hours=KEYS_KEPT_H), self._topic))
+                if over:
+                    dropped += await _tried("drop", name, partial(drop_partition, connection, "stored_keys", name))
+            before_us = now_us - KEYS_KEPT_H * _HOUR_US
+            for _ in range(_BATCHES_MAX):
+                cursor = await connection.execute(_DROP_RESERVATIONS, (before_us, _RESERVATIONS_A_BATCH))
+                if cursor.rowcount < _RESERVATIONS_A_BATCH:
+                    break
+        return dropped
+
+    async def roll_up_ledger(self, *, now_us: int) -> None:
+        """See Upkeep. One statement, hence one transaction. Raises DatabaseUnavailable."""
+        await self._database.execute(_ROLL_UP, (now_us - LEDGER_SETTLES_S * 1_000_000,))
+
+    async def _note_chunks(self, connection: Connection) -> None:
+        chunks = await self._chunks.chunks(connection)
+        columns = ([c.table_name for c in chunks], [c.start_us for c in chunks], [c.end_us for c in chunks])
+        await connection.execute(_NOTE_CHUNKS, columns)
+
+    async def _close_chunks(self, connection: Connection, now_us: int) -> int:
+        await self._note_chunks(connection)
+        delay = timedelta(seconds=self._settings.closing_delay_s)
+        halted_delay = timedelta(seconds=self._settings.halted_closing_s)
+        due = await _one(connection, _DUE, (self._topic, delay, delay, delay, halted_delay, now_us))
+        border_us, seen_by_all, forced = due
+        if border_us is None:
+            return 0
+        closed = await _under_border(connection, (_MOVE_BORDER, (border_us,)), (_CLOSE_CHUNKS, ()))
+        if closed and not seen_by_all:
+            log.error("chunks closed although a halted partition has not passed them", ends=forced, topic=self._topic)
+        return closed
+
+    async def _end_late_generation(self, connection: Connection, now_us: int) -> int:
+        age = timedelta(seconds=self._settings.late_age_s)
+        generation, old, full = await _one(connection, _LATE_OPEN, (now_us, age, self._settings.late_rows_max))
+        if not (old or full):
+            return 0
+        (has_rows,) = await _one(connection, f"SELECT EXISTS (SELECT FROM logs_late_{generation:d})")
+        if not has_rows:
+            return 0
+        # Before the border names it, so that it is there for whoever reads the new border.
+        following = generation + 1
+        table = _LATE_TABLE.format(table=f"logs_late_{following:d}", generation=following)
+        await _tried("make a late table", f"logs_late_{following:d}", partial(connection.execute, table.encode()))
+        return await _under_border(connection, (_END_GENERATION, (generation,)), (_CLOSE_LATE, ()))
+
+    async def _drop(self, connection: Connection, table: str, kind: str) -> None:
+        if kind == "chunk":
+            await self._chunks.drop(connection, table)
+        else:
+            await connection.execute(f"DROP TABLE IF EXISTS {table}".encode())
+        await connection.execute("DELETE FROM expired_tables WHERE table_name = %s", (table,))
+
+
+async def _finish(connection: Connection, table: str) -> None:
+    """Indexes, statistics, figures: each stays when the next one fails."""
+    name = table.rpartition(".")[2]
+    for suffix, columns in _BULK_INDEXES.items():
+        await connection.execute(f"CREATE INDEX IF NOT EXISTS {name}_{suffix} ON {table} {columns}".encode())
+    await connection.execute(f"ANALYZE {table}".encode())
+    await connection.execute(_FINISH.format(table=table).encode())
+
+
+async def _under_border(connection: Connection, *statements: tuple[LiteralString, tuple[Any, ...]]) -> int:
+    """Run statements alone with the border, in one round trip; rows touched by the last, 0 when writers were busy."""
+
+    async def once() -> int:
+        try:
+            async with connection.pipeline():
+                await connection.execute("BEGIN")
+                await connection.execute("SELECT pg_advisory_xact_lock(%s)", (BORDER_LOCK,))
+                for statement, parameters in statements:
+                    cursor = await connection.execute(statement, parameters)
+                await connection.execute("COMMIT")
+        except Error:
+            await connection.rollback()
+            raise
+        return cursor.rowcount
+
+    try:
+        return await retried(once)
+    except Error as error:
+        if sqlstate(error) not in BUSY:
+            raise
+        log.warning("the border was not moved: a writer holds it", reason=str(error))
+        return 0
+
+
+async def _tried(step: str, table: object, action: Callable[[], Awaitable[object]]) -> bool:
+    """Do the step; False when somebody else holds the table, or has done the same: the next call sees to it."""
+    try:
+        await retried(action)
+    except Error as error:
+        if sqlstate(error) not in (*BUSY, *EXISTS_ALREADY):
+            raise
+        log.warning("upkeep step put off", step=step, table=table, reason=str(error).strip())
+        return False
+    return True
+
+
+async def _one(connection: Connection, statement: LiteralString, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+    """The row of a statement that always has one."""
+    row = await (await connection.execute(statement, parameters)).fetchone()
+    assert row is not None, statement
+    return row

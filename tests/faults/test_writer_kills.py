@@ -1,0 +1,181 @@
+"""INV-2 against everything that can happen to a writer, at exact moments of its transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+
+from infra.fleet import EMBEDDED, Fleet, Role, until
+from tests.faults.conftest import MakeFleet
+from tests.faults.producers import Producers, assert_exactly_once
+from tests.faults.proxy import DatabaseProxy, Moment, Trap
+
+BATCHES = b"logfeed write batches"
+"""application_name of the connection that stores batches."""
+
+
+@asynccontextmanager
+async def proxied_writer(fleet: Fleet) -> AsyncIterator[tuple[DatabaseProxy, Role]]:
+    """Ingest and query straight, one writer through the proxy."""
+    async with DatabaseProxy(fleet.database_url, application=BATCHES) as proxy:
+        fleet.role("serve")
+        writer = fleet.role("write", LOGFEED_DATABASE__URL=proxy.url, LOGFEED_WRITER__LEASE_TTL_S="2")
+        await fleet.ready("serve")
+        yield proxy, writer
+
+
+async def _send(fleet: Fleet, producers: Producers, *, requests: int) -> None:
+    producers.seed += 1
+    await producers.run(producers=2, requests=requests, logs_per_request=50)
+
+
+@pytest.mark.parametrize("moment", list(Moment))
+async def test_writer_killed_at_a_moment_stores_once(make_fleet: MakeFleet, profile: str, moment: Moment) -> None:
+    fleet = await asyncio.to_thread(make_fleet, profile)
+    async with proxied_writer(fleet) as (proxy, writer):
+        producers = Producers(lambda: fleet.url("serve"), seed=0)
+        await _send(fleet, producers, requests=2)
+        trap = Trap(moment, lambda: writer.signal(signal.SIGKILL), cut=True, skip=1)
+        proxy.trap = trap
+        sending = asyncio.create_task(_send(fleet, producers, requests=30))
+        await asyncio.wait_for(trap.fired.wait(), 60)
+        assert writer.process is not None
+        await asyncio.to_thread(writer.process.wait, 10)
+        writer.start()
+        await sending
+        await assert_exactly_once(fleet.url("serve"), producers)
+
+
+@pytest.mark.parametrize("moment", [Moment.MID_COPY, Moment.BEFORE_COMMIT, Moment.COMMIT_ANSWERED])
+async def test_connection_cut_at_a_moment_stores_once(make_fleet: MakeFleet, profile: str, moment: Moment) -> None:
+    """The outcome of a COMMIT whose answer never came is read back from the offsets; nothing becomes a dead letter."""
+    fleet = await asyncio.to_thread(make_fleet, profile)
+    async with proxied_writer(fleet) as (proxy, writer):
+        producers = Producers(lambda: fleet.url("serve"), seed=10)
+        await _send(fleet, producers, requests=2)
+        for _ in range(3):
+            trap = Trap(moment, lambda: None, cut=True)
+            proxy.trap = trap
+            await _send(fleet, producers, requests=5)
+            await asyncio.wait_for(trap.fired.wait(), 60)
+        await assert_exactly_once(fleet.url("serve"), producers)
+        assert writer.alive
+        with psycopg.connect(fleet.database_url) as connection:
+            assert connection.execute("SELECT count(*) FROM dead_letters").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("moment", [Moment.BEFORE_BEGIN, Moment.MID_COPY, Moment.BEFORE_COMMIT])
+async def test_stopped_writer_loses_its_partition_and_is_fenced(
+    make_fleet: MakeFleet, profile: str, moment: Moment
+) -> None:
+    fleet = await asyncio.to_thread(make_fleet, profile, partitions=1)
+    async with proxied_writer(fleet) as (proxy, stopped):
+        producers = Producers(lambda: fleet.url("serve"), seed=20)
+        await _send(fleet, producers, requests=2)
+        trap = Trap(moment, lambda: stopped.signal(signal.SIGSTOP))
+        proxy.trap = trap
+        sending = asyncio.create_task(_send(fleet, producers, requests=10))
+        await asyncio.wait_for(trap.fired.wait(), 60)
+        successor = fleet.role("write", label="successor", LOGFEED_WRITER__LEASE_TTL_S="2")
+        await sending
+        began_s = time.monotonic()
+        await until(lambda: _owner_is(fleet, "successor"), what="the partition moved", timeout_s=15)
+        assert time.monotonic() - began_s < 15
+        await assert_exactly_once(fleet.url("serve"), producers)
+        stopped.signal(signal.SIGCONT)
+        await _send(fleet, producers, requests=5)
+        await assert_exactly_once(fleet.url("serve"), producers)
+        assert successor.alive
+        assert stopped.alive
+
+
+async def _owner_is(fleet: Fleet, name: str) -> bool:
+    def ask() -> bool:
+        with psycopg.connect(fleet.database_url) as connection:
+            row = connection.execute(
+                "SELECT owner FROM consumer_offsets WHERE topic = %s AND partition = 0", (fleet.topic,)
+            ).fetchone()
+            return row is not None and row[0] == name
+
+    return await asyncio.to_thread(ask)
+
+
+async def test_database_away_when_the_writer_starts_and_when_leases_run_out(
+    make_fleet: MakeFleet, profile: str
+) -> None:
+    """Nothing is processed before leases and offsets were read."""
+    fleet = await asyncio.to_thread(make_fleet, profile)
+    async with DatabaseProxy(fleet.database_url, application=BATCHES) as proxy:
+        proxy.refusing = True
+        fleet.role("serve")
+        writer = fleet.role("write", LOGFEED_DATABASE__URL=proxy.url, LOGFEED_WRITER__LEASE_TTL_S="1")
+        await fleet.ready("serve")
+        producers = Producers(lambda: fleet.url("serve"), seed=30)
+        await _send(fleet, producers, requests=3)
+        assert writer.alive
+        proxy.refusing = False
+        await assert_exactly_once(fleet.url("serve"), producers)
+        proxy.refusing = True
+        proxy.cut_all()
+        await _send(fleet, producers, requests=3)
+        await asyncio.sleep(1.5)  # the lease of one second runs out meanwhile
+        proxy.refusing = False
+        await assert_exactly_once(fleet.url("serve"), producers)
+        assert writer.alive
+
+
+async def test_writers_come_and_go_and_everything_is_stored_once(make_fleet: MakeFleet, profile: str) -> None:
+    fleet = await asyncio.to_thread(make_fleet, profile)
+    fleet.role("serve")
+    writers = [fleet.role("write", label=f"w{number}", LOGFEED_WRITER__LEASE_TTL_S="1.5") for number in range(2)]
+    await fleet.ready("serve")
+    producers = Producers(lambda: fleet.url("serve"), seed=40)
+    sending = asyncio.create_task(_send(fleet, producers, requests=60))
+    end_by: list[Callable[[Role], object]] = [Role.kill, Role.stop]
+    for round_number in range(6):
+        await asyncio.sleep(0.7)
+        writer = writers[round_number % 2]
+        await asyncio.to_thread(end_by[round_number % 2], writer)
+        writer.start()
+    await sending
+    await assert_exactly_once(fleet.url("serve"), producers)
+
+
+@pytest.mark.timeout(900)
+async def test_twenty_kills_a_broker_and_a_database_restart_while_200_000_logs_flow(
+    make_fleet: MakeFleet, profile: str
+) -> None:
+    """The promise itself: producers retry with keys, writers die at random, servers crash; each log is stored once."""
+    fleet = await asyncio.to_thread(make_fleet, profile)
+    chance = random.Random(4)
+    serve = fleet.role("serve")
+    writers = [fleet.role("write", label=f"w{number}", LOGFEED_WRITER__LEASE_TTL_S="2") for number in range(2)]
+    await fleet.ready("serve")
+    producers = Producers(lambda: fleet.url("serve"), seed=50)
+    sending = asyncio.create_task(producers.run(producers=8, requests=50, logs_per_request=500))
+    kills = 0
+    while kills < 20:
+        await asyncio.sleep(chance.uniform(0.2, 0.6))
+        writer = chance.choice(writers)
+        await asyncio.to_thread(writer.restart_killed)
+        kills += 1
+        if kills == 7:
+            await asyncio.to_thread(fleet.restart_broker)
+        if kills == 14:
+            await asyncio.to_thread(fleet.restart_database)
+    await sending
+    assert len(producers.acked) == 200_000
+    logs = await assert_exactly_once(fleet.url("serve"), producers, timeout_s=240)
+    assert len(logs) == 200_000
+    for role in (serve, *writers):
+        role.signal(signal.SIGCONT)
+        limit_mib = 300 if role is serve else 500
+        assert role.peak_kib < limit_mib * 1024, f"{role.log_path.name}: {role.peak_kib} KiB"
+    assert profile == EMBEDDED or fleet.kafka is not None

@@ -1,0 +1,227 @@
+"""What one transaction changes, decided without a database."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.frames import ServiceCounts, UnknownRecordVersion, encode_lines
+from store.port import Border, Outcome, StorePlan
+from tests.unit.writer.builders import NOON_MS, delivered, frame, header, log
+from writer.bisect import refused_rows
+from writer.decode import DecodedFrame, decode_frame, without_rows
+from writer.plan import TooManyDeadLetters, check_dead_ratio, plan_batch
+
+OPEN_BORDER = Border(closed_before_us=0, late_generation=1)
+
+
+def plan(
+    frames: list[DecodedFrame], known: dict[bytes, bytes] | None = None, border: Border = OPEN_BORDER
+) -> StorePlan:
+    """Plan with epoch 7 everywhere."""
+    return plan_batch(frames, epochs={one.partition: 7 for one in frames}, known=known or {}, border=border)
+
+
+def sums(result: StorePlan) -> Counter[Outcome]:
+    """Logs by outcome."""
+    counted: Counter[Outcome] = Counter()
+    for row in result.ledger:
+        counted[row.outcome] += row.count
+    return counted
+
+
+def assert_balanced(result: StorePlan) -> None:
+    """INV-1 per minute and service."""
+    balance: Counter[tuple[int, str]] = Counter()
+    for row in result.ledger:
+        balance[row.minute_us, row.service_name] += row.count if row.outcome is Outcome.RECEIVED else -row.count
+    assert set(balance.values()) <= {0}
+
+
+def test_rows_of_a_frame_are_stored_and_booked_by_service_and_level() -> None:
+    result = plan([decode_frame(frame([log(1), log(2, level=17), log(3, service="mail")]))])
+    assert [row.id for row in result.hot] == [1, 2, 3]
+    stored = {(row.service_name, row.level): row.count for row in result.ledger if row.outcome is Outcome.STORED}
+    assert stored == {("shop", 9): 1, ("shop", 17): 1, ("mail", 9): 1}
+    assert_balanced(result)
+
+
+def test_rows_before_the_border_are_late() -> None:
+    border = Border(closed_before_us=NOON_MS * 1000, late_generation=3)
+    result = plan([decode_frame(frame([log(1, timestamp_us=NOON_MS * 1000 - 1), log(2)]))], border=border)
+    assert [row.id for row in result.late] == [1]
+    assert [row.id for row in result.hot] == [2]
+
+
+def test_copy_of_a_key_in_the_same_batch_is_a_duplicate() -> None:
+    frames = [decode_frame(frame([log(1)], offset=offset, key="k", body="b")) for offset in range(3)]
+    result = plan(frames)
+    assert [row.id for row in result.hot] == [1]
+    assert sums(result)[Outcome.DUPLICATE] == 2
+    assert len(result.keys) == 1
+    assert result.moves[0].next_offset == 3
+    assert_balanced(result)
+
+
+def test_copy_of_a_stored_key_is_a_duplicate_whatever_its_counts() -> None:
+    decoded = decode_frame(frame([log(1)], key="k", body="b"))
+    assert decoded.key_hash is not None
+    assert decoded.body_sha256 is not None
+    result = plan([decoded], known={decoded.key_hash: decoded.body_sha256})
+    assert not result.hot
+    assert not result.keys
+    assert sums(result) == {Outcome.RECEIVED: 1, Outcome.DUPLICATE: 1}
+
+
+def test_reused_key_with_another_body_goes_to_dead_letters() -> None:
+    frames = [
+        decode_frame(frame([log(1)], offset=0, key="k", body="one")),
+        decode_frame(frame([log(2), log(3)], offset=1, key="k", body="two")),
+    ]
+    result = plan(frames)
+    assert [row.id for row in result.hot] == [1]
+    assert [(letter.reason, letter.log_id) for letter in result.dead] == [("key_reused", 2), ("key_reused", 3)]
+    assert_balanced(result)
+
+
+def test_filtered_and_rejected_counts_are_booked() -> None:
+    head = header([log(1)])
+    head.counts["shop"].received += 5
+    head.counts["shop"].filtered["debug"] = 3
+    head.counts["shop"].rejected["timestamp"] = 2
+    head.counts[""] = ServiceCounts(received=4, rejected={"json": 4})
+    result = plan([decode_frame(delivered(head, encode_lines([log(1)])))])
+    assert sums(result) == {Outcome.RECEIVED: 10, Outcome.STORED: 1, Outcome.FILTERED: 3, Outcome.REJECTED: 6}
+    assert_balanced(result)
+
+
+def test_counts_only_frame_moves_the_offset() -> None:
+    head = header([])
+    head.counts["shop"] = ServiceCounts(received=2, filtered={"debug": 2})
+    result = plan([decode_frame(delivered(head, b""))])
+    assert not result.hot
+    assert result.moves[0].next_offset == 1
+    assert_balanced(result)
+
+
+def test_one_bad_line_becomes_a_dead_letter_and_the_rest_is_stored() -> None:
+    import zstandard
+
+    good = [log(1), log(2)]
+    lines = zstandard.decompress(encode_lines(good)).splitlines()
+    head = header([*good, log(3)])
+    value = zstandard.compress(b"\n".join([lines[0], b'["not", "a log"]', lines[1]]))
+    result = plan([decode_frame(delivered(head, value))])
+    assert [row.id for row in result.hot] == [1, 2]
+    assert [(letter.reason, letter.line_index, letter.service_name) for letter in result.dead] == [
+        ("undecodable", 1, "shop")
+    ]
+    assert_balanced(result)
+
+
+@pytest.mark.parametrize(
+    "value", [b"no zstd at all", encode_lines([log(1)]), encode_lines([log(1, service="other")] * 2)]
+)
+def test_frame_that_contradicts_its_headers_is_one_dead_letter(value: bytes) -> None:
+    result = plan([decode_frame(delivered(header([log(1), log(2)]), value))])
+    assert not result.hot
+    assert len(result.dead) == 1
+    assert sums(result) == {Outcome.RECEIVED: 2, Outcome.DEAD: 2}
+    assert_balanced(result)
+
+
+def test_record_without_headers_is_one_dead_letter() -> None:
+    from broker.port import Delivered
+
+    result = plan(
+        [decode_frame(Delivered(partition=0, offset=5, append_ms=NOON_MS, headers=[("v", b"1")], value=b"x"))]
+    )
+    assert [letter.reason for letter in result.dead] == ["undecodable"]
+    assert_balanced(result)
+
+
+def test_unknown_version_is_not_judged() -> None:
+    head = header([log(1)])
+    record = delivered(head, b"")
+    newer = [(name, b"2" if name == "v" else value) for name, value in record.headers]
+    from dataclasses import replace
+
+    with pytest.raises(UnknownRecordVersion):
+        decode_frame(replace(record, headers=newer))
+
+
+def test_timestamp_that_no_chunk_will_take_is_a_dead_letter() -> None:
+    far = (NOON_MS + 2 * 86_400_000) * 1000
+    result = plan([decode_frame(frame([log(1, timestamp_us=far), log(2, timestamp_us=-1), log(3)]))])
+    assert [row.id for row in result.hot] == [3]
+    assert [letter.reason for letter in result.dead] == ["timestamp", "timestamp"]
+    assert_balanced(result)
+
+
+def test_all_poison_is_refused_as_a_whole() -> None:
+    head = header([log(number) for number in range(1, 201)])
+    import zstandard
+
+    poison = decode_frame(delivered(head, zstandard.compress(b"\n".join([b"[]"] * 200))))
+    result = plan([poison])
+    with pytest.raises(TooManyDeadLetters, match="200 of 200 lines"):
+        check_dead_ratio(result, ratio_max=0.1, lines_min=100)
+    check_dead_ratio(result, ratio_max=0.1, lines_min=200)
+
+
+async def test_bisect_finds_exactly_the_refused_rows() -> None:
+    decoded = decode_frame(frame([log(number) for number in range(1, 101)]))
+    poison = {7, 50, 51, 100}
+    questions = 0
+
+    async def refusal(rows: object) -> str | None:
+        nonlocal questions
+        questions += 1
+        assert isinstance(rows, list)
+        return "no" if any(row.id in poison for row in rows) else None
+
+    (mended,) = await refused_rows([decoded], refusal)
+    assert {letter.log_id for letter in mended.dead} == poison
+    assert {row.id for row in mended.rows} == set(range(1, 101)) - poison
+    assert questions < 60
+    assert_balanced(plan([mended]))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2),  # partition
+            st.sampled_from([None, "a", "b", "c"]),  # key
+            st.sampled_from(["x", "y"]),  # body
+            st.integers(0, 4),  # logs
+            st.sets(st.integers(0, 3)),  # refused rows
+        ),
+        max_size=20,
+    ),
+    st.integers(-2, 2),
+)
+def test_every_received_log_is_booked_once(
+    requests: list[tuple[int, str | None, str, int, set[int]]], border_offset: int
+) -> None:
+    offsets: Counter[int] = Counter()
+    frames = []
+    number = 0
+    for partition, key, body, count, refused in requests:
+        logs = []
+        for _ in range(count):
+            number += 1
+            logs.append(log(number, service=f"s{number % 3}", timestamp_us=NOON_MS * 1000 + number % 5 - 2))
+        decoded = decode_frame(frame(logs, partition=partition, offset=offsets[partition], key=key, body=body))
+        offsets[partition] += 1
+        frames.append(without_rows(decoded, {index: "no" for index in refused if index < count}))
+    result = plan(frames, border=Border(NOON_MS * 1000 + border_offset, 1))
+    assert_balanced(result)
+    counted = sums(result)
+    assert counted[Outcome.RECEIVED] == number
+    assert counted[Outcome.STORED] == len(result.hot) + len(result.late)
+    assert counted[Outcome.DEAD] == len(result.dead)
+    assert {move.partition: move.next_offset for move in result.moves} == {p: n for p, n in offsets.items() if n}
+    assert len({row.id for row in result.hot} | {row.id for row in result.late}) == counted[Outcome.STORED]

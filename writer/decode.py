@@ -1,0 +1,234 @@
+"""From a delivered record to rows and counts. Pure; the only place that judges what a frame holds.
+
+A line that cannot be stored becomes a dead letter, never an exception; a record of an unknown version is an exception,
+because a newer program could read it (the partition waits for the upgrade).
+
+Every log the headers count as kept is booked exactly once under the service the headers name: a line that cannot be read
+is booked under a service whose count is still open, so that the ledger adds up per service (INV-1).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+
+from broker.port import Delivered
+from schemas.frames import (
+    FrameError,
+    FrameHeader,
+    ServiceCounts,
+    UnknownRecordVersion,
+    decode_headers,
+    decode_line,
+    decode_lines,
+    decompress,
+)
+from schemas.ids import ID_MAX
+from schemas.levels import SEVERITY_MAX
+from schemas.record import LogLine
+from store.port import DeadLetter, EncodedRow
+from store.rows import encode_row
+
+MINUTE_US: Final = 60_000_000
+FUTURE_US_MAX: Final = 24 * 3600 * 1_000_000
+"""A timestamp so far past the append time cannot be ingest's: no chunk is made for it."""
+_DETAIL_CHARS_MAX: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrame:
+    """One frame, ready to be planned. `rows[i]` came from line `line_indexes[i]` and is booked under `bookings[i]`."""
+
+    partition: int
+    offset: int
+    append_ms: int
+    frame_id: bytes
+    key_hash: bytes | None
+    body_sha256: bytes | None
+    minute_us: int
+    counts: dict[str, ServiceCounts]
+    rows: list[EncodedRow]
+    line_indexes: list[int]
+    bookings: list[tuple[str, int]]
+    """(service, severity of the level's band) of each row."""
+    dead: list[DeadLetter]
+    dead_counts: dict[str, dict[str, int]]
+    """reason -> service -> logs, of `dead`; a frame-wide dead letter stands for many logs."""
+    ndjson: bytes
+
+
+def decode_frame(record: Delivered) -> DecodedFrame:
+    """Decode one record. Raises UnknownRecordVersion; everything else that is wrong becomes dead letters."""
+    try:
+        header = decode_headers(record.headers)
+    except UnknownRecordVersion:
+        raise
+    except FrameError as error:
+        return _whole_frame_dead(record, _header_of_unreadable(record), str(error))
+    try:
+        ndjson = decompress(record.value)
+    except FrameError as error:
+        return _whole_frame_dead(record, header, str(error))
+    lines, undecodable = _decode_each(ndjson)
+    kept = {service: counts.kept for service, counts in header.counts.items()}
+    if len(lines) + len(undecodable) != sum(kept.values()):
+        found = len(lines) + len(undecodable)
+        return _whole_frame_dead(
+            record, header, f"headers count {sum(kept.values())} kept logs, {found} are there", ndjson
+        )
+    return _book(record, header, ndjson, lines, undecodable, kept)
+
+
+def without_rows(frame: DecodedFrame, refused: dict[int, str]) -> DecodedFrame:
+    """The frame with some rows (index in `rows` -> the database's error) turned into dead letters."""
+    raw = frame.ndjson.splitlines()
+    dead = list(frame.dead)
+    dead_counts = {reason: dict(services) for reason, services in frame.dead_counts.items()}
+    for index, detail in refused.items():
+        service = frame.bookings[index][0]
+        line_index = frame.line_indexes[index]
+        dead.append(
+            _dead_letter(frame, line_index, "refused", detail, service, raw[line_index], log_id=frame.rows[index].id)
+        )
+        _count(dead_counts, "refused", service, 1)
+    keep = [index for index in range(len(frame.rows)) if index not in refused]
+    return replace(
+        frame,
+        rows=[frame.rows[index] for index in keep],
+        line_indexes=[frame.line_indexes[index] for index in keep],
+        bookings=[frame.bookings[index] for index in keep],
+        dead=dead,
+        dead_counts=dead_counts,
+    )
+
+
+def all_dead(frame: DecodedFrame, reason: str, detail: str) -> tuple[list[DeadLetter], dict[str, dict[str, int]]]:
+    """Dead letters (and their counts) for every row of a frame, beside those it has already."""
+    raw = frame.ndjson.splitlines()
+    dead = list(frame.dead)
+    dead_counts = {reason: dict(services) for reason, services in frame.dead_counts.items()}
+    for row, line_index, (service, _) in zip(frame.rows, frame.line_indexes, frame.bookings, strict=True):
+        dead.append(_dead_letter(frame, line_index, reason, detail, service, raw[line_index], log_id=row.id))
+        _count(dead_counts, reason, service, 1)
+    return dead, dead_counts
+
+
+def _decode_each(ndjson: bytes) -> tuple[list[tuple[int, LogLine]], list[tuple[int, bytes, str]]]:
+    """(index, line) of the good ones and (index, bytes, error) of the bad; one call when all are good."""
+    try:
+        return list(enumerate(decode_lines(ndjson))), []
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        good: list[tuple[int, LogLine]] = []
+        bad: list[tuple[int, bytes, str]] = []
+        for index, raw in enumerate(ndjson.splitlines()):
+            try:
+                good.append((index, decode_line(raw)))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                bad.append((index, raw, str(error)))
+        return good, bad
+
+
+def _book(
+    record: Delivered,
+    header: FrameHeader,
+    ndjson: bytes,
+    lines: list[tuple[int, LogLine]],
+    undecodable: list[tuple[int, bytes, str]],
+    kept: dict[str, int],
+) -> DecodedFrame:
+    frame = _empty(record, header, ndjson)
+    open_counts = Counter(kept)
+    latest_us = record.append_ms * 1000 + FUTURE_US_MAX
+    raw: list[bytes] | None = None
+    for index, line in lines:
+        service = line.service_name
+        open_counts[service] -= 1
+        problem = _problem(line, latest_us)
+        if problem is None:
+            frame.rows.append(encode_row(line))
+            frame.line_indexes.append(index)
+            frame.bookings.append((service, ((line.level - 1) & ~3) + 1))
+            continue
+        raw = raw or ndjson.splitlines()
+        reason, detail = problem
+        frame.dead.append(_dead_letter(frame, index, reason, detail, service, raw[index], log_id=line.id))
+        _count(frame.dead_counts, reason, service, 1)
+    if any(count < 0 for count in open_counts.values()):
+        return _whole_frame_dead(record, header, "services of the lines are not those the headers count", ndjson)
+    leftover = (+open_counts).elements()
+    for index, text, error in undecodable:
+        service = next(leftover)
+        frame.dead.append(_dead_letter(frame, index, "undecodable", error, service, text))
+        _count(frame.dead_counts, "undecodable", service, 1)
+    return frame
+
+
+def _problem(line: LogLine, latest_us: int) -> tuple[str, str] | None:
+    """(reason, detail) why a decoded line cannot be a row."""
+    if not 0 <= line.timestamp <= latest_us:
+        return "timestamp", f"timestamp {line.timestamp} µs is outside 1970 … a day past the append time"
+    if not 0 < line.id <= ID_MAX:
+        return "undecodable", f"id {line.id} is outside 1..2^63-1"
+    if not 1 <= line.level <= SEVERITY_MAX:
+        return "undecodable", f"level {line.level} is outside 1..{SEVERITY_MAX}"
+    return None
+
+
+def _empty(record: Delivered, header: FrameHeader, ndjson: bytes) -> DecodedFrame:
+    return DecodedFrame(
+        partition=record.partition,
+        offset=record.offset,
+        append_ms=record.append_ms,
+        frame_id=header.frame_id,
+        key_hash=header.key_hash,
+        body_sha256=header.body_sha256,
+        minute_us=header.received_ms * 1000 // MINUTE_US * MINUTE_US,
+        counts=header.counts,
+        rows=[],
+        line_indexes=[],
+        bookings=[],
+        dead=[],
+        dead_counts={},
+        ndjson=ndjson,
+    )
+
+
+def _whole_frame_dead(record: Delivered, header: FrameHeader, detail: str, ndjson: bytes = b"") -> DecodedFrame:
+    """The frame as one dead letter, its logs booked under their services as the headers count them."""
+    frame = _empty(record, header, ndjson)
+    value = ndjson or record.value
+    frame.dead.append(_dead_letter(frame, 0, "undecodable", detail, "", value))
+    for service, counts in header.counts.items():
+        if counts.kept:
+            _count(frame.dead_counts, "undecodable", service, counts.kept)
+    return frame
+
+
+def _header_of_unreadable(record: Delivered) -> FrameHeader:
+    """A record without readable headers counts as one log of no service."""
+    frame_id = dict(record.headers).get("frame", b"")[:16].ljust(16, b"\0")
+    return FrameHeader(frame_id=frame_id, received_ms=record.append_ms, counts={"": ServiceCounts(received=1)})
+
+
+def _dead_letter(
+    frame: DecodedFrame, line_index: int, reason: str, detail: str, service: str, line: bytes, log_id: int | None = None
+) -> DeadLetter:
+    return DeadLetter(
+        partition=frame.partition,
+        offset=frame.offset,
+        line_index=line_index,
+        reason=reason,
+        detail=detail.replace("\0", "\ufffd")[:_DETAIL_CHARS_MAX],
+        service_name=service.replace("\0", "\ufffd"),
+        received_minute_us=frame.minute_us,
+        line=line,
+        log_id=log_id if log_id is not None and 0 < log_id <= ID_MAX else None,
+    )
+
+
+def _count(counts: dict[str, dict[str, int]], reason: str, service: str, number: int) -> None:
+    services = counts.setdefault(reason, {})
+    services[service] = services.get(service, 0) + number

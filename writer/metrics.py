@@ -1,0 +1,26 @@
+"""What the writer counts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from runtime.telemetry import REGISTRY
+
+ROWS_STORED: Final = Counter("logfeed_rows_stored_total", "Rows stored", registry=REGISTRY)
+FRAMES_STORED: Final = Counter("logfeed_frames_stored_total", "Frames stored", registry=REGISTRY)
+DUPLICATE_LOGS: Final = Counter(
+    "logfeed_duplicate_logs_total", "Logs of repeated requests, not stored", registry=REGISTRY
+)
+DEAD_LETTERS: Final = Counter("logfeed_dead_letters_total", "Lines put aside", ["reason"], registry=REGISTRY)
+FENCED: Final = Counter("logfeed_fenced_total", "Batches refused because the partition had moved", registry=REGISTRY)
+RETRIED: Final = Counter("logfeed_batches_retried_total", "Batches planned again", ["reason"], registry=REGISTRY)
+LAG_RECORDS: Final = Gauge("logfeed_lag_records", "Frames not stored yet", ["partition"], registry=REGISTRY)
+HALTED: Final = Gauge("logfeed_partitions_halted", "Partitions that an operator must look at", registry=REGISTRY)
+BATCH_SECONDS: Final = Histogram(
+    "logfeed_batch_store_seconds",
+    "One transaction",
+    registry=REGISTRY,
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)

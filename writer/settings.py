@@ -1,0 +1,45 @@
+"""Settings of the writer."""
+
+from __future__ import annotations
+
+import socket
+
+from pydantic import Field
+
+from runtime.settings import Section
+
+
+def _host_name() -> str:
+    return socket.gethostname() or "writer"
+
+
+class WriterSettings(Section):
+    """One writer process."""
+
+    name: str = Field(default_factory=_host_name, min_length=1, max_length=200)
+    """Stable name of this instance; default: the host's name. A restart under the same name takes its leases at once, so two
+    running writers must not share one."""
+
+    batch_rows_max: int = Field(default=20_000, ge=1, le=1_000_000)
+    """Most rows in one transaction. 5,000 is nearly as cheap a row; more saves commits under load."""
+
+    batch_bytes_max: int = Field(default=16 * 1024 * 1024, ge=1024 * 1024, le=1024 * 1024 * 1024)
+    """Most bytes of decoded lines in one batch (one larger frame is still taken). Two batches are held at once."""
+
+    linger_ms: int = Field(default=20, ge=0, le=10_000)
+    """How long a batch waits for more frames while the database is idle: trades freshness for fewer commits."""
+
+    lease_ttl_s: float = Field(default=10.0, ge=1.0, le=300.0)
+    """How long a partition stays with a writer that says nothing. Renewed every third of it."""
+
+    caught_up_ms: int = Field(default=250, ge=50, le=10_000)
+    """How often idle partitions are marked as read to the end, which moves `visible_through` on."""
+
+    stuck_after_s: float = Field(default=60.0, ge=1.0)
+    """The process ends itself when the broker has records for it and none arrived for so long (a hung consumer)."""
+
+    dead_ratio_max: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Largest share of lines that may become dead letters in one batch; above it the writer stops and diverts nothing."""
+
+    dead_lines_min: int = Field(default=100, ge=0)
+    """So many dead letters in one batch are accepted whatever their share: one bad request must not stop a quiet service."""
