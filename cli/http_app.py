@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Protocol
 
 import fastapi_swagger
-import structlog
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse
 
 from runtime.telemetry import render_metrics
-
-log = structlog.get_logger(__name__)
 
 _DESCRIPTION = """\
 Keeps every accepted log exactly once and finds any of them again.
@@ -30,7 +26,7 @@ class HttpService(Protocol):
     router: APIRouter
 
     async def start(self) -> None:
-        """Build what requests need. Must not fail because a broker or database is away."""
+        """Build what requests need. Raises Overloaded (retriable) while what it cannot start without is away."""
 
     async def stop(self) -> None:
         """Finish what was taken, then free everything."""
@@ -40,21 +36,11 @@ class HttpService(Protocol):
 
 
 def build_app(services: Sequence[HttpService]) -> FastAPI:
-    """The application; services start and stop with it."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with contextlib.AsyncExitStack() as stack:
-            for service in services:
-                await service.start()
-                stack.push_async_callback(service.stop)
-            yield
-
+    """The application over services that the caller starts and stops."""
     app = FastAPI(
         title="Logfeed",
         version=version("logfeed"),
         description=_DESCRIPTION,
-        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,

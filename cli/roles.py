@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import structlog
 import uvicorn
+from query.main import QueryService
 
 from broker.factory import make_broker
 from broker.port import Broker
@@ -17,11 +20,10 @@ from cli.settings import Settings
 from db.database import Database
 from db.leases import Lease
 from ingest.main import IngestService
-from query.main import QueryService
 from runtime.clock import SystemClock
 from runtime.http import http_protocol_class
 from runtime.stopping import Stop, listen_for_signals
-from schemas.errors import Overloaded
+from schemas.errors import ConfigurationError, Overloaded
 from store.postgres_read import PostgresReadStore
 from store.postgres_write import PostgresWriteStore
 from store.upkeep import PostgresUpkeep
@@ -42,12 +44,10 @@ def _database(settings: Settings, role: str) -> Database:
     )
 
 
-async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
-    """Serve HTTP with one or both services until SIGTERM or Ctrl-C."""
-    role = "serve" if ingest and query else "ingest" if ingest else "query"
-    database = _database(settings, role)
-    await database.open()
-    broker = make_broker(settings.broker, database)
+def http_services(
+    settings: Settings, broker: Broker, database: Database, *, ingest: bool, query: bool
+) -> list[HttpService]:
+    """The services of an HTTP role, not started."""
     clock = SystemClock()
     services: list[HttpService] = []
     if ingest:
@@ -58,25 +58,79 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
     if query:
         store = PostgresReadStore(database, topic=settings.broker.topic, layout=settings.layout)
         services.append(QueryService(settings=settings.query, store=store, broker=broker, clock=clock))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            build_app(services),
-            host=settings.http.host,
-            port=settings.http.port,
-            http=http_protocol_class(settings.ingest.http),
-            ws="none",
-            loop="none",
-            access_log=False,
-            log_level="warning",
-            timeout_graceful_shutdown=15,
-            server_header=False,
-        )
-    )
+    return services
+
+
+async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
+    """Serve HTTP with one or both services until SIGTERM or Ctrl-C."""
+    stop = Stop()
+    listen_for_signals(stop)
+    role = "serve" if ingest and query else "ingest" if ingest else "query"
+    async with AsyncExitStack() as stack:
+        database = _database(settings, role)
+        await database.open()
+        stack.push_async_callback(database.close)
+        broker = make_broker(settings.broker, database)
+        stack.push_async_callback(broker.close)
+        services = http_services(settings, broker, database, ingest=ingest, query=query)
+        for service in services:
+            await _until_started(service, stop)
+            stack.push_async_callback(service.stop)
+        if not stop.is_set:
+            await _serve(settings, services, stop)
+
+
+async def _until_started(service: HttpService, stop: Stop) -> None:
+    """A new process does not start without its database: it waits, and says so."""
+    while not stop.is_set:
+        try:
+            await service.start()
+            return
+        except Overloaded as error:
+            log.warning("waiting to start", error=str(error))
+            await stop.wait(1.0)
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A TCP socket bound to the address. Raises ConfigurationError when it cannot be had."""
     try:
-        await server.serve()
-    finally:
-        await broker.close()
-        await database.close()
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --host, --port"
+        ) from error
+
+
+async def _serve(settings: Settings, services: list[HttpService], stop: Stop) -> None:
+    config = uvicorn.Config(
+        build_app(services),
+        http=http_protocol_class(settings.http),
+        ws="none",
+        loop="none",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=15,
+        server_header=False,
+    )
+    with listening_socket(settings.http.host, settings.http.port) as listener:
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        stopping.cancel()
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: `runtime.stopping` has them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing to capture."""
+        yield
 
 
 async def run_writer(settings: Settings) -> None:

@@ -8,15 +8,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from broker.settings import BrokerSettings
-from ingest.settings import IngestSettings
 from pydantic import Field, SecretStr, model_validator
-from query.settings import QuerySettings
-from store.settings import StoreSettings
 
+from broker.settings import BrokerSettings
+from db.embedded import recorded_url
 from db.migrations import Layout
+from ingest.settings import IngestSettings
+from query.settings import QuerySettings
+from runtime.http import HttpSettings as ConnectionSettings
 from runtime.settings import Section, load
 from schemas.errors import ConfigurationError
+from store.settings import StoreSettings
 from writer.settings import WriterSettings
 
 CONFIG_VARIABLE: Final = "LOGFEED_CONFIG"
@@ -29,8 +31,8 @@ class Profile(StrEnum):
     FULL = "full"
 
 
-class HttpSettings(Section):
-    """Where the HTTP application listens."""
+class HttpSettings(ConnectionSettings):
+    """Where the HTTP application listens, and limits of its connections."""
 
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback opens the service to the network."""
@@ -107,12 +109,16 @@ class Settings(Section):
         return Layout.TIMESCALE if self.profile is Profile.FULL else Layout.NATIVE
 
     def database_url(self) -> str:
-        """The database's URL. Raises ConfigurationError when it is not set."""
-        if self.database.url is None:
+        """The database's URL: as set, else of the server that `up` runs over data_dir. Raises ConfigurationError."""
+        if self.database.url is not None:
+            return self.database.url.get_secret_value()
+        recorded = recorded_url(self.data_dir) if self.profile is Profile.EMBEDDED else None
+        if recorded is None:
             raise ConfigurationError(
-                "no database: set database.url (LOGFEED_DATABASE__URL=postgresql://…), or let `logfeed up` start one"
+                "no database: set database.url (LOGFEED_DATABASE__URL=postgresql://…), or name the directory of a running"
+                f" `logfeed up` (LOGFEED_DATA_DIR; {self.data_dir} has none)"
             )
-        return self.database.url.get_secret_value()
+        return recorded
 
 
 def load_settings(config: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:

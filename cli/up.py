@@ -22,11 +22,12 @@ from typing import Final
 import httpx
 import structlog
 
+from cli.roles import listening_socket
 from cli.settings import Settings
 from db.embedded import EmbeddedPostgres
 from db.migrations import migrate
 from runtime.stopping import Stop, listen_for_signals
-from schemas.errors import ConfigurationError, LogfeedError
+from schemas.errors import ConfigurationError, DatabaseUnavailable, LogfeedError
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +80,7 @@ class Family:
             )
             began_s = asyncio.get_running_loop().time()
             code = await child.process.wait()
-            if self._stop.is_set:
+            if await self._stop.wait(0.0):
                 return
             if asyncio.get_running_loop().time() - began_s > 60:
                 backoff_s = 0.5
@@ -136,6 +137,7 @@ async def up(
     stop = Stop()
     listen_for_signals(stop)
     with _only_one(settings.data_dir):
+        listening_socket(settings.http.host, settings.http.port).close()
         server = EmbeddedPostgres(settings.data_dir)
         await asyncio.to_thread(server.start)
         try:
@@ -173,7 +175,11 @@ async def _watch_server(server: EmbeddedPostgres, stop: Stop) -> None:
     while not await stop.wait(1.0):
         if not server.running():
             log.error("PostgreSQL ended, starting it again", log_file=str(server.data_dir / "postgres.log"))
-            await asyncio.to_thread(server.start)
+            try:
+                await asyncio.to_thread(server.start)
+            except DatabaseUnavailable as error:
+                # Its last backends may still be ending; the next round tries again.
+                log.error("PostgreSQL did not start", error=str(error))
 
 
 async def _is_ready(client: httpx.AsyncClient, base_url: str) -> bool:

@@ -8,6 +8,7 @@ system user, and the directory is given to that user.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -23,6 +24,7 @@ import warnings
 from pathlib import Path
 from typing import Final
 
+import psutil
 import psycopg
 
 with warnings.catch_warnings():
@@ -138,10 +140,16 @@ class EmbeddedPostgres:
 
     def kill(self) -> None:
         """SIGKILL the server and all its backends, as a crash would (tests)."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+        if self._process is None:
+            return
+        # Backends have sessions of their own; a stopped postmaster starts no more while they are counted.
+        self._process.send_signal(signal.SIGSTOP)
+        for backend in psutil.Process(self._process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                backend.kill()
+        self._process.kill()
+        self._process.wait()
+        self._process = None
 
     def running(self) -> bool:
         """True while the server process lives."""
@@ -179,7 +187,8 @@ class EmbeddedPostgres:
                 [
                     str(self._bin / "initdb"),
                     *("-D", str(self._cluster), "-U", "postgres"),
-                    *("--encoding=UTF8", "--locale=C", "--auth=scram-sha-256"),
+                    *("--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
+                    "--auth=scram-sha-256",
                     f"--pwfile={secret.name}",
                 ],
                 stdin=subprocess.DEVNULL,
@@ -207,6 +216,17 @@ class EmbeddedPostgres:
                 if time.monotonic() > deadline:
                     raise DatabaseUnavailable(f"PostgreSQL does not answer after {_START_TIMEOUT_S:.0f} s") from error
                 time.sleep(0.05)
+
+
+def recorded_url(data_dir: Path) -> str | None:
+    """URL of the server that was last started over this directory (running or not); None when there was none."""
+    try:
+        facts = json.loads((data_dir / "postgres.json").read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{data_dir / 'postgres.json'} cannot be read: {error}") from error
+    return f"postgresql://postgres:{facts['password']}@127.0.0.1:{facts['port']}/{DATABASE}"
 
 
 def _is_free(port: int) -> bool:

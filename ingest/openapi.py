@@ -33,7 +33,7 @@ class LogIn(BaseModel):
     message: str = Field(examples=["payment declined"])
     """Text; cut at 256 KiB, then `metadata._truncated` is true."""
     timestamp: str | float | None = Field(default=None, examples=["2026-11-22T10:00:00.123Z"])
-    """Event time: ISO 8601 (UTC without a zone), or a number since 1970 in s, ms, µs or ns by size. Default: when received."""
+    """Event time: ISO 8601 (UTC without a zone), or a number since 1970 in s, ms, µs or ns by size. Default: now."""
     level: str | int | None = Field(default=None, examples=["ERROR"])
     """TRACE, DEBUG, INFO (default), WARN, ERROR, FATAL, an alias (`warning`, `err`), or a severity number 1..24."""
     correlation_id: str | None = Field(default=None, max_length=CORRELATION_ID_CHARS_MAX)

@@ -23,7 +23,7 @@ class IngestSettings(Section):
     body_deadline_s: Annotated[float, Field(gt=0, le=600)] = 30.0
     """Seconds in which a request's body must have arrived completely (408 after it)."""
     in_flight_bytes_max: Annotated[int, Field(ge=MiB)] = 128 * MiB
-    """Decompressed bytes of all requests under way together, up to their answers; past it 503. Takes about five times the memory."""
+    """Decompressed bytes of all requests under way together, up to their answers; past it 503. Costs five times that."""
     publish_deadline_s: Annotated[float, Field(gt=0, le=600)] = 30.0
     """Seconds a request waits for the broker's acknowledgement before it gets 503 (the send itself goes on)."""
     retention_days: Annotated[int, Field(ge=1, le=36_500)] = 400

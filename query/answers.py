@@ -143,9 +143,7 @@ class Answers:
             else:
                 last, offsets, after = cursor.last, cursor.offsets, cursor.after
                 _check_not_behind(Walk(None, None, last, offsets).partitions_behind(snapshot.offsets))
-            result = await snapshot.by_correlation(
-                correlation_id, allowed=principal.may_read, after=after, limit=limit
-            )
+            result = await snapshot.by_correlation(correlation_id, allowed=principal.may_read, after=after, limit=limit)
             logs = [log for log in result.logs if last is not None and (log.timestamp, log.id) <= last]
             is_over = result.scanned_to is None or last is None or result.scanned_to >= last
             onward = None

@@ -68,7 +68,9 @@ class CursorSeal:
     def open(self, token: str, *, subject: str, question: str) -> Cursor:
         """The cursor. Raises CursorError: cut or changed, of another version, subject or question."""
         if len(token) > TOKEN_CHARS_MAX:
-            raise CursorError(f"cursor has {len(token)} characters, at most {TOKEN_CHARS_MAX} are possible: it was changed")
+            raise CursorError(
+                f"cursor has {len(token)} characters, at most {TOKEN_CHARS_MAX} are possible: it was changed"
+            )
         try:
             raw = base64.b64decode(token.encode("ascii") + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError) as error:

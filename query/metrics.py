@@ -19,9 +19,15 @@ LOGS_SHOWN: Final = Counter("logfeed_query_logs_shown", "Logs in answers.", regi
 PAGES_UNFINISHED: Final = Counter("logfeed_query_pages_unfinished", "Pages ended by their budget.", registry=REGISTRY)
 SCANS_RUNNING: Final = Gauge("logfeed_query_scans_running", "Questions the database works on.", registry=REGISTRY)
 SCANS_WAITING: Final = Gauge("logfeed_query_scans_waiting", "Questions that wait for a place.", registry=REGISTRY)
-SCANS_REFUSED: Final = Counter("logfeed_query_scans_refused", "Questions refused for want of a place.", registry=REGISTRY)
+SCANS_REFUSED: Final = Counter(
+    "logfeed_query_scans_refused", "Questions refused for want of a place.", registry=REGISTRY
+)
 SNAPSHOTS_LOST: Final = Counter("logfeed_query_snapshots_lost", "Snapshots taken anew after a drop.", registry=REGISTRY)
-CURSORS_BEHIND: Final = Counter("logfeed_query_cursors_behind", "Pages refused on an older snapshot.", registry=REGISTRY)
+CURSORS_BEHIND: Final = Counter(
+    "logfeed_query_cursors_behind", "Pages refused on an older snapshot.", registry=REGISTRY
+)
 CACHE_HITS: Final = Counter("logfeed_query_cache_hits", "Answers given from memory.", registry=REGISTRY)
-CACHE_MISSES: Final = Counter("logfeed_query_cache_misses", "Answers that could have been in memory.", registry=REGISTRY)
+CACHE_MISSES: Final = Counter(
+    "logfeed_query_cache_misses", "Answers that could have been in memory.", registry=REGISTRY
+)
 CACHE_BYTES: Final = Gauge("logfeed_query_cache_bytes", "Bytes of answers kept.", registry=REGISTRY)

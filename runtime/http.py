@@ -1,9 +1,10 @@
 """HTTP connections with the two limits that uvicorn lacks: how many there may be, and how long one may stay silent.
 
 uvicorn starts its idle timer after the first response only, so that a client that connects and says nothing is kept for
-ever; and its limit of concurrency counts connections that wait for their next request. Here a connection that has not
-sent a complete request head within the deadline is closed without an answer, and one above the limit is answered 503
-and closed. Between requests uvicorn's own keep-alive timer rules. Bodies have deadlines where they are read.
+ever; and its limit of concurrency counts connections that wait for their next request. Here a connection is closed
+without an answer when its first request's head is not complete within the deadline, or a later one's is not within the
+deadline after its first byte; and one above the limit is answered 503 and closed. Between requests uvicorn's own
+keep-alive timer rules. Bodies have deadlines where they are read. WebSockets no longer count once they are upgraded.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from runtime.settings import Section
 
@@ -31,7 +32,7 @@ class HttpSettings(Section):
     connections_max: int = 2_000
     """Most connections at once, idle ones included; further ones get 503."""
     head_deadline_s: float = 10.0
-    """Seconds in which a new connection must have sent its first request's head completely, else it is closed."""
+    """Seconds in which the head of a request must have arrived completely, else the connection is closed."""
 
 
 def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
@@ -53,7 +54,7 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
                 return
             connections.add(self)
             super().connection_made(transport)
-            self._head_timer = self.loop.call_later(settings.head_deadline_s, transport.close)
+            self._start_deadline()
 
         def connection_lost(self, exc: Exception | None) -> None:
             """Forget the connection."""
@@ -63,9 +64,13 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
                 super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            """Nothing is read of a refused connection."""
-            if not self._refused:
-                super().data_received(data)
+            """Nothing is read of a refused connection. A later request's first byte starts its deadline."""
+            if self._refused:
+                return
+            cycle: RequestResponseCycle | None = self.cycle
+            if cycle is not None and cycle.response_complete:
+                self._start_deadline()
+            super().data_received(data)
 
         def eof_received(self) -> None:
             """As above."""
@@ -76,6 +81,15 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
             """The head is complete: the deadline is met."""
             self._end_deadline()
             super().on_headers_complete()
+
+        def handle_websocket_upgrade(self) -> None:
+            """Another protocol takes over; this one hears no more of the connection."""
+            connections.discard(self)
+            super().handle_websocket_upgrade()
+
+        def _start_deadline(self) -> None:
+            if self._head_timer is None:
+                self._head_timer = self.loop.call_later(settings.head_deadline_s, self.transport.close)
 
         def _end_deadline(self) -> None:
             if self._head_timer is not None:

@@ -11,7 +11,7 @@ and its negation true. Text compares by code points, as COLLATE "C" does.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -317,7 +317,7 @@ def canonical(predicate: Predicate) -> bytes:
     return json.dumps(["predicate-1", _plain(predicate)], separators=(",", ":")).encode()
 
 
-_Plain: TypeAlias = list["str | int | None | _Plain"]
+_Plain: TypeAlias = Sequence["str | int | _Plain | None"]
 
 
 def _plain(predicate: Predicate) -> _Plain:
@@ -331,7 +331,7 @@ def _plain(predicate: Predicate) -> _Plain:
         case ServiceIn(names, prefixes):
             return ["ServiceIn", [*sorted(names)], [*sorted(prefixes)]]
         case LevelIn(ranges):
-            return ["LevelIn", *([least, greatest] for least, greatest in ranges)]
+            return ["LevelIn", *[[least, greatest] for least, greatest in ranges]]
         case MinLevel(severity):
             return ["LevelIn", [severity, SEVERITY_MAX]]
         case TimeRange(first, last) | IdRange(first, last):

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, LiteralString
+from typing import Final, LiteralString
 
 from db.database import DATA_ERRORS, Connection, Error, is_unavailable, sqlstate
 from db.migrations import Layout
+from db.pipelines import COMMIT, Statement, in_one_go
 from schemas.errors import DatabaseUnavailable, LogfeedError
 from store.port import (
     Border,
@@ -37,8 +38,6 @@ from store.rows import COLUMNS, COPY_HEADER, COPY_TRAILER
 BORDER_LOCK: Final = 7401
 """Advisory lock of the border: writers share it from their check to their COMMIT, the closer holds it alone."""
 
-Statement = tuple[LiteralString, tuple[Any, ...]]  # parameters are whatever psycopg adapts
-
 _CONFLICTS: Final[dict[str | None, type[LogfeedError]]] = {
     "LF001": KeyAlreadyStored,
     "LF002": Fenced,
@@ -49,10 +48,10 @@ _CONFLICTS: Final[dict[str | None, type[LogfeedError]]] = {
     "23502": RowsRefused,
 }
 _COPY_BLOCK_ROWS: Final = 256
-_BEGIN: Final[tuple[LiteralString, ...]] = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED",
-    "SET LOCAL lock_timeout = '5s'",
-    "SET LOCAL transaction_timeout = '60s'",
+_BEGIN: Final[tuple[Statement, ...]] = (
+    ("BEGIN ISOLATION LEVEL READ COMMITTED", ()),
+    ("SET LOCAL lock_timeout = '5s'", ()),
+    ("SET LOCAL transaction_timeout = '60s'", ()),
 )
 _BORDER: Final[dict[Layout, LiteralString]] = {
     Layout.NATIVE: "SELECT (extract(epoch FROM closed_before) * 1000000)::bigint, late_generation, NULL FROM border",
@@ -135,11 +134,8 @@ class Batch:
     async def start(self) -> None:
         """BEGIN and read the border. Raises DatabaseUnavailable."""
         with store_errors():
-            async with self._connection.pipeline():
-                for statement in _BEGIN:
-                    await self._connection.execute(statement)
-                cursor = await self._connection.execute(_BORDER[self._layout])
-            row = await cursor.fetchone()
+            opened = await in_one_go(self._connection, [*_BEGIN, (_BORDER[self._layout], ())])
+            row = await opened[-1].fetchone()
         assert row is not None, "the border is one row, made by the migration"
         self._border = Border(closed_before_us=row[0], late_generation=row[1])
         self._chunks_end_us = row[2]
@@ -164,7 +160,9 @@ class Batch:
         with store_errors():
             copied = await copy_rows(self._connection, "logs", plan.hot)
             copied += await copy_rows(self._connection, f"logs_late_{self._border.late_generation}", plan.late)
-            await self._finish(self._statements(plan, copied))
+            done = await in_one_go(self._connection, [*self._statements(plan, copied), COMMIT])
+        if done[-1].statusmessage != "COMMIT":
+            raise DatabaseUnavailable(f"the database answered the COMMIT with {done[-1].statusmessage}")
 
     def _statements(self, plan: StorePlan, copied: int) -> Iterator[Statement]:
         if plan.keys:
@@ -182,14 +180,6 @@ class Batch:
             if len(plan.moves) > 1:
                 yield _LOCK_OFFSETS, ([m.partition for m in plan.moves], [m.epoch for m in plan.moves], self._topic)
             yield _move_offsets(self._topic, plan.moves)
-
-    async def _finish(self, statements: Iterator[Statement]) -> None:
-        async with self._connection.pipeline():
-            for statement, parameters in statements:
-                await self._connection.execute(statement, parameters)
-            committed = await self._connection.execute("COMMIT")
-        if committed.statusmessage != "COMMIT":
-            raise DatabaseUnavailable(f"the database answered the COMMIT with {committed.statusmessage}")
 
 
 @contextmanager

@@ -75,7 +75,12 @@ def decode_row(copy_bytes: bytes) -> Log:
         timestamp, log_id, level, service, correlation, message, metadata = fields
         if at != len(copy_bytes) or None in (timestamp, log_id, level, service, message, metadata):
             raise ValueError("the row has bytes left over, or a column is missing")
-        assert timestamp and log_id and level and metadata and service is not None and message is not None
+        assert timestamp is not None
+        assert log_id is not None
+        assert level is not None
+        assert service is not None
+        assert message is not None
+        assert metadata is not None
         return Log(
             id=struct.unpack("!q", log_id)[0],
             timestamp=struct.unpack("!q", timestamp)[0] + _POSTGRES_EPOCH_US,

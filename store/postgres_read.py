@@ -31,10 +31,12 @@ from schemas.errors import DatabaseUnavailable
 from schemas.levels import level_name
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, ServiceScope
-from search.predicate import And, CorrelationIs, Everything, Predicate, ServiceIn
-from search.sql_postgres import Sql, compile_postgres
+from search.bounds import correlation_of, time_bounds
+from search.predicate import EVERYTHING, CorrelationIs, all_of, within
+from search.sql import Sql
+from search.sql_postgres import compile_postgres
 from store.port import LedgerRow, Order, Outcome, Position, Scan, ScanResult, ServiceSummary, Snapshot
-from store.scan_windows import BEYOND, GREATEST_US, LEAST, LEAST_US, Pace, Span, Walk, Window, predecessor, successor
+from store.scan_windows import BEYOND, GREATEST_US, LEAST, LEAST_US, Pace, Span, Walk, Window, successor
 
 __all__ = ["PostgresReadStore", "SnapshotLost"]
 
@@ -57,8 +59,6 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _EVERYWHERE_US: Final = GREATEST_US - LEAST_US
 
 _CANCELLED: Final = "57014"
-_TABLE_GONE: Final = ("42P01", "XX000")
-"""Undefined table; `could not open relation`: dropped between planning and execution."""
 
 _OFFSETS: Final = """
 SELECT partition, next_offset,
@@ -254,7 +254,7 @@ class _PostgresSnapshot:
 
     async def newest(self) -> Position | None:
         """See Snapshot."""
-        scan = Scan(Everything(), Order.NEWEST_FIRST, limit=1, budget_ms=SCAN_BUDGET_MS)
+        scan = Scan(EVERYTHING, Order.NEWEST_FIRST, limit=1, budget_ms=SCAN_BUDGET_MS)
         result = await self.scan(scan, allowed=ALL_SERVICES)
         if result.logs:
             return result.logs[0].timestamp, result.logs[0].id
@@ -268,7 +268,7 @@ class _PostgresSnapshot:
             return ScanResult([], True, None)
         low, high = _interval(scan)
         newest_first = scan.order is Order.NEWEST_FIRST
-        by_index = _has_correlation(scan.predicate)
+        by_index = correlation_of(scan.predicate) is not None
         walk = Walk(
             await self._all_spans(),
             newest_first=newest_first,
@@ -277,9 +277,8 @@ class _PostgresSnapshot:
             barrier_us=self._closed_before_us,
             tables_max=_TABLES_MAX,
         )
-        pace = Pace(_EVERYWHERE_US if by_index else _FIRST_WIDTH_US)
-        condition = _both(scan.predicate, allowed)
-        return await self._walk(walk, pace, condition, scan, newest_first=newest_first, by_index=by_index)
+        condition = compile_postgres(all_of(scan.predicate, within(allowed)))
+        return await self._walk(walk, condition, scan, newest_first=newest_first, by_index=by_index)
 
     async def by_correlation(
         self, correlation_id: str, *, allowed: ServiceScope, after: Position | None, limit: int
@@ -315,10 +314,10 @@ class _PostgresSnapshot:
 
     # --- windows ---------------------------------------------------------------------------------------------------
 
-    async def _walk(
-        self, walk: Walk, pace: Pace, condition: Sql, scan: Scan, *, newest_first: bool, by_index: bool
-    ) -> ScanResult:
+    async def _walk(self, walk: Walk, condition: Sql, scan: Scan, *, newest_first: bool, by_index: bool) -> ScanResult:
         """Window after window until limit, bytes, budget or range are used up."""
+        border = (self._closed_before_us, 0)
+        pace = Pace(_EVERYWHERE_US if by_index else _FIRST_WIDTH_US)
         started = self._clock.monotonic_s()
         logs: list[Log] = []
         bytes_left = self._page_bytes_max
@@ -342,7 +341,7 @@ class _PostgresSnapshot:
                     continue
                 window = narrowed
             wanted = scan.limit - len(logs) + 1
-            bitmap_only = by_index and pace.rows is None and window.low >= (self._closed_before_us, 0)
+            bitmap_only = by_index and pace.rows is None and window.low >= border
             query, params = _window_query(window, condition, wanted, bytes_left, newest_first=newest_first)
             rows = await self._run(query, params, timeout_ms=share_ms, bitmap_only=bitmap_only)
             if rows is None:
@@ -359,7 +358,9 @@ class _PostgresSnapshot:
             if len(logs) == scan.limit or bytes_left <= 0:
                 more = walk.next(pace.width_us) is not None
                 return ScanResult(logs, not more, walk.scanned_to if more else None)
-            if _ms_since(self._clock, began) * 8 < share_ms:
+            if by_index and border in (window.low, window.high):
+                pace = Pace(_EVERYWHERE_US)  # closed tables have an index that open ones lack, and the reverse
+            elif _ms_since(self._clock, began) * 8 < share_ms:
                 pace.was_quick()
             else:
                 pace.was_enough()
@@ -431,7 +432,9 @@ class _PostgresSnapshot:
     def _places(self, log_id: int) -> list[tuple[str, int, int]]:
         """(table, from, to) of every place that can hold the id, newest first."""
         places = [(_LOGS, self._closed_before_us, GREATEST_US)]
-        places += [(table.name, LEAST_US, GREATEST_US) for table in self._tables if table.is_late and table.may_hold(log_id)]
+        places += [
+            (table.name, LEAST_US, GREATEST_US) for table in self._tables if table.is_late and table.may_hold(log_id)
+        ]
         places += sorted(
             (
                 (_LOGS, table.start_us, min(table.end_us, self._closed_before_us))
@@ -447,7 +450,7 @@ class _PostgresSnapshot:
         return places
 
     async def _run(
-        self, query: sql.Composable, params: Sequence[Any], *, timeout_ms: int, bitmap_only: bool = False
+        self, query: sql.Composed, params: Sequence[Any], *, timeout_ms: int, bitmap_only: bool = False
     ) -> list[tuple[Any, ...]] | None:
         """Rows, or None when the statement did not end in its time; the snapshot goes on either way.
 
@@ -495,7 +498,7 @@ _ARM: Final = sql.SQL(
 
 def _window_query(
     window: Window, condition: Sql, wanted: int, bytes_max: int, *, newest_first: bool
-) -> tuple[sql.Composable, list[Any]]:
+) -> tuple[sql.Composed, list[Any]]:
     """The rows of a window in order: at most `wanted`, and none after bytes_max were passed."""
     params: list[Any] = []
     arms: list[sql.Composable] = []
@@ -531,26 +534,23 @@ def _order(newest_first: bool) -> sql.SQL:
 
 
 def _raw(text: str) -> sql.Composable:
-    """SQL text that we made ourselves: placeholders, no values."""
-    return sql.SQL(text)  # type: ignore[arg-type]  # not a literal, but compiled by search/ with parameters only
+    """SQL text that search/ or we made: placeholders, no values."""
+    return sql.SQL(text)
 
 
 def _scope(allowed: ServiceScope) -> Sql:
     """The condition on service_name that a right stands for."""
-    return compile_postgres(_allowed(allowed))
-
-
-def _both(predicate: Predicate, allowed: ServiceScope) -> Sql:
-    return compile_postgres(And((predicate, _allowed(allowed))))
+    return compile_postgres(within(allowed))
 
 
 def _interval(scan: Scan) -> tuple[Position, Position]:
     """The scan's range as [low, high)."""
     low, high = LEAST, BEYOND
-    if scan.start_us is not None:
-        low = max(low, (scan.start_us, 0))
-    if scan.end_us is not None:
-        high = min(high, (scan.end_us, 0))
+    implied = time_bounds(scan.predicate)
+    for start_us in (scan.start_us, implied.start_us):
+        low = low if start_us is None else max(low, (start_us, 0))
+    for end_us in (scan.end_us, implied.end_us):
+        high = high if end_us is None else min(high, (end_us, 0))
     if scan.last is not None:
         high = min(high, successor(scan.last))
     if scan.after is not None:

@@ -17,12 +17,13 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 
 import structlog
 
 from db.database import Connection, Database, Error, connect
 from db.migrations import Layout
+from db.pipelines import COMMIT, Statement, in_one_go
 from store.batches import Batch, copy_rows, store_errors
 from store.port import EncodedRow, Lease, RowsRefused, StoreConflict
 
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 _TERMINATE_MS: Final = 3_000
 """How long to wait until a terminated backend is gone."""
-_LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '2s'"
+_BEGIN: Final[tuple[Statement, ...]] = (("BEGIN", ()), ("SET LOCAL lock_timeout = '2s'", ()))
 
 _REGISTER: Final = """
     INSERT INTO consumer_offsets (topic, partition) SELECT %s, generate_series(0, %s - 1) ON CONFLICT DO NOTHING"""
@@ -254,19 +255,12 @@ class PostgresWriteStore:
             with suppress(Error, OSError):
                 await connection.close()
 
-    async def _one_go(self, *statements: tuple[LiteralString, Any]) -> list[tuple[Any, ...]]:
-        """Statements as one transaction in one round trip; the rows of the last. Raises DatabaseUnavailable.
-
-        A process that is stopped cannot hold their locks: the COMMIT went out with them.
-        """
+    async def _one_go(self, *statements: Statement) -> list[tuple[Any, ...]]:
+        """Statements as one transaction in one round trip; the rows of the last. Raises DatabaseUnavailable."""
         async with self._database.connection() as connection:
-            async with connection.pipeline():
-                await connection.execute("BEGIN")
-                await connection.execute(_LOCK_TIMEOUT)
-                for statement, parameters in statements:
-                    cursor = await connection.execute(statement, parameters)
-                await connection.execute("COMMIT")
-            return [] if cursor.description is None else await cursor.fetchall()
+            cursors = await in_one_go(connection, [*_BEGIN, *statements, COMMIT])
+            last = cursors[-2]
+            return [] if last.description is None else await last.fetchall()
 
     def _forget(self, leases: Iterable[tuple[int, int]]) -> None:
         for partition, epoch in leases:

@@ -21,6 +21,7 @@ import structlog
 
 from db.database import Connection, Database, Error, sqlstate
 from db.migrations import Layout
+from db.pipelines import COMMIT, Statement, in_one_go
 from store.batches import BORDER_LOCK
 from store.chunks import (
     BUSY,
@@ -267,21 +268,17 @@ async def _finish(connection: Connection, table: str) -> None:
     await connection.execute(_FINISH.format(table=table).encode())
 
 
-async def _under_border(connection: Connection, *statements: tuple[LiteralString, tuple[Any, ...]]) -> int:
+async def _under_border(connection: Connection, *statements: Statement) -> int:
     """Run statements alone with the border, in one round trip; rows touched by the last, 0 when writers were busy."""
+    alone = ("SELECT pg_advisory_xact_lock(%s)", (BORDER_LOCK,))
 
     async def once() -> int:
         try:
-            async with connection.pipeline():
-                await connection.execute("BEGIN")
-                await connection.execute("SELECT pg_advisory_xact_lock(%s)", (BORDER_LOCK,))
-                for statement, parameters in statements:
-                    cursor = await connection.execute(statement, parameters)
-                await connection.execute("COMMIT")
+            cursors = await in_one_go(connection, [("BEGIN", ()), alone, *statements, COMMIT])
         except Error:
             await connection.rollback()
             raise
-        return cursor.rowcount
+        return cursors[-2].rowcount
 
     try:
         return await retried(once)

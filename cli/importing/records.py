@@ -49,7 +49,7 @@ def read_records(
     """The records in bytes start..end-1; the source stands at start.
 
     lines_before: lines of the file before start. continues: (first line, next line) -> whether they are one log; None: never.
-    Bytes that are no UTF-8 become U+FFFD.
+    Bytes that are no UTF-8 become U+FFFD. Nothing but blank lines make one record without text.
     """
     offset, number = start, lines_before
     record: _Open | None = None
@@ -67,6 +67,8 @@ def read_records(
             record.reach(offset, number)
     if record:
         yield record.close()
+    elif offset > start:
+        yield Record(start, offset, number, number, "", cut=False)
 
 
 class _Open:

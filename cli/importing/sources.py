@@ -14,7 +14,7 @@ import os
 import zlib
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final, Protocol
 
 import msgspec
 import zstandard
@@ -48,12 +48,26 @@ class Fingerprint(msgspec.Struct, frozen=True):
     size: int
 
 
+class _Stream(Protocol):
+    """What a Reader needs of a stream; seek and tell only of a plain file."""
+
+    def readline(self, limit: int, /) -> bytes: ...
+
+    def seek(self, offset: int, /) -> int: ...
+
+    def tell(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
 class Reader:
     """An open source: lines from the offset it stands at. Offsets count decompressed bytes."""
 
-    def __init__(self, name: str, stream: BinaryIO, disk: BinaryIO, *, seekable: bool) -> None:
-        """disk: what lies under the stream, for `disk_position`. seekable: whether offsets of the stream are those on disk."""
-        self._name, self._stream, self._disk, self._seekable = name, stream, disk, seekable
+    def __init__(self, name: str, stream: _Stream, disk: _Stream, *, seekable: bool, is_pipe: bool = False) -> None:
+        """disk: what lies under the stream, for `disk_position`. seekable: offsets of the stream are those on disk.
+        is_pipe: neither can be told."""
+        self._name, self._stream, self._disk = name, stream, disk
+        self._seekable, self._is_pipe = seekable, is_pipe
         self.offset = 0
 
     def readline(self, limit: int, /) -> bytes:
@@ -77,8 +91,8 @@ class Reader:
             pass
 
     def disk_position(self) -> int:
-        """Bytes on disk read so far: for progress."""
-        return self._disk.tell() if not self._seekable and self._disk is not self._stream else self.offset
+        """Bytes on disk read so far: for progress (of standard input, bytes taken)."""
+        return self.offset if self._seekable or self._is_pipe else self._disk.tell()
 
     def close(self) -> None:
         """Close what lies under it."""
@@ -94,7 +108,7 @@ class Source:
         self.name = "standard input" if argument == STANDARD_INPUT else argument
         self.path = None if argument == STANDARD_INPUT else Path(argument)
         self._stdin_head = b""
-        self._stdin: BinaryIO | None = None
+        self._stdin: io.BufferedReader[io.FileIO] | None = None
         if self.path is None:
             self.kind, self.size = Kind.STDIN, 0
             self._read_stdin_head()
@@ -129,8 +143,10 @@ class Source:
     def open(self) -> Reader:
         """A reader at offset 0; of standard input, the only one."""
         if self.path is None:
-            assert self._stdin is not None  # noqa: S101 - set by __init__ for standard input
-            return Reader(self.name, _Prefixed(self._stdin_head, self._stdin), self._stdin, seekable=False)
+            assert self._stdin is not None
+            return Reader(
+                self.name, _Prefixed(self._stdin_head, self._stdin), self._stdin, seekable=False, is_pipe=True
+            )
         try:
             disk = self.path.open("rb", buffering=_SKIP_BYTES)
         except OSError as error:
@@ -167,7 +183,7 @@ class Source:
         return (Kind.ZSTD if magic == b"\x28\xb5\x2f\xfd" else Kind.FILE), size
 
     def _read_stdin_head(self) -> None:
-        stream = open(0, "rb", buffering=_SKIP_BYTES, closefd=False)  # noqa: SIM115 - lives as long as the process
+        stream = io.BufferedReader(io.FileIO(0, closefd=False), _SKIP_BYTES)
         while b"\n" not in self._stdin_head and len(self._stdin_head) < LINE_BYTES_MAX:
             piece = stream.read1(HEAD_BYTES)
             if not piece:
@@ -181,16 +197,24 @@ def texts(lines: list[tuple[int, bytes]]) -> list[tuple[int, str]]:
     return [(number, text) for number, raw in lines if (text := decode(raw)).strip()]
 
 
-class _Prefixed(io.RawIOBase):
+class _Prefixed:
     """Bytes already read from a stream, then the stream."""
 
-    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+    def __init__(self, head: bytes, stream: io.BufferedReader[io.FileIO]) -> None:
         self._head, self._stream = io.BytesIO(head), stream
 
-    def readline(self, limit: int | None = -1, /) -> bytes:
-        limit = LINE_BYTES_MAX if limit is None or limit < 0 else limit
+    def readline(self, limit: int, /) -> bytes:
         line = self._head.readline(limit)
         return line if line.endswith(b"\n") or len(line) == limit else line + self._stream.readline(limit - len(line))
+
+    def seek(self, offset: int, /) -> int:
+        raise io.UnsupportedOperation("standard input goes forward only")
+
+    def tell(self) -> int:
+        raise io.UnsupportedOperation("standard input has no position")
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class _closing:

@@ -187,7 +187,7 @@ class CompositeConfig(_Named):
 
 
 FilterConfig = Annotated[
-    Union[LevelConfig, ServiceConfig, RateLimitConfig, SamplingConfig, ContentConfig, WhereConfig, "CompositeConfig"],
+    Union[LevelConfig, ServiceConfig, RateLimitConfig, SamplingConfig, ContentConfig, WhereConfig, CompositeConfig],
     Field(discriminator="type"),
 ]
 _CLASSES: Final[dict[str, type[_Named]]] = {

@@ -30,6 +30,8 @@ _SECRET_NAME: Final = (
     r"(?:[A-Za-z0-9]+[_-])*(?:password|passwd|passphrase|pwd|secret|api[_-]?key|apikey|secret[_-]?key|private[_-]?key"
     r"|access[_-]?key|auth[_-]?token|access[_-]?token|refresh[_-]?token|client[_-]?secret)"
 )
+_ASSIGNED: Final = rf"\b{_SECRET_NAME}\\?[\"']?\s*[:=]\s*"
+"""`password=`, `"api_key": `, also inside JSON that is itself quoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +139,8 @@ BUILT_IN: Final[dict[str, SecretRule]] = {
         ),
         _plain(
             "password",
-            r"(?i)(\b" + _SECRET_NAME + r"\\?[\"']?\s*[:=]\s*)"
-            r"(?:\\?\"[^\"\\]+\\?\"?|'[^']+'?|[^\s\"'\\,;&]+)",
-            r"\1[masked:password]",
+            rf"(?i)({_ASSIGNED}\\?\")[^\"\\]+|({_ASSIGNED}')[^']+|({_ASSIGNED})(?:\[masked:password\]|[^\s\"'\\,;&]+)",
+            r"\1\2\3[masked:password]",
         ),
         _card_rule(),
         _plain("email", r"[A-Za-z0-9._%+-]+@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,24}\b"),

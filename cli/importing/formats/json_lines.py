@@ -17,21 +17,17 @@ from schemas.levels import LEVELS, SEVERITY_MAX
 from schemas.record import CORRELATION_ID_CHARS_MAX
 
 _NAMES: Final = {
-    "time": ("timestamp", "@timestamp", "time", "ts", "datetime", "date", "eventtime", "@t", "asctime", "t"),
-    "level": (
-        ("level", "severity", "severitytext", "severity_text", "loglevel", "log_level", "lvl", "log.level", "levelname")
-        + ("priority", "@l", "severitynumber", "severity_number")
-    ),
-    "message": ("message", "msg", "body", "@m", "@mt", "event", "log", "text", "short_message"),
-    "service": ("service_name", "service.name", "service", "servicename", "app", "application"),
-    "correlation": (
-        ("correlation_id", "correlationid", "correlation-id", "trace_id", "traceid", "trace.id", "request_id", "requestid")
-        + ("x-request-id", "x_request_id", "req_id", "reqid")
-    ),
+    "time": "timestamp @timestamp time ts datetime date eventtime @t asctime t",
+    "level": "level severity severitytext severity_text loglevel log_level lvl log.level levelname priority @l severitynumber"
+    " severity_number",
+    "message": "message msg body @m @mt event log text short_message",
+    "service": "service_name service.name service servicename app application",
+    "correlation": "correlation_id correlationid correlation-id trace_id traceid trace.id request_id requestid x-request-id"
+    " x_request_id req_id reqid",
 }
 """Role -> lower-case names, the more telling first."""
 
-_ROLES: Final = {name: (role, rank) for role, names in _NAMES.items() for rank, name in enumerate(names)}
+_ROLES: Final = {name: (role, rank) for role, names in _NAMES.items() for rank, name in enumerate(names.split())}
 _NESTED: Final = {("log", "level"): "log.level", ("service", "name"): "service.name", ("trace", "id"): "trace.id"}
 """Elastic's common schema, written as objects."""
 

@@ -29,9 +29,7 @@ class Pattern:
     expression: re.Pattern[str]
 
 
-def _pattern(
-    name: str, example: str, read_time: Callable[[TimeReader, str], int | None], *expression: str
-) -> Pattern:
+def _pattern(name: str, example: str, read_time: Callable[[TimeReader, str], int | None], *expression: str) -> Pattern:
     return Pattern(name, example, read_time, re.compile("".join(expression), re.ASCII | re.DOTALL))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from cli.importing.formats.entry import Entry, read_level
-from cli.importing.formats.patterns import PATTERNS, Pattern
+from cli.importing.formats.patterns import PATTERNS
 from cli.importing.formats.times import TimeReader
 from schemas.levels import LEVELS
 
@@ -21,7 +21,9 @@ _SYSLOG_SEVERITIES: Final = tuple(
 """RFC 5424, table 2: emergency, alert, critical, error, warning, notice, informational, debug."""
 
 _LEADING_LEVEL = re.compile(r"[\[(<]?([A-Za-z]{3,9})[\])>]?: ")
-_LEVEL_WORD = re.compile(r"(?:^|[\s\[(<=|])(TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|SEVERE|FATAL|CRITICAL)(?=$|[\s\])>|:,])")
+_LEVEL_WORD = re.compile(
+    r"(?:^|[\s\[(<=|])(TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|SEVERE|FATAL|CRITICAL)(?=$|[\s\])>|:,])"
+)
 _LEVEL_WORD_WITHIN: Final = 100
 """A level stands near the start; an ERROR further on is part of the sentence."""
 

@@ -21,7 +21,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MONTHS: Final = {
     name: number
-    for number, name in enumerate(("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec").split(), start=1)
+    for number, name in enumerate(
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"], start=1
+    )
 }
 _YEARS_BACK_MAX: Final = 8
 """29 February lies at most eight years back (1896 to 1904)."""
@@ -40,8 +42,8 @@ class TimeReader:
     def __init__(self, *, zone: tzinfo, now_us: int) -> None:
         """zone: of times that name none. now_us: the moment of the import, microseconds since the Unix epoch."""
         self._zone = zone
-        self._latest_us = now_us + FUTURE_MS_MAX * 1000
-        self._latest_year = (_EPOCH + timedelta(microseconds=self._latest_us)).year + 1  # other zones are a day ahead
+        latest = _EPOCH + timedelta(microseconds=now_us + FUTURE_MS_MAX * 1000)
+        self._latest_local = latest.astimezone(zone).replace(tzinfo=None)
 
     def iso(self, text: str) -> int | None:
         """`2015-10-18 18:01:47,978`, `2024-05-01T12:00:00.123Z`, `2024-05-01 12:00:00 UTC`."""
@@ -114,10 +116,18 @@ class TimeReader:
         return None if month is None else self.iso(f"{year}-{month:02}-{int(day):02}T{clock}")
 
     def _nearest_past(self, month: int | None, day: str, clock: str) -> int | None:
-        for year in range(self._latest_year, self._latest_year - 2 - _YEARS_BACK_MAX, -1):
-            moment = self._calendar(str(year), month, day, clock)
-            if moment is not None and moment <= self._latest_us:
-                return moment
+        if month is None:
+            return None
+        latest = self._latest_local
+        hour, minute, second = int(clock[:2]), int(clock[3:5]), int(clock[6:8])
+        microsecond = int(clock[9:15].ljust(6, "0")) if len(clock) > 9 else 0
+        for year in range(latest.year, latest.year - 1 - _YEARS_BACK_MAX, -1):
+            try:
+                moment = datetime(year, month, int(day), hour, minute, second, microsecond)
+            except ValueError:
+                continue
+            if moment <= latest:
+                return self._micros(moment)
         return None
 
     def _micros(self, moment: datetime) -> int:

@@ -1,0 +1,292 @@
+"""The command `logfeed logs`: finds logs over HTTP and prints them, page after page.
+
+Holds one page at a time. Pages follow `next_cursor`; only its absence is the end, an empty page is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+import httpx
+import orjson
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from cli.http_client import (
+    URL_DEFAULT,
+    URL_HELP,
+    URL_VARIABLE,
+    Problem,
+    Refused,
+    Unreachable,
+    check_url,
+    new_client,
+    request_patiently,
+)
+from cli.log_view import LineView
+from cli.terminal import harmless, harmless_json
+from runtime.clock import SystemClock
+from schemas.errors import InvalidInput
+
+EXIT_NOTHING: Final = 1
+EXIT_QUESTION: Final = 2
+EXIT_UNREACHABLE: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+_PATH: Final = "/api/v1/logs"
+_PAGE_LOGS_MAX: Final = 1_000
+_QUESTION_STATUSES: Final = (400, 422)
+_MARKED_BEFORE_MAX: Final = 60
+_MARKED_AFTER_MAX: Final = 60
+
+Parameters = list[tuple[str, str]]
+
+
+class Order(StrEnum):
+    """Order by (timestamp, id)."""
+
+    DESC = "desc"
+    ASC = "asc"
+
+
+def logs(
+    query: Annotated[
+        str | None,
+        typer.Argument(
+            help='In the query language: timeout level:error, "two words", /regex/, user.id:42.', show_default=False
+        ),
+    ] = None,
+    service: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--service", "-s", metavar="NAME", help="Of this service, or NAME*; repeatable.", show_default=False
+        ),
+    ] = None,
+    level: Annotated[
+        list[str] | None,
+        typer.Option("--level", "-l", metavar="LEVEL", help="Of this level; repeatable.", show_default=False),
+    ] = None,
+    min_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="Of this level or a graver one.", show_default=False)
+    ] = None,
+    start_time: Annotated[
+        str | None,
+        typer.Option(
+            "--start-time",
+            "--since",
+            metavar="TIME",
+            help="Not before: -15m, -2h, 2026-01-31T12:00Z.",
+            show_default=False,
+        ),
+    ] = None,
+    end_time: Annotated[
+        str | None, typer.Option("--end-time", "--until", metavar="TIME", help="Before this time.", show_default=False)
+    ] = None,
+    correlation_id: Annotated[
+        str | None,
+        typer.Option("--correlation-id", "-c", metavar="ID", help="With this correlation id.", show_default=False),
+    ] = None,
+    q: Annotated[
+        str | None,
+        typer.Option("--q", metavar="TEXT", help="Whose message holds this text, in any case.", show_default=False),
+    ] = None,
+    regex: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Whose message matches.", show_default=False)
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata", "-m", metavar="KEY=VALUE", help="With this metadata; repeatable.", show_default=False
+        ),
+    ] = None,
+    order: Annotated[Order, typer.Option(help="desc: newest first. asc: oldest first.")] = Order.DESC,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many logs, over all pages.")] = 100,
+    everything: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines, as the API has them.")] = False,
+    utc: Annotated[bool, typer.Option("--utc", help="Times in UTC instead of this machine's zone.")] = False,
+    give_up_after: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to ask again when the server is busy or away.")
+    ] = 30.0,
+    url: Annotated[str, typer.Option(envvar=URL_VARIABLE, help=URL_HELP)] = URL_DEFAULT,
+) -> None:
+    """Find logs and print them. All filters given must hold.
+
+    [bold]Examples[/bold]
+
+        logfeed logs                                    the newest 100
+
+        logfeed logs 'timeout level:error' --since -1h
+
+        logfeed logs -c 4bf92f3577b34da6 --order asc    one request, across services
+
+        logfeed logs -s payments --all --json | jq .message
+
+        logfeed logs -- '-level:debug'                  a query that begins with a minus
+
+    [bold]Exit codes[/bold]
+
+        0  logs were found
+
+        1  none was found
+
+        2  the query or an option is not valid
+
+        3  no server, or it refuses
+
+        130  interrupted
+    """
+    screen = Console(stderr=True, highlight=False)
+    try:
+        base_url = check_url(url)
+        parameters = _parameters(
+            query=query,
+            service_name=service,
+            level=level,
+            min_level=min_level,
+            start_time=start_time,
+            end_time=end_time,
+            correlation_id=correlation_id,
+            q=q,
+            regex=regex,
+            order=order.value,
+        ) + _metadata(metadata or [])
+    except InvalidInput as error:
+        _complain(screen, str(error))
+        raise typer.Exit(EXIT_QUESTION) from error
+    found = _Printer(as_json=as_json, utc=utc)
+    code = _print_all(
+        found, screen, base_url, parameters, limit=None if everything else limit, give_up_after_s=give_up_after
+    )
+    if code:
+        raise typer.Exit(code)
+
+
+class _Printer:
+    """Writes logs to standard output."""
+
+    def __init__(self, *, as_json: bool, utc: bool) -> None:
+        console = Console(highlight=False)
+        self._view = None if as_json else LineView(colour=console.is_terminal and not console.no_color, utc=utc)
+        self.printed = 0
+
+    def page(self, logs: list[dict[str, Any]]) -> None:
+        """JSON objects of a page."""
+        view = self._view
+        lines = (harmless_json(orjson.dumps(log).decode()) if view is None else view.line(log) for log in logs)
+        text = "".join(line + "\n" for line in lines)
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+        sys.stdout.buffer.flush()
+        self.printed += len(logs)
+
+
+def _print_all(
+    printer: _Printer,
+    screen: Console,
+    base_url: str,
+    parameters: Parameters,
+    *,
+    limit: int | None,
+    give_up_after_s: float,
+) -> int:
+    """The exit code."""
+
+    async def run() -> None:
+        async for page in _pages(base_url, parameters, screen, limit=limit, give_up_after_s=give_up_after_s):
+            printer.page(page)
+
+    try:
+        asyncio.run(run())
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        return 0
+    except Refused as refusal:
+        _complain(screen, explain(refusal.problem, dict(parameters)))
+        return EXIT_QUESTION if refusal.problem.status in _QUESTION_STATUSES else EXIT_UNREACHABLE
+    except Unreachable as error:
+        _complain(screen, str(error))
+        return EXIT_UNREACHABLE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return 0 if printer.printed else EXIT_NOTHING
+
+
+async def _pages(
+    base_url: str, parameters: Parameters, screen: Console, *, limit: int | None, give_up_after_s: float
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """The logs of each page. Raises Unreachable, Refused."""
+    clock, cursor, left = SystemClock(), None, limit
+    with screen.status("searching …") as status:
+
+        def on_wait(reason: str, pause_s: float) -> None:
+            status.update(Text(f"waiting {pause_s:.1f} s: {harmless(reason)}"))
+
+        async with new_client(base_url) as client:
+            while left is None or left > 0:
+                size = _PAGE_LOGS_MAX if left is None else min(left, _PAGE_LOGS_MAX)
+                asked = [*parameters, ("limit", str(size)), *([("cursor", cursor)] if cursor else [])]
+                response = await request_patiently(
+                    client, "GET", _PATH, clock=clock, give_up_after_s=give_up_after_s, on_wait=on_wait, params=asked
+                )
+                page = _read_page(response)
+                left = None if left is None else left - len(page["logs"])
+                status.stop()
+                yield page["logs"]
+                cursor = page["next_cursor"]
+                if cursor is None:
+                    return
+                status.start()
+                status.update(Text(f"searching … {harmless(str(page.get('scanned_to') or ''))}"))
+
+
+def _read_page(response: httpx.Response) -> dict[str, Any]:  # a JSON object
+    """Raises Refused, or Unreachable for an answer that is not Logfeed's."""
+    if response.status_code != 200:
+        raise Refused(Problem.read(response))
+    try:
+        page = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        page = None
+    if not isinstance(page, dict) or not isinstance(page.get("logs"), list) or "next_cursor" not in page:
+        raise Unreachable(f"{response.url.host} answered, but not as a Logfeed server does: {response.text[:200]!r}")
+    return page
+
+
+def explain(problem: Problem, parameters: Mapping[str, str]) -> str:
+    """A refusal for people: what is wrong and, where the server names a column, the value with that column marked."""
+    text = problem.detail or problem.text
+    parameter, column = problem.members.get("parameter"), problem.members.get("column")
+    value = parameters.get(parameter) if isinstance(parameter, str) else None
+    if value is None or not isinstance(column, int) or not 1 <= column <= len(value) + 1:
+        return text
+    before, after = harmless(value[: column - 1]), harmless(value[column - 1 :])
+    begin = max(0, len(before) - _MARKED_BEFORE_MAX)
+    return f"{text}\n  {before[begin:]}{after[:_MARKED_AFTER_MAX]}\n  {' ' * (len(before) - begin)}^"
+
+
+def _parameters(**values: str | list[str] | None) -> Parameters:
+    """The parameters that are given, one pair for each value."""
+    found: Parameters = []
+    for name, value in values.items():
+        found += [(name, each) for each in ([value] if isinstance(value, str) else value or [])]
+    return found
+
+
+def _metadata(pairs: list[str]) -> Parameters:
+    """metadata.KEY parameters. Raises InvalidInput."""
+    found: Parameters = []
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InvalidInput(f"--metadata must be KEY=VALUE, got {pair!r}")
+        found.append((f"metadata.{key}", value))
+    return found
+
+
+def _complain(screen: Console, text: str) -> None:
+    screen.print(Text(f"error: {harmless(text, keep_newlines=True)}", style="red"), soft_wrap=True)

@@ -1,0 +1,31 @@
+"""The merged OpenAPI document, made without starting anything: `python -m cli.openapi FILE` writes it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from broker.factory import make_broker
+from cli.http_app import build_app
+from cli.roles import http_services
+from cli.settings import Settings
+from db.database import Database
+
+
+def document() -> dict[str, Any]:
+    """The document as `/openapi.json` serves it, whatever the environment sets."""
+    settings = Settings()
+    database = Database("postgresql://nowhere", application_name="openapi")
+    broker = make_broker(settings.broker, database)
+    return build_app(http_services(settings, broker, database, ingest=True, query=True)).openapi()
+
+
+def render() -> str:
+    """The document as it is committed."""
+    return json.dumps(document(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(render(), encoding="utf-8")

@@ -1,0 +1,149 @@
+"""Compiles a predicate to a WHERE expression for PostgreSQL (15 or newer, database encoding UTF8).
+
+Columns: timestamp timestamptz, id bigint, level smallint, service_name, correlation_id, message text, metadata jsonb. The
+database's locale does not matter: wherever it could, the expression says COLLATE "C". Parameters are psycopg's (%s), so
+that indexes are used as with constants when the statement has no generic plan.
+
+What decides the speed of a scan over text, per row of 170 characters (PostgreSQL 18.4, 1,000,000 rows of real messages,
+one core; LIKE with the right case is 1.0): `strpos(lower(m), needle)` 1.2, `lower(m) LIKE` 1.6, `ILIKE` 1.7,
+`strpos(lower(m COLLATE pg_c_utf8), needle)` 1.8, a regular expression of classes 3, `translate` to lower case 60. So text
+in which only ASCII letters have two cases is sought with strpos under "C", where lower maps A-Z and nothing else; other
+text as a regular expression of its letters, which depends on no Unicode version. A regular expression that needs certain
+text to match has that sought first.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from search.fields import key_chains
+from search.letters import fold, is_bytewise
+from search.numbers import json_text, parse_number
+from search.predicate import (
+    And,
+    Contains,
+    CorrelationIs,
+    CorrelationPresent,
+    Everything,
+    FieldPresent,
+    IdRange,
+    LevelIn,
+    Matches,
+    MetaCompare,
+    MetaEquals,
+    MinLevel,
+    Not,
+    Nothing,
+    Or,
+    Predicate,
+    ServiceIn,
+    TimeRange,
+    cost_of,
+)
+from search.regex import literal_pattern
+from search.regex_dialects import required_text, to_postgres
+from search.sql import Columns, Sql, joined
+
+_DEFAULT: Final = Columns()
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def compile_postgres(predicate: Predicate, columns: Columns = _DEFAULT) -> Sql:
+    """The expression that is TRUE of matching rows and FALSE of all others."""
+    match predicate:
+        case Everything():
+            return Sql("TRUE")
+        case Nothing():
+            return Sql("FALSE")
+        case And(children):
+            return _compound("AND", children, columns) if children else Sql("TRUE")
+        case Or(children):
+            return _compound("OR", children, columns) if children else Sql("FALSE")
+        case Not(child):
+            inner = compile_postgres(child, columns)
+            return Sql(f"(NOT {inner.text})", inner.params)
+        case ServiceIn(names, prefixes):
+            return _service(names, prefixes, columns.service_name)
+        case LevelIn(ranges):
+            parts = [Sql(f"({columns.level} BETWEEN %s::smallint AND %s::smallint)", pair) for pair in ranges]
+            return joined("OR", parts) if parts else Sql("FALSE")
+        case MinLevel(severity):
+            return Sql(f"({columns.level} >= %s::smallint)", (severity,))
+        case TimeRange(start, end):
+            bounds = ((">=", start), ("<", end))
+            return _range(columns.timestamp, [(op, _moment(at)) for op, at in bounds if at is not None], "timestamptz")
+        case IdRange(first, last):
+            return _range(
+                columns.id, [(op, at) for op, at in ((">=", first), ("<=", last)) if at is not None], "bigint"
+            )
+        case CorrelationIs(correlation_id):
+            column = columns.correlation_id
+            return Sql(f"({column} IS NOT NULL AND {column} = %s::text)", (correlation_id,))
+        case CorrelationPresent():
+            return Sql(f"({columns.correlation_id} IS NOT NULL)")
+        case Contains(text):
+            return _contains(text, columns.message)
+        case Matches(pattern):
+            expression = _matches(to_postgres(pattern), columns.message)
+            required = required_text(pattern)
+            return joined("AND", [_contains(required, columns.message), expression]) if required else expression
+        case FieldPresent(path):
+            return _on_field(path, columns.metadata, "COALESCE(jsonb_typeof({0}) <> 'null', FALSE)")
+        case MetaEquals(path, text):
+            return _on_field(path, columns.metadata, *_equals(text))
+        case MetaCompare(path, op, number):
+            test = f"(CASE WHEN jsonb_typeof({{0}}) = 'number' THEN ({{0}})::numeric {op} %s::numeric ELSE FALSE END)"
+            return _on_field(path, columns.metadata, test, json_text(number))
+
+
+def _compound(word: str, children: tuple[Predicate, ...], columns: Columns) -> Sql:
+    # Equal estimates keep their order in PostgreSQL: cheap tests first.
+    return joined(word, [compile_postgres(child, columns) for child in sorted(children, key=cost_of)])
+
+
+def _service(names: frozenset[str], prefixes: frozenset[str], column: str) -> Sql:
+    parts = [Sql(f"({column} = ANY(%s::text[]))", (sorted(names),))] if names else []
+    parts += [Sql(f"({column} ^@ %s::text)", (prefix,)) for prefix in sorted(prefixes)]
+    return joined("OR", parts) if parts else Sql("FALSE")
+
+
+def _range(column: str, bounds: list[tuple[str, object]], sql_type: str) -> Sql:
+    if not bounds:
+        return Sql("TRUE")
+    return joined("AND", [Sql(f"({column} {op} %s::{sql_type})", (value,)) for op, value in bounds])
+
+
+def _moment(timestamp_us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=timestamp_us)
+
+
+def _contains(text: str, column: str) -> Sql:
+    if is_bytewise(text):
+        return Sql(f'(strpos(lower({column} COLLATE "C"), %s::text) > 0)', (fold(text),))
+    return _matches(to_postgres(literal_pattern(text)), column)
+
+
+def _matches(expression: str, column: str) -> Sql:
+    return Sql(f'({column} COLLATE "C" ~ %s::text)', (expression,))
+
+
+def _on_field(path: tuple[str, ...], metadata: str, test: str, *params: object) -> Sql:
+    """The test on any value that the path means. In `test` {0} stands for the value (a jsonb expression or NULL); it may
+    come before the first placeholder of `params` only."""
+    parts = []
+    for keys in key_chains(path):
+        value = f"({metadata}{' -> %s::text' * len(keys)})"
+        parts.append(Sql(test.format(value), keys * test.count("{0}") + params))
+    return joined("OR", parts)
+
+
+def _equals(text: str) -> tuple[str, *tuple[object, ...]]:
+    """The test for `_on_field` and its parameters. jsonb compares strings by bytes and numbers as numeric."""
+    candidates = [json.dumps(text, ensure_ascii=False)]
+    if text in ("true", "false"):
+        candidates.append(text)
+    elif (number := parse_number(text)) is not None:
+        candidates.append(json_text(number))
+    return "COALESCE({0} = ANY(%s::jsonb[]), FALSE)", candidates

@@ -1,0 +1,811 @@
+"""What store/port.py promises to readers, held by every implementation: PostgreSQL, TimescaleDB, memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from db.database import Connection, Database, connect
+from db.migrations import Layout
+from schemas.ids import first_id_at
+from schemas.record import Log
+from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
+from schemas.topics import LOGS_TOPIC
+from search.predicate import EVERYTHING, Contains, CorrelationIs, MinLevel, Predicate, ServiceIn, all_of
+from store.chunks import chunk_layout
+from store.memory import CHUNK_US, MemoryDatabase, MemoryStore
+from store.port import Border, LedgerRow, Order, Outcome, Position, ReadStore, Scan, ScanResult, Snapshot
+from store.postgres_read import PostgresReadStore, SnapshotLost
+
+SECOND = 1_000_000
+HOUR = 3_600 * SECOND
+T0 = 1_767_225_600 * SECOND
+"""2026-01-01T00:00:00Z: where open storage begins in these tests; a chunk begins here."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Subject(Protocol):
+    """A store under test, with the means to bring it into any state that writers and upkeep can."""
+
+    store: ReadStore
+
+    async def open_chunks(self, starts_us: Iterable[int]) -> None:
+        """Make chunks of CHUNK_US."""
+
+    async def put(self, logs: Iterable[Log]) -> None:
+        """Store rows as a writer would: older ones than the border in the late generation."""
+
+    async def close_before(self, border_us: int) -> None:
+        """Move the border."""
+
+    async def finish(self) -> None:
+        """Count and index what is closed."""
+
+    async def end_late(self) -> None:
+        """Begin the next late generation."""
+
+    async def set_partitions(self, partitions: dict[int, tuple[int, int | None]]) -> None:
+        """partition -> (next offset, stored_to); the last one is halted."""
+
+    async def book(self, rows: Sequence[LedgerRow], *, rolled_up: bool) -> None:
+        """Append to the ledger."""
+
+    async def reset(self) -> None:
+        """Nothing stored, border at T0."""
+
+    async def close(self) -> None:
+        """Free everything."""
+
+
+class MemorySubject:
+    """MemoryStore."""
+
+    def __init__(self, *, page_bytes_max: int = 8 << 20) -> None:
+        self.database = MemoryDatabase()
+        self.database.border = Border(T0, 1)
+        self.store: ReadStore = MemoryStore(self.database, page_bytes_max=page_bytes_max)
+
+    async def open_chunks(self, starts_us: Iterable[int]) -> None:
+        for start_us in starts_us:
+            self.database.chunks.setdefault(start_us, [])
+
+    async def put(self, logs: Iterable[Log]) -> None:
+        border = self.database.border
+        for log in logs:
+            if log.timestamp < border.closed_before_us:
+                self.database.late[border.late_generation].rows.append(log)
+            else:
+                self.database.chunks[log.timestamp - log.timestamp % CHUNK_US].append(log)
+
+    async def close_before(self, border_us: int) -> None:
+        self.database.border = Border(border_us, self.database.border.late_generation)
+
+    async def finish(self) -> None:
+        await MemoryStore(self.database).finish_closed()
+
+    async def end_late(self) -> None:
+        border = self.database.border
+        self.database.border = Border(border.closed_before_us, border.late_generation + 1)
+        self.database.late[border.late_generation + 1] = replace(self.database.late[1], rows=[])
+
+    async def set_partitions(self, partitions: dict[int, tuple[int, int | None]]) -> None:
+        await MemoryStore(self.database).register_partitions(LOGS_TOPIC, max(partitions) + 1)
+        for number, (offset, stored_us) in partitions.items():
+            partition = self.database.partitions[number]
+            partition.next_offset, partition.stored_to_us = offset, stored_us or 0
+
+    async def book(self, rows: Sequence[LedgerRow], *, rolled_up: bool) -> None:
+        for row in rows:
+            key = (row.minute_us, row.service_name, row.level, row.outcome.value, row.reason)
+            self.database.ledger[key] += row.count
+
+    async def reset(self) -> None:
+        fresh = MemoryDatabase()
+        fresh.border = Border(T0, 1)
+        self.database.__dict__.update(fresh.__dict__)
+
+    async def close(self) -> None:
+        pass
+
+
+class PostgresSubject:
+    """PostgresReadStore; the state is made by plain statements."""
+
+    def __init__(self, url: str, layout: Layout, *, page_bytes_max: int = 8 << 20) -> None:
+        self._database = Database(url, application_name="reading", connections_max=4)
+        self._layout = layout
+        self.store: ReadStore = PostgresReadStore(self._database, LOGS_TOPIC, layout, page_bytes_max=page_bytes_max)
+        self._url = url
+        self._connection: Connection | None = None
+        self._border_us = T0
+        self._generation = 1
+
+    async def open(self) -> PostgresSubject:
+        await self._database.open()
+        self._connection = await connect(self._url, application_name="reading's hand")
+        await self.run("UPDATE border SET closed_before = %s", moment(T0))
+        return self
+
+    @property
+    def connection(self) -> Connection:
+        assert self._connection is not None
+        return self._connection
+
+    async def run(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
+        cursor = await self.connection.execute(query.encode(), params or None)
+        return await cursor.fetchall() if cursor.description else []
+
+    async def open_chunks(self, starts_us: Iterable[int]) -> None:
+        chunks = chunk_layout(self._layout)
+        for start_us in starts_us:
+            await chunks.create(self.connection, start_us, start_us + CHUNK_US)
+        for chunk in await chunks.chunks(self.connection):
+            await self.run(
+                "INSERT INTO catalogue (table_name, kind, state, range_start, range_end)"
+                " VALUES (%s, 'chunk', 'open', %s, %s) ON CONFLICT DO NOTHING",
+                chunk.table_name,
+                moment(chunk.start_us),
+                moment(chunk.end_us),
+            )
+
+    async def put(self, logs: Iterable[Log]) -> None:
+        logs = list(logs)
+        async with self.connection.transaction():
+            for late in (False, True):
+                rows = [row(log) for log in logs if (log.timestamp < self._border_us) is late]
+                table = f"logs_late_{self._generation}" if late else "logs"
+                statement = f"INSERT INTO {table} VALUES (%s, %s, %s, %s, %s, %s, %s)"
+                if rows:
+                    await self.connection.cursor().executemany(statement.encode(), rows)
+
+    async def close_before(self, border_us: int) -> None:
+        self._border_us = border_us
+        await self.run("UPDATE border SET closed_before = %s", moment(border_us))
+        await self.run(
+            "UPDATE catalogue SET state = 'closed' WHERE kind = 'chunk' AND state = 'open' AND range_end <= %s",
+            moment(border_us),
+        )
+
+    async def finish(self) -> None:
+        for name, kind in await self.run("SELECT table_name, kind FROM catalogue WHERE state = 'closed'"):
+            if kind == "chunk":
+                await self.run(f"CREATE INDEX ON {name} (correlation_id, timestamp, id) WHERE correlation_id IS NOT NULL")
+                await self.run(f"CREATE INDEX ON {name} (service_name, timestamp, id)")
+                await self.run(f"CREATE INDEX ON {name} (timestamp, id) WHERE level >= 17")
+            await self.run(f"ANALYZE {name}")
+            await self.run(
+                f"UPDATE catalogue c SET state = 'finished', rows = f.rows, id_min = f.least, id_max = f.greatest,"
+                f" range_start = CASE WHEN kind = 'late' THEN f.first ELSE range_start END,"
+                f" range_end = CASE WHEN kind = 'late' THEN f.last + interval '1 us' ELSE range_end END"
+                f" FROM (SELECT count(*) AS rows, min(id) AS least, max(id) AS greatest, min(timestamp) AS first,"
+                f" max(timestamp) AS last FROM {name}) f WHERE table_name = '{name}'"
+            )
+
+    async def end_late(self) -> None:
+        old, new = f"logs_late_{self._generation}", f"logs_late_{self._generation + 1}"
+        await self.run(f"CREATE TABLE {new} (LIKE {old} INCLUDING ALL)")
+        await self.run(
+            "INSERT INTO catalogue (table_name, kind, generation, state) VALUES (%s, 'late', %s, 'open')",
+            new,
+            self._generation + 1,
+        )
+        await self.run("UPDATE catalogue SET state = 'closed' WHERE table_name = %s", old)
+        self._generation += 1
+        await self.run("UPDATE border SET late_generation = %s", self._generation)
+
+    async def set_partitions(self, partitions: dict[int, tuple[int, int | None]]) -> None:
+        for number, (offset, stored_us) in partitions.items():
+            await self.run(
+                "INSERT INTO consumer_offsets (topic, partition, next_offset, stored_to, halted)"
+                " VALUES (%s, %s, %s, coalesce(%s, '-infinity'::timestamptz), %s)",
+                LOGS_TOPIC,
+                number,
+                offset,
+                None if stored_us is None else moment(stored_us),
+                "halted here" if number == len(partitions) - 1 else None,
+            )
+
+    async def book(self, rows: Sequence[LedgerRow], *, rolled_up: bool) -> None:
+        table = "ledger_minutes" if rolled_up else "ledger"
+        for booked in rows:
+            await self.run(
+                f"INSERT INTO {table} (minute, service_name, level, outcome, reason, count)"
+                " VALUES (%s, %s, %s, %s, %s, %s)",
+                moment(booked.minute_us),
+                booked.service_name,
+                booked.level,
+                booked.outcome.value,
+                booked.reason,
+                booked.count,
+            )
+
+    async def reset(self) -> None:
+        await self.run("DELETE FROM logs")
+        for (name,) in await self.run("SELECT table_name FROM catalogue WHERE kind = 'late'"):
+            await self.run(f"DELETE FROM {name}" if name == "logs_late_1" else f"DROP TABLE {name}")
+        await self.run("DELETE FROM catalogue WHERE kind = 'late' AND generation > 1")
+        await self.run("UPDATE catalogue SET state = 'open', rows = NULL, id_min = NULL, id_max = NULL")
+        await self.run("UPDATE catalogue SET range_start = NULL, range_end = NULL WHERE kind = 'late'")
+        self._border_us, self._generation = T0, 1
+        await self.run("UPDATE border SET closed_before = %s, late_generation = 1", moment(T0))
+
+    async def close(self) -> None:
+        await self.connection.close()
+        await self._database.close()
+
+
+Maker = Callable[..., Any]  # awaits to a Subject; page_bytes_max may be given
+
+
+@pytest.fixture(params=["memory", "native", "timescale"])
+def place(request: pytest.FixtureRequest) -> tuple[Layout, str] | None:
+    """Layout and URL of a fresh database; None: memory."""
+    if request.param == "memory":
+        return None
+    return Layout(request.param), request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture(params=list(Layout))
+def database_place(request: pytest.FixtureRequest) -> tuple[Layout, str]:
+    """Layout and URL of a fresh database."""
+    return request.param, request.getfixturevalue(f"{request.param.value}_url")
+
+
+@pytest.fixture
+async def make(place: tuple[Layout, str] | None) -> AsyncIterator[Maker]:
+    made: list[Subject] = []
+
+    async def build(**options: Any) -> Subject:
+        subject: Subject
+        if place is None:
+            subject = MemorySubject(**options)
+        else:
+            layout, url = place
+            subject = await PostgresSubject(url, layout, **options).open()
+        made.append(subject)
+        return subject
+
+    yield build
+    for subject in made:
+        await subject.close()
+
+
+@pytest.fixture
+async def subject(make: Maker) -> Subject:
+    made: Subject = await make()
+    return made
+
+
+def moment(us: int) -> datetime:
+    return EPOCH + timedelta(microseconds=us)
+
+
+def row(log: Log) -> tuple[Any, ...]:
+    return (
+        moment(log.timestamp),
+        log.id,
+        log.level,
+        log.service_name,
+        log.correlation_id,
+        log.message,
+        json.dumps(log.metadata),
+    )
+
+
+def a_log(number: int, *, at: int, **changes: Any) -> Log:
+    """The log with this number, at `at` µs after T0, received in the order of the numbers."""
+    fields: dict[str, Any] = {
+        "level": 9,
+        "service_name": "shop",
+        "message": f"message {number}",
+        "correlation_id": None,
+        "metadata": {"n": number},
+    }
+    return Log(id=first_id_at(T0 // 1000) + number + 1, timestamp=T0 + at, **{**fields, **changes})
+
+
+def ids(logs: Iterable[Log]) -> list[int]:
+    return [log.id for log in logs]
+
+
+def in_order(logs: Iterable[Log], order: Order) -> list[Log]:
+    return sorted(logs, key=lambda log: (log.timestamp, log.id), reverse=order is Order.NEWEST_FIRST)
+
+
+async def scan(
+    store: ReadStore, predicate: Predicate = EVERYTHING, *, allowed: ServiceScope = ALL_SERVICES, **options: Any
+) -> ScanResult:
+    options = {"order": Order.NEWEST_FIRST, "limit": 100, **options}
+    async with store.snapshot() as snapshot:
+        return await snapshot.scan(Scan(predicate, **options), allowed=allowed)
+
+
+async def walk(
+    store: ReadStore, predicate: Predicate = EVERYTHING, *, allowed: ServiceScope = ALL_SERVICES, **options: Any
+) -> list[Log]:
+    """All rows, page by page, a new snapshot for each."""
+    found: list[Log] = []
+    after = options.pop("after", None)
+    while True:
+        result = await scan(store, predicate, allowed=allowed, after=after, **options)
+        found += result.logs
+        if result.scanned_to is None:
+            assert result.finished
+            return found
+        assert not result.finished
+        after = result.scanned_to
+
+
+async def with_many_places(subject: Subject) -> list[Log]:
+    """Rows in two closed chunks (one finished), two open ones, an ended and an open late generation; some equal times."""
+    await subject.open_chunks(T0 + n * CHUNK_US for n in range(4))
+    services = ("shop", "pay", "pay/cards", "mail")
+    logs = [
+        a_log(
+            n,
+            at=(n * 7919 % 240) * 6 * 60 * SECOND,
+            service_name=services[n % 4],
+            level=(9, 13, 17, 21)[n // 4 % 4],
+            correlation_id=f"story-{n % 5}" if n % 3 else None,
+            message=f"Order {n} was {'paid' if n % 2 else 'refused'}",
+        )
+        for n in range(300)
+    ]
+    await subject.put(logs[:100])
+    await subject.close_before(T0 + CHUNK_US)
+    await subject.finish()
+    await subject.put(logs[100:180])
+    await subject.end_late()
+    await subject.put(logs[180:240])
+    await subject.finish()
+    await subject.close_before(T0 + 2 * CHUNK_US)
+    await subject.put(logs[240:])
+    return logs
+
+
+@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("limit", [1, 7, 100, 1000])
+async def test_a_walk_meets_every_row_of_every_table_once_in_order(subject: Subject, order: Order, limit: int) -> None:
+    logs = await with_many_places(subject)
+    if limit == 1:
+        logs = [log for log in logs if log.service_name == "mail"]
+    predicate = ServiceIn(frozenset({"mail"})) if limit == 1 else EVERYTHING
+    found = await walk(subject.store, predicate, order=order, limit=limit)
+    assert ids(found) == ids(in_order(logs, order))
+    assert found == in_order(logs, order)
+
+
+async def test_a_page_of_exactly_the_last_rows_is_finished(subject: Subject) -> None:
+    await subject.open_chunks([T0])
+    await subject.put(a_log(n, at=n) for n in range(5))
+    result = await scan(subject.store, limit=5)
+    assert len(result.logs) == 5
+    assert result.finished
+
+
+async def test_bounds_are_start_inclusive_end_exclusive_last_inclusive(subject: Subject) -> None:
+    await subject.open_chunks([T0])
+    logs = [a_log(n, at=n // 2 * SECOND) for n in range(20)]
+    await subject.put(logs)
+    for order in Order:
+        found = await walk(subject.store, order=order, limit=3, start_us=T0 + 2 * SECOND, end_us=T0 + 7 * SECOND)
+        assert ids(found) == ids(in_order(logs[4:14], order))
+        last: Position = (logs[10].timestamp, logs[10].id)
+        found = await walk(subject.store, order=order, limit=3, start_us=T0 + 2 * SECOND, last=last)
+        assert ids(found) == ids(in_order(logs[4:11], order))
+    nothing = await scan(subject.store, start_us=T0 + 5 * SECOND, end_us=T0 + 5 * SECOND)
+    assert (nothing.logs, nothing.finished) == ([], True)
+    assert (await scan(subject.store, start_us=10**30, end_us=-(10**30))).finished
+
+
+async def test_predicates_select_the_same_rows_everywhere(subject: Subject) -> None:
+    logs = await with_many_places(subject)
+    questions: list[tuple[Predicate, Callable[[Log], bool]]] = [
+        (ServiceIn(frozenset({"pay"}), frozenset({"ma"})), lambda log: log.service_name in ("pay", "mail")),
+        (MinLevel(17), lambda log: log.level >= 17),
+        (Contains("REFUSED"), lambda log: "refused" in log.message),
+        (CorrelationIs("story-2"), lambda log: log.correlation_id == "story-2"),
+        (all_of(MinLevel(21), CorrelationIs("story-1")), lambda log: log.level > 20 and log.correlation_id == "story-1"),
+        (Contains("no such text"), lambda log: False),
+    ]
+    for predicate, matches in questions:
+        for order in Order:
+            found = await walk(subject.store, predicate, order=order, limit=10)
+            assert ids(found) == ids(in_order(filter(matches, logs), order)), predicate
+
+
+async def test_only_allowed_services_are_read(subject: Subject) -> None:
+    logs = await with_many_places(subject)
+    allowed = ServiceScope(names=frozenset({"pay"}), prefixes=frozenset({"ma"}))
+    expected = [log for log in logs if log.service_name in ("pay", "mail")]
+    assert ids(await walk(subject.store, allowed=allowed)) == ids(in_order(expected, Order.NEWEST_FIRST))
+    wanted = ServiceIn(frozenset({"shop", "pay"}))
+    assert {log.service_name for log in await walk(subject.store, wanted, allowed=allowed)} == {"pay"}
+    assert await walk(subject.store, allowed=NO_SERVICES) == []
+    async with subject.store.snapshot() as snapshot:
+        for log in logs[::17]:
+            permitted = allowed.permits(log.service_name)
+            assert await snapshot.by_id(log.id, allowed=allowed) == (log if permitted else None)
+            assert await snapshot.by_id(log.id, allowed=NO_SERVICES) is None
+        story = await snapshot.by_correlation("story-2", allowed=allowed, after=None, limit=100)
+        assert {log.service_name for log in story.logs} <= {"pay", "mail"}
+        nothing = await snapshot.by_correlation("story-2", allowed=NO_SERVICES, after=None, limit=100)
+        assert (nothing.logs, nothing.finished) == ([], True)
+
+
+async def test_every_row_is_found_by_its_id_wherever_it_lies(subject: Subject) -> None:
+    logs = await with_many_places(subject)
+    async with subject.store.snapshot() as snapshot:
+        for log in logs:
+            assert await snapshot.by_id(log.id, allowed=ALL_SERVICES) == log
+        for absent in (0, 1, logs[0].id - 1, logs[-1].id + 1, (1 << 63) - 1):
+            assert await snapshot.by_id(absent, allowed=ALL_SERVICES) is None
+
+
+async def test_a_story_is_whole_and_oldest_first_over_all_time(subject: Subject) -> None:
+    logs = await with_many_places(subject)
+    expected = in_order((log for log in logs if log.correlation_id == "story-4"), Order.OLDEST_FIRST)
+    found: list[Log] = []
+    after: Position | None = None
+    while True:
+        async with subject.store.snapshot() as snapshot:
+            page = await snapshot.by_correlation("story-4", allowed=ALL_SERVICES, after=after, limit=7)
+        found += page.logs
+        if page.finished:
+            break
+        after = page.scanned_to
+    assert ids(found) == ids(expected)
+
+
+async def test_rows_a_year_apart_are_found_in_one_page(subject: Subject) -> None:
+    year = 365 * 4
+    starts = [T0, T0 + year * CHUNK_US, T0 + 2 * year * CHUNK_US, T0 + 3 * year * CHUNK_US]
+    await subject.open_chunks(starts)
+    logs = [a_log(n, at=start - T0 + HOUR) for n, start in enumerate(starts)]
+    await subject.put(logs)
+    await subject.close_before(starts[-1] + CHUNK_US)
+    await subject.finish()
+    for order in Order:
+        result = await scan(subject.store, order=order, budget_ms=5_000)
+        assert ids(result.logs) == ids(in_order(logs, order))
+        assert result.finished
+
+
+async def test_a_result_is_cut_by_bytes_and_goes_on(make: Maker) -> None:
+    subject = await make(page_bytes_max=1_000_000)
+    await subject.open_chunks([T0])
+    logs = [a_log(n, at=n, message=f"{n:03}" + "x" * 200_000) for n in range(23)]
+    await subject.put(logs)
+    for order in Order:
+        first = await scan(subject.store, order=order, limit=1000)
+        assert len(first.logs) == 5
+        assert not first.finished
+        assert ids(await walk(subject.store, order=order, limit=1000)) == ids(in_order(logs, order))
+
+
+async def test_a_log_larger_than_a_result_is_still_shown(make: Maker) -> None:
+    subject = await make(page_bytes_max=10)
+    await subject.open_chunks([T0])
+    logs = [a_log(n, at=n) for n in range(3)]
+    await subject.put(logs)
+    assert ids(await walk(subject.store, order=Order.OLDEST_FIRST)) == ids(logs)
+
+
+async def test_fields_come_back_exactly(subject: Subject) -> None:
+    await subject.open_chunks([T0])
+    deep = {"a": [1, 2.5, None, True, {"ü": "\u2028"}], "big": 10**25, "nested": {"x": {"y": "z"}}, "n": -(2**63)}
+    strange = "NULL'; DROP TABLE logs; -- %s {} \\ \n\t\U0001f600 \u202e"
+    log = a_log(1, at=123_457, message=strange, metadata=deep, correlation_id="%s", level=24, service_name="a/b._-Z")
+    await subject.put([log])
+    assert (await scan(subject.store)).logs == [log]
+    assert (await scan(subject.store, Contains("drop table LOGS; -- %S {} \\"))).logs == [log]
+    assert (await scan(subject.store, Contains("_ULL"))).logs == []
+
+
+async def test_the_newest_position_is_over_all_tables(subject: Subject) -> None:
+    async with subject.store.snapshot() as snapshot:
+        assert await snapshot.newest() is None
+    await subject.open_chunks([T0, T0 + CHUNK_US])
+    late, hot, same = a_log(1, at=50), a_log(2, at=20), a_log(3, at=50)
+    await subject.put([hot])
+    await subject.close_before(T0 + CHUNK_US)
+    async with subject.store.snapshot() as snapshot:
+        assert await snapshot.newest() == (hot.timestamp, hot.id)
+    await subject.put([same, late])
+    async with subject.store.snapshot() as snapshot:
+        assert await snapshot.newest() == (same.timestamp, same.id)
+
+
+async def test_a_snapshot_is_one_moment(subject: Subject) -> None:
+    await subject.open_chunks([T0])
+    await subject.set_partitions({0: (7, T0 + 90 * SECOND), 1: (3, T0 + 60 * SECOND)})
+    await subject.put([a_log(1, at=1)])
+    async with subject.store.snapshot() as snapshot:
+        await subject.put([a_log(2, at=2)])
+        await subject.close_before(T0 + CHUNK_US)
+        await subject.put([a_log(3, at=3)])
+        result = await snapshot.scan(Scan(EVERYTHING, Order.NEWEST_FIRST, 10), allowed=ALL_SERVICES)
+        assert ids(result.logs) == [a_log(1, at=1).id]
+        assert snapshot.offsets == {0: 7, 1: 3}
+    assert len((await scan(subject.store)).logs) == 3
+
+
+async def test_visible_through_is_the_least_over_halted_partitions_too(subject: Subject) -> None:
+    async with subject.store.snapshot() as snapshot:
+        assert (snapshot.offsets, snapshot.visible_through_us) == ({}, 0)
+    await subject.set_partitions({0: (7, T0 + 90 * SECOND), 1: (3, T0 + 60 * SECOND)})
+    async with subject.store.snapshot() as snapshot:
+        assert snapshot.visible_through_us == T0 + 59 * SECOND
+    await subject.set_partitions({2: (0, None)})
+    async with subject.store.snapshot() as snapshot:
+        assert snapshot.visible_through_us == 0
+        assert snapshot.offsets == {0: 7, 1: 3, 2: 0}
+
+
+async def test_services_and_ledger_sum_what_is_rolled_up_and_what_is_not(subject: Subject) -> None:
+    minute = T0 + 60 * SECOND
+    old = [
+        LedgerRow(T0, "shop", 0, Outcome.RECEIVED, "", 10),
+        LedgerRow(T0, "shop", 9, Outcome.STORED, "", 6),
+        LedgerRow(T0, "shop", 17, Outcome.STORED, "", 1),
+        LedgerRow(T0, "shop", 0, Outcome.FILTERED, "no-debug", 2),
+        LedgerRow(T0, "shop", 0, Outcome.DEAD, "refused", 1),
+    ]
+    new = [
+        LedgerRow(T0, "shop", 0, Outcome.DEAD, "refused", -1),
+        LedgerRow(T0, "shop", 9, Outcome.STORED, "", 1),
+        LedgerRow(minute, "pay", 0, Outcome.RECEIVED, "", 2),
+        LedgerRow(minute, "pay", 13, Outcome.STORED, "", 2),
+        LedgerRow(minute, "", 0, Outcome.RECEIVED, "", 1),
+        LedgerRow(minute, "", 0, Outcome.REJECTED, "json", 1),
+    ]
+    await subject.book(old, rolled_up=True)
+    await subject.book(new, rolled_up=False)
+    rows = await subject.store.ledger(start_us=T0, end_us=minute, allowed=ALL_SERVICES)
+    assert rows == [
+        LedgerRow(T0, "shop", 0, Outcome.FILTERED, "no-debug", 2),
+        LedgerRow(T0, "shop", 0, Outcome.RECEIVED, "", 10),
+        LedgerRow(T0, "shop", 9, Outcome.STORED, "", 7),
+        LedgerRow(T0, "shop", 17, Outcome.STORED, "", 1),
+    ]
+    pay = ServiceScope(names=frozenset({"pay"}))
+    everything = {"start_us": T0, "end_us": minute + 1}
+    assert {row.service_name for row in await subject.store.ledger(**everything, allowed=ALL_SERVICES)} == {
+        "",
+        "pay",
+        "shop",
+    }
+    assert {row.service_name for row in await subject.store.ledger(**everything, allowed=pay)} == {"pay"}
+    assert await subject.store.ledger(**everything, allowed=pay, service_names=["shop"]) == []
+    assert await subject.store.ledger(**everything, allowed=NO_SERVICES) == []
+
+    services = await subject.store.services(allowed=ALL_SERVICES)
+    assert [(s.service_name, s.last_seen_us, s.counts_by_level) for s in services] == [
+        ("pay", minute, {"WARN": 2}),
+        ("shop", T0, {"INFO": 7, "ERROR": 1}),
+    ]
+    assert [s.service_name for s in await subject.store.services(allowed=pay)] == ["pay"]
+    assert await subject.store.services(allowed=NO_SERVICES) == []
+
+
+async def test_the_cursor_secret_is_one_for_all_processes(subject: Subject) -> None:
+    first, *others = await asyncio.gather(*(subject.store.cursor_secret() for _ in range(4)))
+    assert len(first) == 32
+    assert set(others) == {first}
+
+
+# --- the walk while everything moves ----------------------------------------------------------------------------------
+
+Step = tuple[str, int]
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.integers(0, 4 * 24 - 1)),
+        st.tuples(st.sampled_from(["close", "finish", "end_late", "page"]), st.just(0)),
+    ),
+    max_size=25,
+)
+
+
+async def check_walk(subject: Subject, before: list[int], steps: list[Step], order: Order, limit: int) -> None:
+    """INV-6 on a store that goes on: rows of the first snapshot once each, in order; others at most once."""
+    numbers = iter(range(10_000))
+    closed = 0
+
+    def logs_at(quarters: Iterable[int]) -> list[Log]:
+        return [a_log(next(numbers), at=quarter * 15 * 60 * SECOND) for quarter in quarters]
+
+    await subject.reset()
+    first = logs_at(before)
+    await subject.put(first)
+    async with subject.store.snapshot() as snapshot:
+        last = await snapshot.newest()
+    shown: list[Log] = []
+    after: Position | None = None
+    is_over = last is None
+
+    async def page() -> None:
+        nonlocal after, is_over
+        result = await scan(subject.store, order=order, limit=limit, after=after, last=last)
+        shown.extend(result.logs)
+        after, is_over = result.scanned_to, result.finished
+
+    for step, quarter in steps:
+        if step == "put":
+            await subject.put(logs_at([quarter]))
+        elif step == "close" and closed < 3:
+            closed += 1
+            await subject.close_before(T0 + closed * CHUNK_US)
+        elif step == "finish":
+            await subject.finish()
+        elif step == "end_late":
+            await subject.end_late()
+        elif step == "page" and not is_over:
+            await page()
+    while not is_over:
+        await page()
+    assert shown == in_order(shown, order)
+    assert len(set(ids(shown))) == len(shown)
+    assert set(ids(first)) <= set(ids(shown))
+
+
+@given(st.lists(st.integers(0, 95), max_size=40), STEPS, st.sampled_from(list(Order)), st.integers(1, 9))
+@settings(max_examples=150, deadline=None)
+def test_a_walk_shows_each_row_once_in_memory(before: list[int], steps: list[Step], order: Order, limit: int) -> None:
+    async def run() -> None:
+        subject = MemorySubject()
+        await subject.reset()
+        await subject.open_chunks(T0 + n * CHUNK_US for n in range(4))
+
+        async def reset() -> None:
+            pass
+
+        subject.reset = reset  # type: ignore[method-assign]  # fresh already, and its chunks are open
+        await check_walk(subject, before, steps, order, limit)
+
+    asyncio.run(run())
+
+
+def test_a_walk_shows_each_row_once_while_everything_moves(database_place: tuple[Layout, str]) -> None:
+    layout, url = database_place
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[PostgresSubject]:
+        subject = await PostgresSubject(url, layout).open()
+        try:
+            yield subject
+        finally:
+            await subject.close()
+
+    async def prepare() -> None:
+        async with opened() as subject:
+            await subject.open_chunks(T0 + n * CHUNK_US for n in range(4))
+
+    @given(st.lists(st.integers(0, 95), max_size=40), STEPS, st.sampled_from(list(Order)), st.integers(1, 9))
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    def holds(before: list[int], steps: list[Step], order: Order, limit: int) -> None:
+        async def run() -> None:
+            async with opened() as subject:
+                await check_walk(subject, before, steps, order, limit)
+
+        asyncio.run(run())
+
+    asyncio.run(prepare())
+    holds()
+
+
+# --- what only a database does ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def database_subject(database_place: tuple[Layout, str]) -> AsyncIterator[PostgresSubject]:
+    layout, url = database_place
+    subject = await PostgresSubject(url, layout).open()
+    yield subject
+    await subject.close()
+
+
+async def test_a_slow_search_gets_on_page_by_page_and_misses_nothing(database_subject: PostgresSubject) -> None:
+    subject = database_subject
+    await subject.open_chunks([T0])
+    await subject.run(
+        "INSERT INTO logs SELECT %s::timestamptz + g / 7 * interval '1 ms', %s + g, 9, 'shop', NULL,"
+        " repeat('x', 900) || CASE WHEN g %% 29000 = 5 THEN 'needle' ELSE '' END, '{}' FROM generate_series(0, 59999) g",
+        moment(T0),
+        first_id_at(T0 // 1000),
+    )
+    expected = await subject.run("SELECT id FROM logs WHERE message LIKE '%needle' ORDER BY timestamp DESC, id DESC")
+    for order in Order:
+        found: list[Log] = []
+        after: Position | None = None
+        pages = 0
+        while True:
+            result = await scan(subject.store, Contains("needle"), order=order, after=after, budget_ms=60)
+            found += result.logs
+            pages += 1
+            if result.finished:
+                break
+            assert result.scanned_to != after
+            after = result.scanned_to
+            assert pages < 500
+        wanted = [log_id for (log_id,) in expected]
+        assert ids(found) == (wanted if order is Order.NEWEST_FIRST else wanted[::-1])
+
+
+async def test_a_late_generation_dropped_under_a_snapshot_asks_for_a_new_one(database_subject: PostgresSubject) -> None:
+    subject = database_subject
+    await subject.put([a_log(1, at=-HOUR)])
+    with pytest.raises(SnapshotLost):
+        async with subject.store.snapshot() as snapshot:
+            await subject.end_late()
+            await subject.put([a_log(2, at=-HOUR)])
+            await subject.run("DROP TABLE logs_late_1")
+            await subject.run("DELETE FROM catalogue WHERE generation = 1")
+            await snapshot.scan(Scan(EVERYTHING, Order.NEWEST_FIRST, 10), allowed=ALL_SERVICES)
+    assert ids((await scan(subject.store)).logs) == [a_log(2, at=-HOUR).id]
+
+
+async def explain(subject: PostgresSubject, snapshot: Snapshot, *options: Any) -> list[str]:
+    """Plans of the statements that a scan runs."""
+    plans: list[str] = []
+    run = snapshot._run  # type: ignore[attr-defined]  # the one place through which statements go
+
+    async def explained(query: Any, params: Sequence[Any], **settings: Any) -> Any:
+        result = await run(query, params, **settings)
+        cursor = await snapshot._connection.execute(  # type: ignore[attr-defined]
+            b"EXPLAIN " + query.as_bytes(subject.connection), params
+        )
+        plans.append("\n".join(line for (line,) in await cursor.fetchall()))
+        return result
+
+    snapshot._run = explained  # type: ignore[attr-defined]
+    await snapshot.scan(*options, allowed=ALL_SERVICES)
+    return plans
+
+
+async def with_a_big_closed_chunk(subject: PostgresSubject) -> None:
+    await subject.open_chunks(T0 + n * CHUNK_US for n in range(6))
+    await subject.run(
+        "INSERT INTO logs SELECT %s::timestamptz + g * interval '6 s', %s + g, (array[9,9,9,9,9,9,9,9,9,17])[1 + g %% 10],"
+        " 'service-' || g * 7 %% 50, md5((g / 3)::text), 'message ' || g, '{}' FROM generate_series(0, 20000) g",
+        moment(T0),
+        first_id_at(T0 // 1000),
+    )
+    await subject.close_before(T0 + 5 * CHUNK_US)
+    await subject.finish()
+
+
+async def test_closed_chunks_answer_rare_questions_from_their_indexes(database_subject: PostgresSubject) -> None:
+    subject = database_subject
+    await with_a_big_closed_chunk(subject)
+    needle = Contains("no such text")
+    questions: list[tuple[Predicate, str]] = [
+        (all_of(ServiceIn(frozenset({"service-7"})), needle), "service_name"),
+        (all_of(MinLevel(17), needle), "timestamp_id"),
+        (CorrelationIs("c4ca4238a0b923820dcc509a6f75849b"), "correlation_id"),
+    ]
+    for predicate, index in questions:
+        async with subject.store.snapshot() as snapshot:
+            plans = await explain(subject, snapshot, Scan(predicate, Order.NEWEST_FIRST, 10))
+        assert any(index in plan for plan in plans), plans
+        assert not any("Seq Scan" in plan for plan in plans), plans
+
+
+async def test_a_window_asks_no_chunk_outside_it(database_subject: PostgresSubject) -> None:
+    subject = database_subject
+    await with_a_big_closed_chunk(subject)
+    bounds = {"start_us": T0 + CHUNK_US + HOUR, "end_us": T0 + CHUNK_US + 3 * HOUR}
+    async with subject.store.snapshot() as snapshot:
+        plans = await explain(subject, snapshot, Scan(EVERYTHING, Order.NEWEST_FIRST, 10, **bounds))
+    chunks = await subject.run("SELECT table_name FROM catalogue WHERE kind = 'chunk' ORDER BY range_start")
+    for number, (name,) in enumerate(chunks):
+        bare = name.rpartition(".")[2]
+        assert any(f"on {bare}" in plan for plan in plans[1:]) == (number == 1), (bare, plans)

@@ -1,0 +1,169 @@
+"""Worker numbers: two processes never share one, whatever dies, and ids end before the lease does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from db.database import Database
+from db.worker_ids import STOP_AFTER_S, ClockSkewed, NoWorkerIdFree, WorkerIdLease
+from idgen.snowflake import ClockMovedBack, LeaseEnded
+from runtime.clock import ManualClock, SystemClock
+from runtime.stopping import Stop
+from schemas.ids import received_ms
+
+
+@pytest.fixture
+async def database(native_url: str) -> AsyncIterator[Database]:
+    database = Database(native_url, application_name="test")
+    await database.open()
+    yield database
+    await database.close()
+
+
+def clock(offset_s: float = 0.0) -> ManualClock:
+    return ManualClock(SystemClock().now_us() + int(offset_s * 1e6))
+
+
+async def taken(database: Database, instance: str = "a", at: ManualClock | None = None) -> WorkerIdLease:
+    lease = WorkerIdLease(database, instance=instance, clock=at or clock())
+    await lease.acquire()
+    return lease
+
+
+async def set_row(database: Database, worker: int, *, lease: str, reserved: str) -> None:
+    """lease, reserved: seconds from now."""
+    await database.execute(
+        "UPDATE worker_ids SET lease_until = clock_timestamp() + %s::interval, "
+        "reserved_until_ms = (extract(epoch FROM clock_timestamp() + %s::interval) * 1000)::bigint WHERE worker = %s",
+        (lease, reserved, worker),
+    )
+
+
+async def test_processes_that_start_at_once_get_different_numbers(database: Database) -> None:
+    leases = await asyncio.gather(*(taken(database, "same name") for _ in range(12)))
+    assert sorted(lease.worker or 0 for lease in leases) == list(range(12))
+    ids = [each for lease in leases for each in lease.take(100)]
+    assert len(set(ids)) == 1200
+
+
+async def test_number_of_a_killed_process_is_not_reused_before_lease_and_reserved_time_passed(
+    database: Database,
+) -> None:
+    killed = await taken(database)
+    assert killed.worker == 0
+    await set_row(database, 0, lease="-1 s", reserved="5 s")
+    assert (await taken(database)).worker == 1, "the reserved milliseconds lie ahead"
+    await set_row(database, 0, lease="5 s", reserved="-1 s")
+    assert (await taken(database)).worker == 2, "the lease runs"
+    await set_row(database, 0, lease="-1 s", reserved="-1 s")
+    assert (await taken(database, at=clock(-60))).worker == 3, "the taker's clock is before the reserved time"
+    assert (await taken(database)).worker == 0
+
+
+async def test_number_given_back_is_taken_again_with_later_ids(database: Database) -> None:
+    at = clock()
+    first = await taken(database, at=at)
+    used = first.take(10)
+    await first.release()
+    with pytest.raises(LeaseEnded, match="given back"):
+        first.take(1)
+    at.advance(0.005)
+    second = await taken(database, at=at)
+    assert second.worker == 0
+    assert received_ms(second.take(1)[0]) > received_ms(used[-1])
+    row = await database.fetch_one("SELECT owner FROM worker_ids WHERE worker = 0")
+    assert row == (second.owner,)
+    await first.release()
+    assert await second.renew(), "a release without a lease takes nothing away"
+
+
+async def test_restart_with_the_clock_back_gives_no_id_again(database: Database) -> None:
+    first = await taken(database)
+    used = first.take(10)
+    await first.release()
+    second = await taken(database, at=clock(-120))
+    assert second.worker != 0 or second.take(1)[0] > used[-1]
+
+
+async def test_ids_stop_after_55_minutes_without_database_and_go_on_after_a_renewal(database: Database) -> None:
+    at = clock()
+    lease = await taken(database, at=at)
+    at.monotonic += STOP_AFTER_S - 1
+    assert lease.take(1)
+    assert lease.problem is None
+    at.monotonic += 1
+    with pytest.raises(LeaseEnded, match="not renewed for 55 minutes") as refused:
+        lease.take(1)
+    assert refused.value.retry_after_s > 0
+    assert lease.problem is not None
+    assert await lease.renew()
+    assert lease.take(1)
+
+
+async def test_clock_a_year_ahead_or_an_hour_back_gives_no_ids(database: Database) -> None:
+    at = clock()
+    lease = await taken(database, at=at)
+    first = lease.take(1)
+    at.wall_us += 365 * 86_400_000_000
+    with pytest.raises(LeaseEnded):
+        lease.take(1)
+    at.wall_us -= 365 * 86_400_000_000 + 3_600_000_000
+    with pytest.raises(ClockMovedBack):
+        lease.take(1)
+    at.wall_us += 3_600_000_000
+    assert lease.take(1)[0] == first[0] + 1
+
+
+async def test_lost_lease_is_noticed_and_replaced(database: Database) -> None:
+    lease = await taken(database)
+    await database.execute("UPDATE worker_ids SET owner = 'thief' WHERE worker = 0")
+    assert not await lease.renew()
+    with pytest.raises(LeaseEnded, match="was lost"):
+        lease.take(1)
+    await lease.acquire()
+    assert lease.worker == 1
+    await set_row(database, 1, lease="-1 s", reserved="-1 s")
+    assert not await lease.renew(), "a lease that ran out is not revived: another may have had it"
+
+
+async def test_renewal_extends_lease_and_reserved_time(database: Database) -> None:
+    lease = await taken(database)
+    await set_row(database, 0, lease="10 s", reserved="10 s")
+    assert await lease.renew()
+    row = await database.fetch_one(
+        "SELECT lease_until > clock_timestamp() + '59 min'::interval, "
+        "reserved_until_ms > extract(epoch FROM clock_timestamp()) * 1000 + 59 * 60000 FROM worker_ids WHERE worker = 0"
+    )
+    assert row == (True, True)
+
+
+@pytest.mark.parametrize("offset_s", [-400, 400])
+async def test_clock_far_from_the_databases_is_refused_with_the_reason(database: Database, offset_s: int) -> None:
+    with pytest.raises(ClockSkewed, match="correct the clock"):
+        await taken(database, at=clock(offset_s))
+    at = clock()
+    lease = await taken(database, at=at)
+    at.wall_us += offset_s * 1_000_000
+    with pytest.raises(ClockSkewed):
+        await lease.renew()
+    with pytest.raises(LeaseEnded, match="this machine's clock"):
+        lease.take(1)
+
+
+async def test_all_numbers_leased_is_told(database: Database) -> None:
+    await database.execute(
+        "INSERT INTO worker_ids SELECT n, 'other', clock_timestamp() + '1 h'::interval, 0 FROM generate_series(0, 1023) AS n"
+    )
+    with pytest.raises(NoWorkerIdFree):
+        await taken(database)
+
+
+async def test_keeper_ends_at_the_stop(database: Database) -> None:
+    lease, stop = await taken(database), Stop()
+    keeper = asyncio.create_task(lease.keep(stop))
+    stop.set()
+    async with asyncio.timeout(5):
+        await keeper

@@ -1,0 +1,226 @@
+"""Filters: each rule, their combination, and that nothing is lost count of."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.filters.chain import Chain
+from ingest.filters.composite import Composite, Mode
+from ingest.filters.config import build_chain, parse_chain
+from ingest.filters.level import Level
+from ingest.filters.rate_limit import RateLimit
+from ingest.filters.sampling import Sampling
+from ingest.filters.service import Service, scope_of
+from ingest.filters.verdicts import PASS, Drop, Filter, Occasion, Pass, Refuse
+from ingest.filters.where import Where
+from schemas.record import Log
+from schemas.scope import ALL_SERVICES, NO_SERVICES
+
+
+def make_log(level: int = 9, service_name: str = "shop", message: str = "m") -> Log:
+    return Log(1, 1, level, service_name, message, None, {})
+
+
+def test_level_drops_what_is_below_the_minimum() -> None:
+    rule = Level("min", minimum=13)
+    assert rule.judge(make_log(12), Occasion(0)) == Drop("min")
+    assert rule.judge(make_log(13), Occasion(0)) is PASS
+
+
+@pytest.mark.parametrize(
+    ("service_name", "passes"),
+    [("shop/a", True), ("shop/b", False), ("auth", True), ("authx", False), ("other", False)],
+)
+def test_service_allows_and_denies_with_deny_winning(service_name: str, passes: bool) -> None:
+    rule = Service("s", allow=scope_of(("shop/*", "auth")), deny=scope_of(("shop/b",)))
+    assert (rule.judge(make_log(service_name=service_name), Occasion(0)) is PASS) is passes
+
+
+def test_where_drops_matching_or_keeps_only_matching() -> None:
+    assert Where("w", matches=lambda log: log.level > 9, drop_matching=True).judge(make_log(13), Occasion(0)) == Drop(
+        "w"
+    )
+    assert Where("w", matches=lambda log: log.level > 9, drop_matching=False).judge(make_log(13), Occasion(0)) is PASS
+
+
+# --- rate limit ---------------------------------------------------------------------------------------------------
+
+
+def limit(on_exceed: str = "drop", *, rate: float = 10.0, burst: float = 3.0, services_max: int = 100) -> RateLimit:
+    assert on_exceed in ("drop", "refuse")
+    how = "drop" if on_exceed == "drop" else "refuse"
+    return RateLimit("limit", logs_per_second=rate, burst=burst, on_exceed=how, services_max=services_max)  # type: ignore[arg-type]  # checked above
+
+
+def kept(chain: Chain, count: int, occasion: Occasion, service_name: str = "shop") -> int | Refuse:
+    judged = chain.judge_all(enumerate(make_log(service_name=service_name) for _ in range(count)), occasion)
+    return judged.refusal or len(judged.kept)
+
+
+def test_rate_limit_drops_above_the_burst_and_refills() -> None:
+    chain = Chain([limit()])
+    assert kept(chain, 5, Occasion(100.0)) == 3
+    assert kept(chain, 5, Occasion(100.0)) == 0
+    assert kept(chain, 5, Occasion(100.2)) == 2
+    assert kept(chain, 5, Occasion(200.0)) == 3
+    assert kept(chain, 5, Occasion(200.0), "auth") == 3
+
+
+def test_refusing_limit_takes_whole_requests_and_pays_them_off() -> None:
+    chain = Chain([limit("refuse")])
+    assert kept(chain, 13, Occasion(100.0)) == 13
+    refusal = kept(chain, 1, Occasion(100.5))
+    assert isinstance(refusal, Refuse)
+    assert refusal.retry_after_s == 1
+    assert kept(chain, 1, Occasion(101.2)) == 1
+
+
+def test_keyed_request_is_refused_whole_by_a_dropping_limit_and_retry_is_not_counted_again() -> None:
+    chain = Chain([limit("drop")])
+    assert kept(chain, 5, Occasion(100.0, key=b"k")) == 5
+    assert isinstance(kept(chain, 1, Occasion(100.0, key=b"l")), Refuse)
+    assert kept(chain, 5, Occasion(100.0, key=b"k", admitted=True)) == 5
+
+
+def test_refused_request_leaves_no_trace_in_other_buckets() -> None:
+    chain = Chain([limit("refuse")])
+    assert kept(chain, 4, Occasion(100.0), "b") == 4
+    mixed = [(0, make_log(service_name="a")), (1, make_log(service_name="b"))]
+    for _ in range(20):
+        assert isinstance(chain.judge_all(mixed, Occasion(100.0)).refusal, Refuse)
+    assert kept(Chain([limit("drop")]), 3, Occasion(100.0), "a") == 3
+    assert chain.judge_all([(0, make_log(service_name="a"))], Occasion(100.0)).refusal is None
+
+
+def test_buckets_are_bounded_and_full_ones_make_room() -> None:
+    rule = limit(services_max=2)
+    chain = Chain([rule])
+    for name in ("a", "b"):
+        assert kept(chain, 5, Occasion(100.0), name) == 3
+    assert kept(chain, 2, Occasion(100.0), "c") == 2
+    assert kept(chain, 2, Occasion(100.0), "d") == 1, "c and d share the bucket of those that found no room"
+    assert kept(chain, 5, Occasion(101.0), "e") == 3, "a was full again and made room"
+
+
+# --- sampling -----------------------------------------------------------------------------------------------------
+
+
+def test_sampling_goes_by_service_then_level_then_the_rest() -> None:
+    rule = Sampling("s", rate=0.0, by_level={"ERROR": 1.0}, by_service={"auth": 0.5}, random=iter([0.4, 0.6]).__next__)
+    assert rule.judge(make_log(18), Occasion(0)) is PASS
+    assert rule.judge(make_log(18, "auth"), Occasion(0)) is PASS
+    assert rule.judge(make_log(18, "auth"), Occasion(0)) == Drop("s")
+    unlucky = Sampling("s", rate=0.0, by_level={}, by_service={}, random=lambda: 0.0)
+    assert unlucky.judge(make_log(), Occasion(0)) == Drop("s")
+
+
+def test_keyed_sampling_is_a_pure_function_of_key_and_index() -> None:
+    def no_chance() -> float:
+        raise AssertionError("a keyed request must not depend on chance")
+
+    rule = Sampling("s", rate=0.3, by_level={}, by_service={}, random=no_chance)
+    chain = Chain([rule])
+    logs = [(n, make_log(message=str(n))) for n in range(5_000)]
+    first = chain.judge_all(logs, Occasion(0, key=b"k" * 32)).kept
+    assert first == chain.judge_all(logs, Occasion(99, key=b"k" * 32)).kept
+    assert first != chain.judge_all(logs, Occasion(0, key=b"l" * 32)).kept
+    assert 0.25 < len(first) / 5_000 < 0.35
+
+
+# --- composite ----------------------------------------------------------------------------------------------------
+
+
+@given(conditions=st.lists(st.booleans(), min_size=1, max_size=5))
+def test_composite_combines_the_conditions_of_its_children(conditions: list[bool]) -> None:
+    def drops(mode: Mode) -> bool:
+        children: list[Filter] = [
+            Where(str(n), matches=lambda _, c=c: c, drop_matching=True) for n, c in enumerate(conditions)
+        ]
+        return Composite("c", mode=mode, children=children).judge(make_log(), Occasion(0)) == Drop("c")
+
+    assert drops(Mode.ALL_OF) is all(conditions)
+    assert drops(Mode.ANY_OF) is any(conditions)
+    assert drops(Mode.NONE_OF) is not any(conditions)
+
+
+# --- chain --------------------------------------------------------------------------------------------------------
+
+filters = st.one_of(
+    st.builds(lambda n: ("level", n), st.integers(1, 24)),
+    st.builds(lambda n: ("limit", n), st.integers(1, 20)),
+    st.builds(lambda n: ("refuse", n), st.integers(1, 20)),
+    st.just(("service", 0)),
+    st.builds(lambda n: ("sampling", n), st.integers(0, 10)),
+    st.just(("mask", 0)),
+)
+
+
+class Mask:
+    """Changes every log, as a content filter does."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def judge(self, log: Log, occasion: Occasion) -> Pass:
+        return Pass(Log(log.id, log.timestamp, log.level, log.service_name, log.message + "*", None, {}))
+
+
+def build(kind: str, number: int, name: str) -> Filter:
+    match kind:
+        case "level":
+            return Level(name, minimum=number)
+        case "limit":
+            return RateLimit(name, logs_per_second=1, burst=number, on_exceed="drop")
+        case "refuse":
+            return RateLimit(name, logs_per_second=1, burst=number, on_exceed="refuse")
+        case "service":
+            return Service(name, allow=ALL_SERVICES, deny=scope_of(("auth",)))
+        case "sampling":
+            return Sampling(name, rate=number / 10, by_level={}, by_service={}, random=random.Random(0).random)
+        case _:
+            return Mask(name)
+
+
+@given(
+    rules=st.lists(filters, max_size=5),
+    requests=st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.integers(1, 24), st.sampled_from(["shop", "auth", "pay"])), max_size=20),
+            st.sampled_from([None, b"key"]),
+        ),
+        max_size=5,
+    ),
+)
+def test_kept_dropped_by_name_and_refused_are_the_input(
+    rules: list[tuple[str, int]], requests: list[tuple[list[tuple[int, str]], bytes | None]]
+) -> None:
+    chain = Chain([build(kind, number, f"f{n}") for n, (kind, number) in enumerate(rules)])
+    for now_s, (logs, key) in enumerate(requests):
+        given_logs = [(n, Log(n, 1, level, service, "m", None, {})) for n, (level, service) in enumerate(logs)]
+        judged = chain.judge_all(given_logs, Occasion(float(now_s), key=key))
+        refused = len(logs) if judged.refusal is not None else 0
+        assert len(judged.kept) + sum(judged.dropped_by.values()) + refused == len(logs)
+        if judged.refusal is not None:
+            assert not judged.kept
+            assert not judged.dropped
+        assert set(judged.dropped_by) <= set(chain.names)
+        masks = sum(kind == "mask" for kind, _ in rules)
+        assert all(log.message == "m" + "*" * masks for log in judged.kept)
+
+
+def test_filters_never_change_a_log_in_place() -> None:
+    chain = build_chain(
+        parse_chain([{"type": "content", "name": "c"}, {"type": "level", "name": "l", "minimum": "INFO"}])
+    )
+    log = Log(1, 1, 9, "shop", "password=x", None, {"a": {"b": ["a@b.example"]}})
+    (masked,) = chain.judge_all([(0, log)], Occasion(0)).kept
+    assert log == Log(1, 1, 9, "shop", "password=x", None, {"a": {"b": ["a@b.example"]}})
+    assert masked == Log(1, 1, 9, "shop", "password=[masked:password]", None, {"a": {"b": ["[masked:email]"]}})
+
+
+def test_empty_scope_allows_nothing() -> None:
+    assert Service("s", allow=NO_SERVICES, deny=NO_SERVICES).judge(make_log(), Occasion(0)) == Drop("s")
