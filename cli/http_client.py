@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 import orjson
@@ -24,6 +25,7 @@ URL_DEFAULT: Final = "http://127.0.0.1:8080"
 URL_VARIABLE: Final = "LOGFEED_URL"
 URL_HELP: Final = "Address of the server."
 
+_LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 _TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
 """Seconds. A server under load may hold a request 30 s until its broker has it."""
 _PAUSE_FIRST_S: Final = 0.25
@@ -77,21 +79,24 @@ class Problem:
 def check_url(url: str) -> str:
     """The server's address without a slash at the end. Raises InvalidInput when it is no http or https URL."""
     try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+        parsed = urlsplit(url)
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL) as error:
         raise InvalidInput(f"--url: {url!r} is no URL: {error}") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not parsed.hostname or parsed.query or parsed.fragment:
         raise InvalidInput(f"--url must be like {URL_DEFAULT}, got {url!r}")
     return url.rstrip("/")
 
 
 def new_client(url: str, *, connections: int = 4, api_key: str | None = None) -> httpx.AsyncClient:
-    """A client of the server; close it. connections: most at once."""
+    """A client of the server; close it. connections: most at once. Proxies of the environment hold, but not for this machine."""
     headers = {"User-Agent": "logfeed-cli", "Accept": "application/json, application/problem+json"}
     if api_key is not None:
         headers["Authorization"] = f"Bearer {api_key}"
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx.AsyncClient(base_url=url, headers=headers, timeout=_TIMEOUT, limits=limits, follow_redirects=False)
+    return httpx.AsyncClient(
+        base_url=url, headers=headers, timeout=_TIMEOUT, limits=limits, trust_env=urlsplit(url).hostname not in _LOCAL
+    )
 
 
 async def request_patiently(

@@ -11,6 +11,7 @@ from broker.factory import make_broker
 from cli.http_app import build_app
 from cli.roles import http_services
 from cli.settings import Settings
+from cli.unread import UnreadRecords
 from db.database import Database
 
 
@@ -19,7 +20,8 @@ def document() -> dict[str, Any]:
     settings = Settings()
     database = Database("postgresql://nowhere", application_name="openapi")
     broker = make_broker(settings.broker, database)
-    return build_app(http_services(settings, broker, database, ingest=True, query=True)).openapi()
+    unread = UnreadRecords(settings.broker, database)
+    return build_app(http_services(settings, broker, database, unread, ingest=True, query=True)).openapi()
 
 
 def render() -> str:

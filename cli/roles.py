@@ -10,21 +10,21 @@ from contextlib import AsyncExitStack
 
 import structlog
 import uvicorn
-from query.main import QueryService
 
 from broker.factory import make_broker
 from broker.port import Broker
 from broker.queue import QueueBroker
 from cli.http_app import HttpService, build_app
 from cli.settings import Settings
+from cli.unread import UnreadRecords
 from db.database import Database
 from db.leases import Lease
 from ingest.main import IngestService
+from query.main import QueryService
 from runtime.clock import SystemClock
 from runtime.http import http_protocol_class
 from runtime.stopping import Stop, listen_for_signals
 from schemas.errors import ConfigurationError, Overloaded
-from store.postgres_read import PostgresReadStore
 from store.postgres_write import PostgresWriteStore
 from store.upkeep import PostgresUpkeep
 from writer.consume import Consumer
@@ -45,7 +45,7 @@ def _database(settings: Settings, role: str) -> Database:
 
 
 def http_services(
-    settings: Settings, broker: Broker, database: Database, *, ingest: bool, query: bool
+    settings: Settings, broker: Broker, database: Database, unread: UnreadRecords, *, ingest: bool, query: bool
 ) -> list[HttpService]:
     """The services of an HTTP role, not started."""
     clock = SystemClock()
@@ -56,8 +56,16 @@ def http_services(
             IngestService(settings.ingest, broker=broker, database=database, instance=instance, clock=clock)
         )
     if query:
-        store = PostgresReadStore(database, topic=settings.broker.topic, layout=settings.layout)
-        services.append(QueryService(settings=settings.query, store=store, broker=broker, clock=clock))
+        services.append(
+            QueryService(
+                settings.query,
+                database=database,
+                layout=settings.layout,
+                unread=unread,
+                topic=settings.broker.topic,
+                clock=clock,
+            )
+        )
     return services
 
 
@@ -72,7 +80,11 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
         stack.push_async_callback(database.close)
         broker = make_broker(settings.broker, database)
         stack.push_async_callback(broker.close)
-        services = http_services(settings, broker, database, ingest=ingest, query=query)
+        unread = UnreadRecords(settings.broker, database)
+        stack.push_async_callback(unread.close)
+        services = http_services(settings, broker, database, unread, ingest=ingest, query=query)
+        if ingest:
+            await _open(broker, stop)
         for service in services:
             await _until_started(service, stop)
             stack.push_async_callback(service.stop)

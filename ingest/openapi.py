@@ -125,11 +125,25 @@ class Problem(BaseModel):
     """The first 100 of them."""
 
 
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """A JSON schema without references: FastAPI names models of application/json only."""
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            return _inlined(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
+        return {key: _inlined(value, definitions) for key, value in schema.items() if key != "$defs"}
+    if isinstance(schema, list):
+        return [_inlined(value, definitions) for value in schema]
+    return schema
+
+
+_PROBLEM: Final = Problem.model_json_schema()
+_PROBLEM_SCHEMA: Final = _inlined(_PROBLEM, _PROBLEM["$defs"])
+
+
 def _problem(description: str, *, retry: bool = False) -> dict[str, Any]:
     response: dict[str, Any] = {
         "description": description,
-        "model": Problem,
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA}},
     }
     if retry:
         response["headers"] = {

@@ -11,7 +11,6 @@ from typing import Final
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_NAIVE: Final = datetime(1970, 1, 1)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _NUMBER_CHARS_MIN: Final = 10
 _NUMBER_CHARS_MAX: Final = 20
 _UNITS: Final = ((10**11, 1_000_000), (10**14, 1000), (10**17, 1))
@@ -29,7 +28,12 @@ def parse_timestamp(value: str | int | float) -> int:
         moment = datetime.fromisoformat(value)
     except ValueError:
         return _from_unusual_text(value)
-    return (moment - (_EPOCH if moment.tzinfo else _EPOCH_NAIVE)) // _MICROSECOND
+    return _microseconds(moment)
+
+
+def _microseconds(moment: datetime) -> int:
+    since = moment - (_EPOCH if moment.tzinfo else _EPOCH_NAIVE)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def _from_number(value: int | float) -> int:
@@ -51,7 +55,7 @@ def _from_unusual_text(text: str) -> int:
             "expected ISO 8601 (2026-11-22T10:00:00.123Z; without a zone it is UTC) or a number since 1970, "
             f"got {text[:60]!r}"
         ) from None
-    return (moment - (_EPOCH if moment.tzinfo else _EPOCH_NAIVE)) // _MICROSECOND
+    return _microseconds(moment)
 
 
 def show(timestamp_us: int) -> str:

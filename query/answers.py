@@ -19,7 +19,7 @@ from access.principal import Principal
 from query import metrics
 from query.cache import Key, ResultCache
 from query.cursor import Cursor, CursorSeal
-from query.errors import InvalidParameter, LogNotFound, SnapshotBehind, TooManyScans
+from query.errors import LogNotFound, SnapshotBehind, TooManyScans
 from query.page import Question, Walk
 from query.settings import QuerySettings
 from runtime.clock import Clock
@@ -28,6 +28,7 @@ from schemas.levels import level_name
 from schemas.pages import log_json, time_text
 from schemas.record import Log
 from schemas.scope import ServiceScope
+from search.params import ParameterError
 from search.predicate import ServiceIn
 from store.port import LedgerRow, Order, Outcome, Position, ReadStore, Scan, Snapshot
 from store.postgres_read import SnapshotLost
@@ -178,7 +179,7 @@ class Answers:
     async def ledger(
         self, principal: Principal, *, start_us: int, end_us: int, service_names: tuple[str, ...]
     ) -> bytes:
-        """The ledger's minutes in [start, end). Raises InvalidParameter (too many sums), Overloaded."""
+        """The ledger's minutes in [start, end). Raises ParameterError (too many sums), Overloaded."""
         rows: list[LedgerRow] = []
         async with self._place():
             for hour_us in range(start_us, end_us, _HOUR_US):
@@ -189,7 +190,7 @@ class Answers:
                     service_names=service_names,
                 )
                 if len(rows) > self._settings.ledger_rows_max:
-                    raise InvalidParameter(
+                    raise ParameterError(
                         "start_time",
                         f"the answer would have more than {self._settings.ledger_rows_max} sums:"
                         " ask for a shorter time or for fewer services",

@@ -49,7 +49,7 @@ class _Sealed(msgspec.Struct, frozen=True, array_like=True):
     cursor: Cursor
 
 
-_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Sealed)
 
 

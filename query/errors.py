@@ -1,18 +1,11 @@
-"""What query refuses a question for. Status codes are the edge's business (query/problems.py)."""
+"""What query refuses a question for, beside its parameters (search.params.ParameterError).
+
+Status codes are the edge's business (query/problems.py).
+"""
 
 from __future__ import annotations
 
 from schemas.errors import InvalidInput, LogfeedError, Overloaded
-
-
-class InvalidParameter(InvalidInput):
-    """A parameter of the question is not valid."""
-
-    def __init__(self, parameter: str, message: str, *, column: int | None = None) -> None:
-        """parameter: its name as sent; column: 1-based, where a position in the value is meant."""
-        super().__init__(message)
-        self.parameter = parameter
-        self.column = column
 
 
 class CursorError(InvalidInput):

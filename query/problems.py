@@ -10,24 +10,27 @@ from typing import Any, Final
 import orjson
 import structlog
 from fastapi import Request, Response
-from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.exceptions import HTTPException
 from fastapi.routing import APIRoute
 
 from query import metrics
-from query.errors import CursorError, InvalidParameter, LogNotFound
+from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyScans
 from schemas.errors import InvalidInput, LogfeedError, Overloaded
 from schemas.pages import Problem
+from search.params import ParameterError
 
 log = structlog.get_logger(__name__)
 
 PROBLEM_TYPE: Final = "application/problem+json"
-STATUS: Final[dict[type[LogfeedError], HTTPStatus]] = {
-    CursorError: HTTPStatus.BAD_REQUEST,
-    InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
-    LogNotFound: HTTPStatus.NOT_FOUND,
-    Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
-}
-"""The nearest class in an error's ancestry decides; anything else is a defect of ours: 500."""
+_TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
+    (CursorError, HTTPStatus.BAD_REQUEST, "cursor", "The cursor cannot be used"),
+    (LogNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such log"),
+    (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-parameter", "A parameter is not valid"),
+    (TooManyScans, HTTPStatus.SERVICE_UNAVAILABLE, "too-many-scans", "Too many questions at once"),
+    (SnapshotBehind, HTTPStatus.SERVICE_UNAVAILABLE, "snapshot-behind", "The database is behind this walk"),
+    (Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The question cannot be answered now"),
+)
+"""First match wins: subclasses stand before their bases. (class, status, slug, title). Others are our defects: 500."""
 
 _DESCRIPTIONS: Final = {
     400: "The cursor was cut or changed, or belongs to another question or user: start again without it.",
@@ -36,39 +39,49 @@ _DESCRIPTIONS: Final = {
     503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",
 }
 _EXAMPLES: Final = {
-    400: "cursor was cut or changed, or belongs to another store; start again without it",
-    404: "there is no log 382110771345817600, or it may not be read",
-    422: "there is no parameter `levle`: did you mean `level`?",
-    503: "the database does not answer; try again shortly",
+    400: ("cursor", "The cursor cannot be used", "cursor was cut or changed, or belongs to another store"),
+    404: ("not-found", "There is no such log", "there is no log 382110771345817600, or it may not be read"),
+    422: ("invalid-parameter", "A parameter is not valid", "levle: there is no such parameter: did you mean `level`?"),
+    503: ("unavailable", "The question cannot be answered now", "the database does not answer; try again shortly"),
 }
 
 
-def status_of(error: LogfeedError) -> HTTPStatus:
-    """The status code an error is answered with."""
-    for ancestor in type(error).__mro__:
-        if ancestor in STATUS:
-            return STATUS[ancestor]
-    return HTTPStatus.INTERNAL_SERVER_ERROR
-
-
-def problem(error: LogfeedError) -> Response:
-    """The answer for an error."""
-    status = status_of(error)
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": status.phrase,
+def problem_of(error: LogfeedError) -> Response:
+    """The answer for an error. Unknown classes are 500 and say nothing of their inside."""
+    row = next((row for row in _TABLE if isinstance(error, row[0])), None)
+    if row is None:
+        return internal()
+    _, status, slug, title = row
+    document: dict[str, Any] = {
+        "type": f"urn:logfeed:problem:{slug}",
+        "title": title,
         "status": status.value,
         "detail": str(error),
     }
-    if isinstance(error, InvalidParameter):
-        body["parameter"] = error.parameter
+    if isinstance(error, ParameterError):
+        field: dict[str, Any] = {"field": error.parameter, "message": error.message}
         if error.column is not None:
-            body["column"] = error.column
+            field["column"] = error.column
+        document["errors"] = [field]
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded) else {}
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("question failed", error=str(error), kind=type(error).__name__)
-        body["detail"] = "the question could not be answered because of a defect on our side"
-    return Response(orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS), status, headers, PROBLEM_TYPE)
+    return _response(document, headers)
+
+
+def internal() -> Response:
+    """The problem of a defect."""
+    return _response(
+        {
+            "type": "urn:logfeed:problem:internal",
+            "title": "Something went wrong here",
+            "status": HTTPStatus.INTERNAL_SERVER_ERROR.value,
+            "detail": "The question could not be answered for a reason that is not the asker's.",
+        },
+        {},
+    )
+
+
+def _response(document: dict[str, Any], headers: dict[str, str]) -> Response:
+    return Response(orjson.dumps(document), document["status"], headers, PROBLEM_TYPE)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -81,10 +94,10 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
                 PROBLEM_TYPE: {
                     "schema": schema,
                     "example": {
-                        "type": "about:blank",
-                        "title": HTTPStatus(status).phrase,
+                        "type": f"urn:logfeed:problem:{_EXAMPLES[status][0]}",
+                        "title": _EXAMPLES[status][1],
                         "status": status,
-                        "detail": _EXAMPLES[status],
+                        "detail": _EXAMPLES[status][2],
                     },
                 }
             },
@@ -110,12 +123,12 @@ class ProblemRoute(APIRoute):
             try:
                 response = await handle(request)
             except LogfeedError as error:
-                response = problem(error)
-            except (HTTPException, RequestValidationError):
+                response = problem_of(error)
+            except HTTPException:
                 raise
             except Exception:
                 log.exception("question failed", route=self.path_format)
-                response = problem(LogfeedError())
+                response = internal()
             labels = (self.path_format, str(response.status_code))
             metrics.REQUEST_SECONDS.labels(*labels).observe(time.perf_counter() - started_s)
             return response

@@ -10,8 +10,9 @@ keep-alive timer rules. Bodies have deadlines where they are read. WebSockets no
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import Field
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from runtime.settings import Section
@@ -29,9 +30,9 @@ _TOO_MANY_BODY: Final = (
 class HttpSettings(Section):
     """Limits of HTTP connections."""
 
-    connections_max: int = 2_000
+    connections_max: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000
     """Most connections at once, idle ones included; further ones get 503."""
-    head_deadline_s: float = 10.0
+    head_deadline_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     """Seconds in which the head of a request must have arrived completely, else the connection is closed."""
 
 

@@ -155,15 +155,28 @@ class LedgerAnswer(Answer):
     """Partition -> records that are accepted and not stored yet; null when the broker does not answer now."""
 
 
+class InvalidParameter(BaseModel):
+    """One parameter that is not valid."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    field: str = Field(examples=["limit"])
+    message: str = Field(examples=["expected 1..1000, got 5000"])
+    column: int | None = None
+    """1-based place in the value, where one is meant."""
+
+
 class Problem(BaseModel):
     """A problem (RFC 9457)."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    type: str = Field(examples=["about:blank"])
-    title: str = Field(examples=["Unprocessable Content"])
+    type: str = Field(examples=["urn:logfeed:problem:invalid-parameter"])
+    """Names the kind of problem; stable."""
+    title: str = Field(examples=["A parameter is not valid"])
+    """The kind, for people."""
     status: int = Field(examples=[422])
-    detail: str = Field(examples=["limit must be 1..1000, got 5000"])
+    detail: str = Field(examples=["limit: expected 1..1000, got 5000"])
     """What happened, what was expected, what to do."""
-    parameter: str | None = Field(default=None, examples=["limit"])
-    """The query parameter that is meant, where there is one."""
+    errors: list[InvalidParameter] | None = None
+    """The parameter that is not valid (422)."""

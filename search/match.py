@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 
 import re2
 
-from search.fields import values_at
+from search.fields import key_chains
 from search.letters import VARIANTS, fold, is_bytewise
 from search.numbers import parse_number
 from search.predicate import (
@@ -45,7 +45,7 @@ from search.predicate import (
     cost_of,
 )
 from search.regex import Pattern
-from search.regex_dialects import to_re2
+from search.regex_dialects import required_text, to_re2
 
 Test: TypeAlias = Callable[[LogView], bool]
 
@@ -86,13 +86,11 @@ def compile_match(predicate: Predicate) -> Test:
         case Matches(pattern):
             return _matches(pattern)
         case FieldPresent(path):
-            return lambda log: any(value is not None for value in values_at(log.metadata, path))
+            return _on_field(path, lambda value: value is not None)
         case MetaEquals(path, text):
-            equals = _equals(text)
-            return lambda log: any(equals(value) for value in values_at(log.metadata, path))
+            return _on_field(path, _equals(text))
         case MetaCompare(path, op, number):
-            compares = _compares(op, number)
-            return lambda log: any(compares(value) for value in values_at(log.metadata, path))
+            return _on_field(path, _compares(op, number))
 
 
 def _all(predicates: list[Predicate]) -> Test:
@@ -150,7 +148,36 @@ def _matches(pattern: Pattern) -> Test:
     options = re2.Options()
     options.log_errors = False
     search: Callable[[bytes], object] = re2.compile(to_re2(pattern), options).search
-    return lambda log: search(log.message.encode()) is not None
+
+    def test(log: LogView) -> bool:
+        return search(log.message.encode()) is not None
+
+    if not (required := required_text(pattern)):
+        return test
+    may_match = _contains(required)
+    return lambda log: may_match(log) and test(log)
+
+
+def _on_field(path: tuple[str, ...], test: Callable[[Any], bool]) -> Test:
+    """The test on any value that the path means. It must be false of None, which also stands for a missing field."""
+    if len(path) == 1:
+        key = path[0]
+        return lambda log: test(log.metadata.get(key))
+    chains = tuple(key_chains(path))
+
+    def test_any(log: LogView) -> bool:
+        for keys in chains:
+            value: Any = log.metadata
+            for key in keys:
+                if not isinstance(value, dict):
+                    value = None
+                    break
+                value = value.get(key)
+            if test(value):
+                return True
+        return False
+
+    return test_any
 
 
 def _equals(text: str) -> Callable[[Any], bool]:

@@ -34,6 +34,15 @@ def is_in_limits(number: Decimal) -> bool:
     return number.is_zero() or (len(digits) <= NUMBER_CHARS_MAX and abs(number.adjusted()) <= EXPONENT_MAX)
 
 
+def is_plain(number: Decimal) -> bool:
+    """True when no stored number but an equal one has the same nearest double: doubles alone decide then.
+
+    Stored numbers are integers or the shortest spelling of a double. So it is true of numbers that are the shortest
+    spelling of theirs, up to 2^53, from where on integers share doubles.
+    """
+    return abs(number) < 2**53 and Decimal(repr(float(number))) == number
+
+
 def normal_form(number: Decimal) -> tuple[int, int, str]:
     """(sign -1/0/1, point, digits) with |number| = 0.digits * 10^point and no zero at either end of the digits.
 

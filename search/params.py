@@ -17,6 +17,7 @@ from schemas.record import CORRELATION_ID_CHARS_MAX
 from search.language import QUERY_CHARS_MAX, QueryError, level_hint, parse, parse_path, parse_service
 from search.predicate import (
     EVERYTHING,
+    TIMESTAMP_MAX_US,
     TIMESTAMP_MIN_US,
     Contains,
     CorrelationIs,
@@ -81,10 +82,7 @@ def parse_time(text: str, now_us: int, *, parameter: str = "time") -> int:
     if text == "now":
         return now_us
     if (relative := _RELATIVE.fullmatch(text)) is not None:
-        moment_us = now_us - int(relative[1]) * _UNIT_US[relative[2]]
-        if moment_us < TIMESTAMP_MIN_US:
-            raise ParameterError(parameter, f"{text} is before the year 1")
-        return moment_us
+        return _within_years(parameter, text, now_us - int(relative[1]) * _UNIT_US[relative[2]])
     match = _ISO.fullmatch(text)
     if match is None:
         hint = "; a + in a URL must be written %2B" if re.search(r"\d \d\d:?\d\d$", text) and "T" in text else ""
@@ -92,9 +90,15 @@ def parse_time(text: str, now_us: int, *, parameter: str = "time") -> int:
         raise ParameterError(parameter, f"expected {examples}, got {text[:60]!r}{hint}")
     try:
         moment = _moment(match)
-        return (moment - _EPOCH) // timedelta(microseconds=1)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise ParameterError(parameter, f"{text!r} is no time: {error}") from error
+    return _within_years(parameter, text, (moment - _EPOCH) // timedelta(microseconds=1))
+
+
+def _within_years(parameter: str, text: str, moment_us: int) -> int:
+    if not TIMESTAMP_MIN_US <= moment_us <= TIMESTAMP_MAX_US:
+        raise ParameterError(parameter, f"{text!r} is not in the years 1..9999")
+    return moment_us
 
 
 _RELATIVE: Final = re.compile(r"-([0-9]{1,9})(ms|s|m|h|d|w)")

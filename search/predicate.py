@@ -23,7 +23,7 @@ from search.numbers import is_in_limits, json_text
 from search.regex import Pattern, merge
 from search.regex_dialects import to_re2
 
-PATH_PARTS_MAX: Final = 6
+PATH_PARTS_MAX: Final = 8
 ID_MAX: Final = 2**63 - 1
 TIMESTAMP_MIN_US: Final = -62_135_596_800_000_000
 """0001-01-01T00:00:00Z, the first moment every engine can hold, in microseconds since the Unix epoch."""
@@ -195,8 +195,8 @@ class MetaEquals:
     A JSON string equals it exactly. A number equals it when the text is a JSON number of the same value (1.0 = 1 = 1e0).
     A boolean equals `true` or `false`. null, arrays and objects equal nothing.
 
-    path ("a", "b", "c") is the field a.b.c in any nesting: a inside b inside c, or a key that has the dot in itself
-    ("a.b" then "c", "a" then "b.c", "a.b.c"); where several exist, any may match. Arrays are not entered.
+    path ("a", "b", "c") is the field a.b.c however its producer nested it: objects for the first parts, then one key with
+    the rest in it: a → b → c, a → "b.c" or "a.b.c". Where several exist, any may match. Arrays are not entered.
     """
 
     path: tuple[str, ...]
@@ -305,7 +305,7 @@ def cost_of(predicate: Predicate) -> int:
         case Contains():
             return 10
         case MetaEquals(path) | MetaCompare(path) | FieldPresent(path):
-            return 4 << len(path)
+            return 8 * len(path)
         case And() | Or() | Not():
             return 1 + sum(map(cost_of, children_of(predicate)))
     return 1

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from search.fields import key_chains
 from search.letters import VARIANTS
-from search.numbers import normal_form, parse_number
+from search.numbers import is_plain, normal_form, parse_number
 from search.predicate import (
     And,
     Comparison,
@@ -144,7 +144,8 @@ def _compares(field: tuple[Sql, Sql], op: Comparison | Literal["="], number: Dec
     """Whether the value is a number that compares so: by the nearest doubles, and exactly where these are equal."""
     kind, value = field
     greater, less = str(op in (">", ">=")).upper(), str(op in ("<", "<=")).upper()
-    exact = _compares_exactly(value, op, number)
+    equal = Sql(str(op in ("=", ">=", "<=")).upper())
+    exact = equal if is_plain(number) else _compares_exactly(value, op, number)
     nearest = f"TRY_CAST({value.text} AS DOUBLE)"
     return Sql(
         f"(CASE WHEN COALESCE({kind.text} NOT IN {_NUMBER_TYPES}, TRUE) THEN FALSE "

@@ -24,7 +24,8 @@ from db.migrations import Layout
 
 LOCK_TIMEOUT_MS: Final = 2_000
 """How long upkeep waits for a lock, at most. Longer than deadlock_timeout (1 s), after which an autovacuum gives way."""
-BUSY: Final = ("55P03", "40P01")
+DEADLOCK: Final = "40P01"
+BUSY: Final = ("55P03", DEADLOCK)
 """Lock not available in time, deadlock: try again."""
 EXISTS_ALREADY: Final = ("42P07", "42710", "42P17", "23505")
 """Somebody made the same table, index or partition at the same moment."""
@@ -191,13 +192,13 @@ async def patient(database: Database, lock_timeout_ms: int = LOCK_TIMEOUT_MS) ->
                 await connection.execute("RESET lock_timeout")
 
 
-async def retried(action: Callable[[], Awaitable[Result]]) -> Result:
-    """Run the action, again when a lock was busy or a deadlock was broken: three times in all, then the error goes up."""
+async def retried(action: Callable[[], Awaitable[Result]], *, again_on: Sequence[str] = BUSY) -> Result:
+    """Run the action, again after these SQLSTATEs: three times in all, then the error goes up."""
     for attempt in range(1, _ATTEMPTS):
         try:
             return await action()
         except Error as error:
-            if sqlstate(error) not in BUSY:
+            if sqlstate(error) not in again_on:
                 raise
         await asyncio.sleep(_ATTEMPT_PAUSE_S * attempt)
     return await action()

@@ -332,7 +332,7 @@ class _PostgresSnapshot:
                     raise DatabaseUnavailable("the search got nowhere in its time: the database is busy")
                 return ScanResult(logs, False, walk.scanned_to)
             last_try = pace.rows == 1
-            share_ms = max(_STATEMENT_MS_LEAST, _LAST_TRY_MS if last_try else left_ms // 2)
+            share_ms = max(_STATEMENT_MS_LEAST, _LAST_TRY_MS if last_try else left_ms // 4)
             began = self._clock.monotonic_s()
             if pace.rows is not None:
                 narrowed = await self._narrow(walk, window, pace.rows, share_ms, newest_first=newest_first)

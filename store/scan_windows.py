@@ -22,6 +22,8 @@ GREATEST_US: Final = 253_402_300_799_999_999
 LEAST: Final[Position] = (LEAST_US, 0)
 BEYOND: Final[Position] = (GREATEST_US, ID_MAX)
 
+_GAP_US: Final = 24 * 3_600 * 1_000_000
+"""A window does not reach over a longer stretch without rows: chunks there may be many, and planning looks at each."""
 _WIDTH_FACTOR: Final = 4
 _SHRINK_FACTOR: Final = 16
 _ROWS_FIRST: Final = 20_000
@@ -93,7 +95,7 @@ class Walk:
             return None
         if self._newest_first:
             high = min(high, max((span.end_us, 0) for span in spans))
-            low = max(low, (high[0] - width_us, 0))
+            low = max(low, (high[0] - width_us, 0), (_run_start(spans, high[0]), 0))
             if low < self._barrier < high:
                 low = self._barrier
             starts = sorted(((span.start_us, 0) for span in spans if (span.end_us, 0) > low), reverse=True)
@@ -101,7 +103,7 @@ class Walk:
                 low = max(low, starts[self._tables_max - 1])
         else:
             low = max(low, min((span.start_us, 0) for span in spans))
-            high = min(high, (low[0] + width_us, 0))
+            high = min(high, (low[0] + width_us, 0), (_run_end(spans, low[0]), 0))
             if low < self._barrier < high:
                 high = self._barrier
             ends = sorted((span.end_us, 0) for span in spans if (span.start_us, 0) < high)
@@ -122,6 +124,26 @@ class Walk:
             self._high = window.low
         else:
             self._low = window.high
+
+
+def _run_start(spans: Sequence[Span], end_us: int) -> int:
+    """Where the stretch of rows that ends at end_us begins."""
+    start_us = end_us
+    for span in sorted(spans, key=lambda span: -span.end_us):
+        if span.end_us < start_us - _GAP_US:
+            break
+        start_us = min(start_us, span.start_us)
+    return start_us
+
+
+def _run_end(spans: Sequence[Span], start_us: int) -> int:
+    """Where the stretch of rows that begins at start_us ends."""
+    end_us = start_us
+    for span in sorted(spans, key=lambda span: span.start_us):
+        if span.start_us > end_us + _GAP_US:
+            break
+        end_us = max(end_us, span.end_us)
+    return end_us
 
 
 class Pace:

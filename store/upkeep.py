@@ -12,7 +12,7 @@ Late tables take what is older than the border, one after the other, and have th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, LiteralString
@@ -25,6 +25,7 @@ from db.pipelines import COMMIT, Statement, in_one_go
 from store.batches import BORDER_LOCK
 from store.chunks import (
     BUSY,
+    DEADLOCK,
     EXISTS_ALREADY,
     attach_partition,
     chunk_layout,
@@ -192,7 +193,8 @@ class PostgresUpkeep:
                 "SELECT table_name FROM catalogue WHERE state = 'closed' ORDER BY closed_at, table_name"
             )
             for (table,) in await cursor.fetchall():
-                finished += await _tried("finish", table, partial(_finish, connection, table))
+                finish = partial(_finish, connection, table)
+                finished += await _tried("finish", table, finish, again_on=(DEADLOCK,))
         return finished
 
     async def drop_expired(self, *, now_us: int, retention_us: int) -> int:
@@ -203,11 +205,13 @@ class PostgresUpkeep:
             await connection.execute(_EXPIRE, (now_us - retention_us, now_us))
             cursor = await connection.execute(_DROPPABLE, (now_us - DROP_DELAY_S * 1_000_000,))
             for table, kind in await cursor.fetchall():
-                dropped += await _tried("drop", table, partial(self._drop, connection, table, kind))
+                drop = partial(self._drop, connection, table, kind)
+                dropped += await _tried("drop", table, drop, again_on=(DEADLOCK,))
             for name, day, _ in await partitions(connection, "stored_keys", "{bound}::date"):
                 (over,) = await _one(connection, _KEY_DAY_OVER, (day, timedelta(hours=KEYS_KEPT_H), self._topic))
                 if over:
-                    dropped += await _tried("drop", name, partial(drop_partition, connection, "stored_keys", name))
+                    drop = partial(drop_partition, connection, "stored_keys", name)
+                    dropped += await _tried("drop", name, drop, again_on=(DEADLOCK,))
             before_us = now_us - KEYS_KEPT_H * _HOUR_US
             for _ in range(_BATCHES_MAX):
                 cursor = await connection.execute(_DROP_RESERVATIONS, (before_us, _RESERVATIONS_A_BATCH))
@@ -289,10 +293,12 @@ async def _under_border(connection: Connection, *statements: Statement) -> int:
         return 0
 
 
-async def _tried(step: str, table: object, action: Callable[[], Awaitable[object]]) -> bool:
+async def _tried(
+    step: str, table: object, action: Callable[[], Awaitable[object]], *, again_on: Sequence[str] = BUSY
+) -> bool:
     """Do the step; False when somebody else holds the table, or has done the same: the next call sees to it."""
     try:
-        await retried(action)
+        await retried(action, again_on=again_on)
     except Error as error:
         if sqlstate(error) not in (*BUSY, *EXISTS_ALREADY):
             raise

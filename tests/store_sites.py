@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -58,6 +59,11 @@ class PostgresSite:
     def process(self, topic: str = TOPIC) -> PostgresWriteStore:
         self.processes.append(PostgresWriteStore(self.database, topic, self.layout))
         return self.processes[-1]
+
+    @cached_property
+    def writer(self) -> PostgresWriteStore:
+        """A process for storing what a test needs."""
+        return self.process()
 
     async def rows(self) -> Stored:
         late = await self.database.fetch_all("SELECT table_name FROM catalogue WHERE kind = 'late'")

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import random as random_module
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Final, Literal, Union
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
-from search.language import parse
-from search.match import compile_match
 
 from ingest.filters.chain import Chain
 from ingest.filters.composite import Composite, Mode
@@ -31,6 +29,8 @@ from ingest.spelling import suggestion
 from runtime.settings import Section
 from schemas.errors import ConfigurationError, InvalidInput
 from schemas.levels import level_name, parse_level
+from search.language import parse
+from search.match import compile_match
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -187,7 +187,7 @@ class CompositeConfig(_Named):
 
 
 FilterConfig = Annotated[
-    Union[LevelConfig, ServiceConfig, RateLimitConfig, SamplingConfig, ContentConfig, WhereConfig, CompositeConfig],
+    LevelConfig | ServiceConfig | RateLimitConfig | SamplingConfig | ContentConfig | WhereConfig | CompositeConfig,
     Field(discriminator="type"),
 ]
 _CLASSES: Final[dict[str, type[_Named]]] = {

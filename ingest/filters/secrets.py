@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import re2
@@ -16,20 +17,31 @@ import re2
 PATTERN_MEMORY_BYTES: Final = 16 << 20
 """What one compiled pattern, or the set of all, may take at most; reached only by patterns made to reach it."""
 
-_CARDS: Final = (
-    (re.compile(r"4"), (13, 16, 19)),
-    (re.compile(r"5[1-5]|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)"), (16,)),
-    (re.compile(r"3[47]"), (15,)),
-    (re.compile(r"3(?:0[0-5]|[68])"), (14,)),
-    (re.compile(r"6(?:011|4[4-9]|5)"), (16, 19)),
-    (re.compile(r"35(?:2[89]|[3-8])"), (16,)),
-)
-"""Visa, Mastercard, American Express, Diners Club, Discover, JCB: prefix, lengths."""
+_CARD_DIGITS_MIN: Final = 13
+_CARD_RUN: Final = re.compile(r"(?<!\d\.)(?<!\d)\d{3,}(?:[ -]\d{3,})*+")
+"""Digits as people write cards: groups of three at least, no decimals of a number. Possessive: linear."""
+_GROUP: Final = re.compile(r"\d+")
+_CARDS: Final[dict[int, tuple[tuple[re.Pattern[bytes], tuple[int, ...]], ...]]] = {
+    ord("2"): ((re.compile(rb"2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)"), (16,)),),
+    ord("3"): (
+        (re.compile(rb"3[47]"), (15,)),
+        (re.compile(rb"3(?:0[0-5]|[68])"), (14,)),
+        (re.compile(rb"35(?:2[89]|[3-8])"), (16,)),
+    ),
+    ord("4"): ((re.compile(rb"4"), (19, 16, 13)),),
+    ord("5"): ((re.compile(rb"5[1-5]"), (16,)),),
+    ord("6"): ((re.compile(rb"6(?:011|4[4-9]|5)"), (19, 16)),),
+}
+"""First digit -> prefix, lengths: Mastercard (2, 5), American Express, Diners Club, JCB, Visa, Discover."""
+_DOUBLED: Final = bytes((n - 48) * 2 - (9 if n > 52 else 0) if 48 <= n <= 57 else 0 for n in range(256))
+"""Digit character -> its Luhn value where it is doubled."""
 
 _SECRET_NAME: Final = (
     r"(?:[A-Za-z0-9]+[_-])*(?:password|passwd|passphrase|pwd|secret|api[_-]?key|apikey|secret[_-]?key|private[_-]?key"
     r"|access[_-]?key|auth[_-]?token|access[_-]?token|refresh[_-]?token|client[_-]?secret)"
 )
+_SECRET_KEY_CHARS_MAX: Final = 100
+"""No longer key is taken for the name of a secret."""
 _ASSIGNED: Final = rf"\b{_SECRET_NAME}\\?[\"']?\s*[:=]\s*"
 """`password=`, `"api_key": `, also inside JSON that is itself quoted."""
 
@@ -75,52 +87,50 @@ def _plain(name: str, pattern: str, replacement: str | None = None) -> SecretRul
 
 
 def _card_rule() -> SecretRule:
-    pattern = r"\d(?:[ -]?\d){12,}"
-    compiled = re2.compile(pattern, options())
-
-    def replace(text: str) -> str:
-        masked: str = compiled.sub(lambda found: _mask_cards(found.group()), text)
-        return masked
-
-    return SecretRule("card", pattern, replace)
+    return SecretRule(
+        "card", r"\d(?:[ -]?\d){12,}", lambda text: _CARD_RUN.sub(lambda run: _mask_cards(run.group()), text)
+    )
 
 
 def _mask_cards(run: str) -> str:
-    """run: digits with single separators between some of them. A card begins and ends at a separator or at an end."""
-    places = [place for place, char in enumerate(run) if char.isdigit()]
-    digits = "".join(run[place] for place in places)
-    begins = [n for n, place in enumerate(places) if n == 0 or not run[place - 1].isdigit()]
-    ends = {n for n, place in enumerate(places, 1) if n == len(places) or not run[place + 1].isdigit()}
-    out, copied_to, free_from = [], 0, 0
-    for begin in begins:
-        if begin < free_from:
-            continue
-        length = _card_length(digits, begin, ends)
+    """run: groups of digits with single separators. A card begins where a group begins and ends where one ends."""
+    if len(run) < _CARD_DIGITS_MIN:
+        return run
+    groups = [found.span() for found in _GROUP.finditer(run)]
+    digits = run.replace(" ", "").replace("-", "").encode()
+    ends: dict[int, int] = {}
+    """Digits up to the end of a group -> place of that end in the run."""
+    begins: list[tuple[int, int]] = []
+    """(digits before a group, its place in the run)"""
+    count = 0
+    for start, end in groups:
+        begins.append((count, start))
+        count += end - start
+        ends[count] = end
+    out: list[str] = []
+    copied_to, free_from = 0, 0
+    for begin, place in begins:
+        length = 0 if begin < free_from else _card_length(digits, begin, ends)
         if length:
-            out.append(run[copied_to : places[begin]] + "[masked:card]")
+            out.append(run[copied_to:place] + "[masked:card]")
             free_from = begin + length
-            copied_to = places[free_from - 1] + 1
+            copied_to = ends[free_from]
     return "".join(out) + run[copied_to:]
 
 
-def _card_length(digits: str, begin: int, ends: set[int]) -> int:
-    for prefix, lengths in _CARDS:
+def _card_length(digits: bytes, begin: int, ends: dict[int, int]) -> int:
+    for prefix, lengths in _CARDS.get(digits[begin], ()):
         if prefix.match(digits, begin):
-            for length in reversed(lengths):
+            for length in lengths:
                 if begin + length in ends and _luhn(digits[begin : begin + length]):
                     return length
     return 0
 
 
-def _luhn(digits: str) -> bool:
+def _luhn(digits: bytes) -> bool:
     """ISO/IEC 7812-1, annex B."""
-    total = 0
-    for place, char in enumerate(reversed(digits)):
-        value = ord(char) - 48
-        if place % 2:
-            value = value * 2 - 9 if value > 4 else value * 2
-        total += value
-    return total % 10 == 0
+    single, doubled = digits[::-2], digits[-2::-2].translate(_DOUBLED)
+    return (sum(single) - 48 * len(single) + sum(doubled)) % 10 == 0
 
 
 BUILT_IN: Final[dict[str, SecretRule]] = {
@@ -151,6 +161,11 @@ BUILT_IN: Final[dict[str, SecretRule]] = {
 _secret_key = re2.compile(r"(?i)" + _SECRET_NAME, options())
 
 
+@lru_cache(maxsize=4096)
+def _names_secret(key: str) -> bool:
+    return _secret_key.fullmatch(key) is not None
+
+
 def is_secret_key(key: str) -> bool:
     """True for a metadata key whose value is a secret whatever it looks like (`password`, `db_password`, `api-key`)."""
-    return _secret_key.fullmatch(key) is not None
+    return len(key) <= _SECRET_KEY_CHARS_MAX and _names_secret(key)

@@ -20,7 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from broker.factory import make_broker
-from broker.kafka import PRODUCER_RESTARTS, KafkaProducer
+from broker.kafka import KafkaProducer
 from broker.port import Broker, Delivered, Producer, Reader, Record
 from broker.queue import QueueBroker
 from broker.settings import BrokerSettings
@@ -28,6 +28,7 @@ from db.database import Database
 from db.embedded import EmbeddedPostgres
 from db.migrations import Layout, migrate
 from infra.native import KafkaNode
+from runtime.telemetry import REGISTRY
 from schemas.errors import BrokerUnavailable, ConfigurationError, OffsetOutOfRange, Overloaded, RecordTooLarge
 from schemas.frames import FRAME_BYTES_MAX
 from schemas.topics import WRITER_GROUP
@@ -438,6 +439,35 @@ async def test_deleted_records_are_an_error_never_a_silent_gap(bench: Bench) -> 
     assert [each.value for each in await read(fresh, 1)] == [b"after"]
 
 
+@pytest.mark.kafka
+async def test_topic_made_anew_is_noticed_by_its_readers(kafka: Bench) -> None:
+    broker = await kafka.broker(request_timeout_ms=3000)
+    partition = await publish_numbers(kafka, broker, 5)
+    reader = await kafka.reader(broker, {partition: 0})
+    await read(reader, 5)
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.backend.address)
+    await admin.start()
+    await admin.delete_topics([kafka.topic])
+
+    async def made_anew() -> bool:
+        answer = await admin.create_topics([NewTopic(kafka.topic, 3, 1)])
+        return all(code == 0 for _, code, *_ in answer.topic_errors)
+
+    await eventually(made_anew)
+    await admin.close()
+
+    async def noticed() -> bool:
+        try:
+            assert await reader.poll(max_bytes=MIB, wait_ms=200) == []
+        except BrokerUnavailable:
+            return False
+        except OffsetOutOfRange as error:
+            return (error.wanted, error.first, error.end) == (5, 0, 0)
+        return False
+
+    await eventually(noticed)
+
+
 async def test_bounds_of_an_empty_topic_are_zero(bench: Bench) -> None:
     broker = await bench.broker()
     reader = await bench.reader(broker)
@@ -686,8 +716,12 @@ async def test_kafka_fatal_producer_error_fails_what_it_held_and_makes_a_new_one
     producer = await kafka.producer(broker)
     assert isinstance(producer, KafkaProducer)
     await producer.publish(record("before"), partition_key=b"k")
-    restarts = PRODUCER_RESTARTS.labels(reason="OutOfOrderSequenceNumber")
-    before = restarts._value.get()
+
+    def restarts() -> float:
+        reason = {"reason": "OutOfOrderSequenceNumber"}
+        return REGISTRY.get_sample_value("logfeed_producer_restarts_total", reason) or 0.0
+
+    before = restarts()
     session = producer._session
     assert session is not None
     for partition in range(3):
@@ -697,7 +731,7 @@ async def test_kafka_fatal_producer_error_fails_what_it_held_and_makes_a_new_one
     )
     assert all(isinstance(each, BrokerUnavailable) for each in held)
     assert producer.bytes_in_flight == 0
-    assert restarts._value.get() == before + 1
+    assert restarts() == before + 1
 
     async def works_again() -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -182,7 +183,7 @@ class Leases(RuleBasedStateMachine):
             return
         assert len(ids) == count
         assert ids[0] > self.last[process]
-        assert all(a < b for a, b in zip(ids, ids[1:], strict=False))
+        assert all(a < b for a, b in itertools.pairwise(ids))
         assert self.seen.isdisjoint(ids)
         assert received_ms(ids[-1]) <= generator.reserved_until_ms
         self.seen.update(ids)

@@ -74,7 +74,7 @@ async def test_limit_holds_for_the_decompressed_size(encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "gzip of members", "zstd", "zstd without size"])
 async def test_bomb_is_refused_in_bounded_memory(encoding: str) -> None:
-    bomb = pack(bytes(300 * MiB), encoding)
+    bomb = pack(bytes(100 * MiB), encoding)
     tracemalloc.start()
     try:
         with pytest.raises(BodyTooLarge):
@@ -101,14 +101,17 @@ async def test_unknown_encoding_is_unsupported() -> None:
 
 
 async def test_announced_length_is_refused_before_reading() -> None:
+    asked: list[bool] = []
+
     async def never() -> AsyncIterator[bytes]:
-        raise AssertionError("nothing may be read")
+        asked.append(True)
         yield b""
 
     with pytest.raises(BodyTooLarge):
         await read_body(
             never(), content_encoding="", content_length=MiB + 1, bytes_max=MiB, deadline_s=1, grow=lambda _: None
         )
+    assert not asked
 
 
 async def test_slow_body_is_ended_at_the_deadline() -> None:

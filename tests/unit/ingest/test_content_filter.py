@@ -68,6 +68,7 @@ def test_secret_is_masked_in_the_message_and_in_metadata(message: str, expected:
         "ts 1795341600123456789",
         "id 391824718239461376",
         "4111111111111112",
+        "took 0.4111111111111111 s",
         "the password is long",
         "user@localhost",
         "basic functionality",

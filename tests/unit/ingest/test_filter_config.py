@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ingest.filters.config import build_chain, parse_chain
 from ingest.filters.verdicts import Drop, Occasion
@@ -94,6 +97,15 @@ def test_chain_is_read_from_settings_and_environment() -> None:
     assert build_chain(settings.ingest.filters).names == ["min"]
     with pytest.raises(ConfigurationError, match="did you mean 'level'"):
         load(Root, file=None, environment={"LOGFEED_INGEST__FILTERS": "[{type: levle, name: min, minimum: WARN}]"})
+
+
+def test_every_example_in_the_documentation_builds() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "filters.md").read_text(encoding="utf-8")
+    examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    assert len(examples) >= 4
+    for example in examples:
+        filters = example["ingest"]["filters"] if isinstance(example, dict) else example
+        assert build_chain(parse_chain(filters)).names
 
 
 def test_limits_that_depend_on_each_other_are_checked() -> None:

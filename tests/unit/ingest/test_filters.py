@@ -138,7 +138,7 @@ def test_keyed_sampling_is_a_pure_function_of_key_and_index() -> None:
 def test_composite_combines_the_conditions_of_its_children(conditions: list[bool]) -> None:
     def drops(mode: Mode) -> bool:
         children: list[Filter] = [
-            Where(str(n), matches=lambda _, c=c: c, drop_matching=True) for n, c in enumerate(conditions)
+            Where(str(n), matches=lambda _: True, drop_matching=condition) for n, condition in enumerate(conditions)
         ]
         return Composite("c", mode=mode, children=children).judge(make_log(), Occasion(0)) == Drop("c")
 

@@ -34,7 +34,7 @@ async def connected(broker: MemoryBroker) -> Publisher:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # a condition of several parts
             await asyncio.sleep(0.005)
 
 

@@ -6,10 +6,10 @@ One table of a few hundred odd logs in real engines; each example is a random pr
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import msgspec
@@ -46,13 +46,16 @@ from search.sql import Columns, Sql
 from search.sql_duckdb import compile_duckdb
 from search.sql_postgres import compile_postgres
 
-ODD_CHARS = "aAbBiIkKsSxX019_-.%^$\\'\" \n\r\t\v{}İıK" + "ſßẞéÉe\u0301ΣσςÅÅåǅǆµμ\u00a0漢😀\u10d0\u1c90\ua7dc\u019b"
+T = TypeVar("T")
+ODD_CHARS = (
+    "aAbBiIkKsSxX019_-.%^$\\'\" \n\r\t\v{}İı\u212a\u212b" + "ſßẞéÉe\u0301ΣσςÅåǅǆµμ\u00a0漢😀\u10d0\u1c90\ua7dc\u019b"
+)
 MESSAGES = (
     "",
     "Connection RESET by peer",
     "100% done_now",
     "a\\b",
-    "K K k",
+    "K \u212a k",
     "İstanbul istanbul ISTANBUL ıstanbul",
     "STRASSE straße STRAẞE",
     "ΟΔΟΣ οδος οδοσ",
@@ -108,7 +111,7 @@ SERVICES = ("pay", "payments", "pay-2", "auth", "Auth", "a.b_c/d")
 CORRELATIONS = (None, "", "c1", "C1", "c'2", "%")
 PATHS = (
     ("a",), ("a", "b"), ("a", "b", "c"), ("a.b", "c"), ("a", "0"), ("é",), ('quote"d',), ("back\\slash",), ("it's",),
-    ("$",), ("0",), ("sp ace",), ("missing",), ("a", "b", "c", "d", "e", "f"),
+    ("$",), ("0",), ("sp ace",), ("missing",), ("a", "b", "c", "d", "e", "f", "g", "h"),
 )  # fmt: skip
 NUMBERS = (
     "0", "-0", "0.0", "1", "1.0", "1e0", "10e-1", "1e3", "-1.5", "0.1", "0.10", "0.10000000000000001", "12.5", "1e-7",
@@ -116,6 +119,7 @@ NUMBERS = (
     "9223372036854775807", "-1180591620717411303424", "1e22", "1e23", "99999999999999991611392", "1e300", "1e400", "-1e400",
     "1e1000", "-1e1000", "1e-1000", "-1e-1000", "5e-324", "4.9406564584124654e-324",
 )  # fmt: skip
+TEXTS = ("true", "false", "null", "x", "X", "", "É", "q", "s", 'it\'s "quoted" \\ back', "[1]")
 TIMES = (0, 1, -1, 1_700_000_000_000_000, 1_700_000_000_000_001, 1_699_999_999_999_999, -62_135_596_800_000_000)
 
 
@@ -133,29 +137,32 @@ class Engines:
 
     def ids_in_postgres(self, predicate: Predicate) -> set[int]:
         sql = compile_postgres(predicate)
-        text = f"SELECT id, ({sql.text}), (NOT {sql.text}) FROM logs"
-        return _ids(self.postgres.execute(text.encode(), sql.params * 2).fetchall())
+        return _ids(self.postgres.execute(f"SELECT id, {sql.text} FROM logs".encode(), sql.params).fetchall())
 
-    def ids_in_duckdb(self, predicate: Predicate, metadata: str) -> set[int]:
-        sql = compile_duckdb(predicate, Columns(metadata=metadata))
-        text = f"SELECT id, ({sql.text}), (NOT {sql.text}) FROM logs"
-        return _ids(self.duck.execute(text, [*sql.params, *sql.params]).fetchall())
+    def ids_in_duckdb(self, predicate: Predicate) -> tuple[set[int], set[int]]:
+        """With metadata as the frames have it, and as PostgreSQL writes its jsonb."""
+        ours, theirs = (
+            compile_duckdb(predicate, Columns(metadata=name)) for name in ("metadata", "metadata_from_jsonb")
+        )
+        text = f"SELECT id, {ours.text}, {theirs.text} FROM logs"
+        rows = self.duck.execute(text, [*ours.params, *theirs.params]).fetchall()
+        return _ids([(row[0], row[1]) for row in rows]), _ids([(row[0], row[2]) for row in rows])
 
     def assert_agreement(self, predicate: Predicate) -> set[int]:
         """All engines must select the same logs; returns their ids."""
         expected = self.ids_in_python(predicate)
         assert self._shown(self.ids_in_postgres(predicate) ^ expected) == []
-        assert self._shown(self.ids_in_duckdb(predicate, "metadata") ^ expected) == []
-        assert self._shown(self.ids_in_duckdb(predicate, "metadata_from_jsonb") ^ expected) == []
+        for found in self.ids_in_duckdb(predicate):
+            assert self._shown(found ^ expected) == []
         return expected
 
     def _shown(self, ids: set[int]) -> list[Log]:
         return [log for log in self.logs if log.id in ids]
 
 
-def _ids(rows: list[Any]) -> set[int]:
-    assert all(is_true is (not is_false) for _, is_true, is_false in rows), "a NULL leaked"
-    return {row[0] for row in rows if row[1]}
+def _ids(rows: Sequence[tuple[int, bool | None]]) -> set[int]:
+    assert all(judged is not None for _, judged in rows), "a NULL leaked"
+    return {row_id for row_id, judged in rows if judged}
 
 
 def _logs() -> list[Log]:
@@ -195,6 +202,7 @@ def engines(postgres_url: str) -> Iterator[Engines]:
         for log in logs
     ]
     with psycopg.connect(postgres_url, autocommit=True) as postgres, duckdb.connect() as duck:
+        duck.execute("SET threads = 1")  # the other tests want the cores too
         duck.execute(
             "CREATE TABLE logs(id BIGINT, timestamp TIMESTAMPTZ, level SMALLINT, service_name VARCHAR, message VARCHAR, "
             "correlation_id VARCHAR, metadata VARCHAR, metadata_from_jsonb JSON)"
@@ -208,7 +216,7 @@ def engines(postgres_url: str) -> Iterator[Engines]:
                 "INSERT INTO logs VALUES (%s, 'epoch'::timestamptz + %s * interval '1 microsecond', %s, %s, %s, %s, %s)",
                 rows,
             )
-        from_jsonb = dict(postgres.execute("SELECT id, metadata::text FROM logs").fetchall())
+        from_jsonb: dict[int, str] = dict(postgres.execute("SELECT id, metadata::text FROM logs").fetchall())
         duck.executemany(
             "INSERT INTO logs VALUES (?, make_timestamptz(?::BIGINT), ?, ?, ?, ?, ?, ?)",
             [[*row, from_jsonb[row[0]]] for row in rows],
@@ -265,12 +273,16 @@ def _pieces_of_messages() -> st.SearchStrategy[str]:
     return st.one_of(piece, odd).flatmap(lambda text: st.sampled_from([text, text.upper(), text.lower()]))
 
 
+def _few(elements: st.SearchStrategy[T]) -> st.SearchStrategy[frozenset[T]]:
+    return st.frozensets(elements, max_size=2)
+
+
 _severities = st.integers(1, 24)
 _paths = st.sampled_from(PATHS)
 _leaves: st.SearchStrategy[Predicate] = st.one_of(
     st.sampled_from([EVERYTHING, NOTHING, CorrelationPresent()]),
-    st.builds(ServiceIn, st.frozensets(st.sampled_from(SERVICES), max_size=2), st.frozensets(st.sampled_from(["", "pa", "pay", "a.", "%"]), max_size=2)),
-    st.builds(LevelIn, st.lists(st.tuples(_severities, _severities).map(lambda pair: (min(pair), max(pair))), max_size=2).map(tuple)),
+    st.builds(ServiceIn, _few(st.sampled_from(SERVICES)), _few(st.sampled_from(["", "pa", "pay", "a.", "%"]))),
+    st.builds(LevelIn, _few(st.tuples(_severities, _severities).map(lambda pair: (min(pair), max(pair)))).map(tuple)),
     st.builds(MinLevel, _severities),
     st.builds(TimeRange, st.none() | st.sampled_from(TIMES), st.none() | st.sampled_from(TIMES)),
     st.builds(IdRange, st.none() | st.integers(0, 320), st.none() | st.integers(0, 2**63 - 1)),
@@ -278,7 +290,7 @@ _leaves: st.SearchStrategy[Predicate] = st.one_of(
     st.builds(Contains, _pieces_of_messages()),
     _patterns(),
     st.builds(FieldPresent, _paths),
-    st.builds(MetaEquals, _paths, st.sampled_from([*NUMBERS, "true", "false", "null", "x", "X", "", "É", "q", "s", "it's \"quoted\" \\ back", "[1]"])),
+    st.builds(MetaEquals, _paths, st.sampled_from([*NUMBERS, *TEXTS])),
     st.builds(MetaCompare, _paths, st.sampled_from([">", ">=", "<", "<="]), st.sampled_from(NUMBERS).map(Decimal)),
 )  # fmt: skip
 _predicates = st.recursive(
@@ -292,7 +304,7 @@ _predicates = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(predicate=_predicates)
 @example(predicate=Not(CorrelationIs("c1")))
 @example(predicate=Matches(parse_pattern("(?i)\r|k")))
@@ -301,7 +313,7 @@ def test_three_compilers_agree(engines: Engines, predicate: Predicate) -> None:
     engines.assert_agreement(predicate)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(predicate=_patterns())
 def test_three_engines_agree_on_regular_expressions(engines: Engines, predicate: Predicate) -> None:
     engines.assert_agreement(predicate)
@@ -394,7 +406,8 @@ def test_classes_mean_the_same_characters_in_all_engines(engines: Engines, short
 @pytest.mark.parametrize(
     "pattern",
     [
-        ".{255}.{255}.{255}.{230}", r"(\w{1,10}){1,90}", r"(a|b|\b){1,10}", r"\b\B\b\B\b\B\b", "(?i)(k|é|σ){1,250}", r".*a.{250}b",
+        ".{255}.{255}.{255}.{230}", r"(\w{1,10}){1,90}", r"(a|b|\b){1,10}", r"\b\B\b\B\b\B\b", "(?i)(k|é|σ){1,250}",
+        r".*a.{250}b",
         "^(a{0,31}){0,31}$", "(a?){250}a{250}", "(a+)+$", "((a{1,9}){1,10}){1,10}", "(?:(?:a|\\b)b?)*" * 5, "((((a*)*)*)*)*b",
         r"[\u00e9-\uabcd]{250}[^\u0100-\uffff]{250}.{250}", "(.*){1,30}(.*){1,30}x", "(" * 50 + "a" + ")" * 50, "a" * 1000,
     ],

@@ -1,0 +1,104 @@
+"""The HTTP edge of query: paths, parameters, answers. Every handler carries the principal's right to read (INV-5).
+
+Parameters are read from the raw query string (query/params.py), so that nothing is ignored and every mistake is named; the
+declarations here are for the OpenAPI document. `Cache-Control: no-cache` asks for an answer that was not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import BaseModel
+
+from access.principal import Principal, current_principal
+from query import params
+from query.answers import Answers
+from query.params import Parameter
+from query.problems import ProblemRoute, problem_responses
+from query.settings import QuerySettings
+from runtime.clock import Clock
+from schemas.pages import CorrelationPage, LedgerAnswer, LogContext, LogPage, OneLog, ServiceList
+
+Reader = Annotated[Principal, Depends(current_principal)]
+LogId = Annotated[str, Path(description="The log's id, a decimal number.", examples=["382110771345817600"])]
+CorrelationId = Annotated[str, Path(description="The correlation id; it may have `/` in it.")]
+
+_JSON: Final = "application/json"
+
+
+def make_router(answers: Answers, settings: QuerySettings, clock: Clock) -> APIRouter:
+    """The routes of query under /api/v1."""
+    router = APIRouter(prefix="/api/v1", tags=["query"], route_class=ProblemRoute)
+
+    @router.get("/logs", summary="Find logs", **_documented(LogPage, params.FIND, 400, 422, 503))
+    async def find_logs(request: Request, principal: Reader) -> Response:
+        """Logs that match every parameter given, a page at a time, in order of (timestamp, id).
+
+        A walk along `next_cursor` shows each log that was visible at the first page exactly once. A page may have few logs or
+        none and still have a `next_cursor`: its time was used up, and `scanned_to` says how far it came.
+        """
+        question = params.parse_find(request.query_params.multi_items(), now_us=clock.now_us())
+        return _answer(await answers.find(question, principal, is_fresh=_wants_fresh(request)))
+
+    @router.get("/logs/{log_id}", summary="One log", **_documented(OneLog, params.NONE, 404, 422, 503))
+    async def one_log(log_id: LogId, request: Request, principal: Reader) -> Response:
+        """The log with this id, wherever it is stored; no time is needed."""
+        params.parse_none(request.query_params.multi_items())
+        number = params.parse_log_id(log_id)
+        return _answer(await answers.one(number, principal, is_fresh=_wants_fresh(request)))
+
+    @router.get(
+        "/logs/{log_id}/context", summary="A log's neighbours", **_documented(LogContext, params.CONTEXT, 404, 422, 503)
+    )
+    async def log_context(log_id: LogId, request: Request, principal: Reader) -> Response:
+        """The logs of the same service just before and after this one, by (timestamp, id)."""
+        before, after = params.parse_context(request.query_params.multi_items())
+        return _answer(await answers.context(params.parse_log_id(log_id), principal, before=before, after=after))
+
+    @router.get(
+        "/correlations/{correlation_id:path}/logs",
+        summary="The story of a correlation id",
+        **_documented(CorrelationPage, params.CORRELATION, 400, 422, 503),
+    )
+    async def correlated_logs(correlation_id: CorrelationId, request: Request, principal: Reader) -> Response:
+        """Every log with this correlation id, oldest first, over all services and all time."""
+        limit, token = params.parse_correlation(request.query_params.multi_items())
+        text = params.parse_correlation_id(correlation_id)
+        return _answer(await answers.correlation(text, principal, limit=limit, token=token))
+
+    @router.get("/services", summary="Services", **_documented(ServiceList, params.NONE, 422, 503))
+    async def services(request: Request, principal: Reader) -> Response:
+        """Every service that may be read, when it was last heard of, and how many logs of each level it has stored."""
+        params.parse_none(request.query_params.multi_items())
+        return _answer(await answers.services(principal, is_fresh=_wants_fresh(request)))
+
+    @router.get("/ledger", summary="The ledger", **_documented(LedgerAnswer, params.LEDGER, 422, 503))
+    async def ledger(request: Request, principal: Reader) -> Response:
+        """What became of every log received, per minute and service: received = stored + filtered + rejected + duplicate +
+        dead-lettered. `unread` is what is accepted and not stored yet."""
+        start_us, end_us, names = params.parse_ledger(
+            request.query_params.multi_items(), now_us=clock.now_us(), minutes_max=settings.ledger_minutes_max
+        )
+        return _answer(await answers.ledger(principal, start_us=start_us, end_us=end_us, service_names=names))
+
+    return router
+
+
+def _documented(model: type[BaseModel], parameters: Iterable[Parameter], *problems: int) -> dict[str, Any]:
+    """What the OpenAPI document says of a route; FastAPI's values are of many types."""
+    return {
+        "response_class": Response,
+        "response_model": None,
+        "responses": {200: {"model": model, "description": "The answer."}, **problem_responses(*problems)},
+        "openapi_extra": {"parameters": [parameter.openapi() for parameter in parameters]},
+    }
+
+
+def _answer(body: bytes) -> Response:
+    return Response(body, media_type=_JSON, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+
+
+def _wants_fresh(request: Request) -> bool:
+    return "no-cache" in request.headers.get("cache-control", "").lower()

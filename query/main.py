@@ -1,0 +1,90 @@
+"""Query as one service: the only place that puts its parts together.
+
+It keeps nothing that must be saved: start and stop in any order, with the database there or away. Until the database
+answers, every question gets 503 and `ready` says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+
+from db.database import Database
+from db.migrations import Layout
+from query.answers import Answers, Unread
+from query.api import make_router
+from query.settings import QuerySettings
+from runtime.clock import Clock, SystemClock
+from runtime.stopping import Stop, every
+from schemas.topics import LOGS_TOPIC
+from store.postgres_read import PostgresReadStore
+
+_LOOK_S = 2.0
+_LOOK_TIMEOUT_S = 5.0
+
+
+class QueryService:
+    """Composed by the caller from an opened database; `router` is mounted into a FastAPI application."""
+
+    def __init__(
+        self,
+        settings: QuerySettings,
+        *,
+        database: Database,
+        layout: Layout,
+        unread: Unread,
+        topic: str = LOGS_TOPIC,
+        clock: Clock | None = None,
+    ) -> None:
+        """database: opened and closed by the caller, with settings.scans_max connections at least.
+
+        unread: partition -> records that are accepted and not stored yet; may raise Overloaded.
+        """
+        self.settings = settings
+        clock = clock or SystemClock()
+        store = PostgresReadStore(database, topic, layout, page_bytes_max=settings.page_bytes_max, clock=clock)
+        self._answers = Answers(settings, store, clock=clock, unread=unread)
+        self._stop = Stop()
+        self._looking: asyncio.Task[None] | None = None
+        self._is_there = False
+        self.router: APIRouter = make_router(self._answers, settings, clock)
+
+    async def start(self) -> None:
+        """Begin to look after the database. Succeeds while it is away."""
+        await self._look()
+        self._looking = asyncio.create_task(every(_LOOK_S, self._look, self._stop), name="query looks")
+
+    async def stop(self) -> None:
+        """End what `start` began; questions under way end by themselves. Safe to call twice."""
+        self._stop.set()
+        if self._looking is not None:
+            await self._looking
+            self._looking = None
+
+    def ready(self) -> list[str]:
+        """What keeps this service from answering, for people; empty when it is ready."""
+        if self._stop.is_set:
+            return ["query is stopping"]
+        return [] if self._is_there else ["the database does not answer questions"]
+
+    async def _look(self) -> None:
+        self._is_there = await self._answers.is_ready(timeout_s=_LOOK_TIMEOUT_S)
+
+
+def build_app(service: QueryService) -> FastAPI:
+    """The service alone as an application that starts and stops it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = FastAPI(title="Logfeed query", lifespan=lifespan)
+    app.include_router(service.router)
+    return app

@@ -1,0 +1,248 @@
+"""The parameters of every question: declared once, for parsing and for the OpenAPI document.
+
+Nothing is ignored: a parameter that is not declared, or given twice where once is meant, is refused by name. What the values
+mean is defined in search/.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from query.page import Question
+from schemas.ids import ID_MAX
+from schemas.levels import LEVELS
+from schemas.record import CORRELATION_ID_CHARS_MAX, is_service_name
+from search.params import LIST_VALUES_MAX, ParameterError, from_params, parse_time
+from search.predicate import canonical
+from store.port import Order
+
+LIMIT_MAX: Final = 1_000
+LIMIT_DEFAULT: Final = 100
+CONTEXT_MAX: Final = 100
+CONTEXT_DEFAULT: Final = 10
+PARAMETERS_MAX: Final = 1_000
+METADATA_PREFIX: Final = "metadata."
+
+_MINUTE_US: Final = 60_000_000
+Items = Iterable[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of the query string."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    """JSON Schema of one value."""
+    is_list: bool = False
+    example: Any = None
+
+    def openapi(self) -> dict[str, Any]:
+        """The parameter object of OpenAPI 3.1."""
+        schema = {"type": "array", "items": dict(self.schema)} if self.is_list else dict(self.schema)
+        shown: dict[str, Any] = {"name": self.name, "in": "query", "required": False, "schema": schema}
+        if self.is_list:
+            shown |= {"style": "form", "explode": True}
+        if self.example is not None:
+            shown["example"] = self.example
+        return {**shown, "description": self.description}
+
+
+def _limit(most: int, default: int, *, least: int = 1) -> Mapping[str, Any]:
+    return {"type": "integer", "minimum": least, "maximum": most, "default": default}
+
+
+_TIME: Final = "ISO 8601 (UTC without a zone), `now`, or a time before now such as `-15m` (ms s m h d w)."
+_CURSOR: Final = Parameter("cursor", "`next_cursor` or `prev_cursor` of a page of the same question.")
+_LIMIT: Final = Parameter("limit", "Most logs in the page.", _limit(LIMIT_MAX, LIMIT_DEFAULT))
+_SERVICES: Final = Parameter(
+    "service_name",
+    "Service, or a prefix with `*` at its end. Several: any of them.",
+    is_list=True,
+    example=["checkout"],
+)
+FIND: Final = (
+    _SERVICES,
+    Parameter(
+        "level",
+        f"{', '.join(LEVELS)} or an alias such as `warning`. Several: any of them.",
+        is_list=True,
+        example=["ERROR", "FATAL"],
+    ),
+    Parameter("min_level", "This level and above.", example="WARN"),
+    Parameter("start_time", f"Inclusive. {_TIME}", example="-15m"),
+    Parameter("end_time", f"Exclusive. {_TIME} Without it: up to the newest log at the first page."),
+    Parameter("correlation_id", "Exactly this correlation id."),
+    Parameter("q", "The message contains this text, letters in either case; nothing in it is special."),
+    Parameter("regex", "The message matches this regular expression somewhere.", example="time(d )?out"),
+    Parameter("query", "The query language.", example='level>=warn "connection refused" -service:mail'),
+    Parameter(
+        f"{METADATA_PREFIX}KEY", "The metadata field KEY (dots go deeper) equals this text. Several: all of them."
+    ),
+    Parameter("order", "`desc`: newest first. `asc`: oldest first.", {"type": "string", "enum": ["desc", "asc"]}),
+    _LIMIT,
+    _CURSOR,
+)
+CONTEXT: Final = (
+    Parameter("before", "Most logs before it.", _limit(CONTEXT_MAX, CONTEXT_DEFAULT, least=0)),
+    Parameter("after", "Most logs after it.", _limit(CONTEXT_MAX, CONTEXT_DEFAULT, least=0)),
+)
+CORRELATION: Final = (_LIMIT, _CURSOR)
+LEDGER: Final = (
+    Parameter(
+        "start_time", f"Inclusive, cut to its minute; one hour before the end by default. {_TIME}", example="-1h"
+    ),
+    Parameter("end_time", f"Exclusive, raised to a whole minute; now by default. {_TIME}"),
+    Parameter("service_name", "Exactly this service. Several: any of them.", is_list=True),
+)
+NONE: Final[tuple[Parameter, ...]] = ()
+
+
+class Values:
+    """The query string, checked against what is declared."""
+
+    def __init__(self, items: Items, declared: tuple[Parameter, ...]) -> None:
+        """items: decoded (name, value) pairs in order. Raises ParameterError for what is not declared or repeated."""
+        self._lists: dict[str, list[str]] = defaultdict(list)
+        self.metadata: list[tuple[str, str]] = []
+        names = {parameter.name: parameter for parameter in declared}
+        takes_metadata = f"{METADATA_PREFIX}KEY" in names
+        for count, (name, value) in enumerate(items):
+            if count >= PARAMETERS_MAX:
+                raise ParameterError("query string", f"expected at most {PARAMETERS_MAX} parameters")
+            if takes_metadata and name.startswith(METADATA_PREFIX):
+                self.metadata.append((name.removeprefix(METADATA_PREFIX), value))
+                continue
+            if name not in names:
+                raise ParameterError(name[:100], f"there is no such parameter{_advice(name[:100], names)}")
+            if not names[name].is_list and name in self._lists:
+                raise ParameterError(name, "is given twice: give it once")
+            self._lists[name].append(value)
+
+    def all(self, name: str) -> list[str]:
+        """Every value of a parameter."""
+        return self._lists.get(name, [])
+
+    def one(self, name: str) -> str | None:
+        """The value of a parameter, None when it is not given."""
+        values = self._lists.get(name)
+        return values[0] if values else None
+
+    def whole_number(self, name: str, *, least: int, most: int, default: int) -> int:
+        """A number within its bounds. Raises ParameterError."""
+        text = self.one(name)
+        if text is None:
+            return default
+        is_number = text.isascii() and text.removeprefix("-").isdecimal() and len(text) <= 20
+        if not is_number or not least <= int(text) <= most:
+            raise ParameterError(name, f"expected {least}..{most}, got {text[:40]!r}")
+        return int(text)
+
+    def token(self) -> str | None:
+        """The cursor."""
+        text = self.one("cursor")
+        if text == "":
+            raise ParameterError("cursor", "is empty: leave it out for the first page")
+        return text
+
+
+def parse_find(items: Items, *, now_us: int) -> Question:
+    """The question of `GET /api/v1/logs`. Raises ParameterError."""
+    values = Values(items, FIND)
+    predicate = from_params(
+        service_name=values.all("service_name"),
+        level=values.all("level"),
+        min_level=values.one("min_level"),
+        correlation_id=values.one("correlation_id"),
+        q=values.one("q"),
+        regex=values.one("regex"),
+        query=values.one("query"),
+        metadata=values.metadata,
+    )
+    order = values.one("order") or Order.NEWEST_FIRST.value
+    if order not in (Order.NEWEST_FIRST.value, Order.OLDEST_FIRST.value):
+        raise ParameterError("order", f"expected desc or asc, got {order[:40]!r}")
+    start_text, end_text = values.one("start_time"), values.one("end_time")
+    start_us = None if start_text is None else parse_time(start_text, now_us, parameter="start_time")
+    end_us = None if end_text is None else parse_time(end_text, now_us, parameter="end_time")
+    token = values.token()
+    if token is None and start_us is not None and end_us is not None and start_us >= end_us:
+        raise ParameterError("start_time", f"must be before end_time, got {start_text} and {end_text}")
+    return Question(
+        predicate=predicate,
+        canonical=json.dumps(["find", canonical(predicate).decode(), order, start_text, end_text]),
+        order=Order(order),
+        limit=values.whole_number("limit", least=1, most=LIMIT_MAX, default=LIMIT_DEFAULT),
+        start_us=start_us,
+        end_us=end_us,
+        token=token,
+    )
+
+
+def parse_context(items: Items) -> tuple[int, int]:
+    """(before, after) of `GET /api/v1/logs/{log_id}/context`. Raises ParameterError."""
+    values = Values(items, CONTEXT)
+    before, after = (
+        values.whole_number(name, least=0, most=CONTEXT_MAX, default=CONTEXT_DEFAULT) for name in ("before", "after")
+    )
+    return before, after
+
+
+def parse_correlation(items: Items) -> tuple[int, str | None]:
+    """(limit, cursor) of `GET /api/v1/correlations/{correlation_id}/logs`. Raises ParameterError."""
+    values = Values(items, CORRELATION)
+    return values.whole_number("limit", least=1, most=LIMIT_MAX, default=LIMIT_DEFAULT), values.token()
+
+
+def parse_ledger(items: Items, *, now_us: int, minutes_max: int) -> tuple[int, int, tuple[str, ...]]:
+    """(start_us, end_us, services) of `GET /api/v1/ledger`, on whole minutes. Raises ParameterError."""
+    values = Values(items, LEDGER)
+    end_us = parse_time(values.one("end_time") or "now", now_us, parameter="end_time")
+    start_us = parse_time(values.one("start_time") or "-1h", min(end_us, now_us), parameter="start_time")
+    start_us -= start_us % _MINUTE_US
+    end_us += -end_us % _MINUTE_US
+    if start_us >= end_us:
+        raise ParameterError("start_time", "must be before end_time")
+    if end_us - start_us > minutes_max * _MINUTE_US:
+        raise ParameterError("start_time", f"expected at most {minutes_max} minutes before end_time: ask in parts")
+    names = values.all("service_name")
+    if len(names) > LIST_VALUES_MAX:
+        raise ParameterError("service_name", f"expected at most {LIST_VALUES_MAX} values, got {len(names)}")
+    for name in names:
+        if not is_service_name(name):
+            raise ParameterError("service_name", f"expected 1 to 100 of A-Z a-z 0-9 . _ - /, got {name[:120]!r}")
+    return start_us, end_us, tuple(names)
+
+
+def parse_none(items: Items) -> None:
+    """For questions without parameters. Raises ParameterError."""
+    Values(items, NONE)
+
+
+def parse_log_id(text: str) -> int:
+    """The id in a path. Raises ParameterError."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 19 and int(text) <= ID_MAX):
+        raise ParameterError("log_id", f"expected a decimal number up to {ID_MAX}, got {text[:40]!r}")
+    return int(text)
+
+
+def parse_correlation_id(text: str) -> str:
+    """The correlation id in a path. Raises ParameterError."""
+    if not 1 <= len(text) <= CORRELATION_ID_CHARS_MAX:
+        raise ParameterError("correlation_id", f"expected 1..{CORRELATION_ID_CHARS_MAX} characters, got {len(text)}")
+    from_params(correlation_id=text)
+    return text
+
+
+def _advice(name: str, known: Iterable[str]) -> str:
+    names = [each for each in known if not each.startswith(METADATA_PREFIX)]
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    if near:
+        return f": did you mean `{near[0]}`?"
+    return f"; there are {', '.join(names)}" if names else "; this question has none"

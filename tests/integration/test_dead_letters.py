@@ -1,0 +1,148 @@
+"""Dead letters: looked at within one's rights, stored after all in one transaction, or dropped."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from db.migrations import Layout
+from schemas.errors import InvalidInput
+from schemas.record import LogLine
+from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
+from store.dead_letters import PREVIEW_BYTES, DeadLetterMissing, DeadLetters, ReplayRefused
+from store.port import DeadLetter, LedgerRow, Outcome, StorePlan
+from tests.store_sites import HOUR_US, PostgresSite, now_us, postgres_site, prepared
+
+API_ONLY = ServiceScope(names=frozenset({"api"}))
+WEB_PREFIX = ServiceScope(prefixes=frozenset({"we"}))
+NUL = "NUL \0"
+
+
+@pytest.fixture(params=[Layout.NATIVE.value, pytest.param(Layout.TIMESCALE.value, marks=pytest.mark.timescale)])
+def place(request: pytest.FixtureRequest) -> tuple[str, Layout]:
+    """URL and layout of a fresh database."""
+    return request.getfixturevalue(f"{request.param}_url"), Layout(request.param)
+
+
+@pytest.fixture
+async def site(place: tuple[str, Layout]) -> AsyncIterator[PostgresSite]:
+    async with postgres_site(*place) as made:
+        yield await prepared(made)
+
+
+def line(log_id: int, *, service: str = "api", message: str = "m", timestamp_us: int | None = None) -> bytes:
+    """A line as it lies in a frame."""
+    at_us = now_us() if timestamp_us is None else timestamp_us
+    return msgspec.json.encode(LogLine(log_id, at_us, 14, service, message, None, msgspec.Raw(b"{}")))
+
+
+async def die(site: PostgresSite, *letters: tuple[str, str, bytes]) -> list[int]:
+    """Put (service, reason, line) aside, booked as dead; returns the letters' ids."""
+    dead = [
+        DeadLetter(0, 5, n, reason, f"{reason} because", service, 60_000_000, text)
+        for n, (service, reason, text) in enumerate(letters)
+    ]
+    ledger = [LedgerRow(60_000_000, service, 0, Outcome.DEAD, reason, 1) for service, reason, _ in letters]
+    async with site.writer.begin() as batch:
+        await batch.commit(StorePlan(dead=dead, ledger=ledger))
+    rows = await site.database.fetch_all("SELECT id FROM dead_letters ORDER BY id DESC LIMIT %s", (len(letters),))
+    return sorted(letter_id for (letter_id,) in rows)
+
+
+async def ledger_of(site: PostgresSite) -> set[tuple[str, int, str, str, int]]:
+    """(service, level, outcome, reason, sum) of the one minute."""
+    rows = await site.database.fetch_all(
+        "SELECT service_name, level, outcome, reason, sum(count)::bigint FROM ledger GROUP BY 1, 2, 3, 4"
+    )
+    return {(service, level, outcome, reason, count) for service, level, outcome, reason, count in rows}
+
+
+async def test_pages_are_newest_first_filtered_and_bounded(site: PostgresSite) -> None:
+    letters = DeadLetters(site.database, site.layout)
+    ids = await die(site, ("api", "refused", b"a" * 1_000), ("web", "key_reused", b"b"), ("api", "key_reused", b"c"))
+    found = await letters.page(allowed=ALL_SERVICES)
+    assert [letter.id for letter in found] == ids[::-1]
+    assert (found[2].line, found[2].line_bytes) == (b"a" * PREVIEW_BYTES, 1_000)
+    assert (found[1].service_name, found[1].reason, found[1].detail, found[1].received_minute_us, found[1].offset) == (
+        *("web", "key_reused", "key_reused because", 60_000_000, 5),
+    )
+    assert [letter.id for letter in await letters.page(allowed=ALL_SERVICES, limit=2)] == [ids[2], ids[1]]
+    assert [letter.id for letter in await letters.page(allowed=ALL_SERVICES, before_id=ids[1])] == [ids[0]]
+    assert [letter.id for letter in await letters.page(allowed=ALL_SERVICES, service_name="api")] == [ids[2], ids[0]]
+    assert [letter.id for letter in await letters.page(allowed=ALL_SERVICES, reason="refused")] == [ids[0]]
+    with pytest.raises(InvalidInput, match=r"limit must be 1\.\.1000, got 0"):
+        await letters.page(allowed=ALL_SERVICES, limit=0)
+
+
+async def test_letters_of_other_services_are_not_there(site: PostgresSite) -> None:
+    """INV-5."""
+    letters = DeadLetters(site.database, site.layout)
+    api, web = await die(site, ("api", "refused", line(1)), ("web", "refused", line(2, service="web")))
+    assert [letter.id for letter in await letters.page(allowed=API_ONLY)] == [api]
+    assert [letter.id for letter in await letters.page(allowed=WEB_PREFIX)] == [web]
+    assert await letters.page(allowed=NO_SERVICES) == []
+    assert (await letters.show(api, allowed=API_ONLY)).line == (await letters.show(api, allowed=ALL_SERVICES)).line
+    for call in (letters.show, letters.replay, letters.drop):
+        with pytest.raises(DeadLetterMissing):
+            await call(web, allowed=API_ONLY)
+    assert await site.rows() == []
+    assert len(await site.dead_lines()) == 2
+
+
+async def test_replay_stores_the_line_and_books_it_from_dead_to_stored(site: PostgresSite) -> None:
+    """INV-1: the sum of the minute stays."""
+    letters = DeadLetters(site.database, site.layout)
+    hot, late, other = await die(
+        site,
+        ("api", "key_reused", line(41)),
+        ("api", "key_reused", line(42, timestamp_us=now_us() - 48 * HOUR_US)),
+        ("api", "refused", line(43)),
+    )
+    assert await letters.replay(hot, allowed=API_ONLY) == 41
+    assert await letters.replay(late, allowed=API_ONLY) == 42
+    assert await site.rows() == [(41, "m"), (42, "m")]
+    assert await site.database.fetch_one("SELECT id FROM logs_late_1") == (42,)
+    assert [letter.id for letter in await letters.page(allowed=ALL_SERVICES)] == [other]
+    assert await ledger_of(site) == {
+        ("api", 0, "dead", "key_reused", 0),
+        ("api", 0, "dead", "refused", 1),
+        ("api", 13, "stored", "", 2),
+    }
+    with pytest.raises(DeadLetterMissing):
+        await letters.replay(hot, allowed=API_ONLY)
+    assert len(await site.rows()) == 2
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        (line(1, message=NUL), "invalid byte sequence"),
+        (b"[1,2", "is no line that can be stored"),
+        (b"\xff", "is no line that can be stored"),
+        (line(1, service="web"), "of service 'web', it was counted as 'api'"),
+        (line(1, timestamp_us=now_us() + 30 * 24 * HOUR_US), "cannot be stored"),
+        (line(1, timestamp_us=1 << 64), "does not fit its column"),
+    ],
+    ids=["NUL", "cut", "no UTF-8", "other service", "no chunk", "no timestamp"],
+)
+async def test_line_that_is_still_refused_stays_with_a_clear_error(
+    site: PostgresSite, text: bytes, reason: str
+) -> None:
+    letters = DeadLetters(site.database, site.layout)
+    (letter_id,) = await die(site, ("api", "refused", text))
+    before = await ledger_of(site)
+    with pytest.raises(ReplayRefused, match=f"dead letter {letter_id} .*stays: .*{reason}|dead letter .*{reason}"):
+        await letters.replay(letter_id, allowed=ALL_SERVICES)
+    assert (await letters.show(letter_id, allowed=ALL_SERVICES)).line == text
+    assert await site.rows() == []
+    assert await ledger_of(site) == before
+
+
+async def test_drop_deletes_the_letter_and_leaves_the_ledger(site: PostgresSite) -> None:
+    letters = DeadLetters(site.database, site.layout)
+    (letter_id,) = await die(site, ("api", "refused", b"x"))
+    await letters.drop(letter_id, allowed=API_ONLY)
+    assert await letters.page(allowed=ALL_SERVICES) == []
+    assert await ledger_of(site) == {("api", 0, "dead", "refused", 1)}

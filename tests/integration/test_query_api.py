@@ -1,0 +1,492 @@
+"""The query API as its users meet it, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel
+
+from access.principal import Principal, current_principal
+from db.database import Connection, Database, connect
+from db.migrations import Layout
+from query.main import QueryService, build_app
+from query.settings import QuerySettings
+from schemas.errors import BrokerUnavailable
+from schemas.ids import first_id_at
+from schemas.pages import CorrelationPage, LedgerAnswer, LogContext, LogModel, LogPage, OneLog, Problem, ServiceList
+from schemas.scope import NO_SERVICES, ServiceScope
+from schemas.topics import LOGS_TOPIC
+from store.chunks import chunk_layout
+
+Parameter = tuple[str, str | int | float | bool | None]
+MINUTE = timedelta(minutes=1)
+FIRST_ID = 1 << 60
+SEQUENCE = itertools.count()
+ATTACKS = (
+    "' OR 1=1 --",
+    "'; DROP TABLE logs; --",
+    "\\'; DELETE FROM logs; --",
+    '" UNION SELECT value FROM secrets --',
+    "%s %(x)s {} {0} %%",
+    "$1 $$x$$",
+    "1) OR (1=1",
+    "\ud7ff\u202e\u0000",
+    "../../etc/passwd",
+    "(a+)+$",
+    "((((((((((",
+    "%",
+    "_",
+    "*",
+    "x" * 5_000,
+)
+
+
+class Api:
+    """One query service on a fresh database, and its client."""
+
+    def __init__(self, client: httpx.AsyncClient, connection: Connection, app: Any) -> None:
+        self.client = client
+        self.connection = connection
+        self.app = app
+        self.unread: dict[int, int] | None = {0: 3, 1: 0}
+
+    async def unread_records(self) -> dict[int, int]:
+        if self.unread is None:
+            raise BrokerUnavailable
+        return self.unread
+
+    async def get(self, path: str, model: type[BaseModel] | None = None, **parameters: Any) -> dict[str, Any]:
+        response = await self.client.get(f"/api/v1/{path}", params=parameters)
+        assert response.status_code == 200, response.text
+        assert response.headers["content-type"] == "application/json"
+        body: dict[str, Any] = response.json()
+        if model is not None:
+            model.model_validate(body)
+        return body
+
+    async def problem(self, path: str, status: int, **parameters: Any) -> dict[str, Any]:
+        response = await self.client.get(f"/api/v1/{path}", params=parameters)
+        return check_problem(response, status)
+
+    async def put(self, *rows: dict[str, Any]) -> None:
+        for row in rows:
+            full = {"level": 9, "service_name": "shop", "correlation_id": None, "message": "m", "metadata": {}, **row}
+            await self.connection.execute(
+                b"INSERT INTO logs VALUES (%(timestamp)s, %(id)s, %(level)s, %(service_name)s, %(correlation_id)s,"
+                b" %(message)s, %(metadata)s)",
+                {**full, "metadata": json.dumps(full["metadata"])},
+            )
+
+    def act_as(self, principal: Principal) -> None:
+        self.app.dependency_overrides[current_principal] = lambda: principal
+
+
+def check_problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert Problem.model_validate(body).status == status
+    assert ("retry-after" in response.headers) == (status == 503)
+    return body
+
+
+@asynccontextmanager
+async def running(url: str, *, settings: QuerySettings | None = None) -> AsyncIterator[Api]:
+    database = Database(url, application_name="query test", connections_max=8, wait_s=2)
+    await database.open()
+    connection = await connect(url, application_name="query test's hand")
+    api: Api
+
+    async def unread() -> dict[int, int]:
+        return await api.unread_records()
+
+    service = QueryService(settings or QuerySettings(), database=database, layout=Layout.NATIVE, unread=unread)
+    app = build_app(service)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        api = Api(client, connection, app)
+        await service.start()
+        assert service.ready() == []
+        yield api
+        await service.stop()
+        assert service.ready() == ["query is stopping"]
+    await connection.close()
+    await database.close()
+
+
+@pytest.fixture
+async def api(native_url: str) -> AsyncIterator[Api]:
+    async with running(native_url) as api:
+        await open_chunks(api.connection)
+        yield api
+
+
+async def open_chunks(connection: Connection) -> None:
+    chunk = timedelta(hours=6)
+    first = datetime.fromtimestamp(time.time() // chunk.total_seconds() * chunk.total_seconds(), UTC) - chunk
+    await connection.execute("UPDATE border SET closed_before = %s", (first,))
+    for number in range(3):
+        start_us, length_us = ((first + number * chunk).timestamp() * 1_000_000, chunk.total_seconds() * 1_000_000)
+        await chunk_layout(Layout.NATIVE).create(connection, int(start_us), int(start_us + length_us))
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def rows(count: int, **changes: Any) -> list[dict[str, Any]]:
+    moment = now()
+    first = first_id_at(int(moment.timestamp() * 1000))
+    return [
+        {
+            "id": first + next(SEQUENCE),
+            "timestamp": moment + n * timedelta(milliseconds=1),
+            "message": f"message {n}",
+            **changes,
+        }
+        for n in range(count)
+    ]
+
+
+def ids(logs: Sequence[dict[str, Any]]) -> list[int]:
+    return [int(log["id"]) for log in logs]
+
+
+async def test_a_log_is_shown_in_all_its_fields(api: Api) -> None:
+    [row] = rows(
+        1,
+        level=18,
+        message="<script>alert(1)</script>\u202e\x1b[31m =1+1 'quoted' \"too\" \u2028",
+        correlation_id="a/b c",
+        metadata={"big": 2**70, "f": 1.5, "deep": [{"x": None}], "html": "<b>"},
+    )
+    await api.put(row)
+    page = await api.get("logs", LogPage)
+    moment = row["timestamp"]
+    received = datetime.fromtimestamp(((row["id"] >> 22) + 1_704_067_200_000) / 1000, UTC)
+    assert page["logs"] == [
+        {
+            "id": str(row["id"]),
+            "timestamp": moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "received_at": received.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "level": "ERROR",
+            "severity": 18,
+            "service_name": "shop",
+            "message": row["message"],
+            "correlation_id": "a/b c",
+            "metadata": row["metadata"],
+        }
+    ]
+    assert (page["count"], page["next_cursor"], page["prev_cursor"], page["scanned_to"]) == (1, None, None, None)
+    one = await api.get(f"logs/{row['id']}", OneLog)
+    assert one == {"log": page["logs"][0]}
+    assert await api.get("correlations/a%2Fb%20c/logs", CorrelationPage) == {"logs": page["logs"], "next_cursor": None}
+    response = await api.client.get("/api/v1/logs")
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_a_walk_shows_every_log_once_while_others_arrive(api: Api, order: str) -> None:
+    stored = rows(25)
+    await api.put(*stored)
+    page = await api.get("logs", order=order, limit=10)
+    shown = ids(page["logs"])
+    while page["next_cursor"] is not None:
+        await api.put(*rows(3))
+        page = await api.get("logs", LogPage, order=order, limit=10, cursor=page["next_cursor"])
+        shown += ids(page["logs"])
+    expected = [row["id"] for row in stored]
+    assert shown == (expected if order == "asc" else expected[::-1])
+    back = await api.get("logs", LogPage, order=order, limit=10, cursor=page["prev_cursor"])
+    assert ids(back["logs"]) == shown[10:20]
+
+
+async def test_every_filter_selects(api: Api) -> None:
+    await api.put(
+        *rows(1, level=17, message="Connection refused", metadata={"user": {"id": 7}}, correlation_id="c-1"),
+        *rows(1, level=9, message="100% of_it", service_name="pay", metadata={"user": "ann"}),
+        *rows(1, level=13, message="C:\\temp\\x", service_name="pay/cards"),
+        *rows(1, level=9, message="older", timestamp=now() - 20 * MINUTE),
+    )
+    questions: list[tuple[list[Parameter], set[str]]] = [
+        ([("service_name", "pay"), ("service_name", "shop")], {"Connection refused", "100% of_it", "older"}),
+        ([("service_name", "pay*")], {"100% of_it", "C:\\temp\\x"}),
+        ([("level", "error"), ("level", "warning")], {"Connection refused", "C:\\temp\\x"}),
+        ([("min_level", "warn")], {"Connection refused", "C:\\temp\\x"}),
+        ([("q", "REFUSED")], {"Connection refused"}),
+        ([("q", "%")], {"100% of_it"}),
+        ([("q", "_")], {"100% of_it"}),
+        ([("q", "\\")], {"C:\\temp\\x"}),
+        ([("q", "1_0")], set()),
+        ([("regex", "^C.*(d|x)$")], {"Connection refused", "C:\\temp\\x"}),
+        ([("query", "refused OR level:warn")], {"Connection refused", "C:\\temp\\x"}),
+        ([("correlation_id", "c-1")], {"Connection refused"}),
+        ([("metadata.user.id", "7")], {"Connection refused"}),
+        ([("metadata.user", "ann")], {"100% of_it"}),
+        ([("start_time", "-10m")], {"Connection refused", "100% of_it", "C:\\temp\\x"}),
+        ([("start_time", "-30m"), ("end_time", "-10m")], {"older"}),
+        ([("q", "refused"), ("level", "info")], set()),
+    ]
+    for parameters, expected in questions:
+        response = await api.client.get("/api/v1/logs", params=parameters)
+        assert response.status_code == 200, response.text
+        assert {log["message"] for log in response.json()["logs"]} == expected, parameters
+
+
+async def test_sql_in_any_parameter_is_only_text(api: Api) -> None:
+    await api.put(*rows(3))
+    names = [
+        *("service_name", "level", "min_level", "start_time", "end_time", "correlation_id", "q", "regex", "query"),
+        *("metadata.user", "order", "limit", "cursor", "metadata.' OR 1=1 --", "'; DROP TABLE logs; --"),
+    ]
+    requests = [("logs", {name: attack}) for name in names for attack in ATTACKS]
+    for attack in ATTACKS:
+        quoted = httpx.QueryParams({"x": attack}).__str__()[2:].replace("+", "%20")
+        requests += [(f"logs/{quoted}", {}), (f"logs/{quoted}/context", {}), (f"correlations/{quoted}/logs", {})]
+        requests += [("ledger", {"service_name": attack}), ("ledger", {"start_time": attack})]
+        requests += [(f"logs/{FIRST_ID}/context", {"before": attack})]
+    for path, parameters in requests:
+        response = await api.client.get(f"/api/v1/{path}", params=parameters or None)
+        assert response.status_code in (200, 400, 404, 422), (path, parameters, response.text)
+        if response.status_code != 200 and response.headers["content-type"] != "application/json":
+            check_problem(response, response.status_code)
+        assert "syntax" not in response.text
+    assert len((await api.get("logs"))["logs"]) == 3
+
+
+async def test_an_expression_that_ruins_others_is_answered_in_time(api: Api) -> None:
+    await api.put(*rows(5, message="a" * 60_000 + "b"), *rows(1, message="aaa"))
+    for expression in ("(a+)+$", "(a|a)*$", "(a|aa)+$", "^(([a-z])+.)+[A-Z]([a-z])+$"):
+        started_s = time.monotonic()
+        response = await api.client.get("/api/v1/logs", params={"regex": expression})
+        assert response.status_code in (200, 422, 503), response.text
+        assert time.monotonic() - started_s < 15
+    assert [log["message"] for log in (await api.get("logs", regex="^(a+)+$"))["logs"]] == ["aaa"]
+
+
+async def test_a_mistaken_parameter_is_named_with_the_one_that_was_meant(api: Api) -> None:
+    body = await api.problem("logs", 422, levle="ERROR")
+    assert "levle" in body["detail"]
+    assert "did you mean `level`?" in body["detail"]
+    assert body["errors"][0]["field"] == "levle"
+    assert "1..1000" in (await api.problem("logs", 422, limit=5000))["detail"]
+    assert (await api.problem("logs", 422, query="a AND (b"))["errors"][0]["column"] >= 1
+    for path in ("services", f"logs/{FIRST_ID}"):
+        await api.problem(path, 422, limit=5)
+    await api.problem(f"logs/{FIRST_ID}/context", 422, before=101)
+    await api.problem("correlations/x/logs", 422, order="asc")
+
+
+async def test_a_cursor_that_is_not_this_walks_own_is_refused(api: Api) -> None:
+    await api.put(*rows(5, correlation_id="story"))
+    cursor = (await api.get("logs", limit=2))["next_cursor"]
+    story = (await api.get("correlations/story/logs", limit=2))["next_cursor"]
+    await api.problem("logs", 400, cursor=cursor[:-1])
+    await api.problem("logs", 400, cursor=("B" if cursor[9] != "B" else "C").join((cursor[:9], cursor[10:])))
+    await api.problem("logs", 400, cursor=cursor, q="x")
+    await api.problem("logs", 400, cursor=cursor, order="asc")
+    await api.problem("logs", 400, cursor=story)
+    await api.problem("correlations/story/logs", 400, cursor=cursor)
+    await api.problem("correlations/other/logs", 400, cursor=story)
+    api.act_as(Principal("somebody else", NO_SERVICES, ServiceScope(everything=True)))
+    await api.problem("logs", 400, cursor=cursor)
+
+
+async def test_an_id_that_is_not_there_is_404_and_no_number_422(api: Api) -> None:
+    for path in (f"logs/{FIRST_ID}", "logs/0", f"logs/{FIRST_ID}/context"):
+        assert "no log" in (await api.problem(path, 404))["detail"]
+    for text in ("abc", "-1", "1.5", "9" * 19 + "9", "0x10"):
+        await api.problem(f"logs/{text}", 422)
+
+
+async def test_context_is_the_neighbours_of_the_same_service(api: Api) -> None:
+    stored = rows(21)
+    for number, row in enumerate(stored):
+        row["service_name"] = "shop" if number % 2 == 0 else "pay"
+    await api.put(*stored)
+    middle = stored[10]["id"]
+    context = await api.get(f"logs/{middle}/context", LogContext, before=2, after=3)
+    expected = [row["id"] for row in stored[6:17:2]]
+    assert [*ids(context["before"]), int(context["log"]["id"]), *ids(context["after"])] == expected
+    whole = await api.get(f"logs/{middle}/context", LogContext)
+    assert (len(whole["before"]), len(whole["after"]), whole["complete"]) == (5, 5, True)
+    none = await api.get(f"logs/{middle}/context", LogContext, before=0, after=0)
+    assert (none["before"], none["after"]) == ([], [])
+
+
+async def test_a_story_is_whole_oldest_first_and_paged(api: Api) -> None:
+    stored = rows(12, correlation_id="story")
+    for number, row in enumerate(stored):
+        row["service_name"] = f"service-{number % 3}"
+    await api.put(*stored, *rows(3, correlation_id="other"))
+    shown: list[int] = []
+    cursor = None
+    while True:
+        parameters = {"limit": 5} | ({"cursor": cursor} if cursor else {})
+        page = await api.get("correlations/story/logs", CorrelationPage, **parameters)
+        shown += ids(page["logs"])
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+        await api.put(*rows(1, correlation_id="story"))
+    assert shown == [row["id"] for row in stored]
+    assert await api.get("correlations/nobody/logs") == {"logs": [], "next_cursor": None}
+
+
+async def test_nobody_reads_a_service_that_is_not_theirs(api: Api) -> None:
+    mine, theirs = rows(4, correlation_id="story"), rows(4, correlation_id="story", service_name="pay")
+    await api.put(*mine, *theirs)
+    await book(api, "shop", received=1, stored=1)
+    await book(api, "pay", received=1, stored=1)
+    api.act_as(Principal("ann", NO_SERVICES, ServiceScope(names=frozenset({"shop"}))))
+    texts = [
+        (await api.client.get(f"/api/v1/{path}")).text
+        for path in ("logs", "logs?service_name=pay", "logs?query=service:pay OR refused", "services", "ledger")
+    ]
+    texts.append((await api.client.get("/api/v1/correlations/story/logs")).text)
+    assert not any('"pay"' in text for text in texts)
+    assert len((await api.get("logs"))["logs"]) == 4
+    await api.problem(f"logs/{theirs[0]['id']}", 404)
+    await api.problem(f"logs/{theirs[0]['id']}/context", 404)
+    api.act_as(Principal("nobody", NO_SERVICES, NO_SERVICES))
+    assert (await api.get("logs"))["logs"] == []
+    await api.problem(f"logs/{mine[0]['id']}", 404)
+
+
+async def book(api: Api, service: str, *, minute: datetime | None = None, **counts: int) -> None:
+    minute = (minute or now()).replace(second=0, microsecond=0)
+    details = {"stored": (9, ""), "filtered": (0, "no-debug"), "rejected": (0, "json"), "dead": (0, "refused")}
+    for outcome, count in counts.items():
+        level, reason = details.get(outcome, (0, ""))
+        await api.connection.execute(
+            "INSERT INTO ledger (minute, service_name, level, outcome, reason, count) VALUES (%s, %s, %s, %s, %s, %s)",
+            (minute, service, level, outcome, reason, count),
+        )
+
+
+async def test_the_ledger_adds_up_and_says_where_it_does_not(api: Api) -> None:
+    await book(api, "shop", received=10, stored=5, filtered=2, rejected=1, duplicate=1, dead=1)
+    await book(api, "pay", received=3, stored=2)
+    ledger = await api.get("ledger", LedgerAnswer, start_time="-10m")
+    pay, shop = ledger["rows"]
+    assert (pay["service_name"], pay["received"], pay["balanced"]) == ("pay", 3, False)
+    assert shop == {
+        "minute": shop["minute"],
+        "service_name": "shop",
+        "received": 10,
+        "stored": {"INFO": 5},
+        "filtered": {"no-debug": 2},
+        "rejected": {"json": 1},
+        "duplicate": 1,
+        "dead_lettered": {"refused": 1},
+        "balanced": True,
+    }
+    assert (ledger["totals"]["received"], ledger["totals"]["balanced"]) == (13, False)
+    assert ledger["unread"] == {"0": 3, "1": 0}
+    only = await api.get("ledger", LedgerAnswer, service_name="shop")
+    assert [row["service_name"] for row in only["rows"]] == ["shop"]
+    assert only["totals"]["balanced"]
+    api.unread = None
+    assert (await api.get("ledger", LedgerAnswer))["unread"] is None
+    await api.problem("ledger", 422, start_time="-1000d")
+
+
+async def test_services_are_listed_with_their_counts(api: Api) -> None:
+    await book(api, "shop", received=5, stored=5, minute=now() - 90 * MINUTE)
+    await book(api, "shop", stored=2)
+    body = await api.get("services", ServiceList)
+    [service] = body["services"]
+    assert (service["service_name"], service["counts"]) == ("shop", {"INFO": 7})
+    assert service["last_seen"] > (now() - 2 * MINUTE).isoformat()
+
+
+async def test_a_database_behind_the_first_page_is_503_until_it_caught_up(api: Api) -> None:
+    await api.connection.execute(
+        "INSERT INTO consumer_offsets (topic, partition, next_offset, stored_to) VALUES (%s, 0, 10, now())",
+        (LOGS_TOPIC,),
+    )
+    await api.put(*rows(3))
+    page = await api.get("logs", LogPage, limit=1)
+    assert page["visible_through"] is not None
+    await api.connection.execute("UPDATE consumer_offsets SET next_offset = 9")
+    response = await api.client.get("/api/v1/logs", params={"limit": 1, "cursor": page["next_cursor"]})
+    assert "behind" in check_problem(response, 503)["detail"]
+    await api.connection.execute("UPDATE consumer_offsets SET next_offset = 11")
+    assert (await api.get("logs", LogPage, limit=1, cursor=page["next_cursor"]))["count"] == 1
+
+
+async def test_a_page_of_large_logs_is_cut_and_goes_on(native_url: str) -> None:
+    async with running(native_url, settings=QuerySettings(page_bytes_max=1_000_000)) as api:
+        await open_chunks(api.connection)
+        await api.put(*rows(12, message="x" * 250_000))
+        page = await api.get("logs", limit=1000)
+        assert 4 <= page["count"] <= 5
+        shown = ids(page["logs"])
+        while page["next_cursor"] is not None:
+            page = await api.get("logs", limit=1000, cursor=page["next_cursor"])
+            shown += ids(page["logs"])
+        assert len(shown) == len(set(shown)) == 12
+
+
+async def test_with_the_database_away_every_question_is_503() -> None:
+    database = Database("postgresql://nobody@127.0.0.1:1/none", application_name="away", wait_s=0.2)
+    await database.open()
+
+    async def unread() -> dict[int, int]:
+        return {}
+
+    service = QueryService(QuerySettings(), database=database, layout=Layout.NATIVE, unread=unread)
+    await service.start()
+    assert service.ready() == ["the database does not answer questions"]
+    transport = httpx.ASGITransport(app=build_app(service))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for path in ("logs", "logs/1", "logs/1/context", "correlations/x/logs", "services", "ledger"):
+            check_problem(await client.get(f"/api/v1/{path}"), 503)
+        check_problem(await client.get("/api/v1/logs?limit=0"), 422)
+    await service.stop()
+    await database.close()
+
+
+async def test_the_document_names_every_parameter_answer_and_problem(api: Api) -> None:
+    document = (await api.client.get("/openapi.json")).json()
+    paths = document["paths"]
+    assert set(paths) == {
+        "/api/v1/logs",
+        "/api/v1/logs/{log_id}",
+        "/api/v1/logs/{log_id}/context",
+        "/api/v1/correlations/{correlation_id}/logs",
+        "/api/v1/services",
+        "/api/v1/ledger",
+    }
+    for path, methods in paths.items():
+        get = methods["get"]
+        assert get["description"], path
+        assert "application/json" in get["responses"]["200"]["content"]
+        problems = {status: body for status, body in get["responses"].items() if status != "200"}
+        assert {"422", "503"} <= set(problems)
+        for body in problems.values():
+            Problem.model_validate(body["content"]["application/problem+json"]["example"])
+        for parameter in get.get("parameters", []):
+            assert parameter["description"], (path, parameter)
+    names = {parameter["name"] for parameter in paths["/api/v1/logs"]["get"]["parameters"]}
+    assert {
+        "service_name",
+        "level",
+        "min_level",
+        "start_time",
+        "q",
+        "regex",
+        "query",
+        "order",
+        "limit",
+        "cursor",
+    } <= names
+    assert LogModel.__name__ in document["components"]["schemas"]

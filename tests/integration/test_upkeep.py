@@ -1,0 +1,544 @@
+"""Upkeep of the hot store: nobody waits for it, nothing is lost to it, and it can be killed at any statement."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, cast
+
+import pytest
+import structlog
+
+from db.database import Connection, Database, connect
+from db.leases import Lease as RoleLease
+from db.migrations import Layout
+from store.batches import BORDER_LOCK
+from store.chunks import Chunk, attach_partition, missing_ranges
+from store.port import Lease, LedgerRow, Outcome, StoredKey, StorePlan
+from store.settings import StoreSettings
+from store.upkeep import PostgresUpkeep
+from tests.store_sites import HOUR_US, TOPIC, PostgresSite, booked, now_us, postgres_site, prepared, row
+
+DAY_US = 24 * HOUR_US
+CHUNK_US = 6 * HOUR_US
+SECOND_US = 1_000_000
+RETENTION_US = 400 * DAY_US
+LATE_ROWS_MAX = 40
+
+
+@pytest.fixture(params=[Layout.NATIVE.value, pytest.param(Layout.TIMESCALE.value, marks=pytest.mark.timescale)])
+def place(request: pytest.FixtureRequest) -> tuple[str, Layout]:
+    """URL and layout of a fresh database."""
+    return request.getfixturevalue(f"{request.param}_url"), Layout(request.param)
+
+
+@pytest.fixture
+async def site(place: tuple[str, Layout]) -> AsyncIterator[PostgresSite]:
+    async with postgres_site(*place, StoreSettings(late_rows_max=LATE_ROWS_MAX)) as made:
+        yield await prepared(made)
+
+
+@pytest.fixture
+async def native_site(native_url: str) -> AsyncIterator[PostgresSite]:
+    async with postgres_site(native_url, Layout.NATIVE) as made:
+        yield await prepared(made)
+
+
+async def border_us(site: PostgresSite) -> int:
+    async with site.writer.begin() as batch:
+        return batch.border.closed_before_us
+
+
+async def catalogue(site: PostgresSite, kind: str = "chunk") -> list[tuple[Any, ...]]:
+    """(state, start, end, rows, id_min, id_max) by start; times in µs."""
+    return await site.database.fetch_all(
+        "SELECT state, (extract(epoch FROM range_start) * 1000000)::bigint, (extract(epoch FROM range_end) * 1000000)::bigint,"
+        " rows, id_min, id_max FROM catalogue WHERE kind = %s ORDER BY range_start, generation",
+        (kind,),
+    )
+
+
+async def store(site: PostgresSite, hot: list[tuple[int, int]], late: list[tuple[int, int]] | None = None) -> None:
+    """Rows as (id, timestamp)."""
+    plan = StorePlan(
+        hot=[row(*position) for position in hot],
+        late=[row(*position) for position in late or []],
+        ledger=booked(len(hot) + len(late or [])),
+    )
+    async with site.writer.begin() as batch:
+        await batch.commit(plan)
+
+
+async def all_seen(site: PostgresSite, seen_us: int, *, but: int | None = None) -> list[Lease]:
+    """Everything up to this time is visible, except in one partition."""
+    process = site.process()
+    leases = await process.claim("a", want=3, ttl_s=60)
+    await process.mark_caught_up([(lease, lease.next_offset, seen_us) for lease in leases if lease.partition != but])
+    return leases
+
+
+@asynccontextmanager
+async def stopped_in_copy(site: PostgresSite, timestamp_us: int) -> AsyncIterator[Connection]:
+    """A writer that was stopped after the server had begun its COPY and taken rows of two chunks."""
+    connection = await connect(site.database.url, application_name="stopped")
+    rows = [row(n, timestamp_us + n % 2 * CHUNK_US, "x" * 2_000) for n in range(200)]
+    try:
+        async with connection.cursor() as cursor:
+            await connection.execute("BEGIN")
+            async with cursor.copy("COPY logs FROM STDIN (FORMAT binary)") as copy:
+                await copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + b"".join(found.copy_bytes for found in rows))
+                # The server has the rows once it holds the lock on a chunk beside the one on logs.
+                await until(
+                    site, "SELECT 1 FROM pg_locks WHERE pid = %s AND mode = 'RowExclusiveLock' OFFSET 1", connection
+                )
+                yield connection
+                await connection.close()
+    except Exception:
+        if not connection.closed:
+            raise
+    finally:
+        await connection.close()
+
+
+async def until(site: PostgresSite, query: str, connection: Connection) -> None:
+    """Wait until the query, about the connection's backend, has a row."""
+    deadline = time.monotonic() + 10
+    while not await site.database.fetch_one(query, (connection.info.backend_pid,)):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+# --- chunks ----------------------------------------------------------------------------------------------------------
+
+
+async def test_chunks_reach_from_the_border_to_two_ahead(site: PostgresSite) -> None:
+    start_us = await border_us(site)
+    later_us = now_us() + 2 * DAY_US
+    await site.upkeep.ensure_chunks(now_us=later_us)
+    await site.upkeep.ensure_chunks(now_us=later_us)
+    chunks = await catalogue(site)
+    assert {state for state, *_ in chunks} == {"open"}
+    end_us = later_us - later_us % CHUNK_US + 3 * CHUNK_US
+    assert [(found[1], found[2]) for found in chunks] == [
+        (start, start + CHUNK_US) for start in range(start_us, end_us, CHUNK_US)
+    ]
+    assert await site.rows() == []
+    await store(site, [(n, found[1]) for n, found in enumerate(chunks)])
+    assert len(await site.rows()) == len(chunks)
+
+
+async def test_new_chunks_have_the_indexes_of_open_chunks(site: PostgresSite) -> None:
+    rows = await site.database.fetch_all(
+        "SELECT c.table_name, count(*) FROM catalogue AS c JOIN pg_index AS i ON i.indrelid = to_regclass(c.table_name)"
+        " WHERE c.kind = 'chunk' GROUP BY 1"
+    )
+    assert [count for _, count in rows] == [3, 3, 3]
+
+
+async def test_key_tables_exist_for_today_and_tomorrow(native_site: PostgresSite) -> None:
+    names = await native_site.database.fetch_all(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'stored_keys'::regclass ORDER BY 1"
+    )
+    today = datetime.now(UTC)
+    assert (f"stored_keys_{today + timedelta(days=1):%Y%m%d}",) in names
+    assert len(names) == 2
+
+
+async def test_chunks_of_another_length_fit_beside_the_old_ones(place: tuple[str, Layout]) -> None:
+    async with postgres_site(*place) as site:
+        await prepared(site)
+    async with postgres_site(*place, StoreSettings(chunk_hours=12)) as site:
+        await site.upkeep.ensure_chunks(now_us=now_us() + DAY_US)
+        chunks = await catalogue(site)
+        assert all(before[2] == after[1] for before, after in pairwise(chunks))
+        assert chunks[-1][2] - chunks[-1][1] == 2 * CHUNK_US
+
+
+def test_missing_ranges_are_slots_less_what_is_there() -> None:
+    def missing(*chunks: tuple[int, int], start: int = 0, end: int = 30) -> list[tuple[int, int]]:
+        there = [Chunk("t", *bounds) for bounds in chunks]
+        return missing_ranges(there, start_us=start, end_us=end, chunk_us=10)
+
+    assert missing() == [(0, 10), (10, 20), (20, 30)]
+    assert missing((0, 10), (20, 30)) == [(10, 20)]
+    assert missing((0, 15)) == [(15, 20), (20, 30)]
+    assert missing((3, 5), start=7) == [(0, 3), (5, 10), (10, 20), (20, 30)]
+    assert missing((-10, 40)) == []
+
+
+async def test_stopped_copy_holds_nobody_up(site: PostgresSite) -> None:
+    """A writer stopped in the middle of a COPY across a chunk boundary: chunks are made, others store."""
+    start_us = await border_us(site)
+    async with stopped_in_copy(site, start_us):
+        started = time.monotonic()
+        await site.upkeep.ensure_chunks(now_us=now_us() + DAY_US)
+        await site.upkeep.summarise()
+        chunks = await catalogue(site)
+        assert len(chunks) >= 6
+        await store(site, [(1_000 + n, found[1]) for n, found in enumerate(chunks)])
+        assert time.monotonic() - started < 5
+    assert len(await site.rows()) == len(chunks)
+
+
+async def test_chunk_of_a_stopped_copy_is_finished_once_the_copy_ends(site: PostgresSite) -> None:
+    start_us = await border_us(site)
+    await store(site, [(1, start_us)])
+    await all_seen(site, start_us + 2 * CHUNK_US)
+    async with stopped_in_copy(site, start_us):
+        assert await site.upkeep.close_due(now_us=start_us + CHUNK_US) == 1
+        assert await site.upkeep.finish_closed() == 0
+        await store(site, [(2, start_us + CHUNK_US)], [(3, start_us)])
+    assert await site.upkeep.finish_closed() == 1
+    assert (await catalogue(site))[0] == ("finished", start_us, start_us + CHUNK_US, 1, 1, 1)
+
+
+# --- closing ---------------------------------------------------------------------------------------------------------
+
+
+async def test_chunk_closes_when_all_partitions_have_passed_it_by_the_delay(site: PostgresSite) -> None:
+    start_us = await border_us(site)
+    due_us = start_us + CHUNK_US + 901 * SECOND_US
+    await all_seen(site, due_us - 1)
+    assert await site.upkeep.close_due(now_us=now_us() + 30 * DAY_US) == 0
+    assert await border_us(site) == start_us
+    await all_seen(site, due_us)
+    assert await site.upkeep.close_due(now_us=start_us) == 1
+    assert await border_us(site) == start_us + CHUNK_US
+    assert [found[0] for found in await catalogue(site)] == ["closed", "open", "open"]
+    assert await site.upkeep.close_due(now_us=start_us) == 0
+
+
+async def test_backlog_keeps_chunks_open_however_long(site: PostgresSite) -> None:
+    """FAULTS 10: what comes in after the database was away is not late."""
+    start_us = await border_us(site)
+    await all_seen(site, start_us + 10 * CHUNK_US, but=1)
+    assert await site.upkeep.close_due(now_us=start_us + 30 * DAY_US) == 0
+
+
+async def test_halted_partition_holds_chunks_open_for_six_hours_only(site: PostgresSite) -> None:
+    start_us = await border_us(site)
+    leases = await all_seen(site, start_us + CHUNK_US + HOUR_US, but=1)
+    await site.process().halt(leases[1], "test")
+    forced_us = start_us + CHUNK_US + 6 * HOUR_US
+    assert await site.upkeep.close_due(now_us=forced_us - 1) == 0
+    with structlog.testing.capture_logs() as logs:
+        assert await site.upkeep.close_due(now_us=forced_us) == 1
+    assert [entry["log_level"] for entry in logs] == ["error"]
+    # The second chunk is over as well by then, but the running partitions have not passed it.
+    assert await site.upkeep.close_due(now_us=forced_us + DAY_US) == 0
+
+
+async def test_closing_gives_up_while_a_writer_holds_the_border(site: PostgresSite) -> None:
+    start_us = await border_us(site)
+    await all_seen(site, start_us + 2 * CHUNK_US)
+    writer = await connect(site.database.url, application_name="writer")
+    async with writer:
+        await writer.execute("BEGIN")
+        await writer.execute("SELECT pg_advisory_xact_lock_shared(%s)", (BORDER_LOCK,))
+        started = time.monotonic()
+        assert await site.upkeep.close_due(now_us=now_us()) == 0
+        assert time.monotonic() - started < 5
+        await store(site, [(1, start_us)])
+        await writer.rollback()
+    assert await site.upkeep.close_due(now_us=now_us()) == 1
+
+
+async def test_finished_chunk_has_figures_statistics_and_indexes(site: PostgresSite) -> None:
+    start_us = await border_us(site)
+    await store(site, [(7, start_us), (9, start_us + 1), (8, start_us + CHUNK_US)])
+    await all_seen(site, start_us + 2 * CHUNK_US)
+    await site.upkeep.close_due(now_us=now_us())
+    assert await site.upkeep.finish_closed() == 1
+    assert await site.upkeep.finish_closed() == 0
+    first, second, _ = await catalogue(site)
+    assert first == ("finished", start_us, start_us + CHUNK_US, 2, 7, 9)
+    assert second[0] == "open"
+    table = await site.database.fetch_one("SELECT table_name FROM catalogue WHERE state = 'finished'")
+    assert table is not None
+    indexes = await site.database.fetch_all(
+        "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = to_regclass(%s)", table
+    )
+    text = " ".join(definition for (definition,) in indexes)
+    for columns in (
+        '(correlation_id, "timestamp", id) WHERE (correlation_id IS NOT NULL)',
+        '(service_name, "timestamp", id)',
+        '("timestamp", id) WHERE (level >= 17)',
+    ):
+        assert columns in text
+    assert await site.database.fetch_one("SELECT 1 FROM pg_class WHERE oid = to_regclass(%s) AND reltuples = 2", table)
+
+
+async def test_late_table_ends_after_a_day_if_it_has_rows(site: PostgresSite) -> None:
+    start_us = await border_us(site)
+    tomorrow_us = now_us() + DAY_US + SECOND_US
+    assert await site.upkeep.close_due(now_us=tomorrow_us) == 0
+    await store(site, [], [(5, start_us - 3), (4, start_us - 9)])
+    assert await site.upkeep.close_due(now_us=now_us()) == 0
+    assert await site.upkeep.close_due(now_us=tomorrow_us) == 1
+    async with site.writer.begin() as batch:
+        assert batch.border.late_generation == 2
+    await store(site, [], [(6, start_us - 1)])
+    assert await site.upkeep.finish_closed() == 1
+    assert await catalogue(site, "late") == [
+        ("finished", start_us - 9, start_us - 2, 2, 4, 5),
+        ("open", None, None, None, None, None),
+    ]
+    assert [log_id for log_id, _ in await site.rows()] == [4, 5, 6]
+
+
+async def test_late_table_ends_when_it_is_full(site: PostgresSite) -> None:
+    start_us = await border_us(site)
+    await store(site, [], [(n, start_us - 1) for n in range(LATE_ROWS_MAX)])
+    deadline = time.monotonic() + 20
+    while not await site.upkeep.close_due(now_us=now_us()):  # the server's statistics follow within a second
+        assert time.monotonic() < deadline
+        await store(site, [])
+        await asyncio.sleep(0.1)
+    assert [found[0] for found in await catalogue(site, "late")] == ["closed", "open"]
+
+
+async def test_summarise_leaves_no_range_of_an_open_table_out(site: PostgresSite) -> None:
+    start_us = await border_us(site)
+    await store(site, [(n, start_us) for n in range(20_000)], [(n, start_us - 1) for n in range(20_000, 40_000)])
+    await site.upkeep.summarise()
+    left = await site.database.fetch_all(
+        "SELECT brin_summarize_new_values(i.indexrelid) FROM catalogue AS t"
+        " JOIN pg_index AS i ON i.indrelid = to_regclass(t.table_name) JOIN pg_class AS c ON c.oid = i.indexrelid"
+        " JOIN pg_am AS m ON m.oid = c.relam WHERE m.amname = 'brin'"
+    )
+    assert [ranges for (ranges,) in left] == [0] * 7
+
+
+# --- expiry -----------------------------------------------------------------------------------------------------------
+
+
+async def closed_and_finished(site: PostgresSite) -> int:
+    """Two finished tables with a row each; the start of the chunk."""
+    start_us = await border_us(site)
+    await store(site, [(1, start_us)], [(2, start_us - 1)])
+    await store(site, [(3, start_us + CHUNK_US)])
+    await all_seen(site, start_us + 2 * CHUNK_US)
+    assert await site.upkeep.close_due(now_us=now_us() + 2 * DAY_US) == 2
+    assert await site.upkeep.finish_closed() == 2
+    return start_us
+
+
+async def test_expired_tables_leave_the_catalogue_first_and_are_dropped_later(site: PostgresSite) -> None:
+    start_us = await closed_and_finished(site)
+    expired_us = start_us + CHUNK_US + RETENTION_US
+    assert await site.upkeep.drop_expired(now_us=expired_us - CHUNK_US - 1, retention_us=RETENTION_US) == 0
+    assert len(await catalogue(site)) == 3
+    assert await site.upkeep.drop_expired(now_us=expired_us, retention_us=RETENTION_US) == 0
+    assert [found[0] for found in await catalogue(site)] == ["open", "open"]
+    await site.upkeep.ensure_chunks(now_us=now_us())
+    assert [found[0] for found in await catalogue(site)] == ["open", "open"]
+    assert await site.upkeep.drop_expired(now_us=expired_us + 599 * SECOND_US, retention_us=RETENTION_US) == 0
+    assert await site.upkeep.drop_expired(now_us=expired_us + 600 * SECOND_US, retention_us=RETENTION_US) == 2
+    assert await site.rows() == [(3, "m")]
+    assert await site.database.fetch_all("SELECT * FROM expired_tables") == []
+
+
+async def test_drop_waits_for_no_reader_and_no_stopped_writer(site: PostgresSite) -> None:
+    start_us = await closed_and_finished(site)
+    expired_us = start_us + CHUNK_US + RETENTION_US
+    await site.upkeep.drop_expired(now_us=expired_us, retention_us=RETENTION_US)
+    reader = await connect(site.database.url, application_name="reader")
+    async with reader:
+        await reader.execute("BEGIN")
+        await reader.execute("SELECT count(*) FROM logs")
+        await reader.execute("SELECT count(*) FROM logs_late_1")
+        dropped = asyncio.create_task(
+            site.upkeep.drop_expired(now_us=expired_us + 600 * SECOND_US, retention_us=RETENTION_US)
+        )
+        while not dropped.done():
+            await store(site, [(now_us(), start_us + CHUNK_US)])
+        assert await dropped == 0
+        await site.upkeep.ensure_chunks(now_us=now_us() + DAY_US)
+        await reader.rollback()
+    assert await site.upkeep.drop_expired(now_us=expired_us + 600 * SECOND_US, retention_us=RETENTION_US) == 2
+    assert (1, "m") not in await site.rows()
+
+
+async def test_keys_stay_until_everything_that_could_repeat_them_was_read(native_site: PostgresSite) -> None:
+    site = native_site
+    async with site.writer.begin() as batch:
+        await batch.commit(StorePlan(keys=[StoredKey(b"today", b"body")]))
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    day = (midnight - timedelta(days=10)).date()
+    async with site.database.connection() as connection:
+        await attach_partition(
+            connection, "stored_keys", "stored_keys_old", day.isoformat(), (day + timedelta(days=1)).isoformat()
+        )
+        await connection.execute("INSERT INTO stored_keys VALUES (%s, 'old', 'body')", (day,))
+    over_us = int((midnight - timedelta(days=9)).timestamp()) * SECOND_US + 72 * HOUR_US + SECOND_US
+    await all_seen(site, over_us - 1)
+    assert await site.upkeep.drop_expired(now_us=now_us(), retention_us=RETENTION_US) == 0
+    await all_seen(site, over_us)
+    assert await site.upkeep.drop_expired(now_us=now_us(), retention_us=RETENTION_US) == 1
+    async with site.writer.begin() as batch:
+        assert await batch.known_keys([b"old", b"today"]) == {b"today": b"body"}
+
+
+async def test_reservations_live_for_72_hours(native_site: PostgresSite) -> None:
+    database = native_site.database
+    await database.execute(
+        "INSERT INTO id_reservations (key_hash, body_sha256, received_ms, first_id, answer, reserved_at)"
+        " SELECT int4send(n), 'b', 1, 1, 'a', clock_timestamp() - n * interval '1 hour' FROM generate_series(1, 20100) AS n"
+    )
+    await native_site.upkeep.drop_expired(now_us=now_us(), retention_us=RETENTION_US)
+    assert await database.fetch_one("SELECT count(*) FROM id_reservations") == (71,)
+
+
+async def test_interrupted_detach_is_finished(native_site: PostgresSite) -> None:
+    """Killed between the two halves of DETACH CONCURRENTLY."""
+    site = native_site
+    start_us = await closed_and_finished(site)
+    expired_us = start_us + CHUNK_US + RETENTION_US
+    await site.upkeep.drop_expired(now_us=expired_us, retention_us=RETENTION_US)
+    table = await site.database.fetch_one("SELECT table_name FROM expired_tables WHERE kind = 'chunk'")
+    assert table is not None
+    reader = await connect(site.database.url, application_name="reader")
+    killed = await connect(site.database.url, application_name="killed")
+    async with reader:
+        await reader.execute("BEGIN")
+        await reader.execute("SELECT count(*) FROM logs")
+        detach = asyncio.create_task(
+            killed.execute(f"ALTER TABLE logs DETACH PARTITION {table[0]} CONCURRENTLY".encode())
+        )
+        await until(site, "SELECT 1 FROM pg_inherits WHERE inhdetachpending AND %s > 0", killed)
+        await site.database.execute("SELECT pg_terminate_backend(%s, 5000)", (killed.info.backend_pid,))
+        await asyncio.wait([detach])
+        assert detach.exception() is not None
+        await reader.rollback()
+    await killed.close()
+    await site.upkeep.ensure_chunks(now_us=now_us() + DAY_US)
+    assert await site.upkeep.drop_expired(now_us=expired_us + 600 * SECOND_US, retention_us=RETENTION_US) == 2
+    assert await site.rows() == [(3, "m")]
+
+
+# --- ledger -----------------------------------------------------------------------------------------------------------
+
+
+async def test_rolling_up_moves_settled_rows_and_keeps_the_sums(native_site: PostgresSite) -> None:
+    site = native_site
+
+    def ledger(*counts: int) -> StorePlan:
+        return StorePlan(ledger=[LedgerRow(60_000_000, "api", 0, Outcome.FILTERED, "noise", n) for n in counts])
+
+    async def append(*counts: int) -> None:
+        async with site.writer.begin() as batch:
+            await batch.commit(ledger(*counts))
+
+    await append(1, 2)
+    await append(3)
+    await site.upkeep.roll_up_ledger(now_us=now_us())
+    assert await site.database.fetch_one("SELECT count(*) FROM ledger") == (3,)
+    await site.upkeep.roll_up_ledger(now_us=now_us() + 181 * SECOND_US)
+    await append(4)
+    await site.upkeep.roll_up_ledger(now_us=now_us() + 181 * SECOND_US)
+    assert await site.database.fetch_one("SELECT count(*) FROM ledger") == (0,)
+    assert await site.database.fetch_all("SELECT service_name, outcome, reason, count FROM ledger_minutes") == [
+        ("api", "filtered", "noise", 10)
+    ]
+
+
+# --- killed anywhere ----------------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    """The process died here."""
+
+
+class DyingDatabase(Database):
+    """A database whose process dies before its n-th statement: the connection goes with it."""
+
+    def __init__(self, url: str, statements_left: int) -> None:
+        super().__init__(url, application_name="dying")
+        self.statements_left = statements_left
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        async with super().connection() as connection:
+            yield cast(Connection, _Dying(connection, self))
+
+
+class _Dying:
+    def __init__(self, connection: Connection, database: DyingDatabase) -> None:
+        self._connection, self._database = connection, database
+
+    def __getattr__(self, name: str) -> Any:  # everything that is no statement is the connection's own
+        return getattr(self._connection, name)
+
+    async def execute(self, *arguments: Any) -> Any:
+        if self._database.statements_left == 0:
+            await self._connection.close()
+            raise Killed
+        self._database.statements_left -= 1
+        return await self._connection.execute(*arguments)
+
+
+async def one_round(upkeep: PostgresUpkeep, at_us: int) -> None:
+    """All of upkeep, at a time when everything is due."""
+    await upkeep.ensure_chunks(now_us=now_us())
+    await upkeep.close_due(now_us=now_us() + 2 * DAY_US)
+    await upkeep.finish_closed()
+    await upkeep.drop_expired(now_us=at_us, retention_us=RETENTION_US)
+    await upkeep.drop_expired(now_us=at_us + 600 * SECOND_US, retention_us=RETENTION_US)
+    await upkeep.roll_up_ledger(now_us=now_us() + 181 * SECOND_US)
+
+
+async def test_upkeep_killed_before_any_statement_is_resumed(site: PostgresSite) -> None:
+    """Each round dies one statement later than the last; the first to get through leaves what was promised."""
+    start_us = await border_us(site)
+    expired_us = start_us + CHUNK_US + RETENTION_US
+    await store(site, [(1, start_us), (2, start_us + CHUNK_US)], [(3, start_us - 1)])
+    await all_seen(site, start_us + 2 * CHUNK_US)
+    for statements in range(200):
+        database = DyingDatabase(site.database.url, statements)
+        await database.open()
+        try:
+            await one_round(PostgresUpkeep(database, TOPIC, site.layout), expired_us)
+            break
+        except Killed:
+            # Whatever was done so far, writers and readers find the store in order.
+            await store(site, [(10 + statements, start_us + CHUNK_US)])
+            assert (2, "m") in await site.rows()
+        finally:
+            await database.close()
+    else:
+        pytest.fail("upkeep never got through")
+    assert statements > 20
+    kept = [log_id for log_id, _ in await site.rows()]
+    assert kept == [2, *range(10, 10 + statements)]
+    assert [found[0] for found in await catalogue(site)] == ["open", "open"]
+    assert [found[0] for found in await catalogue(site, "late")] == ["open"]
+    assert await site.database.fetch_all("SELECT * FROM expired_tables") == []
+    assert await site.database.fetch_one("SELECT sum(count)::bigint FROM ledger_minutes") == (3 + statements,)
+
+
+# --- the sealer's lease ---------------------------------------------------------------------------------------------------
+
+
+async def test_role_has_one_holder_and_passes_on_when_it_is_released_or_over(native_site: PostgresSite) -> None:
+    database = native_site.database
+    first = RoleLease(database, "sealer", "a", ttl_s=60)
+    second = RoleLease(database, "sealer", "b", ttl_s=0)
+    assert await first.acquire()
+    assert not await second.acquire()
+    assert await first.renew()
+    assert await first.acquire()
+    assert first.epoch == 1
+    await first.release()
+    assert not await first.renew()
+    assert await second.acquire()
+    assert await first.acquire()
+    assert (first.epoch, second.epoch) == (3, 2)
+    assert not await second.renew()
+    assert second.epoch is None
+    restarted = RoleLease(database, "sealer", "a", ttl_s=60)
+    assert await restarted.acquire()
+    assert not await first.renew()

@@ -1,0 +1,85 @@
+"""A cursor is what we made, for whom and for what we made it, or it is refused (INV-5, INV-6)."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from query.cursor import TOKEN_CHARS_MAX, Cursor, CursorSeal
+from query.errors import CursorError
+from schemas.ids import ID_MAX
+
+SEAL = CursorSeal(b"s" * 32)
+CURSOR = Cursor((1_700_000_000_000_000, 42), False, None, 7, (9, 9), {0: 5, 1: 6})
+POSITIONS = st.tuples(st.integers(-(10**17), 10**18), st.integers(0, ID_MAX))
+CURSORS = st.builds(
+    Cursor,
+    POSITIONS,
+    st.booleans(),
+    st.none() | st.integers(-(10**17), 10**18),
+    st.none() | st.integers(-(10**17), 10**18),
+    st.none() | POSITIONS,
+    st.dictionaries(st.integers(0, 2**31), st.integers(0, 2**62), max_size=20),
+)
+
+
+@given(CURSORS, st.text(max_size=20), st.text(max_size=50))
+@settings(deadline=None)
+def test_what_was_signed_is_read_back(cursor: Cursor, subject: str, question: str) -> None:
+    token = SEAL.sign(cursor, subject=subject, question=question)
+    assert SEAL.open(token, subject=subject, question=question) == cursor
+    assert token.isascii()
+    assert not set(token) & set("+/=&? ")
+
+
+def test_the_offsets_of_a_thousand_partitions_fit() -> None:
+    cursor = Cursor((1, 1), False, None, None, None, dict.fromkeys(range(1000), 2**62))
+    token = SEAL.sign(cursor, subject="a", question="b")
+    assert len(token) <= TOKEN_CHARS_MAX
+    assert SEAL.open(token, subject="a", question="b") == cursor
+
+
+def test_every_single_change_is_refused() -> None:
+    token = SEAL.sign(CURSOR, subject="ann", question="q")
+    for place, char in enumerate(token):
+        for other in {"A", "b", "-", "_", "=", "!", "\u00e9", "\n"} - {char}:
+            with pytest.raises(CursorError):
+                SEAL.open(token[:place] + other + token[place + 1 :], subject="ann", question="q")
+
+
+def test_every_cut_and_every_addition_is_refused() -> None:
+    token = SEAL.sign(CURSOR, subject="ann", question="q")
+    for length in range(len(token)):
+        with pytest.raises(CursorError):
+            SEAL.open(token[:length], subject="ann", question="q")
+    for addition in ("A", "AAAA", "=", "==", "\n", " ", token, "A" * TOKEN_CHARS_MAX):
+        with pytest.raises(CursorError):
+            SEAL.open(token + addition, subject="ann", question="q")
+
+
+@given(st.text(max_size=300))
+@settings(deadline=None)
+def test_no_text_is_mistaken_for_a_cursor(text: str) -> None:
+    with pytest.raises(CursorError):
+        SEAL.open(text, subject="ann", question="q")
+
+
+def test_another_subject_question_or_store_is_refused_and_named() -> None:
+    token = SEAL.sign(CURSOR, subject="ann", question="q")
+    with pytest.raises(CursorError, match="another user"):
+        SEAL.open(token, subject="bob", question="q")
+    with pytest.raises(CursorError, match="another question"):
+        SEAL.open(token, subject="ann", question="Q")
+    with pytest.raises(CursorError, match="another store"):
+        CursorSeal(b"t" * 32).open(token, subject="ann", question="q")
+
+
+def test_another_version_is_refused_and_named() -> None:
+    raw = base64.urlsafe_b64decode(SEAL.sign(CURSOR, subject="ann", question="q") + "==")
+    content = bytes((2,)) + raw[1:-32]
+    token = base64.urlsafe_b64encode(content + SEAL._mac(content)).rstrip(b"=").decode()
+    with pytest.raises(CursorError, match="version 2"):
+        SEAL.open(token, subject="ann", question="q")

@@ -1,0 +1,318 @@
+"""Walks over pages on the store in memory: both directions, frozen bounds, unfinished pages (INV-6)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from access.principal import ANYONE, Principal
+from query.answers import Answers
+from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyScans
+from query.params import parse_find
+from query.settings import QuerySettings
+from runtime.clock import ManualClock
+from schemas.ids import first_id_at
+from schemas.record import Log
+from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
+from store.memory import CHUNK_US, MemoryDatabase, MemoryStore
+from store.port import Snapshot
+from store.postgres_read import SnapshotLost
+
+T0 = 1_767_225_600_000_000
+SECOND = 1_000_000
+
+
+class Rig:
+    """Answers over one chunk in memory."""
+
+    def __init__(self, *, rows_per_scan: int | None = None, page_bytes_max: int = 8 << 20, **options: Any) -> None:
+        self.clock = ManualClock(T0 + 3_600 * SECOND)
+        self.database = MemoryDatabase(clock=self.clock)
+        self.database.chunks[T0 - T0 % CHUNK_US] = []
+        self.store = MemoryStore(self.database, rows_per_scan=rows_per_scan, page_bytes_max=page_bytes_max)
+        self.answers = Answers(QuerySettings(**options), self.store, clock=self.clock, unread=no_unread)
+
+    def put(self, *logs: Log) -> None:
+        self.database.chunks[T0 - T0 % CHUNK_US] += logs
+
+    async def partitions(self, *stored_us: int) -> None:
+        await self.store.register_partitions("logs.v1", len(stored_us))
+        for partition, at_us in zip(self.database.partitions.values(), stored_us, strict=True):
+            partition.stored_to_us = at_us
+
+    async def page(self, principal: Principal = ANYONE, *, fresh: bool = False, **parameters: Any) -> dict[str, Any]:
+        items = [(name, str(value)) for name, value in parameters.items() if value is not None]
+        question = parse_find(items, now_us=self.clock.now_us())
+        body: dict[str, Any] = orjson.loads(await self.answers.find(question, principal, is_fresh=fresh))
+        assert body["count"] == len(body["logs"])
+        return body
+
+
+async def no_unread() -> dict[int, int]:
+    return {}
+
+
+def a_log(number: int, *, at: int | None = None, service: str = "shop", message: str = "") -> Log:
+    timestamp = T0 + (number * SECOND if at is None else at)
+    return Log(first_id_at(T0 // 1000) + number, timestamp, 9, service, message or f"m{number}", None, {})
+
+
+def ids(page: dict[str, Any]) -> list[int]:
+    return [int(log["id"]) - first_id_at(T0 // 1000) for log in page["logs"]]
+
+
+async def test_the_first_page_has_no_way_back_and_the_last_no_way_on() -> None:
+    rig = Rig()
+    rig.put(*map(a_log, range(5)))
+    first = await rig.page(limit=3)
+    assert (ids(first), first["prev_cursor"], first["scanned_to"]) == ([4, 3, 2], None, None)
+    second = await rig.page(limit=3, cursor=first["next_cursor"])
+    assert (ids(second), second["next_cursor"]) == ([1, 0], None)
+    back = await rig.page(limit=3, cursor=second["prev_cursor"])
+    assert ids(back) == ids(first)
+    assert back["prev_cursor"] is None
+    assert ids(await rig.page(limit=3, cursor=back["next_cursor"])) == ids(second)
+
+
+@given(
+    st.lists(st.integers(0, 30), max_size=40),
+    st.integers(1, 7),
+    st.sampled_from(["asc", "desc"]),
+    st.none() | st.integers(1, 5),
+    st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_there_and_back_again(times: list[int], limit: int, order: str, rows_per_scan: int | None, more: bool) -> None:
+    """Pages cover everything once forwards, and once backwards, also when budgets end early and logs arrive meanwhile."""
+
+    async def run() -> None:
+        rig = Rig(rows_per_scan=rows_per_scan)
+        rig.put(*(a_log(number, at=at * SECOND) for number, at in enumerate(times)))
+        expected = [number for _, number in sorted(((at, n) for n, at in enumerate(times)), reverse=order == "desc")]
+        pages = [await rig.page(order=order, limit=limit)]
+        while (cursor := pages[-1]["next_cursor"]) is not None:
+            if more:
+                rig.put(a_log(100 + len(pages), at=(40 + len(pages)) * SECOND))
+            pages.append(await rig.page(order=order, limit=limit, cursor=cursor))
+        assert [number for page in pages for number in ids(page)] == expected
+        back = []
+        page = pages[-1]
+        while (cursor := page["prev_cursor"]) is not None:
+            page = await rig.page(order=order, limit=limit, cursor=cursor)
+            back.append(page)
+        shown = [number for page in reversed(back) for number in ids(page)]
+        assert shown == expected[: len(expected) - len(ids(pages[-1]))]
+
+    asyncio.run(run())
+
+
+async def test_a_page_ended_by_its_budget_says_how_far_it_came_and_goes_on() -> None:
+    rig = Rig(rows_per_scan=4)
+    rig.put(*map(a_log, range(10)))
+    first = await rig.page(q="m0")
+    assert (first["logs"], first["scanned_to"]) == ([], "2026-01-01T00:00:06.000000Z")
+    second = await rig.page(q="m0", cursor=first["next_cursor"])
+    assert (second["logs"], second["scanned_to"]) == ([], "2026-01-01T00:00:02.000000Z")
+    third = await rig.page(q="m0", cursor=second["next_cursor"])
+    assert (ids(third), third["scanned_to"], third["next_cursor"]) == ([0], None, None)
+
+
+async def test_relative_times_stay_what_they_were_on_the_first_page() -> None:
+    rig = Rig()
+    rig.put(*map(a_log, range(3_590, 3_600)))
+    first = await rig.page(start_time="-10s", limit=4)
+    rig.clock.advance(6)
+    rest = await rig.page(start_time="-10s", limit=100, cursor=first["next_cursor"])
+    assert ids(first) + ids(rest) == list(range(3_599, 3_589, -1))
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_without_an_end_the_newest_of_the_first_page_is_the_end(order: str) -> None:
+    rig = Rig()
+    rig.put(*map(a_log, range(4)))
+    first = await rig.page(order=order, limit=2)
+    rig.put(*map(a_log, range(4, 8)))
+    second = await rig.page(order=order, limit=10, cursor=first["next_cursor"])
+    assert sorted(ids(first) + ids(second)) == [0, 1, 2, 3]
+    assert second["next_cursor"] is None
+    back = await rig.page(order=order, limit=10, cursor=second["prev_cursor"])
+    assert ids(back) == ids(first)
+
+
+async def test_a_walk_over_an_empty_store_is_over_at_once() -> None:
+    page = await Rig().page()
+    assert page == {
+        "logs": [],
+        "count": 0,
+        "next_cursor": None,
+        "prev_cursor": None,
+        "scanned_to": None,
+        "visible_through": None,
+    }
+
+
+async def test_a_snapshot_behind_the_first_page_is_refused_until_it_caught_up() -> None:
+    rig = Rig()
+    await rig.partitions(T0, T0)
+    rig.put(*map(a_log, range(5)))
+    rig.database.partitions[1].next_offset = 9
+    first = await rig.page(limit=2)
+    rig.database.partitions[1].next_offset = 8
+    with pytest.raises(SnapshotBehind, match="partitions 1"):
+        await rig.page(limit=2, cursor=first["next_cursor"])
+    del rig.database.partitions[1]
+    with pytest.raises(SnapshotBehind):
+        await rig.page(limit=2, cursor=first["next_cursor"])
+    await rig.partitions(T0, T0)
+    rig.database.partitions[1].next_offset = 10
+    assert ids(await rig.page(limit=2, cursor=first["next_cursor"])) == [2, 1]
+
+
+async def test_a_cursor_serves_its_own_subject_and_question_only() -> None:
+    rig = Rig()
+    rig.put(*map(a_log, range(5)))
+    cursor = (await rig.page(limit=2, q="m"))["next_cursor"]
+    assert ids(await rig.page(limit=1, q="M", cursor=cursor)) == [2]
+    ann = Principal("ann", ALL_SERVICES, ALL_SERVICES)
+    for principal, other in (
+        (ann, {"q": "m"}),
+        (ANYONE, {"q": "x"}),
+        (ANYONE, {}),
+        (ANYONE, {"q": "m", "order": "asc"}),
+    ):
+        with pytest.raises(CursorError):
+            await rig.page(principal, limit=2, cursor=cursor, **other)
+
+
+async def test_a_right_that_was_taken_away_counts_on_the_next_page() -> None:
+    rig = Rig()
+    rig.put(*(a_log(n, service="shop" if n % 2 else "pay") for n in range(8)))
+    ann = Principal("ann", NO_SERVICES, ALL_SERVICES)
+    cursor = (await rig.page(ann, limit=2))["next_cursor"]
+    ann = Principal("ann", NO_SERVICES, ServiceScope(names=frozenset({"pay"})))
+    assert ids(await rig.page(ann, limit=9, cursor=cursor)) == [4, 2, 0]
+
+
+async def test_a_closed_range_is_answered_from_memory_and_anew_when_asked() -> None:
+    rig = Rig()
+    await rig.partitions(T0 + 2_000 * SECOND)
+    rig.put(*map(a_log, range(5)))
+    closed: dict[str, Any] = {"start_time": "2026-01-01", "end_time": "2026-01-01T00:01:00"}
+    before = await rig.page(**closed)
+    rig.put(a_log(7))
+    assert await rig.page(**closed) == before
+    assert len((await rig.page(fresh=True, **closed))["logs"]) == 6
+    assert len((await rig.page(**closed))["logs"]) == 6
+    rig.put(a_log(8))
+    rig.clock.advance(301)
+    assert len((await rig.page(**closed))["logs"]) == 7
+
+
+async def test_what_is_open_or_not_settled_is_never_kept() -> None:
+    rig = Rig()
+    await rig.partitions(T0 + 900 * SECOND)
+    questions: tuple[dict[str, Any], ...] = ({}, {"start_time": "2026-01-01"}, {"end_time": "2026-01-01T00:01:00"})
+    for number, question in enumerate(questions):
+        before = await rig.page(**question)
+        rig.put(a_log(number))
+        assert len((await rig.page(**question))["logs"]) == len(before["logs"]) + 1
+
+
+async def test_kept_answers_are_not_shared_between_rights_or_subjects() -> None:
+    rig = Rig()
+    await rig.partitions(T0 + 2_000 * SECOND)
+    rig.put(a_log(0), a_log(1, service="pay"), a_log(2))
+    closed: dict[str, Any] = {"end_time": "2026-01-01T00:01:00", "limit": 1}
+    shop = ServiceScope(names=frozenset({"shop"}))
+    everything = await rig.page(**closed)
+    scoped = Principal("anyone", ALL_SERVICES, shop)
+    assert ids(await rig.page(scoped, **closed)) == [2]
+    assert ids(await rig.page(scoped, cursor=everything["next_cursor"], **closed)) == [0]
+    assert ids(await rig.page(cursor=everything["next_cursor"], **closed)) == [1]
+    other = Principal("other", ALL_SERVICES, ALL_SERVICES)
+    theirs = await rig.page(other, **closed)
+    assert ids(await rig.page(other, cursor=theirs["next_cursor"], **closed)) == [1]
+    log_id = a_log(1).id
+    assert b'"pay"' in await rig.answers.one(log_id, ANYONE, is_fresh=False)
+    with pytest.raises(LogNotFound):
+        await rig.answers.one(log_id, scoped, is_fresh=False)
+
+
+async def test_a_page_is_cut_at_its_bytes_and_goes_on() -> None:
+    rig = Rig(page_bytes_max=1_000)
+    rig.put(*(a_log(n, message="x" * 400) for n in range(7)))
+    shown, cursor = [], None
+    while True:
+        page = await rig.page(limit=1000, cursor=cursor)
+        assert len(page["logs"]) <= 3
+        shown += ids(page)
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert shown == [6, 5, 4, 3, 2, 1, 0]
+
+
+class DropsUnderneath(MemoryStore):
+    """Retention drops a table under the first snapshots."""
+
+    drops = 1
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        async with super().snapshot() as snapshot:
+            if self.drops:
+                self.drops -= 1
+                raise SnapshotLost
+            yield snapshot
+
+
+async def test_a_table_dropped_under_a_question_means_a_new_snapshot_once() -> None:
+    rig = Rig()
+    rig.put(a_log(1))
+    store = DropsUnderneath(rig.database)
+    rig.answers = Answers(QuerySettings(), store, clock=rig.clock, unread=no_unread)
+    assert ids(await rig.page()) == [1]
+    store.drops = 2
+    with pytest.raises(SnapshotLost):
+        await rig.page()
+
+
+async def test_questions_past_the_places_are_refused_and_places_are_given_back() -> None:
+    rig = Rig(scans_max=1, scans_waiting_max=1, scan_wait_ms=50)
+    async with rig.answers._place():
+        waiting = asyncio.create_task(rig.page())
+        await asyncio.sleep(0)
+        assert rig.answers._waiting == 1
+        with pytest.raises(TooManyScans):
+            await rig.page()
+        with pytest.raises(TooManyScans):
+            await waiting
+    assert (await rig.page())["count"] == 0
+
+
+async def test_a_cancelled_question_gives_its_place_back() -> None:
+    rig = Rig(scans_max=1)
+    async with rig.answers._place():
+        waiting = asyncio.create_task(rig.page())
+        await asyncio.sleep(0)
+        assert rig.answers._waiting == 1
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert rig.answers._waiting == 0
+    assert (await rig.page())["count"] == 0
+
+
+async def test_a_cursor_says_nothing_of_names_or_words() -> None:
+    rig = Rig()
+    rig.put(*(a_log(n, service="secret-service") for n in range(3)))
+    cursor = (await rig.page(limit=1, service_name="secret-service", q="m"))["next_cursor"]
+    assert b"secret" not in base64.urlsafe_b64decode(cursor + "==")
