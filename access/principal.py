@@ -21,6 +21,6 @@ ANYONE: Final = Principal(subject="anyone", may_write=ALL_SERVICES, may_read=ALL
 """Used while access control is off: everyone is one subject that may read and write every service."""
 
 
-def current_principal() -> Principal:
+async def current_principal() -> Principal:
     """FastAPI dependency: the principal of a request."""
     return ANYONE

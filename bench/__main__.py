@@ -54,8 +54,7 @@ async def _stored(url: str) -> int:
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         answer = await client.get(f"{url}/api/v1/ledger", params={"start_time": "-1h"})
         answer.raise_for_status()
-        stored: int = orjson.loads(answer.content)["totals"]["stored"]
-        return stored
+        return sum(orjson.loads(answer.content)["totals"]["stored"].values())
 
 
 async def _until_stored(url: str, count: int) -> None:

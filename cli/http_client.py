@@ -89,7 +89,7 @@ def check_url(url: str) -> str:
 
 
 def new_client(url: str, *, connections: int = 4, api_key: str | None = None) -> httpx.AsyncClient:
-    """A client of the server; close it. connections: most at once. Proxies of the environment hold, but not for this machine."""
+    """A client of the server; close it. connections: most at once. Proxies of the environment do not hold for this machine."""
     headers = {"User-Agent": "logfeed-cli", "Accept": "application/json, application/problem+json"}
     if api_key is not None:
         headers["Authorization"] = f"Bearer {api_key}"

@@ -36,7 +36,7 @@ DATA_ERRORS: Final = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
 """The database refuses a value (class 22, 54): never a reason to retry the same row."""
 
 _CONNECT_TIMEOUT_S: Final = 10
-_OPTIONS: Final = "-c timezone=UTC -c lc_messages=C -c jit=off"
+_OPTIONS: Final = "-c timezone=UTC -c jit=off"
 _RETRIABLE_CLASSES: Final = ("08", "53", "57", "58")
 """Connection, resources, operator intervention, system error."""
 _RETRIABLE_STATES: Final = ("40001", "40P01", "55P03", "25P04")

@@ -25,7 +25,7 @@ REQUEST_SECONDS: Final = Histogram(
     registry=REGISTRY,
 )
 BYTES_IN_FLIGHT: Final = Gauge(
-    "logfeed_ingest_in_flight_bytes", "Decompressed bytes of requests under way.", registry=REGISTRY
+    "logfeed_ingest_bytes_in_flight", "Decompressed bytes of requests under way.", registry=REGISTRY
 )
 FRAME_BYTES: Final = Counter("logfeed_ingest_frame_bytes", "Bytes of frames acknowledged.", registry=REGISTRY)
 RETENTION_RISK: Final = Gauge(

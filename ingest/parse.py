@@ -25,6 +25,7 @@ from schemas.record import (
     MESSAGE_BYTES_MAX,
     METADATA_BYTES_MAX,
     METADATA_DEPTH_MAX,
+    SERVICE_NAME_CHARS_MAX,
     TRUNCATED_KEY,
     Log,
     is_service_name,
@@ -323,7 +324,12 @@ def _item_error(item: Malformed, window: Window) -> ItemError:
     return ItemError(item.code, tuple(errors), service_name)
 
 
-_is_service = lru_cache(maxsize=4096)(is_service_name)
+_is_known_service = lru_cache(maxsize=4096)(is_service_name)
+
+
+def _is_service(name: str) -> bool:
+    """As `is_service_name`, remembered; only short names are, so that the cache stays small."""
+    return len(name) <= SERVICE_NAME_CHARS_MAX and _is_known_service(name)
 
 
 def _service_error(found: str) -> FieldError:

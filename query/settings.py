@@ -34,8 +34,8 @@ class QuerySettings(Section):
     has come by then."""
     services_ttl_s: Annotated[float, Field(ge=0, le=300)] = 2.0
     """Seconds the list of services is kept: it sums the whole ledger."""
-    ledger_minutes_max: Annotated[int, Field(ge=1, le=527_040)] = 1_440
-    """Longest stretch of the ledger in one answer, in minutes."""
+    ledger_minutes_max: Annotated[int, Field(ge=1, le=527_040)] = 10_100
+    """Longest stretch of the ledger in one answer, in minutes: a week and a little, so that `-7d` fits."""
     ledger_rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
     """Most sums of the ledger in one answer; more are refused with advice."""
 

@@ -3,8 +3,9 @@
 For tail, alert rules, routes and ingest filters, which see every log: compiled once, then closures with the cheapest
 tests first. The function is pure and may be called from any thread. It never raises for a log that could be stored.
 
-Cost per log of 170 characters (one core, CPython 3.11): service and level 0.15 µs, contains 0.3 µs, a regular expression
-2 µs (most of it the way into RE2 and back).
+Cost per log of 170 characters (CPU time on one core, CPython 3.11): service or level 0.12 µs, a metadata field 0.5-0.8,
+contained text 0.2-0.6, a regular expression 1 where some text is needed for a match and missing, else 4-5, most of it the
+way into RE2 and back.
 """
 
 from __future__ import annotations

@@ -104,7 +104,10 @@ def _compound(word: str, children: tuple[Predicate, ...], columns: Columns) -> S
 
 
 def _service(names: frozenset[str], prefixes: frozenset[str], column: str) -> Sql:
-    parts = [Sql(f"({column} = ANY(%s::text[]))", (sorted(names),))] if names else []
+    if len(names) == 1:  # plain equality: an index on (service_name, timestamp, id) then also gives the order
+        parts = [Sql(f"({column} = %s::text)", (*names,))]
+    else:
+        parts = [Sql(f"({column} = ANY(%s::text[]))", (sorted(names),))] if names else []
     parts += [Sql(f"({column} ^@ %s::text)", (prefix,)) for prefix in sorted(prefixes)]
     return joined("OR", parts) if parts else Sql("FALSE")
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 from schemas.errors import LogfeedError
 from schemas.record import Log
 from schemas.scope import ServiceScope
@@ -50,8 +52,7 @@ class Border:
     late_generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedRow:
+class EncodedRow(msgspec.Struct, frozen=True, gc=False):
     """One row ready to be copied (store/rows.py makes it)."""
 
     timestamp_us: int

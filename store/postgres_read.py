@@ -68,9 +68,14 @@ FROM consumer_offsets WHERE topic = %s
 _BORDER: Final = "SELECT (extract(epoch FROM closed_before) * 1000000)::bigint FROM border"
 _CATALOGUE: Final = """
 SELECT table_name, kind, state, (extract(epoch FROM range_start) * 1000000)::bigint,
-       (extract(epoch FROM range_end) * 1000000)::bigint, rows, id_min, id_max
-FROM catalogue
+       (extract(epoch FROM range_end) * 1000000)::bigint, id_min, id_max
+FROM catalogue WHERE (state = 'finished') = %s AND rows IS DISTINCT FROM 0
 """
+_FINISHED_VERSION: Final = """
+SELECT count(*), coalesce(sum(hashtextextended(table_name, xmin::text::bigint)), 0)
+FROM catalogue WHERE state = 'finished'
+"""
+"""Changes whenever a row appears, changes or goes: xmin names the transaction that wrote it."""
 _SERVICES: Final = """
 SELECT service_name, level, sum(count)::bigint, (extract(epoch FROM max(minute)) * 1000000)::bigint
 FROM (SELECT service_name, level, count, minute FROM ledger WHERE outcome = 'stored'
@@ -105,15 +110,12 @@ class _Table:
     is_finished: bool
     start_us: int | None
     end_us: int | None
-    rows: int | None
     id_min: int | None
     id_max: int | None
 
     def may_hold(self, log_id: int) -> bool:
         """Whether the log with this id can be in the table."""
-        if not self.is_finished or self.id_min is None or self.id_max is None:
-            return self.rows != 0 or not self.is_finished
-        return self.id_min <= log_id <= self.id_max
+        return self.id_min is None or self.id_max is None or self.id_min <= log_id <= self.id_max
 
 
 class PostgresReadStore:
@@ -134,6 +136,8 @@ class PostgresReadStore:
         self.layout = layout
         self._page_bytes_max = page_bytes_max
         self._clock = clock or SystemClock()
+        self._finished: tuple[object, list[_Table]] = (None, [])
+        """Version and rows of the catalogue's finished part, as last seen."""
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
@@ -144,7 +148,7 @@ class PostgresReadStore:
                 " SET LOCAL max_parallel_workers_per_gather = 0".encode()
             )
             try:
-                yield await _load(connection, self._topic, self._page_bytes_max, self._clock)
+                yield await self._load(connection)
             except Error as error:
                 if _is_table_gone(error):
                     raise SnapshotLost from error
@@ -189,33 +193,44 @@ class PostgresReadStore:
         assert row is not None
         return bytes(row[0])
 
+    async def _load(self, connection: Connection) -> _PostgresSnapshot:
+        """The first statement takes the snapshot; all others of the transaction see the same moment."""
+        partitions = await (await connection.execute(_OFFSETS, (self._topic,))).fetchall()
+        border = await (await connection.execute(_BORDER)).fetchone()
+        assert border is not None
+        tables = await self._finished_tables(connection) + await _catalogued(connection, is_finished=False)
+        stored_to_us = min((stored_us for _, _, stored_us in partitions), default=0)
+        return _PostgresSnapshot(
+            connection,
+            offsets={partition: offset for partition, offset, _ in partitions},
+            visible_through_us=max(0, stored_to_us - _VISIBLE_SLACK_US),
+            closed_before_us=border[0],
+            tables=tables,
+            page_bytes_max=self._page_bytes_max,
+            clock=self._clock,
+        )
+
+    async def _finished_tables(self, connection: Connection) -> list[_Table]:
+        """Finished tables are many (1,600 in 400 days) and seldom change: they are kept from snapshot to snapshot."""
+        version = await (await connection.execute(_FINISHED_VERSION)).fetchone()
+        if version != self._finished[0]:
+            self._finished = version, await _catalogued(connection, is_finished=True)
+        return self._finished[1]
+
     async def _bounded(self, query: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         async with self._database.transaction(snapshot=True) as connection:
             await connection.execute(f"SET LOCAL statement_timeout = {_LEDGER_MS_MAX}".encode())
             return await (await connection.execute(query.encode(), params)).fetchall()
 
 
-async def _load(connection: Connection, topic: str, page_bytes_max: int, clock: Clock) -> _PostgresSnapshot:
-    """The first statement takes the snapshot; all others of the transaction see the same moment."""
-    partitions = await (await connection.execute(_OFFSETS, (topic,))).fetchall()
-    border = await (await connection.execute(_BORDER)).fetchone()
-    assert border is not None
-    tables = [
-        _Table(name, kind == "late", state == "finished", start_us, end_us, rows, id_min, id_max)
-        for name, kind, state, start_us, end_us, rows, id_min, id_max in await (
-            await connection.execute(_CATALOGUE)
+async def _catalogued(connection: Connection, *, is_finished: bool) -> list[_Table]:
+    """Tables of the catalogue that can hold rows."""
+    return [
+        _Table(name, kind == "late", state == "finished", start_us, end_us, id_min, id_max)
+        for name, kind, state, start_us, end_us, id_min, id_max in await (
+            await connection.execute(_CATALOGUE, (is_finished,))
         ).fetchall()
     ]
-    stored_to_us = min((stored_us for _, _, stored_us in partitions), default=0)
-    return _PostgresSnapshot(
-        connection,
-        offsets={partition: offset for partition, offset, _ in partitions},
-        visible_through_us=max(0, stored_to_us - _VISIBLE_SLACK_US),
-        closed_before_us=border[0],
-        tables=tables,
-        page_bytes_max=page_bytes_max,
-        clock=clock,
-    )
 
 
 class _PostgresSnapshot:
@@ -396,11 +411,10 @@ class _PostgresSnapshot:
                 and table.start_us is not None
                 and table.end_us is not None
                 and table.start_us < self._closed_before_us
-                and not (table.is_finished and table.rows == 0)
             ]
             unknown = [(_LOGS, self._closed_before_us)]
             for table in self._tables:
-                if not table.is_late or (table.is_finished and table.rows == 0):
+                if not table.is_late:
                     continue
                 if table.is_finished and table.start_us is not None and table.end_us is not None:
                     spans.append(Span(table.name, table.start_us, table.end_us))

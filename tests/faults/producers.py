@@ -41,12 +41,13 @@ class Producers:
             )
 
     async def _produce(self, client: httpx.AsyncClient, producer: int, requests: int, count: int) -> None:
-        chance = random.Random(self.seed * 1000 + producer)
+        producer += self.seed * 100
+        chance = random.Random(producer)
         for request in range(requests):
             numbers = range(request * count, (request + 1) * count)
             body = b"\n".join(_line(producer, number, chance) for number in numbers)
             self.sent.update((producer, number) for number in numbers)
-            await self._send(client, body, f"{self.seed}-{producer}-{request}")
+            await self._send(client, body, f"{producer}-{request}")
             self.acked.update((producer, number) for number in numbers)
 
     async def _send(self, client: httpx.AsyncClient, body: bytes, key: str) -> None:
@@ -103,7 +104,7 @@ async def fetch_all(url: str, **parameters: Any) -> list[dict[str, Any]]:
 async def ledger_settled(url: str) -> dict[str, Any]:
     """The ledger's answer."""
     async with httpx.AsyncClient(trust_env=False, timeout=30.0) as client:
-        answer = await client.get(f"{url}/api/v1/ledger", params={"start_time": "-1d"})
+        answer = await client.get(f"{url}/api/v1/ledger", params={"start_time": "-1h"})
         if answer.status_code == 503:
             return {}
         assert answer.status_code == 200, answer.text
@@ -131,5 +132,8 @@ async def assert_exactly_once(url: str, producers: Producers, *, timeout_s: floa
     positions = [(log["timestamp"], int(log["id"])) for log in logs]
     assert positions == sorted(positions, reverse=True)
     ledger = await ledger_settled(url)
-    assert ledger["balanced"], ledger
+    assert ledger["totals"]["balanced"], ledger
+    unbalanced = [row for row in ledger["rows"] if not row["balanced"]]
+    assert not unbalanced, unbalanced
+    assert sum(ledger["totals"]["stored"].values()) == len(logs)
     return logs

@@ -8,8 +8,9 @@ from collections import Counter, defaultdict
 import orjson
 
 from cli.demo_traffic import Entry, Traffic, encode, rate_at
+from ingest.parse import Window, decode_batch, to_log
 from schemas.levels import LEVELS
-from schemas.record import is_service_name
+from schemas.record import Log, is_service_name
 
 START_US = 1_795_000_200_000_000
 HALF_HOUR_US = 30 * 60 * 1_000_000
@@ -70,6 +71,12 @@ def test_body_is_what_the_api_takes() -> None:
     first = orjson.loads(lines[0])
     assert set(first) <= {"timestamp", "level", "service_name", "message", "correlation_id", "metadata"}
     assert re.fullmatch(r"2026-11-18T11:\d\d:\d\d(\.\d+)?Z", first["timestamp"])
+
+
+def test_every_log_is_one_that_ingest_takes() -> None:
+    window = Window.at(START_US // 1000, retention_days=400)
+    items = decode_batch(encode(Traffic(6).between(START_US - HALF_HOUR_US, START_US, 3.0)), logs_max=10_000)
+    assert all(isinstance(to_log(item, 1, window, may_hold_nul=True), Log) for item in items)
 
 
 def test_rate_swings_around_the_one_asked_for() -> None:

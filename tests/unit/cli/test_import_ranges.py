@@ -20,7 +20,8 @@ from cli.importing.records import Record, read_records
 from cli.importing.sources import Fingerprint
 from cli.importing.state import OPEN_END, Extent, ImportState, Options, StateError, default_path, load, save
 from cli.importing.timeline import TimeMode, Times
-from schemas.record import MESSAGE_BYTES_MAX, TRUNCATED_KEY
+from ingest.parse import Window, decode_batch, to_log
+from schemas.record import MESSAGE_BYTES_MAX, TRUNCATED_KEY, Log
 
 NOW_US = 1_795_000_000_000_000
 PARSER = LineParser(Format.PLAIN, pattern=None, zone=UTC, now_us=NOW_US, correlation_pattern=None)
@@ -156,6 +157,17 @@ def test_growth_is_sent_after_what_was_there_and_leaves_its_keys(before: bytes, 
     for _, batch in first:
         state.acknowledge(batch)
     assert cut_regions(before + after, state) == both[len(first) :]
+
+
+@given(content=files, time=st.sampled_from([TimeMode.KEEP, TimeMode.NOW]))
+def test_every_body_is_one_that_ingest_takes(content: bytes, time: TimeMode) -> None:
+    window = Window.at(NOW_US // 1000, retention_days=36_500)
+    for _, batch in cut_regions(content, new_state(len(content), time=time)):
+        if batch.body:
+            items = decode_batch(b"\n".join(logs_of(batch)), logs_max=10_000)
+            taken = [to_log(item, 1, window, may_hold_nul=True) for item in items]
+            assert len(taken) == len(batch.lines)
+            assert all(isinstance(log, Log) for log in taken)
 
 
 def test_keys_differ_by_everything_a_body_depends_on() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from broker.port import Delivered, Producer, Reader, Record
+from broker.port import Producer, Reader, Record
 from schemas.errors import BrokerUnavailable, LogfeedError, Overloaded
 from schemas.frames import FrameHeader, decode_headers, decode_lines, decompress
 from schemas.record import LogLine
@@ -58,10 +58,6 @@ class MemoryBroker:
         if self.error is not None:
             raise self.error
         return self.risk
-
-    def delivered(self, offsets: Iterable[int]) -> list[Delivered]:
-        """Records as read."""
-        return [Delivered(0, n, 0, self.records[n][0].headers, self.records[n][0].value) for n in offsets]
 
 
 class MemoryProducer:

@@ -182,12 +182,13 @@ async def test_a_cursor_serves_its_own_subject_and_question_only() -> None:
     cursor = (await rig.page(limit=2, q="m"))["next_cursor"]
     assert ids(await rig.page(limit=1, q="M", cursor=cursor)) == [2]
     ann = Principal("ann", ALL_SERVICES, ALL_SERVICES)
-    for principal, other in (
+    others: list[tuple[Principal, dict[str, Any]]] = [
         (ann, {"q": "m"}),
         (ANYONE, {"q": "x"}),
         (ANYONE, {}),
         (ANYONE, {"q": "m", "order": "asc"}),
-    ):
+    ]
+    for principal, other in others:
         with pytest.raises(CursorError):
             await rig.page(principal, limit=2, cursor=cursor, **other)
 

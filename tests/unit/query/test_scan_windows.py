@@ -79,6 +79,14 @@ def test_years_without_rows_cost_nothing() -> None:
         assert len(windows(walk, 6 * HOUR)) == 50
 
 
+def test_a_window_does_not_reach_over_a_long_emptiness() -> None:
+    spans = [Span("logs", 0, HOUR), Span("logs", 20 * HOUR, 26 * HOUR), Span("logs", YEAR, YEAR + HOUR)]
+    for newest_first in (True, False):
+        walk = Walk(spans, newest_first=newest_first, low=LEAST, high=BEYOND, barrier_us=0, tables_max=64)
+        found = sorted((window.low[0], window.high[0]) for window in windows(walk, 10 * YEAR))
+        assert found == [(0, 26 * HOUR), (YEAR, YEAR + HOUR)]
+
+
 def test_scanned_to_is_where_the_next_call_goes_on() -> None:
     spans = [Span("logs", 0, 100)]
     newest = Walk(spans, newest_first=True, low=LEAST, high=BEYOND, barrier_us=0, tables_max=9)
