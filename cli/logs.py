@@ -260,8 +260,9 @@ def _read_page(response: httpx.Response) -> dict[str, Any]:  # a JSON object
 def explain(problem: Problem, parameters: Mapping[str, str]) -> str:
     """A refusal for people: what is wrong and, where the server names a column, the value with that column marked."""
     text = problem.detail or problem.text
-    parameter, column = problem.members.get("parameter"), problem.members.get("column")
-    value = parameters.get(parameter) if isinstance(parameter, str) else None
+    errors = problem.members.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+    value, column = parameters.get(str(first.get("field"))), first.get("column")
     if value is None or not isinstance(column, int) or not 1 <= column <= len(value) + 1:
         return text
     before, after = harmless(value[: column - 1]), harmless(value[column - 1 :])

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 import orjson
+import structlog
 
 from access.principal import Principal
 from query import metrics
@@ -35,6 +36,8 @@ from store.postgres_read import SnapshotLost
 
 Unread = Callable[[], Awaitable[dict[int, int]]]
 """Partition -> records that the broker has and the store has not (INV-1). May raise Overloaded."""
+
+log = structlog.get_logger(__name__)
 
 _HOUR_US: Final = 3_600_000_000
 T = TypeVar("T")
@@ -224,8 +227,9 @@ class Answers:
             try:
                 async with self._store.snapshot() as snapshot:
                     return await ask(snapshot)
-            except SnapshotLost:
+            except SnapshotLost as lost:
                 metrics.SNAPSHOTS_LOST.inc()
+                log.warning("snapshot lost, asking again", cause=str(lost.__cause__))
             async with self._store.snapshot() as snapshot:
                 return await ask(snapshot)
 

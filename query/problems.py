@@ -12,6 +12,7 @@ import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import HTTPException
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from query import metrics
 from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyScans
@@ -86,7 +87,7 @@ def _response(document: dict[str, Any], headers: dict[str, str]) -> Response:
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of the problems that a route answers with."""
-    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = _without_references(Problem)
     return {
         status: {
             "description": _DESCRIPTIONS[status],
@@ -109,6 +110,22 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         }
         for status in statuses
     }
+
+
+def _without_references(model: type[BaseModel]) -> dict[str, Any]:
+    """The model's schema in one piece: other services document a Problem of their own under the same name."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolved(node: Any) -> Any:  # any JSON value
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return resolved(definitions[node["$ref"].rpartition("/")[2]])
+            return {key: resolved(value) for key, value in node.items()}
+        return [resolved(each) for each in node] if isinstance(node, list) else node
+
+    whole: dict[str, Any] = resolved(schema)
+    return whole
 
 
 class ProblemRoute(APIRoute):

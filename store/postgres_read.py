@@ -594,5 +594,5 @@ def _ms_since(clock: Clock, started_s: float) -> int:
 
 
 def _is_table_gone(error: Error) -> bool:
-    state = sqlstate(error)
-    return state == "42P01" or (state == "XX000" and "could not open relation" in str(error))
+    """Undefined table, or an internal error: `could not open relation`, when the drop came between planning and reading."""
+    return sqlstate(error) in ("42P01", "XX000")

@@ -94,7 +94,7 @@ def cut(source: LineSource, region: Region, *, parser: LineParser, times: Times,
 
 
 def encode_log(entry: Entry, time_us: int, *, cut: bool, rules: Rules) -> bytes:
-    """One line of NDJSON as the server takes it. About 2 µs."""
+    """One line of NDJSON as the server takes it. About 5 µs."""
     message, metadata = entry.message, entry.metadata
     if len(message) > MESSAGE_BYTES_MAX // 4 and len(encoded := message.encode()) > MESSAGE_BYTES_MAX:
         message, cut = encoded[:MESSAGE_BYTES_MAX].decode(errors="ignore"), True

@@ -29,8 +29,8 @@ _CORRELATION: Final = re.compile(
     re.IGNORECASE,
 )
 
-_HINTS: Final = ("req-", "id=", "id:", 'id"', "id'", "id =", "id :")
-"""A line that matches _CORRELATION holds one of these, lower case."""
+_HINT: Final = re.compile(r"id[\"' ]")
+"""A line that matches _CORRELATION holds `req-`, `id=`, `id:` or this, in lower case."""
 
 
 class Format(StrEnum):
@@ -72,18 +72,22 @@ class LineParser:
             entry.correlation_id = _first_group(found)
         return entry
 
+    def time_of(self, text: str) -> int | None:
+        """The time `parse` would find; half its price for plain text."""
+        return self._plain.time_of(text, self._times) if self.format is Format.PLAIN else self.parse(text).time_us
+
     def continues(self, previous: str, text: str) -> bool:
         """Whether a line belongs to the log before it: it reads like a continuation and has no time of its own."""
         if not is_continuation(text) or (self.format is Format.JSON and previous.lstrip()[:1] == "{"):
             return False
-        return self.parse(text).time_us is None
+        return self.time_of(text) is None
 
     def _may_name_id(self, text: str) -> bool:
         """Cheap: the built-in pattern costs ten times as much, and most lines name no id."""
         if self._has_own_pattern:
             return True
         lower = text.lower()
-        return any(hint in lower for hint in _HINTS)
+        return "req-" in lower or "id=" in lower or "id:" in lower or _HINT.search(lower) is not None
 
 
 def compile_correlation(pattern: str) -> re.Pattern[str]:

@@ -149,7 +149,7 @@ def _span(job: Job, lines: Sequence[tuple[int, str]], scanning: Scanning) -> Spa
     parser = parser_of(job.state, job.state.extents[0].now_us)
     span: Span | None = None
     for number, text in lines:
-        time_us = parser.parse(text).time_us
+        time_us = parser.time_of(text)
         if time_us is not None:
             found = Found(number, time_us)
             span = span.widen(found) if span else Span(found, found)
@@ -164,7 +164,7 @@ def _scan(job: Job, scanning: Scanning) -> Span:
     reader = job.source.open()
     try:
         for record in read_records(reader, start=0, end=extent.end, lines_before=0, continues=None):
-            time_us = parser.parse(record.text).time_us
+            time_us = parser.time_of(record.text)
             if time_us is not None:
                 found = Found(record.line, time_us)
                 span = span.widen(found) if span else Span(found, found)

@@ -76,12 +76,13 @@ class _Open:
 
     def __init__(self, start: int, line: int, first: _Line) -> None:
         self.start, self.line = start, line
-        self.texts, self.size, self.cut = [first.text], len(first.text.encode()), first.cut
+        self.texts, self.cut = [first.text], first.cut
+        self.size = 0  # of the texts in UTF-8; 0: not counted yet
         self.end, self.last_line = start, line
 
     def take(self, line: _Line) -> bool:
         """Add a line, unless the text would pass its bound."""
-        size = self.size + 1 + len(line.text.encode())
+        size = (self.size or len(self.texts[0].encode())) + 1 + len(line.text.encode())
         if size > MESSAGE_BYTES_MAX:
             return False
         self.texts.append(line.text)

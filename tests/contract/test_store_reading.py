@@ -26,6 +26,7 @@ from store.chunks import chunk_layout
 from store.memory import CHUNK_US, MemoryDatabase, MemoryStore
 from store.port import Border, LedgerRow, Order, Outcome, Position, ReadStore, Scan, ScanResult, Snapshot
 from store.postgres_read import PostgresReadStore, SnapshotLost
+from store.upkeep import PostgresUpkeep
 
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND
@@ -119,7 +120,7 @@ class MemorySubject:
 
 
 class PostgresSubject:
-    """PostgresReadStore; the state is made by plain statements."""
+    """PostgresReadStore; the state is made by plain statements and the real upkeep."""
 
     def __init__(self, url: str, layout: Layout, *, page_bytes_max: int = 8 << 20) -> None:
         self._database = Database(url, application_name="reading", connections_max=4)
@@ -177,21 +178,8 @@ class PostgresSubject:
         )
 
     async def finish(self) -> None:
-        for name, kind in await self.run("SELECT table_name, kind FROM catalogue WHERE state = 'closed'"):
-            if kind == "chunk":
-                await self.run(
-                    f"CREATE INDEX ON {name} (correlation_id, timestamp, id) WHERE correlation_id IS NOT NULL"
-                )
-                await self.run(f"CREATE INDEX ON {name} (service_name, timestamp, id)")
-                await self.run(f"CREATE INDEX ON {name} (timestamp, id) WHERE level >= 17")
-            await self.run(f"ANALYZE {name}")
-            await self.run(
-                f"UPDATE catalogue c SET state = 'finished', rows = f.rows, id_min = f.least, id_max = f.greatest,"
-                f" range_start = CASE WHEN kind = 'late' THEN f.first ELSE range_start END,"
-                f" range_end = CASE WHEN kind = 'late' THEN f.last + interval '1 us' ELSE range_end END"
-                f" FROM (SELECT count(*) AS rows, min(id) AS least, max(id) AS greatest, min(timestamp) AS first,"
-                f" max(timestamp) AS last FROM {name}) f WHERE table_name = '{name}'"
-            )
+        await PostgresUpkeep(self._database, LOGS_TOPIC, self._layout).finish_closed()
+        assert await self.run("SELECT 1 FROM catalogue WHERE state = 'closed'") == []
 
     async def end_late(self) -> None:
         old, new = f"logs_late_{self._generation}", f"logs_late_{self._generation + 1}"

@@ -346,7 +346,7 @@ def test_logs_stops_at_the_limit() -> None:
     [
         (page(), 1, ""),
         (
-            (422, {"title": "T", "detail": "expected a level", "parameter": "query", "column": 7}),
+            (422, {"title": "T", "detail": "expected a level", "errors": [{"field": "query", "column": 7}]}),
             2,
             "level:x\n        ^",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -489,4 +490,7 @@ async def test_the_document_names_every_parameter_answer_and_problem(api: Api) -
         "limit",
         "cursor",
     } <= names
-    assert LogModel.__name__ in document["components"]["schemas"]
+    schemas = document["components"]["schemas"]
+    assert LogModel.__name__ in schemas
+    references = set(re.findall(r'"\$ref": ?"([^"]+)"', json.dumps(document)))
+    assert references <= {f"#/components/schemas/{name}" for name in schemas}

@@ -1,7 +1,7 @@
 """Plain text lines, by the table in patterns.py.
 
 The pattern that fits most of the file's first lines is tried first; a line it does not fit is tried with all others. What no
-pattern fits is a message without a time. Costs about 3 µs for a line of the first pattern, 15 µs for a line of none.
+pattern fits is a message without a time. Costs about 8 µs for a line of the first pattern, 20 µs for a line of none.
 """
 
 from __future__ import annotations
@@ -44,12 +44,21 @@ class PlainParser:
 
     def parse(self, text: str, times: TimeReader) -> Entry:
         """What the line says. Never fails: an unknown line is a message."""
+        found = self._find(text, times)
+        return Entry(message=text, severity=_level_in(text)) if found is None else _entry(*found)
+
+    def time_of(self, text: str, times: TimeReader) -> int | None:
+        """The line's time alone."""
+        found = self._find(text, times)
+        return None if found is None else found[1]
+
+    def _find(self, text: str, times: TimeReader) -> tuple[re.Match[str], int] | None:
         for pattern in self._patterns:
             if match := pattern.expression.match(text):
                 time_us = pattern.read_time(times, match["time"])
                 if time_us is not None:
-                    return _entry(match, time_us)
-        return Entry(message=text, severity=_level_in(text))
+                    return match, time_us
+        return None
 
 
 def usual_pattern(lines: Iterable[str], times: TimeReader) -> str | None:

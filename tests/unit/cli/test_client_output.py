@@ -95,11 +95,12 @@ def test_answer_of_something_else_is_not_taken_for_success(body: bytes) -> None:
 
 
 def test_problem_marks_the_column() -> None:
-    members = {"parameter": "query", "column": 9}
+    members = {"errors": [{"field": "query", "message": "expected a level", "column": 9}]}
     problem = Problem(422, "Unprocessable", "expected a level", members)
     assert explain(problem, {"query": "a level:x\x1b b"}) == "expected a level\n  a level:x\\x1b b\n          ^"
     assert explain(problem, {}) == "expected a level"
-    long = explain(Problem(422, "", "d", {"parameter": "query", "column": 501}), {"query": "a" * 500 + "!" + "b" * 500})
+    far = {"errors": [{"field": "query", "column": 501}]}
+    long = explain(Problem(422, "", "d", far), {"query": "a" * 500 + "!" + "b" * 500})
     shown, mark = long.splitlines()[1:]
     assert len(shown) < 130
     assert shown[mark.index("^")] == "!"
