@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,8 @@ class Producers:
     acked: set[tuple[int, int]] = field(default_factory=set)
     retries: int = 0
     retry_s: float = 180.0
+    before_request: Callable[[int], Awaitable[None]] | None = None
+    """Awaited before each request with its number: holds producers back, so that faults fall among their requests."""
 
     async def run(self, *, producers: int, requests: int, logs_per_request: int) -> None:
         """All producers at once, until each request was acknowledged."""
@@ -44,6 +46,8 @@ class Producers:
         producer += self.seed * 100
         chance = random.Random(producer)
         for request in range(requests):
+            if self.before_request is not None:
+                await self.before_request(request)
             numbers = range(request * count, (request + 1) * count)
             body = b"\n".join(_line(producer, number, chance) for number in numbers)
             self.sent.update((producer, number) for number in numbers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 
 import psycopg
 import zstandard
@@ -43,7 +44,7 @@ async def _publish(fleet: Fleet, *records: Record) -> None:
 def _frame(lines: list[bytes], *, version: int = 1, number: int = 1) -> Record:
     head = FrameHeader(
         frame_id=number.to_bytes(16, "big"),
-        received_ms=1_767_268_800_000,
+        received_ms=time.time_ns() // 1_000_000,
         counts={"shop": ServiceCounts(received=len(lines))},
         version=version,
     )

@@ -159,8 +159,14 @@ async def test_twenty_kills_a_broker_and_a_database_restart_while_200_000_logs_f
     writers = [fleet.role("write", label=f"w{number}", LOGFEED_WRITER__LEASE_TTL_S="2") for number in range(2)]
     await fleet.ready("serve")
     producers = Producers(lambda: fleet.url("serve"), seed=50)
-    sending = asyncio.create_task(producers.run(producers=8, requests=50, logs_per_request=500))
     kills = 0
+
+    async def among_the_kills(request: int) -> None:
+        while kills < request * 20 // 50:
+            await asyncio.sleep(0.02)
+
+    producers.before_request = among_the_kills
+    sending = asyncio.create_task(producers.run(producers=8, requests=50, logs_per_request=500))
     while kills < 20:
         await asyncio.sleep(chance.uniform(0.2, 0.6))
         writer = chance.choice(writers)
