@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from db.leases import Lease
 
+from db.leases import Lease
 from runtime.clock import Clock
 from runtime.stopping import Stop
 from schemas.errors import LogfeedError

@@ -162,8 +162,10 @@ async def test_twenty_kills_a_broker_and_a_database_restart_while_200_000_logs_f
     kills = 0
 
     async def among_the_kills(request: int) -> None:
-        while kills < request * 20 // 50:
-            await asyncio.sleep(0.02)
+        async def enough() -> bool:
+            return kills >= request * 20 // 50
+
+        await until(enough, what=f"kill number {request * 20 // 50}", timeout_s=300)
 
     producers.before_request = among_the_kills
     sending = asyncio.create_task(producers.run(producers=8, requests=50, logs_per_request=500))
