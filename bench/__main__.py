@@ -8,46 +8,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import multiprocessing
+import contextlib
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import orjson
 
 from bench.floor import rows_per_second
+from bench.generator import LOGS_PER_REQUEST, post_all
 from bench.lines import bodies
 from infra.fleet import EMBEDDED, FULL, Fleet, until
+from runtime.telemetry import configure_logging
 
-LOGS_PER_REQUEST = 1_000
-CONNECTIONS = 4
+DEADLINE_S = 600
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-
-
-async def _post_all(url: str, requests: list[bytes]) -> None:
-    queue = list(reversed(requests))
-
-    async def client_loop(client: httpx.AsyncClient) -> None:
-        while queue:
-            body = queue.pop()
-            while True:
-                answer = await client.post("/api/v1/logs/batch", content=body)
-                if answer.status_code == 201:
-                    break
-                if answer.status_code not in (429, 503):
-                    raise RuntimeError(f"{answer.status_code}: {answer.text}")
-                await asyncio.sleep(0.05)
-
-    headers = {"Content-Type": "application/x-ndjson"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=60) as client:
-        await asyncio.gather(*(client_loop(client) for _ in range(CONNECTIONS)))
-
-
-def _generate(url: str, requests: list[bytes]) -> None:
-    asyncio.run(_post_all(url, requests))
 
 
 async def _stored(url: str) -> int:
@@ -61,7 +41,20 @@ async def _until_stored(url: str, count: int) -> None:
     async def all_stored() -> bool:
         return await _stored(url) >= count
 
-    await until(all_stored, what="everything accepted is stored", timeout_s=600)
+    await until(all_stored, what="everything accepted is stored", timeout_s=DEADLINE_S)
+
+
+@contextlib.contextmanager
+def _generator(url: str, requests: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A generator with its bodies made, waiting for the word."""
+    command = [sys.executable, "-m", "bench.generator", url, str(requests), "2"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def measure(profile: str, logs: int) -> dict[str, float]:
@@ -69,30 +62,30 @@ def measure(profile: str, logs: int) -> dict[str, float]:
     directory = Path(tempfile.mkdtemp(prefix="logfeed-bench-"))
     directory.chmod(0o711)
     fleet = Fleet(profile, directory)
+    requests = logs // LOGS_PER_REQUEST
     try:
         fleet.start_servers()
         fleet.role("serve")
         for number in range(2):
             fleet.role("write", label=f"writer-{number}")
         asyncio.run(fleet.ready("serve"))
+        url = fleet.url("serve")
         warm_up = list(bodies(5, logs=LOGS_PER_REQUEST, seed=1))
-        requests = list(bodies(logs // LOGS_PER_REQUEST, logs=LOGS_PER_REQUEST, seed=2))
-        floor = rows_per_second(fleet.database_url, requests[:100])
-        _generate(fleet.url("serve"), warm_up)
-        asyncio.run(_until_stored(fleet.url("serve"), len(warm_up) * LOGS_PER_REQUEST))
-        generator = multiprocessing.get_context("spawn").Process(target=_generate, args=(fleet.url("serve"), requests))
-        began_s = time.monotonic()
-        generator.start()
-        generator.join()
-        if generator.exitcode:
-            raise RuntimeError(f"the generator failed:\n{fleet.failures()}")
-        accepted_s = time.monotonic() - began_s
-        asyncio.run(_until_stored(fleet.url("serve"), (len(warm_up) + len(requests)) * LOGS_PER_REQUEST))
+        floor = rows_per_second(fleet.database_url, list(bodies(100, logs=LOGS_PER_REQUEST, seed=3)))
+        asyncio.run(post_all(url, warm_up))
+        asyncio.run(_until_stored(url, len(warm_up) * LOGS_PER_REQUEST))
+        with _generator(url, requests) as generator:
+            began_s = time.monotonic()
+            generator.communicate(b"go\n", timeout=DEADLINE_S)
+            accepted_s = time.monotonic() - began_s
+            if generator.returncode:
+                raise RuntimeError(f"the generator failed:\n{fleet.failures()}")
+        asyncio.run(_until_stored(url, (len(warm_up) + requests) * LOGS_PER_REQUEST))
         stored_s = time.monotonic() - began_s
     finally:
         fleet.stop_everything()
         shutil.rmtree(directory, ignore_errors=True)
-    count = len(requests) * LOGS_PER_REQUEST
+    count = requests * LOGS_PER_REQUEST
     return {
         "floor_rows_per_s": floor,
         "accepted_per_s": count / accepted_s,
@@ -104,6 +97,7 @@ def measure(profile: str, logs: int) -> dict[str, float]:
 
 def main() -> None:
     """Run, print a table, write the results."""
+    configure_logging(level="warning")
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--logs", type=int, default=300_000, help="logs per profile (default 300,000)")
     parser.add_argument("--profile", choices=[EMBEDDED, FULL], action="append", help="only this one (may repeat)")

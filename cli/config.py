@@ -8,10 +8,6 @@ from typing import Annotated
 
 import typer
 
-from cli.settings import Settings, load_settings
-from ingest.filters.config import build_chain
-from runtime.settings import Section
-
 app = typer.Typer(help="Check and explain the configuration.", no_args_is_help=True)
 
 FileArgument = Annotated[
@@ -22,6 +18,9 @@ FileArgument = Annotated[
 @app.command()
 def check(file: FileArgument = None) -> None:
     """Validate settings and filters as a start would. Exit code 0: usable, 2: not, with every problem named."""
+    from cli.settings import load_settings
+    from ingest.filters.config import build_chain
+
     settings = load_settings(file)
     chain = build_chain(settings.ingest.filters)
     print(f"ok: profile {settings.profile}, broker {settings.broker.kind}, {len(chain.names)} filters")
@@ -30,23 +29,17 @@ def check(file: FileArgument = None) -> None:
 @app.command()
 def show(file: FileArgument = None) -> None:
     """Print the settings in force as JSON; secrets are masked."""
+    from cli.settings import load_settings
+
     print(json.dumps(load_settings(file).model_dump(mode="json"), indent=2))
 
 
 @app.command()
 def explain() -> None:
-    """List every setting: name, default and what it means."""
-    for line in _explain(Settings, ""):
-        print(line)
+    """List every setting: name, default and what it means. In the environment, http.port is LOGFEED_HTTP__PORT."""
+    from cli.settings import Settings
+    from runtime.settings import every_field
 
-
-def _explain(section: type[Section], prefix: str) -> list[str]:
-    lines = []
-    for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section):
-            lines += _explain(inner, f"{prefix}{name}.")
-            continue
-        default = "host name" if field.default_factory is not None and name == "name" else field.get_default()
-        lines.append(f"{prefix}{name} = {default}\n    {field.description}")
-    return lines
+    for name, field in every_field(Settings):
+        default = "the host's name" if field.default_factory is not None else field.get_default()
+        print(f"{name} = {'' if default in (None, ()) else default}\n    {field.description}")

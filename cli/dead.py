@@ -7,16 +7,16 @@ import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from cli.settings import load_settings
+from cli.database import opened_database, read_settings
 from cli.terminal import harmless
-from db.database import Database
-from runtime.telemetry import configure_logging
 from schemas.scope import ALL_SERVICES
-from store.dead_letters import DeadLetterMissing, DeadLetters, ReplayRefused, StoredDeadLetter
+
+if TYPE_CHECKING:
+    from store.dead_letters import DeadLetters, StoredDeadLetter
 
 app = typer.Typer(
     help="Lines that could not be stored: list, show, replay, drop. Speaks to the database directly.",
@@ -29,16 +29,13 @@ _Answer = TypeVar("_Answer")
 
 
 def _with_letters(config: Path | None, action: Callable[[DeadLetters], Awaitable[_Answer]]) -> _Answer:
-    settings = load_settings(config)
-    configure_logging(level=settings.log.level, json_lines=settings.log.json_lines, role="dead")
+    from store.dead_letters import DeadLetters
+
+    settings = read_settings(config, "dead")
 
     async def run() -> _Answer:
-        database = Database(settings.database_url(), application_name="logfeed dead")
-        await database.open()
-        try:
+        async with opened_database(settings, "dead") as database:
             return await action(DeadLetters(database, settings.layout))
-        finally:
-            await database.close()
 
     return asyncio.run(run())
 
@@ -108,6 +105,8 @@ def show(
 def replay(numbers: IdsArgument, config: ConfigOption = None) -> None:
     """Store the lines after all. A line that is still refused stays, with the reason; exit code 1 then."""
 
+    from store.dead_letters import DeadLetterMissing, ReplayRefused
+
     async def all_of_them(letters: DeadLetters) -> int:
         refused = 0
         for number in numbers:
@@ -132,6 +131,8 @@ def drop(
     """Delete the letters for good; the ledger keeps counting them."""
     if not yes:
         typer.confirm(f"Delete {len(numbers)} dead letters for good?", abort=True)
+
+    from store.dead_letters import DeadLetterMissing
 
     async def all_of_them(letters: DeadLetters) -> int:
         missing = 0

@@ -1,24 +1,27 @@
-"""`logfeed`: every command. Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 130 interrupted."""
+"""`logfeed`: every command. Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 130 interrupted.
+
+Commands import what they run when they run, so that `--help` and every start pay only for what they use.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import uvloop
 from rich.console import Console
 
 from cli import config, database, dead
 from cli.importing.command import import_logs
 from cli.logs import logs
-from cli.roles import run_http, run_writer
-from cli.settings import Profile, Settings, load_settings
-from runtime.telemetry import configure_logging
+from cli.terminal import harmless
 from schemas.errors import ConfigurationError, LogfeedError
+
+if TYPE_CHECKING:
+    from cli.settings import Settings
 
 app = typer.Typer(
     name="logfeed",
@@ -49,21 +52,27 @@ _errors = Console(stderr=True, highlight=False)
 
 
 def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    import uvloop
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(coroutine)
 
 
-def _prepare(settings: Settings, role: str) -> Settings:
+def _settings(config: Path | None, flags: Mapping[str, Any], role: str) -> Settings:
+    from cli.settings import load_settings
+    from runtime.telemetry import configure_logging
+
+    settings = load_settings(config, flags)
     configure_logging(level=settings.log.level, json_lines=settings.log.json_lines, role=role)
     return settings
 
 
-def _show_ready(settings: Settings, *, demo: bool) -> Any:
+def _show_ready(settings: Settings, *, demo: bool) -> Callable[[str], None]:
     def show(base_url: str) -> None:
         _console.print(f"\n[bold green]Logfeed is ready[/bold green]  {base_url}")
         _console.print(f"  API documentation  {base_url}/docs")
         _console.print(f"  newest logs        {base_url}/api/v1/logs?limit=10")
-        _console.print(f"  data               {settings.data_dir.resolve()}")
+        _console.print(f"  data               {settings.data_dir.resolve()}", markup=False, soft_wrap=True)
         if demo:
             _console.print("\nSample traffic is flowing. Watch it, or follow one request across services:")
             _console.print("  logfeed logs 'level:error' --limit 20")
@@ -79,16 +88,27 @@ def _show_ready(settings: Settings, *, demo: bool) -> Any:
     return show
 
 
-def _start(settings: Settings, *, demo: bool) -> None:
-    from cli.demo_traffic import run_demo_traffic
-    from cli.up import up
+def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None:
+    from cli.settings import Profile
 
+    settings = _settings(config, flags, "demo" if demo else "up")
     if settings.profile is not Profile.EMBEDDED:
         raise ConfigurationError(
             "`up` runs the embedded profile; start the roles of the full profile one by one:"
             " logfeed db migrate, then logfeed ingest, write, query (see docker-compose.yml)"
         )
-    _run(up(settings, announce=_show_ready(settings, demo=demo), beside=run_demo_traffic if demo else None))
+    from cli.demo_traffic import run_demo_traffic
+    from cli.up import up
+
+    announce = _show_ready(settings, demo=demo)
+    _run(up(settings, config=config, announce=announce, beside=run_demo_traffic if demo else None))
+
+
+def _serve(config: Path | None, flags: Mapping[str, Any], *, ingest: bool, query: bool) -> None:
+    from cli.roles import run_http
+
+    settings = _settings(config, flags, "serve" if ingest and query else "ingest" if ingest else "query")
+    _run(run_http(settings, ingest=ingest, query=query))
 
 
 @app.command("up")
@@ -99,8 +119,7 @@ def up_command(
 
     Needs nothing installed and keeps everything in one directory. Ctrl-C stops it; the data stays.
     """
-    flags = {"http.host": host, "http.port": port, "data_dir": data}
-    _start(_prepare(load_settings(config, flags), "up"), demo=False)
+    _start(config, {"http.host": host, "http.port": port, "data_dir": data}, demo=False)
 
 
 @app.command("demo")
@@ -111,29 +130,25 @@ def demo_command(
 
     The sample logs are stored like any others: choose another --data directory to keep them apart.
     """
-    flags = {"http.host": host, "http.port": port, "data_dir": data}
-    _start(_prepare(load_settings(config, flags), "demo"), demo=True)
+    _start(config, {"http.host": host, "http.port": port, "data_dir": data}, demo=True)
 
 
 @app.command("serve")
 def serve_command(config: ConfigOption = None, host: HostOption = None, port: PortOption = None) -> None:
     """Run ingest and query as one HTTP application (what `up` does)."""
-    settings = _prepare(load_settings(config, {"http.host": host, "http.port": port}), "serve")
-    _run(run_http(settings, ingest=True, query=True))
+    _serve(config, {"http.host": host, "http.port": port}, ingest=True, query=True)
 
 
 @app.command("ingest")
 def ingest_command(config: ConfigOption = None, host: HostOption = None, port: PortOption = None) -> None:
     """Run the ingestion API: takes logs, filters them, publishes them to the broker."""
-    settings = _prepare(load_settings(config, {"http.host": host, "http.port": port}), "ingest")
-    _run(run_http(settings, ingest=True, query=False))
+    _serve(config, {"http.host": host, "http.port": port}, ingest=True, query=False)
 
 
 @app.command("query")
 def query_command(config: ConfigOption = None, host: HostOption = None, port: PortOption = None) -> None:
     """Run the query API: pages, look-ups, correlations, ledger."""
-    settings = _prepare(load_settings(config, {"http.host": host, "http.port": port}), "query")
-    _run(run_http(settings, ingest=False, query=True))
+    _serve(config, {"http.host": host, "http.port": port}, ingest=False, query=True)
 
 
 @app.command("write")
@@ -144,8 +159,9 @@ def write_command(
     ] = None,
 ) -> None:
     """Run a writer: stores what the broker holds, exactly once, and keeps the store in shape."""
-    settings = _prepare(load_settings(config, {"writer.name": name}), "write")
-    _run(run_writer(settings))
+    from cli.roles import run_writer
+
+    _run(run_writer(_settings(config, {"writer.name": name}, "write")))
 
 
 @app.command("version")
@@ -157,17 +173,21 @@ def version_command() -> None:
 
 
 def main() -> None:
-    """Entry point: our errors become one line and an exit code, never a traceback."""
+    """Entry point: our errors become a line (each problem of a configuration its own) and an exit code, no traceback."""
     try:
         app()
     except ConfigurationError as error:
-        _errors.print(f"[red]error:[/red] {error}", markup=True, soft_wrap=True)
-        sys.exit(2)
+        _fail(str(error), 2)
     except LogfeedError as error:
-        _errors.print(f"[red]error:[/red] {error}", markup=True, soft_wrap=True)
-        sys.exit(1)
+        _fail(" ".join(str(error).split()), 1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(message: str, code: int) -> None:
+    _errors.print("[red]error:[/red]", end=" ")
+    _errors.print(harmless(message, keep_newlines=True), markup=False, soft_wrap=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

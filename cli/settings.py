@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from broker.settings import BrokerSettings
 from db.embedded import recorded_url
@@ -22,6 +23,8 @@ from store.settings import StoreSettings
 from writer.settings import WriterSettings
 
 CONFIG_VARIABLE: Final = "LOGFEED_CONFIG"
+
+_DATABASE_URL: Final = re.compile(r"postgres(ql)?://\S+")
 
 
 class Profile(StrEnum):
@@ -49,6 +52,13 @@ class DatabaseSettings(Section):
 
     connections_max: int = Field(default=10, ge=2, le=200)
     """Most connections of one process."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not _DATABASE_URL.fullmatch(url.get_secret_value()):
+            raise ValueError("expected postgresql://user:password@host:port/database")
+        return url
 
 
 class LogSettings(Section):

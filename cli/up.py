@@ -23,7 +23,7 @@ import httpx
 import structlog
 
 from cli.roles import listening_socket
-from cli.settings import Settings
+from cli.settings import CONFIG_VARIABLE, Settings
 from db.embedded import EmbeddedPostgres
 from db.migrations import migrate
 from runtime.stopping import Stop, listen_for_signals
@@ -126,25 +126,28 @@ def _only_one(data_dir: Path) -> Iterator[None]:
 async def up(
     settings: Settings,
     *,
+    config: Path | None,
     announce: Callable[[str], None],
     beside: Callable[[str, Stop], Awaitable[None]] | None = None,
 ) -> None:
     """Run everything until Ctrl-C or SIGTERM.
 
+    config: file the settings were read from besides the environment, for the children to read as well.
     announce: called once with the base URL when it is ready. beside: runs next to it (demo traffic).
     Raises LogfeedError when the start fails.
     """
     stop = Stop()
     listen_for_signals(stop)
     with _only_one(settings.data_dir):
-        listening_socket(settings.http.host, settings.http.port).close()
+        with listening_socket(settings.http.host, settings.http.port) as listener:
+            port: int = listener.getsockname()[1]
         server = EmbeddedPostgres(settings.data_dir)
         await asyncio.to_thread(server.start)
         try:
             await migrate(server.url, settings.layout)
-            base_url = f"http://{_shown_host(settings.http.host)}:{settings.http.port}"
+            base_url = f"http://{_shown_host(settings.http.host)}:{port}"
             async with asyncio.TaskGroup() as group:
-                group.create_task(Family(_environment(settings, server), stop).look_after())
+                group.create_task(Family(_environment(settings, config, port, server), stop).look_after())
                 group.create_task(_watch_server(server, stop))
                 group.create_task(_announce_when_ready(base_url, stop, announce))
                 if beside is not None:
@@ -155,19 +158,22 @@ async def up(
             await asyncio.to_thread(server.stop)
 
 
-def _environment(settings: Settings, server: EmbeddedPostgres) -> dict[str, str]:
+def _environment(settings: Settings, config: Path | None, port: int, server: EmbeddedPostgres) -> dict[str, str]:
     return {
         **os.environ,
+        **({CONFIG_VARIABLE: str(config.resolve())} if config is not None else {}),
         "LOGFEED_DATABASE__URL": server.url,
         "LOGFEED_HTTP__HOST": settings.http.host,
-        "LOGFEED_HTTP__PORT": str(settings.http.port),
+        "LOGFEED_HTTP__PORT": str(port),
         "LOGFEED_DATA_DIR": str(settings.data_dir.resolve()),
         "LOGFEED_LOG__LEVEL": settings.log.level,
     }
 
 
 def _shown_host(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    if host in ("", "0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 async def _watch_server(server: EmbeddedPostgres, stop: Stop) -> None:

@@ -1,19 +1,23 @@
 """Settings: frozen, typed, documented field by field; flags > environment > file > default.
 
 A part defines a `Section` in its own `settings.py`; `cli/settings.py` composes them into one root. The environment
-spells a field `LOGFEED_SECTION__FIELD`; the file is YAML with the same nesting. Unknown names are errors: a setting that
-is silently ignored is worse than none. A test fails for a field without a description.
+spells a field `LOGFEED_SECTION__FIELD`, and an empty variable counts as none; the file is YAML with the same nesting.
+Unknown names are errors: a setting that is silently ignored is worse than none. Errors never show what may be secret. A
+test fails for a field without a description.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from schemas.errors import ConfigurationError
 
@@ -42,17 +46,37 @@ def load(
 
     Raises ConfigurationError with one line per problem: where it stands, what was expected, what was found.
     """
+    variables = os.environ if environment is None else environment
     merged: dict[str, Any] = {}
     if file is not None:
         _merge(merged, _read_file(file))
-    _merge(merged, _from_environment(os.environ if environment is None else environment))
+    _merge(merged, _from_environment(variables))
     for name, value in (flags or {}).items():
         if value is not None:
             _merge(merged, _nest(name.split("."), value))
     try:
         return root.model_validate(merged)
     except ValidationError as error:
-        raise ConfigurationError(_explain(error, file)) from error
+        raise ConfigurationError(_explain(error, root, file, variables)) from error
+
+
+def every_field(root: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """(dotted name, field) of every setting below a root, in order; sections themselves are left out."""
+    for name, field in root.model_fields.items():
+        if inner := _section(field):
+            yield from every_field(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def variable_of(dotted: str) -> str:
+    """The environment's spelling of a setting."""
+    return ENVIRONMENT_PREFIX + dotted.upper().replace(".", "__")
+
+
+def _section(field: FieldInfo) -> type[Section] | None:
+    inner = field.annotation
+    return inner if isinstance(inner, type) and issubclass(inner, Section) else None
 
 
 def _read_file(file: Path) -> dict[str, Any]:
@@ -72,7 +96,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for name, text in sorted(environment.items()):
-        if name.startswith(ENVIRONMENT_PREFIX) and not name.startswith(NOT_SETTINGS):
+        if text and name.startswith(ENVIRONMENT_PREFIX) and not name.startswith(NOT_SETTINGS):
             path = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
             _merge(merged, _nest(path, _environment_value(text)))
     return merged
@@ -80,7 +104,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 def _environment_value(text: str) -> Any:
     """Lists and mappings are written as JSON (or YAML flow) in the environment; everything else is text."""
-    if text[:1] in "[{":
+    if text.startswith(("[", "{")):
         try:
             return yaml.safe_load(text)
         except yaml.YAMLError:
@@ -103,17 +127,35 @@ def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
             into[key] = value
 
 
-def _explain(error: ValidationError, file: Path | None) -> str:
+def _explain(error: ValidationError, root: type[Section], file: Path | None, variables: Mapping[str, str]) -> str:
     lines = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"]) or "settings"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{where}: there is no such setting (environment: {_variable(where)})")
-        else:
-            lines.append(f"{where}: {problem['msg']}, got {problem['input']!r:.200}")
+        source = f" ({variable_of(where)})" if variable_of(where) in variables else ""
+        lines.append(f"{where}{source}: {_sentence(problem, where, root)}")
     source = f" ({file})" if file else ""
     return f"the configuration{source} is not valid:\n  " + "\n  ".join(lines)
 
 
-def _variable(dotted: str) -> str:
-    return ENVIRONMENT_PREFIX + dotted.upper().replace(".", "__")
+def _sentence(problem: ErrorDetails, where: str, root: type[Section]) -> str:
+    if problem["type"] == "extra_forbidden":
+        meant = _nearest(where, root)
+        return "there is no such setting" + (f": did you mean {meant}?" if meant else "")
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "is a section, not a value: set the settings inside it"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = problem["input"]
+    # Sections may hold secrets, and a rule over several settings names those it means.
+    if isinstance(found, (Mapping, Section)) or "Secret" in str(dict(every_field(root)).get(where)):
+        return message
+    return f"{message}, got {found!r:.200}"
+
+
+def _nearest(where: str, root: type[Section]) -> str | None:
+    """The setting that was probably meant: close in its own section, else of the same name in another, else close."""
+    known = [name for name, _ in every_field(root)] + list(root.model_fields)
+    parent, _, last = where.rpartition(".")
+    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    namesakes = [name for name in known if name.rpartition(".")[2] == last]
+    close = difflib.get_close_matches(where, siblings, 1) or namesakes or difflib.get_close_matches(where, known, 1)
+    return close[0] if close else None

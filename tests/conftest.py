@@ -1,25 +1,31 @@
 """Services for the whole run: started once, by the controller of pytest-xdist (or by pytest itself), shared by all workers.
 
-Each test module that needs a database gets a fresh one on the shared server; topics have random names.
+Unit tests need none of them: `pytest tests/unit` starts nothing, and neither does a run with LOGFEED_TEST_NO_SERVICES=1,
+where tests that need a service are skipped and say so. Each test that needs a database gets a fresh one; topics have
+random names.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from db.migrations import Layout, migrate
-from tests.databases import create_database, drop_database
+from db.migrations import Layout
+from tests.databases import create_database, create_migrated_database, drop_database, drop_templates
 
 if TYPE_CHECKING:
     from tests.services import SharedServices
 
 _shared: SharedServices | None = None
+
+UNIT_TESTS = Path(__file__).resolve().parent / "unit"
+RUN_VARIABLE = "LOGFEED_TEST_RUN"
+"""Name of the run, the same in all its processes: templates of databases bear it."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from tests.services import start_shared_services
 
     _shared = start_shared_services()
+    os.environ[RUN_VARIABLE] = uuid.uuid4().hex[:8]
     for name, value in (
         ("LOGFEED_TEST_KAFKA", _shared.kafka_bootstrap),
         ("LOGFEED_TEST_TIMESCALE", _shared.timescale_url),
@@ -42,13 +49,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop what was started."""
+    """Stop what was started; on servers that were given, leave nothing behind."""
     if _shared is not None:
+        for server in filter(None, (_shared.embedded_url, _shared.timescale_url)):
+            drop_templates(server, run=os.environ[RUN_VARIABLE])
         _shared.stop()
 
 
 def _wants_services(config: pytest.Config) -> bool:
-    return os.environ.get("LOGFEED_TEST_NO_SERVICES") != "1"
+    if os.environ.get("LOGFEED_TEST_NO_SERVICES") == "1" or config.option.collectonly:
+        return False
+    asked = [(config.invocation_params.dir / argument.split("::")[0]).resolve() for argument in config.args]
+    return not all(path.is_relative_to(UNIT_TESTS) for path in asked)
 
 
 def _service(name: str) -> str:
@@ -90,8 +102,7 @@ def postgres_url(embedded_server: str) -> Iterator[str]:
 @pytest.fixture
 def native_url(embedded_server: str) -> Iterator[str]:
     """A fresh migrated database with native partitions, per test."""
-    url = create_database(embedded_server)
-    asyncio.run(migrate(url, Layout.NATIVE))
+    url = create_migrated_database(embedded_server, Layout.NATIVE, run=os.environ[RUN_VARIABLE])
     yield url
     drop_database(embedded_server, url)
 
@@ -99,8 +110,7 @@ def native_url(embedded_server: str) -> Iterator[str]:
 @pytest.fixture
 def timescale_url(timescale_server: str) -> Iterator[str]:
     """A fresh migrated database with a hypertable, per test."""
-    url = create_database(timescale_server)
-    asyncio.run(migrate(url, Layout.TIMESCALE))
+    url = create_migrated_database(timescale_server, Layout.TIMESCALE, run=os.environ[RUN_VARIABLE])
     yield url
     drop_database(timescale_server, url)
 
