@@ -74,11 +74,15 @@ async def _status(settings: Settings) -> bool:
         return False
     async with opened_database(settings, "db") as database:
         rows = await database.fetch_all(
-            "SELECT topic, partition, owner, next_offset, stored_to, halted FROM consumer_offsets ORDER BY topic, partition"
+            "SELECT topic, partition, owner, next_offset,"
+            " CASE WHEN isfinite(stored_to) THEN date_trunc('second', stored_to) END, halted"
+            " FROM consumer_offsets ORDER BY topic, partition"
         )
     for topic, partition, owner, next_offset, stored_to, halted in rows:
         trouble = f"  HALTED: {halted}" if halted else ""
-        print(f"{topic}/{partition}  next offset {next_offset}  stored to {stored_to}  owner {owner or '-'}{trouble}")
+        print(
+            f"{topic}/{partition}  next offset {next_offset}  stored to {stored_to or '-'}  owner {owner or '-'}{trouble}"
+        )
     if not rows:
         print("the database is up to date; no writer has started on it yet")
     return not any(row[5] for row in rows)

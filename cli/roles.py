@@ -15,6 +15,7 @@ from broker.factory import make_broker
 from broker.port import Broker
 from broker.queue import QueueBroker
 from cli.http_app import HttpService, build_app
+from cli.listening import listening_socket
 from cli.settings import Settings
 from cli.unread import UnreadRecords
 from db.database import Database
@@ -24,7 +25,7 @@ from query.main import QueryService
 from runtime.clock import SystemClock
 from runtime.http import http_protocol_class
 from runtime.stopping import Stop, listen_for_signals
-from schemas.errors import ConfigurationError, Overloaded
+from schemas.errors import Overloaded
 from store.postgres_write import PostgresWriteStore
 from store.upkeep import PostgresUpkeep
 from writer.consume import Consumer
@@ -103,17 +104,6 @@ async def _until_started(service: HttpService, stop: Stop) -> None:
             await stop.wait(1.0)
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A TCP socket bound to the address. Raises ConfigurationError when it cannot be had."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --host, --port"
-        ) from error
-
-
 async def _serve(settings: Settings, services: list[HttpService], stop: Stop) -> None:
     config = uvicorn.Config(
         build_app(services),
@@ -122,11 +112,13 @@ async def _serve(settings: Settings, services: list[HttpService], stop: Stop) ->
         loop="none",
         lifespan="off",
         access_log=False,
+        log_config=None,
         log_level="warning",
         timeout_graceful_shutdown=15,
         server_header=False,
     )
     with listening_socket(settings.http.host, settings.http.port) as listener:
+        log.info("listening", host=settings.http.host, port=listener.getsockname()[1])
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(stop.wait())

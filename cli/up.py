@@ -22,7 +22,7 @@ from typing import Final
 import httpx
 import structlog
 
-from cli.roles import listening_socket
+from cli.listening import listening_socket
 from cli.settings import CONFIG_VARIABLE, Settings
 from db.embedded import EmbeddedPostgres
 from db.migrations import migrate
@@ -38,8 +38,9 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def _die_with_parent() -> None:
+    # At once: PostgreSQL goes as well, and without it an orderly stop only waits for its deadlines.
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 @dataclass(slots=True)

@@ -101,11 +101,13 @@ class EmbeddedPostgres:
     def start(self) -> str:
         """Make the cluster when missing, start the server, wait until it answers; returns the URL.
 
-        Raises ConfigurationError for a directory of another PostgreSQL version, DatabaseUnavailable when it fails.
+        Raises ConfigurationError for a directory that cannot be used or is of another PostgreSQL version,
+        DatabaseUnavailable when the server fails.
         """
         self._prepare_directory()
         self._load_facts()
         if not (self._cluster / "PG_VERSION").exists():
+            self._save_facts()
             self._initdb()
         version = (self._cluster / "PG_VERSION").read_text().strip()
         if version != str(POSTGRES_VERSION):
@@ -123,6 +125,8 @@ class EmbeddedPostgres:
                 cwd=str(self._cluster),
             )
         self._wait_until_ready()
+        # Only now: a second server over the directory fails, and its port must not hide that of the first.
+        self._save_facts()
         return self.url
 
     def stop(self) -> None:
@@ -140,7 +144,8 @@ class EmbeddedPostgres:
 
     def kill(self) -> None:
         """SIGKILL the server and all its backends, as a crash would (tests)."""
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
+            self._process = None
             return
         # Backends have sessions of their own; a stopped postmaster starts no more while they are counted.
         self._process.send_signal(signal.SIGSTOP)
@@ -156,8 +161,11 @@ class EmbeddedPostgres:
         return self.pid is not None
 
     def _prepare_directory(self) -> None:
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        self._cluster.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self._cluster.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"data directory {self.data_dir} cannot be used: {error.strerror}") from error
         if self._user is not None:
             ensure_user_exists(self._user)
             ensure_prefix_permissions(self._cluster)
@@ -167,17 +175,34 @@ class EmbeddedPostgres:
             subprocess.run(["chown", "-R", f"{self._user}:", str(self._cluster)], check=True)
 
     def _load_facts(self) -> None:
-        facts = json.loads(self._facts.read_text()) if self._facts.exists() else {}
-        self._password = facts.get("password") or secrets.token_urlsafe(24)
-        wanted = self._port or facts.get("port")
+        facts = _read_facts(self.data_dir)
+        if facts is None and (self._cluster / "PG_VERSION").exists():
+            raise ConfigurationError(
+                f"{self._facts} is missing: without the password in it nobody enters {self._cluster}"
+            )
+        recorded, self._password = facts or (None, secrets.token_urlsafe(24))
+        wanted = self._port or recorded
         if self._port is None and wanted is not None and not _is_free(wanted):
             wanted = None
         self._port = wanted or _free_port()
-        descriptor = os.open(self._facts, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+
+    def _save_facts(self) -> None:
+        # In one step: a file that is cut off would lock the owner out.
+        making = self._facts.with_suffix(".json.making")
+        making.unlink(missing_ok=True)
+        with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump({"port": self._port, "password": self._password}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        making.replace(self._facts)
 
     def _initdb(self) -> None:
+        # Beside its place and moved there whole: what a killed initdb leaves looks like a cluster and is none.
+        making = self._cluster.with_suffix(".making")
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(mode=0o700)
+        if self._user is not None:
+            shutil.chown(making, self._user)
         with tempfile.NamedTemporaryFile(prefix="logfeed-") as secret:
             secret.write(self._password.encode() + b"\n")
             secret.flush()
@@ -186,7 +211,7 @@ class EmbeddedPostgres:
             done = subprocess.run(
                 [
                     str(self._bin / "initdb"),
-                    *("-D", str(self._cluster), "-U", "postgres"),
+                    *("-D", str(making), "-U", "postgres"),
                     *("--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
                     "--auth=scram-sha-256",
                     f"--pwfile={secret.name}",
@@ -194,10 +219,14 @@ class EmbeddedPostgres:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 user=self._user,
-                cwd=str(self._cluster),
+                cwd=str(making),
             )
         if done.returncode:
             raise DatabaseUnavailable(f"initdb failed: {done.stderr.decode(errors='replace').strip()}")
+        try:
+            making.rename(self._cluster)
+        except OSError as error:
+            raise ConfigurationError(f"{self._cluster} is no PostgreSQL cluster: {error.strerror}") from error
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S
@@ -220,13 +249,20 @@ class EmbeddedPostgres:
 
 def recorded_url(data_dir: Path) -> str | None:
     """URL of the server that was last started over this directory (running or not); None when there was none."""
+    facts = _read_facts(data_dir)
+    return None if facts is None else f"postgresql://postgres:{facts[1]}@127.0.0.1:{facts[0]}/{DATABASE}"
+
+
+def _read_facts(data_dir: Path) -> tuple[int, str] | None:
+    """(port, password); None when there is no file. Raises ConfigurationError when it cannot be read."""
+    file = data_dir / "postgres.json"
     try:
-        facts = json.loads((data_dir / "postgres.json").read_text())
+        facts = json.loads(file.read_text())
+        return int(facts["port"]), str(facts["password"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{data_dir / 'postgres.json'} cannot be read: {error}") from error
-    return f"postgresql://postgres:{facts['password']}@127.0.0.1:{facts['port']}/{DATABASE}"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigurationError(f"{file} cannot be read: {error}") from error
 
 
 def _is_free(port: int) -> bool:

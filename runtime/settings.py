@@ -141,12 +141,13 @@ def _sentence(problem: ErrorDetails, where: str, root: type[Section]) -> str:
     if problem["type"] == "extra_forbidden":
         meant = _nearest(where, root)
         return "there is no such setting" + (f": did you mean {meant}?" if meant else "")
-    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+    fields = dict(every_field(root))
+    if problem["type"] in ("model_type", "dict_type") and where not in fields:
         return "is a section, not a value: set the settings inside it"
     message = problem["msg"].removeprefix("Value error, ")
     found = problem["input"]
     # Sections may hold secrets, and a rule over several settings names those it means.
-    if isinstance(found, (Mapping, Section)) or "Secret" in str(dict(every_field(root)).get(where)):
+    if isinstance(found, (Mapping, Section)) or "Secret" in str(fields.get(where)):
         return message
     return f"{message}, got {found!r:.200}"
 
@@ -155,7 +156,8 @@ def _nearest(where: str, root: type[Section]) -> str | None:
     """The setting that was probably meant: close in its own section, else of the same name in another, else close."""
     known = [name for name, _ in every_field(root)] + list(root.model_fields)
     parent, _, last = where.rpartition(".")
-    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
+    if near := difflib.get_close_matches(last, siblings, 1):
+        return siblings[near[0]]
     namesakes = [name for name in known if name.rpartition(".")[2] == last]
-    close = difflib.get_close_matches(where, siblings, 1) or namesakes or difflib.get_close_matches(where, known, 1)
-    return close[0] if close else None
+    return next(iter(namesakes or difflib.get_close_matches(where, known, 1)), None)

