@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
 import uvicorn
+from fastapi import APIRouter
 
 from broker.factory import make_broker
 from broker.port import Broker
 from broker.queue import QueueBroker
 from cli.http_app import HttpService, build_app
 from cli.listening import listening_socket
-from cli.settings import Settings
+from cli.settings import HttpSettings, Settings
 from cli.unread import UnreadRecords
 from db.database import Database
 from db.leases import Lease
@@ -86,11 +87,24 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
         services = http_services(settings, broker, database, unread, ingest=ingest, query=query)
         if ingest:
             await _open(broker, stop)
+            await _until_registered(broker, database, settings, stop)
         for service in services:
             await _until_started(service, stop)
             stack.push_async_callback(service.stop)
         if not stop.is_set:
-            await _serve(settings, services, stop)
+            await _serve(settings.http, services, stop)
+
+
+async def _until_registered(broker: Broker, database: Database, settings: Settings, stop: Stop) -> None:
+    """Partitions that ingest publishes to count for `visible_through` from then on, also before a writer has seen them."""
+    store = PostgresWriteStore(database, topic=settings.broker.topic, layout=settings.layout)
+    while not stop.is_set:
+        try:
+            await store.register_partitions(settings.broker.topic, broker.partitions)
+            return
+        except Overloaded as error:
+            log.warning("waiting to register partitions", error=str(error))
+            await stop.wait(1.0)
 
 
 async def _until_started(service: HttpService, stop: Stop) -> None:
@@ -104,10 +118,10 @@ async def _until_started(service: HttpService, stop: Stop) -> None:
             await stop.wait(1.0)
 
 
-async def _serve(settings: Settings, services: list[HttpService], stop: Stop) -> None:
+async def _serve(http: HttpSettings, services: Sequence[HttpService], stop: Stop) -> None:
     config = uvicorn.Config(
         build_app(services),
-        http=http_protocol_class(settings.http),
+        http=http_protocol_class(http),
         ws="none",
         loop="none",
         lifespan="off",
@@ -117,8 +131,8 @@ async def _serve(settings: Settings, services: list[HttpService], stop: Stop) ->
         timeout_graceful_shutdown=15,
         server_header=False,
     )
-    with listening_socket(settings.http.host, settings.http.port) as listener:
-        log.info("listening", host=settings.http.host, port=listener.getsockname()[1])
+    with listening_socket(http.host, http.port) as listener:
+        log.info("listening", host=http.host, port=listener.getsockname()[1])
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(stop.wait())
@@ -156,7 +170,7 @@ async def run_writer(settings: Settings) -> None:
 async def run_writer_parts(
     writer: WriterSettings, settings: Settings, broker: Broker, database: Database, stop: Stop
 ) -> None:
-    """The consumer and the sealer beside it; when one ends, so does the other."""
+    """The consumer, with the sealer and the health listener beside it; when one ends, so do the others."""
     clock = SystemClock()
     store = PostgresWriteStore(database, topic=settings.broker.topic, layout=settings.layout)
     upkeep = PostgresUpkeep(database, topic=settings.broker.topic, layout=settings.layout, settings=settings.store)
@@ -169,13 +183,37 @@ async def run_writer_parts(
         clock=clock,
         stop=stop,
     )
-    sealing = asyncio.create_task(sealer.run())
+    parts = [asyncio.create_task(consumer.run()), asyncio.create_task(sealer.run())]
+    if writer.health_port:
+        http = settings.http.model_copy(update={"host": writer.health_host, "port": writer.health_port})
+        parts.append(asyncio.create_task(_serve(http, [_WriterHealth(consumer)], stop)))
     try:
-        await consumer.run()
+        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stop.set()
-        await sealing
+        results = await asyncio.gather(*parts, return_exceptions=True)
         await store.close()
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+class _WriterHealth:
+    """A writer as a service of an HTTP application: health and metrics, nothing to ask."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self.router = APIRouter()
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+    def ready(self) -> list[str]:
+        """See HttpService."""
+        return [] if self._consumer.ready else ["the writer waits for the broker or the database"]
 
 
 async def _open(broker: Broker, stop: Stop) -> None:

@@ -7,6 +7,7 @@ Connection trouble of any kind is `DatabaseUnavailable`; data errors keep psycop
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -24,6 +25,7 @@ __all__ = [
     "Connection",
     "Database",
     "Error",
+    "bounded",
     "connect",
     "is_unavailable",
     "sql",
@@ -35,8 +37,21 @@ Error = psycopg.Error
 DATA_ERRORS: Final = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
 """The database refuses a value (class 22, 54): never a reason to retry the same row."""
 
-_CONNECT_TIMEOUT_S: Final = 10
-_OPTIONS: Final = "-c timezone=UTC -c jit=off"
+_CHECK_S: Final = 5.0
+"""How long a pooled connection may take to prove that it works."""
+_PARAMETERS: Final[dict[str, Any]] = {
+    "autocommit": True,
+    "prepare_threshold": None,
+    "connect_timeout": 10,
+    "options": "-c timezone=UTC -c jit=off",
+    # A host that is gone says nothing: 11 s while the connection is silent, 20 s while something is under way.
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""Of every connection. Any: they are psycopg's own and libpq's, of many types."""
 _RETRIABLE_CLASSES: Final = ("08", "53", "57", "58")
 """Connection, resources, operator intervention, system error."""
 _RETRIABLE_STATES: Final = ("40001", "40P01", "55P03", "25P04")
@@ -63,19 +78,24 @@ def is_unavailable(error: BaseException) -> bool:
 async def connect(url: str, *, application_name: str) -> Connection:
     """A connection of one's own, autocommit. Raises DatabaseUnavailable."""
     try:
-        return await AsyncConnection.connect(
-            url,
-            autocommit=True,
-            prepare_threshold=None,
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            application_name=application_name,
-            options=_OPTIONS,
-            keepalives_idle=5,
-            keepalives_interval=2,
-            keepalives_count=3,
-        )
+        return await AsyncConnection.connect(url, application_name=application_name, **_PARAMETERS)
     except (psycopg.OperationalError, OSError) as error:
         raise DatabaseUnavailable(f"cannot connect to the database: {error}") from error
+
+
+@asynccontextmanager
+async def bounded(seconds: float) -> AsyncIterator[None]:
+    """Raise DatabaseUnavailable when the block takes longer: a database may hang without closing anything.
+
+    The statement under way is cancelled; psycopg gives the server 10 s for that, then closes the connection.
+    """
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise DatabaseUnavailable(f"the database did not answer within {seconds:g} s") from error
 
 
 class Database:
@@ -94,14 +114,8 @@ class Database:
             max_lifetime=1800.0,
             reconnect_timeout=5.0,
             open=False,
-            check=AsyncConnectionPool.check_connection,
-            kwargs={
-                "autocommit": True,
-                "prepare_threshold": None,
-                "connect_timeout": _CONNECT_TIMEOUT_S,
-                "application_name": application_name,
-                "options": _OPTIONS,
-            },
+            check=_check,
+            kwargs={"application_name": application_name, **_PARAMETERS},
         )
 
     async def open(self) -> None:
@@ -156,3 +170,8 @@ class Database:
         async with self.connection() as connection:
             cursor = await connection.execute(query.encode(), params)
             return cursor.rowcount
+
+
+async def _check(connection: Connection) -> None:
+    async with bounded(_CHECK_S):
+        await AsyncConnectionPool.check_connection(connection)

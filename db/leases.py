@@ -2,15 +2,16 @@
 
 A lease is advice, not a fence: a holder that was stopped may go on for a moment after it lost the lease. Whatever a role
 does must therefore be safe twice at once; `epoch` grows with each holder, for work that has to prove whose it is.
-Each call is one statement; times are the database's clock_timestamp(). One task per Lease.
+Each call is one statement, bounded in time; times are the database's clock_timestamp(). One task per Lease.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from db.database import Database
+from db.database import Database, bounded
 
+_CALL_S: Final = 10.0
 _ACQUIRE: Final = """
     INSERT INTO leases AS l (name, owner, epoch, lease_until)
     VALUES (%s, %s, 1, clock_timestamp() + %s * interval '1 second')
@@ -48,10 +49,8 @@ class Lease:
         """
         if self._epoch is not None and await self.renew():
             return True
-        row = await self._database.fetch_one(
-            _ACQUIRE,
-            (self._name, self._owner, self._ttl_s),
-        )
+        async with bounded(_CALL_S):
+            row = await self._database.fetch_one(_ACQUIRE, (self._name, self._owner, self._ttl_s))
         self._epoch = None if row is None else row[0]
         return row is not None
 
@@ -59,7 +58,8 @@ class Lease:
         """Extend the lease; False when it is not ours (any more). Raises DatabaseUnavailable."""
         if self._epoch is None:
             return False
-        row = await self._database.fetch_one(_RENEW, (self._ttl_s, self._name, self._owner, self._epoch))
+        async with bounded(_CALL_S):
+            row = await self._database.fetch_one(_RENEW, (self._ttl_s, self._name, self._owner, self._epoch))
         if row is None:
             self._epoch = None
         return row is not None
@@ -68,4 +68,5 @@ class Lease:
         """Give the lease up at once. Idempotent. Raises DatabaseUnavailable."""
         if self._epoch is not None:
             epoch, self._epoch = self._epoch, None
-            await self._database.execute(_RELEASE, (self._name, self._owner, epoch))
+            async with bounded(_CALL_S):
+                await self._database.execute(_RELEASE, (self._name, self._owner, epoch))

@@ -6,7 +6,8 @@ ids are over before the lease is, with the database away as well. A number is fr
 reserved milliseconds lie in the past for the database and for whoever takes it; the last millisecond used is kept.
 
 A machine whose clock differs from the database's by more than five minutes gets no ids: they would sort wrongly, and
-a lease is only as good as the clocks that measure it. One task calls `keep`; `take` is called from the same event loop.
+a lease is only as good as the clocks that measure it. Each request refused for a clock is counted, `problem` shows it
+before the first one comes, and the log tells it once a minute: somebody has to correct that clock. One task calls `keep`; `take` is called from the same event loop.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import uuid
 from typing import Final
 
 import structlog
+from prometheus_client import Counter
 
 from db.database import Database
-from idgen.snowflake import IdsUnavailable, LeaseEnded, Snowflake
+from idgen.snowflake import ClockMovedBack, IdsUnavailable, LeaseEnded, Snowflake
 from runtime.clock import Clock
 from runtime.stopping import Stop, every
-from schemas.errors import DatabaseUnavailable, LogfeedError
+from runtime.telemetry import REGISTRY
+from schemas.errors import DatabaseUnavailable, LogfeedError, Overloaded
 from schemas.ids import WORKERS
 
 log = structlog.get_logger(__name__)
@@ -31,6 +34,11 @@ STOP_AFTER_S: Final = 55 * 60
 """Seconds without a renewal after which no id is given out; less than LEASE_S by more than any request takes."""
 SKEW_MS_MAX: Final = 5 * 60 * 1000
 """Largest difference to the database's clock."""
+ALARM_EVERY_S: Final = 60
+"""Seconds between two log lines about refusals for the clock."""
+CLOCK_REFUSALS: Final = Counter(
+    "logfeed_clock_refusals", "Requests that got no ids because the clock stepped or is wrong.", registry=REGISTRY
+)
 
 _CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _LOCK: Final = "LOCK TABLE worker_ids IN SHARE ROW EXCLUSIVE MODE"
@@ -71,10 +79,8 @@ class ClockSkewed(LogfeedError):
     """This machine's clock and the database's clock differ too much."""
 
 
-class NoWorkerIdFree(LogfeedError):
+class NoWorkerIdFree(Overloaded):
     """All 1024 worker numbers are leased; one becomes free an hour after its holder died."""
-
-    retriable = True
 
 
 class WorkerIdLease:
@@ -88,6 +94,8 @@ class WorkerIdLease:
         self._ids: Snowflake | None = None
         self._stop_at_s = 0.0
         self._problem = "no worker number was taken yet"
+        self._skewed = False
+        self._alarm_at_s = float("-inf")
 
     @property
     def worker(self) -> int | None:
@@ -96,7 +104,17 @@ class WorkerIdLease:
 
     @property
     def problem(self) -> str | None:
-        """Why `take` would refuse now; None when it would not for the lease's sake."""
+        """Why `take` would refuse now; None when it would not for the sake of the lease or the clock."""
+        lost = self._lost()
+        if self._ids is None or lost is not None:
+            return lost
+        try:
+            self._ids.check_clock(self._now_ms())
+        except (ClockMovedBack, LeaseEnded) as error:
+            return str(error)
+        return None
+
+    def _lost(self) -> str | None:
         if self._ids is None:
             return self._problem
         if self._clock.monotonic_s() >= self._stop_at_s:
@@ -105,25 +123,32 @@ class WorkerIdLease:
 
     def take(self, count: int) -> list[int]:
         """`count` ids for one request. Raises IdsUnavailable (its subclasses say why); nothing was given out then."""
-        problem = self.problem
-        if self._ids is None or problem is not None:
-            raise LeaseEnded(f"no ids: {problem}", retry_after_s=RENEW_S)
-        return self._ids.take(count, self._clock.now_us() // 1000)
+        lost = self._lost()
+        if self._ids is None or lost is not None:
+            if self._skewed:
+                self._alarm(lost)
+            raise LeaseEnded(f"no ids: {lost}", retry_after_s=RENEW_S)
+        try:
+            return self._ids.take(count, self._now_ms())
+        except (ClockMovedBack, LeaseEnded) as error:
+            self._alarm(str(error))
+            raise
 
     async def acquire(self) -> None:
         """Take the first free number. Raises DatabaseUnavailable, ClockSkewed, NoWorkerIdFree."""
         asked_at_s = self._clock.monotonic_s()
         async with self._database.transaction() as connection:
             row = await (await connection.execute(_CLOCK)).fetchone()
-            now_ms = self._clock.now_us() // 1000
+            now_ms = self._now_ms()
             if row is not None:
                 self._check_skew(now_ms, row[0])
             await connection.execute(_LOCK)
             parameters = (WORKERS, now_ms, self.owner, LEASE_S, LEASE_S * 1000)
             taken = await (await connection.execute(_TAKE, parameters)).fetchone()
         if taken is None:
-            raise NoWorkerIdFree()
+            raise NoWorkerIdFree(retry_after_s=RENEW_S)
         worker, last_ms, reserved_until_ms = taken
+        self._skewed = False
         self._ids = Snowflake(worker=worker, last_ms=last_ms or 0, reserved_until_ms=reserved_until_ms)
         self._stop_at_s = asked_at_s + STOP_AFTER_S
         log.info("worker number leased", worker=worker)
@@ -143,8 +168,9 @@ class WorkerIdLease:
             return False
         reserved_until_ms, database_ms = row
         try:
-            self._check_skew(self._clock.now_us() // 1000, database_ms)
+            self._check_skew(self._now_ms(), database_ms)
         except ClockSkewed as error:
+            self._skewed = True
             self._drop(str(error))
             raise
         ids.extend(reserved_until_ms)
@@ -181,6 +207,16 @@ class WorkerIdLease:
     def _drop(self, why: str) -> None:
         self._ids = None
         self._problem = why
+
+    def _now_ms(self) -> int:
+        return self._clock.now_us() // 1000
+
+    def _alarm(self, why: str | None) -> None:
+        CLOCK_REFUSALS.inc()
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._alarm_at_s:
+            self._alarm_at_s = now_s + ALARM_EVERY_S
+            log.error("no ids because of the clock", error=why)
 
     def _check_skew(self, local_ms: int, database_ms: int) -> None:
         skew_ms = local_ms - database_ms

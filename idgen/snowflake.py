@@ -92,12 +92,19 @@ class Snowflake:
             raise ValueError(f"count must be at least 1, got {count}")
         first = max(self._next, self._slot(now_ms))
         seen_ms = max(self._seen_ms, now_ms)
-        self._check(first, (first + count - 1) // SEQUENCES + EPOCH_MS, now_ms, seen_ms)
+        last_ms = (first + count - 1) // SEQUENCES + EPOCH_MS
+        self._check(last_ms, now_ms, seen_ms)
+        self._check_borrowed(last_ms, seen_ms)
         self._seen_ms = seen_ms
         self._next = first + count
         return _ids(first, count, self.worker)
 
-    def _check(self, first: int, last_ms: int, now_ms: int, seen_ms: int) -> None:
+    def check_clock(self, now_ms: int) -> None:
+        """Raises ClockMovedBack or LeaseEnded when `take` would, for a single id."""
+        first = max(self._next, self._slot(now_ms))
+        self._check(first // SEQUENCES + EPOCH_MS, now_ms, max(self._seen_ms, now_ms))
+
+    def _check(self, last_ms: int, now_ms: int, seen_ms: int) -> None:
         back_ms = seen_ms - now_ms
         if back_ms > self._backward_ms_max:
             raise ClockMovedBack(
@@ -111,6 +118,8 @@ class Snowflake:
                 f"would reach {last_ms}: the clock jumped ahead, or the database was away for too long",
                 retry_after_s=_RETRY_AFTER_S_MAX,
             )
+
+    def _check_borrowed(self, last_ms: int, seen_ms: int) -> None:
         borrowed_ms = last_ms - seen_ms
         if borrowed_ms > self._borrowed_ms_max:
             raise IdsExhausted(

@@ -1,7 +1,8 @@
 """Reads a request's body: limits while it streams in, so that no body, however packed, takes more than its share.
 
 Content-Encoding identity, gzip (several members are one body) and zstd (several frames). What counts against
-`bytes_max` and against the bytes in flight is the decompressed size. zstd has no bound on what a slice may grow to but
+`bytes_max` and against the bytes in flight is the decompressed size. A member that holds nothing costs time all the same
+(0.4 µs a byte of the body), so members are counted too. zstd has no bound on what a slice may grow to but
 32 KiB a byte; it is fed in slices of 1 KiB, so that a bomb takes 32 MiB for a moment, one request at a time.
 """
 
@@ -20,6 +21,8 @@ ENCODINGS: Final = ("gzip", "zstd", "identity")
 _ZSTD_SLICE_BYTES: Final = 1024
 _ZSTD_WINDOW_BYTES_MAX: Final = 8 * 1024 * 1024
 _GZIP_WBITS: Final = 31
+MEMBERS_MAX: Final = 1_000
+"""Most gzip members or zstd frames of one body."""
 
 
 class Decompressor(Protocol):
@@ -46,6 +49,7 @@ class _Identity:
 class _Gzip:
     def __init__(self) -> None:
         self._member = zlib.decompressobj(_GZIP_WBITS)
+        self._members = 1
         self._fed = False
 
     def feed(self, chunk: bytes, room: int) -> bytes:
@@ -53,6 +57,7 @@ class _Gzip:
         left = room + 1
         while chunk and left > 0:
             if self._member.eof:
+                self._members = _one_more(self._members, "gzip members")
                 self._member = zlib.decompressobj(_GZIP_WBITS)
             try:
                 part = self._member.decompress(chunk, left)
@@ -73,6 +78,7 @@ class _Zstd:
     def __init__(self) -> None:
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES_MAX)
         self._frame = self._decompressor.decompressobj()
+        self._frames = 1
         self._fed = False
 
     def feed(self, chunk: bytes, room: int) -> bytes:
@@ -81,6 +87,7 @@ class _Zstd:
         pending = memoryview(chunk)
         while pending and size <= room:
             if self._frame.eof:
+                self._frames = _one_more(self._frames, "zstd frames")
                 self._frame = self._decompressor.decompressobj()
             slice_, pending = pending[:_ZSTD_SLICE_BYTES], pending[_ZSTD_SLICE_BYTES:]
             try:
@@ -97,6 +104,12 @@ class _Zstd:
     def finish(self) -> None:
         if self._fed and not self._frame.eof:
             raise MalformedBody("the zstd body is cut off")
+
+
+def _one_more(members: int, kind: str) -> int:
+    if members == MEMBERS_MAX:
+        raise MalformedBody(f"the body has more than {MEMBERS_MAX} {kind}: compress it as one")
+    return members + 1
 
 
 _DECOMPRESSORS: Final[dict[str, Callable[[], Decompressor]]] = {

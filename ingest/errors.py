@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from schemas.errors import InvalidInput, LogfeedError, Overloaded
+
+REJECTED_SHOWN_MAX: Final = 100
+"""Most rejected items that an answer lists; `rejected_count` has them all."""
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -17,7 +21,10 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 class ItemError(msgspec.Struct, frozen=True):
-    """One log that was not taken. `code`: short and fixed, for the ledger. service_name: '' when it cannot be read."""
+    """One log that was not taken. `code`: short and fixed, for the ledger.
+
+    service_name: '' when it cannot be read, or is not the principal's to write.
+    """
 
     code: str
     errors: tuple[FieldError, ...]
@@ -38,7 +45,7 @@ class UnsupportedBody(LogfeedError):
 
 
 class BodyTooLarge(LogfeedError):
-    """The body is larger than one request may be."""
+    """The body is larger than one request may be, or holds more logs or services."""
 
 
 class BodyTooSlow(LogfeedError):

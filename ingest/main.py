@@ -199,23 +199,25 @@ class IngestService:
                 raise RateLimited(
                     f"the limit {received.refusal.filter!r} is exceeded", retry_after_s=received.refusal.retry_after_s
                 )
-            if not received.kept and not received.dropped:
-                self._publisher.note(received_ms_of(ids[0]), received.counts())
+            counts = {} if received.kept else received.counts()
+            with self._publisher.room(len(counts)):
+                if not received.kept and not received.dropped:
+                    self._publisher.note(received_ms_of(ids[0]), counts)
+                    self._count(received)
+                    raise request.nothing_valid(received)
+                value = frame_value(received.kept)
+                answer = request.answer(received, ids)
+                if request.keyed is not None:
+                    self.check()
+                    mine = Reservation(received_ms_of(ids[0]), ids[0], answer.pack())
+                    earlier = await self._reservations.reserve(request.keyed, mine)
+                    if earlier is not None:
+                        return await self._repeat(request, earlier)
+                await self._publish(request, received, value, ids[0])
+                if not received.kept:
+                    self._publisher.note(received_ms_of(ids[0]), counts)
                 self._count(received)
-                raise request.nothing_valid(received)
-            value = frame_value(received.kept)
-            answer = request.answer(received, ids)
-            if request.keyed is not None:
-                self.check()
-                mine = Reservation(received_ms_of(ids[0]), ids[0], answer.pack())
-                earlier = await self._reservations.reserve(request.keyed, mine)
-                if earlier is not None:
-                    return await self._repeat(request, earlier)
-            await self._publish(request, received, value, ids[0])
-            if not received.kept:
-                self._publisher.note(received_ms_of(ids[0]), received.counts())
-            self._count(received)
-            return answer
+                return answer
 
     async def _repeat(self, request: _Request, earlier: Reservation) -> Answer:
         """The frame again, with the ids it had; the answer as it was."""

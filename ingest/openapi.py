@@ -16,7 +16,7 @@ the same answer. Retry on 429 and 503 only, after `Retry-After` seconds."""
 
 BATCH_DESCRIPTION: Final = """Takes up to 10,000 logs (8 MiB decompressed) as a JSON array or as NDJSON, plain, gzip or zstd.
 
-Bad items are rejected one by one with the reason, the others are taken. 201 means that every accepted log is durable. All
+Its logs may name at most 1,000 services. Bad items are rejected one by one with the reason, the others are taken. 201 means that every accepted log is durable. All
 or nothing for refusals: 413, 429 and 503 leave nothing behind, so that the whole request can be repeated; with an
 `Idempotency-Key` also where the answer was lost."""
 
@@ -153,10 +153,14 @@ def _problem(description: str, *, retry: bool = False) -> dict[str, Any]:
 
 
 _COMMON: Final[dict[int | str, dict[str, Any]]] = {
-    400: _problem("The body cannot be read: broken gzip or zstd, or an array that is cut off. Nothing was taken."),
+    400: _problem(
+        "The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken."
+    ),
     403: _problem("The token does not permit writing logs of this service."),
     408: _problem("The body did not arrive in time."),
-    413: _problem("The body is larger than one request may be: send several."),
+    413: _problem(
+        "The body is larger than one request may be, or its logs name more than 1,000 services: send several."
+    ),
     415: _problem("The body's type or encoding is not supported."),
     422: _problem("Fields are not valid (each is named), or the Idempotency-Key was used with another body."),
     429: _problem("A rate limit refuses the whole request.", retry=True),

@@ -3,7 +3,8 @@
 Bodies are a JSON array of objects or NDJSON, told apart by the first byte that is no white space; blank lines, CRLF and
 a UTF-8 byte order mark are accepted. Strings are UTF-8; NaN, lone surrogates and numbers beyond a double are no JSON.
 Of repeated keys the last wins; integers of any size are kept exactly. An item's fields outside the record are errors,
-not ignored: a misspelt field would be lost otherwise.
+not ignored: a misspelt field would be lost otherwise. Only as many bad items as an answer lists are explained at length;
+the others get their code, so that 10,000 of them keep the event loop for 0.2 s at most.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ingest.errors import BodyTooLarge, FieldError, InvalidFields, ItemError, MalformedBody
+from ingest.errors import REJECTED_SHOWN_MAX, BodyTooLarge, FieldError, InvalidFields, ItemError, MalformedBody
 from ingest.spelling import suggestion
 from ingest.timestamps import parse_timestamp, show
 from schemas.levels import SEVERITY_MAX, parse_level
@@ -103,7 +104,7 @@ def decode_batch(body: bytes, *, logs_max: int) -> list[Item]:
 
 def decode_one(body: bytes) -> Item:
     """The only log of a body; `Malformed` with code `json` when it is no JSON object."""
-    return _decode_item(body.removeprefix(_BOM))
+    return _decode_items([body.removeprefix(_BOM)])[0]
 
 
 def may_hold_nul(body: bytes) -> bool:
@@ -115,7 +116,7 @@ def _decode_array(body: bytes) -> list[Item]:
     try:
         items: list[Item] = [*_many.decode(body)]
     except UNREADABLE:
-        return [_decode_item(raw) for raw in _split_array(body)]
+        return _decode_items(_split_array(body))
     return items
 
 
@@ -127,15 +128,22 @@ def _decode_lines(body: bytes, logs_max: int) -> list[Item]:
     try:
         items: list[Item] = [*_one.decode_lines(body)]
     except UNREADABLE:
-        return [_decode_item(raw) for raw in _split_lines(body)]
+        return _decode_items(_split_lines(body))
     return items
 
 
-def _decode_item(raw: bytes) -> Item:
-    try:
-        return _one.decode(raw)
-    except UNREADABLE:
-        return _explain(raw)
+def _decode_items(raws: list[bytes]) -> list[Item]:
+    items: list[Item] = []
+    malformed = 0
+    for raw in raws:
+        item: Item
+        try:
+            item = _one.decode(raw)
+        except UNREADABLE:
+            item = _explain(raw, at_length=malformed < REJECTED_SHOWN_MAX)
+            malformed += isinstance(item, Malformed)
+        items.append(item)
+    return items
 
 
 def _split_lines(body: bytes) -> list[bytes]:
@@ -188,8 +196,8 @@ def _scan_array(body: bytes) -> Iterator[bytes]:
     raise MalformedBody("the JSON array is cut off or its brackets do not match: nothing was taken")
 
 
-def _explain(raw: bytes) -> Item:
-    """Every field that cannot be decoded, by name."""
+def _explain(raw: bytes, *, at_length: bool) -> Item:
+    """Every field that cannot be decoded, by name. at_length: whether unknown ones are all named, with suggestions."""
     try:
         fields = _raw_fields.decode(raw)
     except msgspec.ValidationError:
@@ -200,9 +208,9 @@ def _explain(raw: bytes) -> Item:
         return _no_json(f"not valid JSON: {_reason(error, raw)}")
     errors: list[FieldError] = []
     values: dict[str, Any] = {"service_name": "", "message": ""}
-    for name in [name for name in fields if name not in _fields][:_UNKNOWN_SHOWN_MAX]:
+    for name in [name for name in fields if name not in _fields][: _UNKNOWN_SHOWN_MAX if at_length else 1]:
         shown = name[:100]
-        near = suggestion(shown, _fields)
+        near = suggestion(shown, _fields) if at_length else ""
         errors.append(FieldError(shown, f"there is no such field{near or '; own fields go into metadata'}"))
     code = "unknown_field" if errors else ""
     for name, (decoder, expected) in _fields.items():

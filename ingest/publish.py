@@ -3,14 +3,16 @@
 Three tasks beside the requests: one connects the producer where the broker was away at the start, one asks for the
 retention's risk, one publishes the counts of requests that had nothing to keep. Counts are kept per minute of reception;
 at most one frame of counts is on its way, and it goes out again under the same key until it is acknowledged, so that the
-writer books it once. Past COUNTS_MAX entries requests get 503 rather than uncounted logs.
+writer books it once. A request without room for its counts gets 503 rather than uncounted logs; one with logs to keep
+needs none, its frame carries them. The tasks outlive unexpected errors: they log them, show them, and try again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -20,7 +22,7 @@ import structlog
 from broker.port import Broker, Producer, Record
 from ingest import metrics
 from ingest.errors import RetentionAtRisk
-from ingest.receive import frame_headers
+from ingest.receive import SERVICES_MAX, frame_headers
 from ingest.settings import IngestSettings
 from runtime.stopping import Stop, every
 from schemas.errors import BrokerUnavailable, ConfigurationError, LogfeedError, Overloaded
@@ -58,6 +60,9 @@ class Publisher:
         self._broker_problem: str | None = "the broker was not reached yet"
         self._waiting: dict[int, dict[str, ServiceCounts]] = {}
         self._waiting_entries = 0
+        self._promised_entries = 0
+        self._failed: dict[str, str] = {}
+        """Task -> the unexpected error of its last attempt."""
         self._on_its_way: _CountsFrame | None = None
 
     # --- state ---
@@ -67,22 +72,26 @@ class Publisher:
         found = [] if self._broker_problem is None else [self._broker_problem]
         if self._risk >= self._settings.retention_risk_max:
             found.append(self._risk_text())
+        if self._waiting_entries >= COUNTS_MAX - SERVICES_MAX:
+            found.append(self._counts_text())
+        found.extend(f"{task} failed: {error}" for task, error in self._failed.items())
         return found
 
     def check(self) -> None:
-        """Raises BrokerUnavailable, RetentionAtRisk, Overloaded when a request would be refused whatever is in it."""
+        """Raises BrokerUnavailable, RetentionAtRisk when a request would be refused whatever is in it."""
         if self._producer is None:
             raise BrokerUnavailable("the broker does not answer", retry_after_s=2)
         if self._risk >= self._settings.retention_risk_max:
             raise RetentionAtRisk(self._risk_text(), retry_after_s=30)
-        if self._waiting_entries >= COUNTS_MAX:
-            raise Overloaded("the counts of earlier requests were not published yet", retry_after_s=2)
 
     def _risk_text(self) -> str:
         return (
             f"logs that no writer has stored have used up {self._risk:.0%} of the broker's retention (limit "
             f"{self._settings.retention_risk_max:.0%}): start writers, or look at why they halt"
         )
+
+    def _counts_text(self) -> str:
+        return f"{self._waiting_entries} counts of requests without kept logs wait to be published (limit {COUNTS_MAX})"
 
     # --- frames ---
 
@@ -115,6 +124,17 @@ class Publisher:
         return self._new_frame_id()
 
     # --- counts without logs ---
+
+    @contextmanager
+    def room(self, entries: int) -> Iterator[None]:
+        """Keep room for so many entries, which the block may `note` once. Raises Overloaded; nothing has changed then."""
+        if entries and self._waiting_entries + self._promised_entries + entries > COUNTS_MAX:
+            raise Overloaded(self._counts_text(), retry_after_s=2)
+        self._promised_entries += entries
+        try:
+            yield
+        finally:
+            self._promised_entries -= entries
 
     def note(self, received_ms: int, counts: Counts) -> None:
         """Book the counts of a request that has nothing to keep with the next periodic frame."""
@@ -153,11 +173,19 @@ class Publisher:
     # --- running ---
 
     async def run(self, stop: Stop) -> None:
-        """Connect, poll and flush until the stop."""
+        """Connect, poll and flush until the stop, whatever fails."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._connect(stop))
-            tasks.create_task(every(self._settings.retention_poll_s, self.poll_risk, stop))
-            tasks.create_task(every(self._settings.counts_flush_s, self._flush, stop))
+            tasks.create_task(
+                every(
+                    self._settings.retention_poll_s,
+                    self._surviving("asking for the retention's risk", self.poll_risk),
+                    stop,
+                )
+            )
+            tasks.create_task(
+                every(self._settings.counts_flush_s, self._surviving("publishing counts", self._flush), stop)
+            )
 
     async def connect(self) -> None:
         """Make the producer. Raises BrokerUnavailable."""
@@ -187,17 +215,35 @@ class Publisher:
         self._broker_problem = "ingest is stopped"
 
     async def _connect(self, stop: Stop) -> None:
-        while self._producer is None and not stop.is_set:
-            try:
-                await self.connect()
-            except LogfeedError as error:
-                self._broker_problem = str(error)
-                log.warning("broker not reached, trying again", error=str(error))
-                await stop.wait(_CONNECT_EVERY_S)
+        attempt = self._surviving("reaching the broker", self._try_connect)
+        await attempt()
+        while self._producer is None and not await stop.wait(_CONNECT_EVERY_S):
+            await attempt()
+
+    async def _try_connect(self) -> None:
+        try:
+            await self.connect()
+        except LogfeedError as error:
+            self._broker_problem = str(error)
+            log.warning("broker not reached, trying again", error=str(error))
 
     async def _flush(self) -> None:
         if self._producer is not None:
             await self.flush_counts()
+
+    def _surviving(self, task: str, action: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        """The action; what it does not expect is logged, and shown until an attempt succeeds."""
+
+        async def attempt() -> None:
+            try:
+                await action()
+            except Exception as error:
+                self._failed[task] = repr(error)
+                log.exception("a task beside the requests failed, it will be tried again", task=task)
+            else:
+                self._failed.pop(task, None)
+
+        return attempt
 
 
 def _add(sum_: ServiceCounts, count: ServiceCounts) -> None:

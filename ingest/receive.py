@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import orjson
 
-from ingest.errors import FieldError, ItemError
+from ingest.errors import REJECTED_SHOWN_MAX, BodyTooLarge, FieldError, ItemError
 from ingest.filters.chain import Chain
 from ingest.filters.verdicts import Occasion, Refuse
 from ingest.parse import Item, Window, to_log
@@ -22,8 +23,8 @@ from schemas.frames import encode_lines as encode_frame_lines
 from schemas.record import Log
 from schemas.scope import ServiceScope
 
-REJECTED_SHOWN_MAX: Final = 100
-"""Most rejected items that an answer lists; `rejected_count` has them all."""
+SERVICES_MAX: Final = 1_000
+"""Most services that the logs of one request may name: each is an entry of its counts."""
 NOT_PERMITTED: Final = "not_permitted"
 
 
@@ -49,7 +50,7 @@ class Received:
         return Counter(error.code for _, error in self.rejected)
 
     def counts(self) -> dict[str, ServiceCounts]:
-        """Service -> what the ledger books; unreadable services under ''."""
+        """Service -> what the ledger books; services that are unreadable or not permitted under ''."""
         counts = {
             name: ServiceCounts(received=kept) for name, kept in Counter(log.service_name for log in self.kept).items()
         }
@@ -74,17 +75,26 @@ def receive(
     chain: Chain,
     occasion: Occasion,
 ) -> Received:
-    """Judge the items; ids[i] is the id of items[i], whatever becomes of it."""
+    """Judge the items; ids[i] is the id of items[i], whatever becomes of it.
+
+    Raises BodyTooLarge past SERVICES_MAX services, before any filter was asked.
+    """
     received = Received()
     logs: list[tuple[int, Log]] = []
     for index, item in enumerate(items):
         log = to_log(item, ids[index], window, may_hold_nul=may_hold_nul)
         if isinstance(log, ItemError):
-            received.rejected.append((index, log))
+            received.rejected.append((index, _owned(log, may_write)))
         elif may_write.everything or may_write.permits(log.service_name):
             logs.append((index, log))
         else:
             received.rejected.append((index, _not_permitted(log.service_name)))
+    services = {log.service_name for _, log in logs}.union(error.service_name for _, error in received.rejected) - {""}
+    if len(services) > SERVICES_MAX:
+        raise BodyTooLarge(
+            f"the logs of a request may name {SERVICES_MAX} services, these name {len(services)}: send several requests, "
+            "and put what differs from log to log into metadata"
+        )
     judged = chain.judge_all(logs, occasion)
     received.kept, received.dropped, received.refusal = judged.kept, judged.dropped, judged.refusal
     return received
@@ -92,7 +102,14 @@ def receive(
 
 def _not_permitted(service_name: str) -> ItemError:
     error = FieldError("service_name", f"the token does not permit writing logs of {service_name!r}")
-    return ItemError(NOT_PERMITTED, (error,), service_name)
+    return ItemError(NOT_PERMITTED, (error,))
+
+
+def _owned(error: ItemError, may_write: ServiceScope) -> ItemError:
+    """Nobody adds to the counts of a service that is not theirs."""
+    if may_write.permits(error.service_name):
+        return error
+    return msgspec.structs.replace(error, service_name="")
 
 
 def frame_value(kept: list[Log]) -> bytes:

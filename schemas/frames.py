@@ -22,6 +22,8 @@ FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 FRAME_DECODED_BYTES_MAX: Final = 64 * 1024 * 1024
 """Largest NDJSON a frame may hold; decompression stops there."""
 ZSTD_LEVEL: Final = 1
+COUNT_MAX: Final = 2**31
+"""Most logs that one frame may count for one service."""
 
 
 class ServiceCounts(msgspec.Struct, omit_defaults=True):
@@ -37,6 +39,11 @@ class ServiceCounts(msgspec.Struct, omit_defaults=True):
     def kept(self) -> int:
         """Logs that are in the frame's value."""
         return self.received - sum(self.filtered.values()) - sum(self.rejected.values())
+
+    @property
+    def are_counts(self) -> bool:
+        """No number is negative."""
+        return self.received >= 0 and min((*self.filtered.values(), *self.rejected.values()), default=0) >= 0
 
 
 class FrameHeader(msgspec.Struct, frozen=True):
@@ -97,10 +104,14 @@ def decode_headers(headers: Headers) -> FrameHeader:
         frame_id = fields["frame"]
         if len(frame_id) != 16:
             raise FrameError(f"frame id has {len(frame_id)} bytes, expected 16")
+        counts = _counts_decoder.decode(fields["counts"])
+        for service, one in counts.items():
+            if not 0 <= one.kept <= one.received <= COUNT_MAX or not one.are_counts:
+                raise FrameError(f"counts of service {service!r} do not add up")
         return FrameHeader(
             frame_id=frame_id,
             received_ms=int(fields["received_ms"]),
-            counts=_counts_decoder.decode(fields["counts"]),
+            counts=counts,
             key_hash=fields.get("key"),
             body_sha256=fields.get("body"),
         )

@@ -27,6 +27,8 @@ LOCK_TIMEOUT_MS: Final = 2_000
 DEADLOCK: Final = "40P01"
 BUSY: Final = ("55P03", DEADLOCK)
 """Lock not available in time, deadlock: try again."""
+DETACHING: Final = "55000"
+"""Another partition's DETACH CONCURRENTLY is under way, or was interrupted."""
 EXISTS_ALREADY: Final = ("42P07", "42710", "42P17", "23505")
 """Somebody made the same table, index or partition at the same moment."""
 
@@ -161,6 +163,31 @@ async def attach_partition(connection: Connection, parent: str, name: str, start
         f"""CREATE TABLE {_checked(name)} (LIKE {_checked(parent)} INCLUDING ALL);
             ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES FROM ('{start}') TO ('{end}')""".encode()
     )
+
+
+async def pending_detaches(connection: Connection, parent: str) -> list[str]:
+    """Partitions whose DETACH CONCURRENTLY was interrupted: no other one can be detached before they are finalised."""
+    cursor = await connection.execute(
+        f"""SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+            WHERE i.inhparent = '{_checked(parent)}'::regclass AND i.inhdetachpending ORDER BY 1""".encode()
+    )
+    return [name for (name,) in await cursor.fetchall()]
+
+
+async def finalise_detach(connection: Connection, parent: str, name: str) -> None:
+    """Finish an interrupted DETACH CONCURRENTLY; the table stays, with its rows."""
+    statement = f"ALTER TABLE {_checked(parent)} DETACH PARTITION {_checked(name)} FINALIZE"
+    await connection.execute(statement.encode())
+
+
+async def detached_tables(connection: Connection, parent: str) -> list[str]:
+    """Tables named `<parent>_…` beside it that are no partitions (any more)."""
+    cursor = await connection.execute(
+        f"""SELECT c.relname FROM pg_class AS c JOIN pg_class AS p ON p.oid = '{_checked(parent)}'::regclass
+            WHERE c.relnamespace = p.relnamespace AND c.relkind = 'r' AND NOT c.relispartition
+              AND starts_with(c.relname, '{parent}_') ORDER BY 1""".encode()
+    )
+    return [name for (name,) in await cursor.fetchall()]
 
 
 async def drop_partition(connection: Connection, parent: str, name: str) -> None:

@@ -25,6 +25,7 @@ from schemas.scope import ServiceScope
 from search.match import compile_match
 from search.predicate import CorrelationIs
 from store.port import (
+    SERVICES_MAX,
     Border,
     BorderMoved,
     ChunkMissing,
@@ -35,6 +36,7 @@ from store.port import (
     KeyAlreadyStored,
     Lease,
     LedgerRow,
+    NameTaken,
     OffsetMove,
     Order,
     Outcome,
@@ -119,7 +121,8 @@ class MemoryDatabase:
         self.clock = clock or SystemClock()
         now_us = self.clock.now_us()
         self.partitions: dict[int, _Partition] = {}
-        self.writers: dict[str, float] = {}
+        self.writers: dict[str, tuple[float, str]] = {}
+        """name -> (lives until, token of its process)"""
         self.chunks: dict[int, list[Log]] = {}
         """start of the chunk -> its rows"""
         self.late: dict[int, _Late] = {1: _Late(now_us)}
@@ -157,6 +160,8 @@ class MemoryStore:
         self._page_bytes_max = page_bytes_max
         self._rows_per_scan = rows_per_scan
         self._held: dict[int, int] = {}
+        self._token = secrets.token_hex(8)
+        self._noted: set[str] = set()
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
@@ -167,9 +172,18 @@ class MemoryStore:
 
     async def live_writers(self, owner: str, *, ttl_s: float) -> int:
         """See WriteStore."""
-        now_s = self.database.clock.monotonic_s()
-        self.database.writers[owner] = now_s + ttl_s
-        return sum(until_s > now_s for until_s in self.database.writers.values())
+        now_s, writers = self.database.clock.monotonic_s(), self.database.writers
+        if owner in self._noted and writers.get(owner, (0.0, self._token))[1] != self._token:
+            raise NameTaken(f"another writer runs under the name {owner!r}: give each writer its own --name")
+        self._noted.add(owner)
+        writers[owner] = now_s + ttl_s, self._token
+        return sum(name == owner or until_s > now_s for name, (until_s, _) in writers.items())
+
+    async def depart(self, owner: str) -> None:
+        """See WriteStore."""
+        if self.database.writers.get(owner, (0.0, ""))[1] == self._token:
+            del self.database.writers[owner]
+        self._noted.discard(owner)
 
     async def claim(self, owner: str, *, want: int, ttl_s: float) -> list[Lease]:
         """See WriteStore. From before: under the owner's name, with an epoch that this object was not given."""
@@ -221,6 +235,7 @@ class MemoryStore:
         for lease, next_offset, at_us in moves:
             partition = self.database.partitions[lease.partition]
             if (partition.epoch, partition.next_offset) == (lease.epoch, next_offset):
+                at_us = min(at_us, self.database.clock.now_us())
                 partition.stored_to_us = max(partition.stored_to_us, at_us)
 
     @asynccontextmanager
@@ -259,7 +274,7 @@ class MemoryStore:
             band = level_name(level)
             counts[band] = counts.get(band, 0) + count
             found[name] = ServiceSummary(name, minute_us, counts)
-        return [found[name] for name in sorted(found)]
+        return [found[name] for name in sorted(found)[:SERVICES_MAX]]
 
     async def ledger(
         self, *, start_us: int, end_us: int, allowed: ServiceScope, service_names: Iterable[str] = ()
@@ -276,7 +291,11 @@ class MemoryStore:
         """See ReadStore."""
         return self.database.secret
 
-    # --- upkeep ----------------------------------------------------------------------------------------------------
+    # --- upkeep: the caller's time is taken as it is, so that a test can be years ahead -----------------------------
+
+    async def clock_us(self) -> int:
+        """See Upkeep."""
+        return self.database.clock.now_us()
 
     async def ensure_chunks(self, *, now_us: int) -> None:
         """See Upkeep."""

@@ -135,6 +135,11 @@ class StorePlan:
     dead: list[DeadLetter] = field(default_factory=list)
     moves: list[OffsetMove] = field(default_factory=list)
 
+    def add(self, other: StorePlan) -> None:
+        """Put another plan's contents behind this one's."""
+        for name in ("hot", "late", "keys", "ledger", "dead", "moves"):
+            getattr(self, name).extend(getattr(other, name))
+
 
 class StoreConflict(LogfeedError):
     """The batch was rolled back because the store's state is not what the plan expected; nothing changed."""
@@ -164,6 +169,10 @@ class ChunkMissing(StoreConflict):
     """No chunk takes a row's timestamp: ensure the chunks and try again."""
 
 
+class NameTaken(LogfeedError):
+    """Another writer runs under this name: give each writer its own."""
+
+
 class WriteTransaction(Protocol):
     """One batch. Leaving the context without a successful `commit` rolls back."""
 
@@ -189,7 +198,15 @@ class WriteStore(Protocol):
         """Make the rows of partitions 0..count-1 at offset 0, where they are missing. Idempotent."""
 
     async def live_writers(self, owner: str, *, ttl_s: float) -> int:
-        """Note that `owner` lives (for ttl_s) and return how many writers live, it included."""
+        """Note that `owner` lives (for ttl_s) and return how many writers live, it included.
+
+        Raises NameTaken, and changes nothing, when this object has noted the name and another one has noted it since. Who
+        died before this object's first call does no harm: a restart under the same name just goes on.
+        """
+
+    async def depart(self, owner: str) -> None:
+        """`owner` lives no more: the others need not wait until its time is over (clean stop, leases released before).
+        Leaves alone what another process noted under the name. Idempotent. Raises DatabaseUnavailable."""
 
     async def claim(self, owner: str, *, want: int, ttl_s: float) -> list[Lease]:
         """Take leases up to `want` in all: first those that the owner's name still holds from before, then free or expired.
@@ -208,7 +225,7 @@ class WriteStore(Protocol):
 
     async def mark_caught_up(self, moves: Sequence[tuple[Lease, int, int]]) -> None:
         """(lease, next_offset, T): nothing was unread at time T (µs). Sets stored_to = max(stored_to, T) where epoch and
-        next_offset still match."""
+        next_offset still match. A T ahead of the store's clock counts as that clock's time."""
 
     def begin(self) -> AbstractAsyncContextManager[WriteTransaction]:
         """Start a batch's transaction. Raises DatabaseUnavailable."""
@@ -279,6 +296,10 @@ class Snapshot(Protocol):
         """All logs with this correlation id, oldest first, over all time."""
 
 
+SERVICES_MAX = 10_000
+"""Most services in one answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceSummary:
     """One service as the ledger knows it."""
@@ -286,6 +307,7 @@ class ServiceSummary:
     service_name: str
     last_seen_us: int
     counts_by_level: dict[str, int]
+    """Logs ever stored, those past retention included."""
 
 
 class ReadStore(Protocol):
@@ -295,7 +317,7 @@ class ReadStore(Protocol):
         """A consistent view, open for a bounded time (60 s). Raises DatabaseUnavailable."""
 
     async def services(self, *, allowed: ServiceScope) -> list[ServiceSummary]:
-        """Every service that ever had a log stored, by name."""
+        """Every service that ever had a log stored, by name; the first SERVICES_MAX."""
 
     async def ledger(
         self, *, start_us: int, end_us: int, allowed: ServiceScope, service_names: Iterable[str] = ()
@@ -310,10 +332,18 @@ class ReadStore(Protocol):
 
 
 class Upkeep(Protocol):
-    """What keeps the store in shape. Run by whoever holds the `sealer` lease; every call is safe to repeat and to kill."""
+    """What keeps the store in shape. Run by whoever holds the `sealer` lease; every call is safe to repeat and to kill.
+
+    `now_us` is the caller's clock. Where it is ahead of the store's own clock, that one counts: a step forward of one
+    host closes, drops and sums nothing.
+    """
+
+    async def clock_us(self) -> int:
+        """The time by the store's own clock."""
 
     async def ensure_chunks(self, *, now_us: int) -> None:
-        """Chunks for now and two ahead exist; so does tomorrow's table of keys."""
+        """Chunks for now and two ahead exist; so does tomorrow's table of keys. After a long pause the oldest missing ones
+        come first, a bounded number a call."""
 
     async def summarise(self) -> None:
         """Summarise the BRIN indexes of open tables."""
@@ -325,7 +355,7 @@ class Upkeep(Protocol):
         """Count and index tables that were closed and are not finished; returns how many."""
 
     async def drop_expired(self, *, now_us: int, retention_us: int) -> int:
-        """Drop tables past retention, and expired keys and reservations; returns how many tables."""
+        """Drop tables past retention, and expired keys, reservations and minutes of the ledger; returns how many tables."""
 
     async def roll_up_ledger(self, *, now_us: int) -> None:
         """Sum ledger rows older than a few minutes into one row each."""

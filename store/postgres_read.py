@@ -35,7 +35,17 @@ from search.bounds import correlation_of, time_bounds
 from search.predicate import EVERYTHING, CorrelationIs, all_of, within
 from search.sql import Sql
 from search.sql_postgres import compile_postgres
-from store.port import LedgerRow, Order, Outcome, Position, Scan, ScanResult, ServiceSummary, Snapshot
+from store.port import (
+    SERVICES_MAX,
+    LedgerRow,
+    Order,
+    Outcome,
+    Position,
+    Scan,
+    ScanResult,
+    ServiceSummary,
+    Snapshot,
+)
 from store.scan_windows import BEYOND, GREATEST_US, LEAST, LEAST_US, Pace, Span, Walk, Window, successor
 
 __all__ = ["PostgresReadStore", "SnapshotLost"]
@@ -77,11 +87,14 @@ FROM catalogue WHERE state = 'finished'
 """
 """Changes whenever a row appears, changes or goes: xmin names the transaction that wrote it."""
 _SERVICES: Final = """
-SELECT service_name, level, sum(count)::bigint, (extract(epoch FROM max(minute)) * 1000000)::bigint
-FROM (SELECT service_name, level, count, minute FROM ledger WHERE outcome = 'stored'
-      UNION ALL SELECT service_name, level, count, minute FROM ledger_minutes WHERE outcome = 'stored') booked
-WHERE {allowed}
-GROUP BY service_name, level ORDER BY service_name, level
+SELECT service_name, level, count, last_us
+FROM (SELECT service_name, level, sum(count)::bigint AS count, (extract(epoch FROM max(minute)) * 1000000)::bigint AS last_us,
+          dense_rank() OVER (ORDER BY service_name) AS place
+      FROM (SELECT service_name, level, count, minute FROM ledger WHERE outcome = 'stored'
+            UNION ALL SELECT service_name, level, count, last_minute FROM service_totals) booked
+      WHERE {allowed}
+      GROUP BY service_name, level) services
+WHERE place <= {services_max} ORDER BY service_name, level
 """
 _LEDGER: Final = """
 SELECT (extract(epoch FROM minute) * 1000000)::bigint, service_name, level, outcome, reason, sum(count)::bigint
@@ -157,7 +170,7 @@ class PostgresReadStore:
     async def services(self, *, allowed: ServiceScope) -> list[ServiceSummary]:
         """See ReadStore."""
         condition = _scope(allowed)
-        query = _SERVICES.replace("{allowed}", condition.text)
+        query = _SERVICES.replace("{allowed}", condition.text).replace("{services_max}", str(SERVICES_MAX))
         found: dict[str, ServiceSummary] = {}
         for name, level, count, minute_us in await self._bounded(query, tuple(condition.params)):
             summary = found.get(name) or ServiceSummary(name, minute_us, {})

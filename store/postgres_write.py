@@ -8,12 +8,14 @@ a lease is one transaction in one round trip with a lock_timeout.
 
 "From before" means: under the owner's name, with an epoch that this object did not get. So a restart under the same name
 takes its leases at once, and so does a claim whose answer was lost.
-Times are the database's clock_timestamp(): the writers' clocks are never compared.
+Times are the database's clock_timestamp(): the writers' clocks are never compared, and never believed beyond it.
+A database that hangs without closing anything is left after a while: every call here is bounded on this side too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -21,26 +23,36 @@ from typing import Any, Final
 
 import structlog
 
-from db.database import Connection, Database, Error, connect
+from db.database import Connection, Database, Error, bounded, connect
 from db.migrations import Layout
 from db.pipelines import COMMIT, Statement, in_one_go
 from store.batches import Batch, copy_rows, store_errors
-from store.port import EncodedRow, Lease, RowsRefused, StoreConflict
+from store.port import EncodedRow, Lease, NameTaken, RowsRefused, StoreConflict
 
 log = structlog.get_logger(__name__)
 
 _TERMINATE_MS: Final = 3_000
 """How long to wait until a terminated backend is gone."""
+_CALL_S: Final = 10.0
+"""Most seconds for a call about leases: three round trips, a lock_timeout and _TERMINATE_MS in one."""
+_BATCH_S: Final = 65.0
+"""Most seconds for a batch: a little more than its transaction_timeout, which a server that works sees to."""
 _BEGIN: Final[tuple[Statement, ...]] = (("BEGIN", ()), ("SET LOCAL lock_timeout = '2s'", ()))
 
 _REGISTER: Final = """
     INSERT INTO consumer_offsets (topic, partition) SELECT %s, generate_series(0, %s - 1) ON CONFLICT DO NOTHING"""
+# Once this object has noted the name, the row is its own or nobody's: who replaced the token runs at the same time.
 _LIVE_WRITERS: Final = """
     WITH me AS (
-        INSERT INTO writers (name, seen_until) VALUES (%(owner)s, clock_timestamp() + %(ttl_s)s * interval '1 second')
-        ON CONFLICT (name) DO UPDATE SET seen_until = excluded.seen_until),
+        INSERT INTO writers AS w (name, token, seen_until)
+        VALUES (%(owner)s, %(token)s, clock_timestamp() + %(ttl_s)s * interval '1 second')
+        ON CONFLICT (name) DO UPDATE SET token = excluded.token, seen_until = excluded.seen_until
+        WHERE w.token = excluded.token OR NOT %(noted)s
+        RETURNING 1),
     gone AS (DELETE FROM writers WHERE seen_until < clock_timestamp() - interval '1 day' AND name <> %(owner)s)
-    SELECT count(*) + 1 FROM writers WHERE name <> %(owner)s AND seen_until > clock_timestamp()"""
+    SELECT count(*) + 1, EXISTS (SELECT FROM me) FROM writers
+    WHERE name <> %(owner)s AND seen_until > clock_timestamp()"""
+_DEPART: Final = "DELETE FROM writers WHERE name = %s AND token = %s"
 # Own ones from before first. `held`: what this object knows as its own.
 _CANDIDATES: Final = """
     WITH held AS (SELECT * FROM unnest(%(partitions)s::integer[], %(epochs)s::bigint[]) AS h (partition, epoch))
@@ -86,11 +98,13 @@ _RELEASE: Final = """
 _HALT: Final = """
     UPDATE consumer_offsets SET halted = %s WHERE topic = %s AND partition = %s AND epoch = %s AND halted IS NULL"""
 _CAUGHT_UP: Final = """
-    UPDATE consumer_offsets AS o SET stored_to = timestamptz 'epoch' + m.at * interval '1 microsecond'
-    FROM unnest(%(partitions)s::integer[], %(epochs)s::bigint[], %(offsets)s::bigint[], %(at)s::bigint[])
-        AS m (partition, epoch, next_offset, at)
+    UPDATE consumer_offsets AS o SET stored_to = m.at
+    FROM (SELECT partition, epoch, next_offset,
+              least(timestamptz 'epoch' + at * interval '1 microsecond', clock_timestamp()) AS at
+          FROM unnest(%(partitions)s::integer[], %(epochs)s::bigint[], %(offsets)s::bigint[], %(at)s::bigint[])
+              AS u (partition, epoch, next_offset, at)) AS m
     WHERE o.topic = %(topic)s AND o.partition = m.partition AND o.epoch = m.epoch AND o.next_offset = m.next_offset
-      AND o.stored_to < timestamptz 'epoch' + m.at * interval '1 microsecond'"""
+      AND o.stored_to < m.at"""
 _OWN_BACKEND: Final = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 _TERMINATE: Final = """
     SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s"""
@@ -108,6 +122,9 @@ class PostgresWriteStore:
         self._database = database
         self._topic = topic
         self._layout = layout
+        self._token = secrets.token_hex(8)
+        self._noted: set[str] = set()
+        """Names of writers that this object has noted as living."""
         self._held: dict[int, int] = {}
         """partition -> epoch of the leases this object was given."""
         self._connection: Connection | None = None
@@ -122,17 +139,26 @@ class PostgresWriteStore:
 
     async def register_partitions(self, topic: str, count: int) -> None:
         """See WriteStore."""
-        await self._database.execute(_REGISTER, (topic, count))
+        async with bounded(_CALL_S):
+            await self._database.execute(_REGISTER, (topic, count))
 
     async def live_writers(self, owner: str, *, ttl_s: float) -> int:
         """See WriteStore. Names not seen for a day are forgotten."""
-        rows = await self._one_go((_LIVE_WRITERS, {"owner": owner, "ttl_s": ttl_s}))
-        live: int = rows[0][0]
-        return live
+        known = {"owner": owner, "ttl_s": ttl_s, "token": self._token, "noted": owner in self._noted}
+        ((live, noted),) = await self._one_go((_LIVE_WRITERS, known))
+        if not noted:
+            raise NameTaken(f"another writer runs under the name {owner!r}: give each writer its own --name")
+        self._noted.add(owner)
+        return int(live)
+
+    async def depart(self, owner: str) -> None:
+        """See WriteStore."""
+        await self._one_go((_DEPART, (owner, self._token)))
+        self._noted.discard(owner)
 
     async def claim(self, owner: str, *, want: int, ttl_s: float) -> list[Lease]:
         """See WriteStore. Partitions whose rows are locked by others are left for the next call."""
-        async with self._connecting:
+        async with self._connecting, bounded(_CALL_S):
             await self._connect()
             assert self._backend is not None
             pid, start = self._backend
@@ -190,7 +216,7 @@ class PostgresWriteStore:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Batch]:
         """See WriteStore. A second batch waits until the first has ended."""
-        async with self._batch:
+        async with self._batch, bounded(_BATCH_S):
             async with self._connecting:
                 connection = await self._connect()
             try:
@@ -208,7 +234,7 @@ class PostgresWriteStore:
 
     async def refusal(self, rows: Sequence[EncodedRow]) -> str | None:
         """See WriteStore. Copies into a table that lives for this transaction only: no chunk, index or lock is touched."""
-        async with self._database.connection() as connection:
+        async with bounded(_BATCH_S), self._database.connection() as connection:
             await connection.execute("BEGIN")
             try:
                 await connection.execute("CREATE TEMPORARY TABLE refusal (LIKE logs) ON COMMIT DROP")
@@ -257,7 +283,7 @@ class PostgresWriteStore:
 
     async def _one_go(self, *statements: Statement) -> list[tuple[Any, ...]]:
         """Statements as one transaction in one round trip; the rows of the last. Raises DatabaseUnavailable."""
-        async with self._database.connection() as connection:
+        async with bounded(_CALL_S), self._database.connection() as connection:
             cursors = await in_one_go(connection, [*_BEGIN, *statements, COMMIT])
             last = cursors[-2]
             return [] if last.description is None else await last.fetchall()

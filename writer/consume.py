@@ -1,18 +1,20 @@
 """The writer's loop: lease partitions, read frames, store batches.
 
 Concurrency: one loop task reads, decodes and decides; while the database stores one batch, the next is gathered and
-decoded. One heartbeat task renews leases and notices gains and losses. They share `_leases` under `_lease_lock`; the loop
-alone touches positions and batches. Nothing of a batch survives a failure: after any doubt the loop releases its leases,
-takes them again and reads from the offsets the store holds.
+decoded. Beside it one task renews leases and notices gains and losses, and one asks for new partitions. They share
+`_leases` under `_lease_lock`; the loop alone touches positions and batches. Nothing of a batch survives a failure: after
+any doubt the loop releases its leases, takes them again and reads from the offsets the store holds.
 
-Bounded: two batches of `batch_bytes_max` (one being stored, one being gathered) plus the reader's own buffer.
+Bounded: two batches of `batch_bytes_max` (one being stored, one being gathered), one poll of `_POLL_BYTES`, and the frame
+that makes a batch full. Records are decoded one at a time, with the event loop served between them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -26,7 +28,6 @@ from schemas.topics import WRITER_GROUP
 from store.port import (
     BorderMoved,
     ChunkMissing,
-    CountMismatch,
     Fenced,
     KeyAlreadyStored,
     Lease,
@@ -47,6 +48,12 @@ log = structlog.get_logger(__name__)
 
 _ATTEMPTS_MAX = 20
 _POLL_MS = 100
+_POLL_BYTES = 4 * 1024 * 1024
+"""Compressed bytes of one poll. What they decode to is bounded by the batch: the rest waits undecoded."""
+_FRAMES_MAX = 5_000
+"""Most frames in one batch: small ones cost by the piece."""
+_PARTITIONS_S = 30.0
+"""How often the broker is asked whether it has more partitions by now."""
 _GROUP_COMMIT_S = 1.0
 _GROUP_COMMIT_IDLE_S = 60.0
 _BACKOFF_S_MAX = 5.0
@@ -64,12 +71,13 @@ class _Batch:
     bytes: int = 0
     began_s: float = 0.0
 
-    def add(self, frame: DecodedFrame, now_s: float) -> None:
+    def add(self, frame: DecodedFrame, record: Delivered, now_s: float) -> None:
         if not self.frames:
             self.began_s = now_s
         self.frames.append(frame)
         self.rows += len(frame.rows)
-        self.bytes += len(frame.ndjson)
+        headers_bytes = sum(len(name) + len(value) for name, value in record.headers)
+        self.bytes += len(record.value) + headers_bytes + len(frame.ndjson)
 
 
 class Consumer:
@@ -91,6 +99,9 @@ class Consumer:
         self._stored: dict[int, int] = {}
         """partition -> next offset known to be stored, of the leases held."""
         self._changed = False
+        self._in_session = False
+        self._waiting: deque[Delivered] = deque()
+        self._beside: list[asyncio.Task[None]] = []
         self._committed: dict[int, int] = {}
         self._committed_s = -math.inf
         self._caught_up_s = -math.inf
@@ -98,14 +109,16 @@ class Consumer:
         self.ready = False
 
     async def run(self) -> None:
-        """Store until the stop. Connection trouble is retried for ever; a stuck consumer and too many dead letters end it."""
+        """Store until the stop. Connection trouble is retried for ever; a stuck consumer, too many dead letters and another
+        writer of the same name end it."""
         await self._until_available(self._register)
-        heartbeat = asyncio.create_task(every(self._settings.lease_ttl_s / 3, self._heartbeat, self._stop))
+        self._beside = [
+            asyncio.create_task(every(self._settings.lease_ttl_s / 3, self._heartbeat, self._stop)),
+            asyncio.create_task(every(_PARTITIONS_S, self._notice_partitions, self._stop)),
+        ]
         try:
             backoff_s = 0.1
             while not self._stop.is_set:
-                if heartbeat.done():
-                    heartbeat.result()
                 try:
                     await self._session()
                     backoff_s = 0.1
@@ -117,17 +130,29 @@ class Consumer:
                     await self._halt(error.partition, str(error))
                 except Overloaded as error:
                     self.ready = False
+                    # Others may take the partitions while this writer can do nothing with them.
+                    self._in_session = False
+                    await self._release()
                     log.warning("waiting for the broker or the database", error=str(error), retry_in_s=backoff_s)
                     await self._stop.wait(backoff_s)
                     backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
                 await self._release()
         finally:
-            heartbeat.cancel()
-            await asyncio.gather(heartbeat, return_exceptions=True)
+            self.ready = False
+            for task in self._beside:
+                task.cancel()
+            await asyncio.gather(*self._beside, return_exceptions=True)
             await self._release()
+            await self._depart()
 
     async def _register(self) -> None:
         await self._store.register_partitions(self._broker.topic, self._broker.partitions)
+
+    async def _depart(self) -> None:
+        try:
+            await self._store.depart(self._settings.name)
+        except Overloaded as error:
+            log.warning("others learn of the departure when its time ran out", error=str(error))
 
     async def _until_available(self, action: Callable[[], Awaitable[None]]) -> None:
         while not self._stop.is_set:
@@ -145,6 +170,8 @@ class Consumer:
         return math.ceil(self._broker.partitions / max(live, 1))
 
     async def _heartbeat(self) -> None:
+        if not self._in_session:
+            return
         async with self._lease_lock:
             try:
                 want = await self._fair_share()
@@ -162,6 +189,20 @@ class Consumer:
                 self._leases = {lease.partition: lease for lease in (*held, *gained)}
                 self._changed = True
 
+    async def _notice_partitions(self) -> None:
+        """Partitions may be added while writers run: whoever sees them first registers them."""
+        before = self._broker.partitions
+        try:
+            await self._broker.open()
+            if self._broker.partitions == before:
+                return
+            await self._register()
+        except Overloaded as error:
+            log.warning("the broker was not asked for new partitions", error=str(error))
+            return
+        log.info("the topic has more partitions", before=before, now=self._broker.partitions)
+        self._changed = True
+
     async def _take_leases(self) -> list[Lease]:
         """All leases of this writer, at their stored positions, no more than its share."""
         async with self._lease_lock:
@@ -177,7 +218,8 @@ class Consumer:
                 held += await self._store.claim(self._settings.name, want=want, ttl_s=self._settings.lease_ttl_s)
             self._leases = {lease.partition: lease for lease in held}
             self._changed = False
-            usable = [lease for lease in held if lease.halted is None]
+            # A partition that the broker did not have when it was asked last waits for the next session.
+            usable = [lease for lease in held if lease.halted is None and lease.partition < self._broker.partitions]
             metrics.HALTED.set(len(held) - len(usable))
             return usable
 
@@ -203,28 +245,47 @@ class Consumer:
     # --- one session: fixed leases --------------------------------------------------------------------------------
 
     async def _session(self) -> None:
-        leases = await self._take_leases()
-        if not leases:
-            self.ready = True
-            await self._stop.wait(self._settings.lease_ttl_s / 3)
-            return
         reader = await self._broker.reader(group=WRITER_GROUP)
         try:
-            first = await reader.first_offsets([lease.partition for lease in leases])
-            await reader.seek(self._positions.start(leases, first))
+            # Asked before any lease is taken: a writer without a broker must not keep partitions from others.
+            first = await reader.first_offsets(range(self._broker.partitions))
+            leases = await self._take_leases()
+            self._in_session = True
+            self._waiting.clear()
             self._stored = {lease.partition: lease.next_offset for lease in leases}
+            metrics.LAG_RECORDS.clear()
+            if leases:
+                await reader.seek(self._positions.start(leases, first))
+                log.info("reading", partitions=sorted(self._stored), offsets=self._stored)
             self._moved_s = self._clock.monotonic_s()
-            log.info("reading", partitions=sorted(self._stored), offsets=self._stored)
             self.ready = True
-            await self._read_and_store(reader, {lease.partition: lease.epoch for lease in leases})
+            if leases:
+                await self._read_and_store(reader, {lease.partition: lease.epoch for lease in leases})
+            else:
+                await self._wait_for_leases()
         finally:
             await reader.close()
+
+    async def _wait_for_leases(self) -> None:
+        """Nothing to do until a heartbeat gains a partition, or an operator resumes one."""
+        deadline_s = self._clock.monotonic_s() + self._settings.lease_ttl_s
+        while not (self._must_end() or self._clock.monotonic_s() > deadline_s):
+            await self._stop.wait(_POLL_MS / 1000)
+
+    def _must_end(self) -> bool:
+        """True when the session is over. Raises what ended a task beside the loop."""
+        if not self._stop.is_set:
+            for task in self._beside:
+                if task.done():
+                    task.result()
+        return self._stop.is_set or self._changed
 
     async def _read_and_store(self, reader: Reader, epochs: dict[int, int]) -> None:
         batch = _Batch()
         storing: asyncio.Task[StorePlan] | None = None
+        trouble: BrokenSequence | None = None
         try:
-            while not (self._stop.is_set or self._changed):
+            while trouble is None and not self._must_end():
                 if storing is not None and storing.done():
                     self._note_stored(await storing)
                     storing = None
@@ -232,20 +293,24 @@ class Consumer:
                     storing = asyncio.create_task(self._store_batch(batch.frames, epochs))
                     batch = _Batch()
                 if storing is not None and self._is_full(batch):
-                    await asyncio.wait({storing})
+                    await asyncio.wait({storing}, timeout=_POLL_MS / 1000)
                     self._moved_s = self._clock.monotonic_s()
                     continue
-                self._gather(
-                    await reader.poll(max_bytes=self._room(batch), wait_ms=self._patience_ms(batch, storing)), batch
-                )
+                if not self._waiting:
+                    self._waiting.extend(
+                        await reader.poll(max_bytes=_POLL_BYTES, wait_ms=self._patience_ms(batch, storing))
+                    )
+                trouble = await self._gather(batch)
                 await self._look_around(reader)
-            # Lossless without it, but a clean stop stores what was taken.
+            # What stands before the trouble is stored, and so is what a clean stop finds in hand.
             if storing is not None:
                 self._note_stored(await storing)
                 storing = None
             if batch.frames:
                 self._note_stored(await self._store_batch(batch.frames, epochs))
             await self._commit_group(force=True)
+            if trouble is not None:
+                raise trouble
         finally:
             if storing is not None:
                 # Better a known end than an unknown one, but not for ever.
@@ -253,28 +318,35 @@ class Consumer:
                 storing.cancel()
                 await asyncio.gather(storing, return_exceptions=True)
 
-    def _gather(self, records: Sequence[Delivered], batch: _Batch) -> None:
-        now_s = self._clock.monotonic_s()
-        for record in records:
-            if not self._positions.accept(record):
-                continue
-            self._moved_s = now_s
+    async def _gather(self, batch: _Batch) -> BrokenSequence | None:
+        """Decode waiting records into the batch until it is full; the trouble that a partition is in, if any."""
+        while self._waiting and not self._is_full(batch):
+            record = self._waiting.popleft()
             try:
-                batch.add(decode_frame(record), now_s)
+                if not self._positions.accept(record):
+                    continue
+                frame = decode_frame(record)
+            except BrokenSequence as error:
+                return error
             except UnknownRecordVersion as error:
-                raise BrokenSequence(record.partition, f"offset {record.offset}: {error}") from error
+                return BrokenSequence(record.partition, f"offset {record.offset}: {error}")
+            self._moved_s = self._clock.monotonic_s()
+            batch.add(frame, record, self._moved_s)
+            await asyncio.sleep(0)
+        return None
 
     def _is_full(self, batch: _Batch) -> bool:
-        return batch.rows >= self._settings.batch_rows_max or batch.bytes >= self._settings.batch_bytes_max
+        return (
+            batch.rows >= self._settings.batch_rows_max
+            or batch.bytes >= self._settings.batch_bytes_max
+            or len(batch.frames) >= _FRAMES_MAX
+        )
 
     def _is_due(self, batch: _Batch) -> bool:
         if not batch.frames:
             return False
         age_s = self._clock.monotonic_s() - batch.began_s
         return self._is_full(batch) or age_s * 1000 >= self._settings.linger_ms
-
-    def _room(self, batch: _Batch) -> int:
-        return max(self._settings.batch_bytes_max - batch.bytes, 1)
 
     def _patience_ms(self, batch: _Batch, storing: asyncio.Task[StorePlan] | None) -> int:
         if batch.frames or storing is not None:
@@ -284,7 +356,11 @@ class Consumer:
     # --- storing --------------------------------------------------------------------------------------------------
 
     async def _store_batch(self, frames: list[DecodedFrame], epochs: dict[int, int]) -> StorePlan:
-        """Plan and commit until the store agrees. Raises Fenced, DatabaseUnavailable, TooManyDeadLetters."""
+        """Plan and commit until the store agrees.
+
+        Raises Fenced, DatabaseUnavailable, TooManyDeadLetters; BrokenSequence for a partition whose frames the store never
+        accepts (its neighbours in the batch are stored first).
+        """
         for _ in range(_ATTEMPTS_MAX):
             try:
                 with metrics.BATCH_SECONDS.time():
@@ -298,10 +374,21 @@ class Consumer:
             except RowsRefused as error:
                 metrics.RETRIED.labels("RowsRefused").inc()
                 log.warning("the database refuses a row, looking for it", error=str(error))
-                frames = await refused_rows(frames, self._store.refusal)
-        raise CountMismatch(
-            f"a batch of {len(frames)} frames was planned {_ATTEMPTS_MAX} times and never agreed with the store"
-        )
+                lines = sum(len(frame.rows) for frame in frames)
+                give_up_after = max(self._settings.dead_lines_min, int(self._settings.dead_ratio_max * lines))
+                frames = await refused_rows(frames, self._store.refusal, give_up_after=give_up_after)
+        partitions = sorted({frame.partition for frame in frames})
+        if len(partitions) == 1:
+            raise BrokenSequence(
+                partitions[0],
+                f"{len(frames)} frames from offset {frames[0].offset} on were planned {_ATTEMPTS_MAX} times and never"
+                " agreed with the store",
+            )
+        stored = StorePlan()
+        for partition in partitions:
+            part = await self._store_batch([frame for frame in frames if frame.partition == partition], epochs)
+            stored.add(part)
+        return stored
 
     async def _try_store(self, frames: list[DecodedFrame], epochs: dict[int, int]) -> StorePlan:
         keys = [frame.key_hash for frame in frames if frame.key_hash is not None]
@@ -350,9 +437,15 @@ class Consumer:
             await self._commit_group()
 
     async def _commit_group(self, *, force: bool = False) -> None:
+        """For displays and the retention guard only: trouble with it stops nothing."""
         now_s = self._clock.monotonic_s()
         pause_s = _GROUP_COMMIT_S if self._stored != self._committed else _GROUP_COMMIT_IDLE_S
         if self._stored and (force or now_s - self._committed_s >= pause_s):
-            await self._broker.commit_group(WRITER_GROUP, dict(self._stored))
-            self._committed = dict(self._stored)
             self._committed_s = now_s
+            try:
+                await self._broker.commit_group(WRITER_GROUP, dict(self._stored))
+            except Overloaded as error:
+                metrics.GROUP_COMMITS_FAILED.inc()
+                log.warning("the broker was not told how far is stored", error=str(error))
+                return
+            self._committed = dict(self._stored)

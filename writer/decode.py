@@ -33,8 +33,10 @@ from store.port import DeadLetter, EncodedRow
 from store.rows import encode_row
 
 MINUTE_US: Final = 60_000_000
-FUTURE_US_MAX: Final = 24 * 3600 * 1_000_000
-"""A timestamp so far past the append time cannot be ingest's: no chunk is made for it."""
+FUTURE_US_MAX: Final = 11 * 3600 * 1_000_000
+"""A timestamp so far past the append time cannot be ingest's; chunks are made for at least 12 hours ahead."""
+RECEIVED_MS_APART_MAX: Final = 24 * 3600 * 1000
+"""Ingest's clock and the broker's may differ by so much; a frame received at another time is not ingest's."""
 _DETAIL_CHARS_MAX: Final = 500
 
 
@@ -68,6 +70,9 @@ def decode_frame(record: Delivered) -> DecodedFrame:
         raise
     except FrameError as error:
         return _whole_frame_dead(record, _header_of_unreadable(record), str(error))
+    if abs(header.received_ms - record.append_ms) > RECEIVED_MS_APART_MAX:
+        detail = f"received at {header.received_ms} (Unix ms), appended at {record.append_ms}: more than a day apart"
+        return _whole_frame_dead(record, msgspec.structs.replace(header, received_ms=record.append_ms), detail)
     try:
         ndjson = decompress(record.value)
     except FrameError as error:
@@ -169,7 +174,7 @@ def _book(
 def _problem(line: LogLine, latest_us: int) -> tuple[str, str] | None:
     """(reason, detail) why a decoded line cannot be a row."""
     if not 0 <= line.timestamp <= latest_us:
-        return "timestamp", f"timestamp {line.timestamp} µs is outside 1970 … a day past the append time"
+        return "timestamp", f"timestamp {line.timestamp} µs is outside 1970 … 11 hours past the append time"
     if not 0 < line.id <= ID_MAX:
         return "undecodable", f"id {line.id} is outside 1..2^63-1"
     if not 1 <= line.level <= SEVERITY_MAX:

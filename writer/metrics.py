@@ -17,6 +17,9 @@ DEAD_LETTERS: Final = Counter("logfeed_dead_letters_total", "Lines put aside", [
 FENCED: Final = Counter("logfeed_fenced_total", "Batches refused because the partition had moved", registry=REGISTRY)
 RETRIED: Final = Counter("logfeed_batches_retried_total", "Batches planned again", ["reason"], registry=REGISTRY)
 LAG_RECORDS: Final = Gauge("logfeed_lag_records", "Frames not stored yet", ["partition"], registry=REGISTRY)
+GROUP_COMMITS_FAILED: Final = Counter(
+    "logfeed_group_commits_failed_total", "Times the broker was not told how far is stored", registry=REGISTRY
+)
 HALTED: Final = Gauge("logfeed_partitions_halted", "Partitions that an operator must look at", registry=REGISTRY)
 BATCH_SECONDS: Final = Histogram(
     "logfeed_batch_store_seconds",

@@ -82,11 +82,12 @@ def check_dead_ratio(plan: StorePlan, *, ratio_max: float, lines_min: int) -> No
 
     Raises TooManyDeadLetters.
     """
-    dead = [letter for letter in plan.dead if letter.reason != "key_reused"]
-    lines = len(plan.hot) + len(plan.late) + len(dead)
-    if len(dead) > lines_min and len(dead) > ratio_max * lines:
+    dead = sum(row.count for row in plan.ledger if row.outcome is Outcome.DEAD and row.reason != "key_reused")
+    lines = len(plan.hot) + len(plan.late) + dead
+    if dead > lines_min and dead > ratio_max * lines:
+        first = next(letter for letter in plan.dead if letter.reason != "key_reused")
         raise TooManyDeadLetters(
-            f"{len(dead)} of {lines} lines in one batch cannot be stored (first: {_describe(dead[0])}); at most"
+            f"{dead} of {lines} lines in one batch cannot be stored (first: {_describe(first)}); at most"
             f" {ratio_max:.0%} may be put aside: look at the topic, then raise writer.dead_ratio_max to accept it"
         )
 

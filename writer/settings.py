@@ -43,3 +43,9 @@ class WriterSettings(Section):
 
     dead_lines_min: int = Field(default=100, ge=0)
     """So many dead letters in one batch are accepted whatever their share: one bad request must not stop a quiet service."""
+
+    health_host: str = "127.0.0.1"
+    """Address of the listener below."""
+
+    health_port: int = Field(default=0, ge=0, le=65535)
+    """TCP port for /livez, /readyz and /metrics of this writer; 0: none."""

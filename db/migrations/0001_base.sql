@@ -28,9 +28,10 @@ CREATE TABLE consumer_offsets (
     PRIMARY KEY (topic, partition)
 ) WITH (fillfactor = 50);
 
--- Writers that live, with or without a partition: the fair share counts them.
+-- Writers that live, with or without a partition: the fair share counts them. `token` tells processes under one name apart.
 CREATE TABLE writers (
     name text COLLATE "C" PRIMARY KEY,
+    token text NOT NULL,
     seen_until timestamptz NOT NULL
 );
 
@@ -67,12 +68,12 @@ CREATE TABLE expired_tables (
     expired_at timestamptz NOT NULL
 );
 
--- Idempotency keys that were stored, a table per UTC day of storing.
+-- Idempotency keys that were stored, a table per UTC day of storing. The hash comes first: keys are asked on every day.
 CREATE TABLE stored_keys (
     stored_day date NOT NULL,
     key_hash bytea NOT NULL,
     body_sha256 bytea NOT NULL,
-    PRIMARY KEY (stored_day, key_hash)
+    PRIMARY KEY (key_hash, stored_day)
 ) PARTITION BY RANGE (stored_day);
 
 -- The answer a keyed request was about to get. Losing it costs only the answer's ids: hence unlogged.
@@ -106,6 +107,15 @@ CREATE TABLE ledger_minutes (
     reason text COLLATE "C" NOT NULL,
     count bigint NOT NULL,
     PRIMARY KEY (minute, service_name, level, outcome, reason)
+);
+
+-- What ledger_minutes has ever held as stored, its expired minutes included: moves in the transaction that sums the ledger.
+CREATE TABLE service_totals (
+    service_name text COLLATE "C" NOT NULL,
+    level smallint NOT NULL,
+    count bigint NOT NULL,
+    last_minute timestamptz NOT NULL,
+    PRIMARY KEY (service_name, level)
 );
 
 CREATE TABLE dead_letters (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from typing import Protocol
 import msgspec
 import psycopg
 import pytest
+import structlog
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command
@@ -31,18 +33,50 @@ from tests.store_sites import now_us, postgres_site, prepared
 NOWHERE = "postgresql://nobody:word@127.0.0.1:1/nothing"
 
 
-def logfeed(*arguments: str, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own. environment: settings."""
+def in_a_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own. environment: settings."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("LOGFEED_", "PYTHONDONT"))}
     return subprocess.run(
         [sys.executable, "-m", "cli.main", *arguments],
         cwd=REPOSITORY,
         env={**clean, "COLUMNS": "200", **environment},
-        input=typed,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
     )
+
+
+class Typed(Protocol):
+    """Types a command and its answers; environment: settings."""
+
+    def __call__(self, *arguments: str, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def logfeed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Typed]:
+    """`logfeed` by its entry point in this process: a tenth of the time of a new one."""
+
+    def run(*arguments: str, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("LOGFEED_")]:
+                patch.delenv(name)
+            for name, value in {"COLUMNS": "200", **environment}.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["logfeed", *arguments])
+            patch.setattr(sys, "stdin", io.StringIO(typed))
+            code: str | int | None = 0
+            try:
+                main()
+            except SystemExit as ended:
+                code = ended.code
+        assert isinstance(code, int)
+        written = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, written.out, written.err)
+
+    yield run
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 def commands(
@@ -95,15 +129,15 @@ def test_help_of_every_command_teaches(words: tuple[str, ...]) -> None:
     assert ended.value.code == 0
 
 
-def test_unknown_commands_and_options_are_wrong_usage(here: Typed) -> None:
+def test_unknown_commands_and_options_are_wrong_usage(logfeed: Typed) -> None:
     for arguments in (["upp"], ["up", "--prot", "1"], ["db"], ["up", "--port", "many"]):
-        done = here(*arguments)
+        done = logfeed(*arguments)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
 
 
 def test_version_is_printed() -> None:
-    done = logfeed("version")
+    done = in_a_process("version")
     assert (done.returncode, done.stdout) == (0, version("logfeed") + "\n")
 
 
@@ -120,13 +154,13 @@ ingest:
 """
 
 
-def test_good_file_is_checked_shown_and_keeps_its_secrets(here: Typed, tmp_path: Path) -> None:
+def test_good_file_is_checked_shown_and_keeps_its_secrets(logfeed: Typed, tmp_path: Path) -> None:
     file = tmp_path / "good.yaml"
     file.write_text(GOOD)
-    done = here("config", "check", str(file))
+    done = logfeed("config", "check", str(file))
     assert (done.returncode, done.stdout) == (0, "ok: profile full, broker kafka, 2 filters\n"), done.stderr
     for arguments, environment in (([str(file)], {}), ([], {"LOGFEED_CONFIG": str(file)})):
-        shown = here("config", "show", *arguments, **environment)
+        shown = logfeed("config", "show", *arguments, **environment)
         assert shown.returncode == 0
         assert "hunter2" not in shown.stdout
         settings = json.loads(shown.stdout)
@@ -134,8 +168,8 @@ def test_good_file_is_checked_shown_and_keeps_its_secrets(here: Typed, tmp_path:
         assert (settings["profile"], settings["broker"]["kind"]) == ("full", "kafka")
 
 
-def test_no_file_is_a_usable_configuration(here: Typed) -> None:
-    assert here("config", "check").stdout == "ok: profile embedded, broker queue, 0 filters\n"
+def test_no_file_is_a_usable_configuration(logfeed: Typed) -> None:
+    assert logfeed("config", "check").stdout == "ok: profile embedded, broker queue, 0 filters\n"
 
 
 @pytest.mark.parametrize(
@@ -149,10 +183,10 @@ def test_no_file_is_a_usable_configuration(here: Typed) -> None:
         ("database: {url: 'mysql://user:hunter2@db/x'}", "expected postgresql://user:password@host:port/database"),
     ],
 )
-def test_bad_file_ends_with_2_and_names_the_field(here: Typed, tmp_path: Path, content: str, expected: str) -> None:
+def test_bad_file_ends_with_2_and_names_the_field(logfeed: Typed, tmp_path: Path, content: str, expected: str) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(content)
-    done = here("config", "check", str(file))
+    done = logfeed("config", "check", str(file))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert expected in done.stderr
@@ -161,8 +195,8 @@ def test_bad_file_ends_with_2_and_names_the_field(here: Typed, tmp_path: Path, c
     assert "hunter2" not in done.stderr
 
 
-def test_every_setting_is_explained(here: Typed) -> None:
-    lines = here("config", "explain").stdout
+def test_every_setting_is_explained(logfeed: Typed) -> None:
+    lines = logfeed("config", "explain").stdout
     for expected in ("\nhttp.port = 8080\n    TCP port", "\nwriter.name = the host's name\n", "\ndatabase.url = \n"):
         assert expected in lines
     assert "None" not in lines
@@ -178,7 +212,7 @@ def empty_url(embedded_server: str) -> Iterator[str]:
     drop_database(embedded_server, url)
 
 
-def test_database_is_migrated_once_and_its_state_is_told(empty_url: str) -> None:
+def test_database_is_migrated_once_and_its_state_is_told(logfeed: Typed, empty_url: str) -> None:
     count = len(migrations(Layout.NATIVE))
     before = logfeed("db", "status", LOGFEED_DATABASE__URL=empty_url)
     assert before.returncode == 1
@@ -192,7 +226,7 @@ def test_database_is_migrated_once_and_its_state_is_told(empty_url: str) -> None
     assert (after.returncode, after.stdout) == (0, "the database is up to date; no writer has started on it yet\n")
 
 
-def test_halted_partition_is_shown_and_resumed(native_url: str) -> None:
+def test_halted_partition_is_shown_and_resumed(logfeed: Typed, native_url: str) -> None:
     def partition() -> tuple[object, ...] | None:
         with psycopg.connect(native_url) as connection:
             found = connection.execute("SELECT halted, owner, epoch, next_offset, last_frame_id FROM consumer_offsets")
@@ -218,19 +252,16 @@ def test_halted_partition_is_shown_and_resumed(native_url: str) -> None:
     assert partition() == (None, None, 6, 30, None)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["db", "migrate"], ["db", "status"], ["db", "resume", "0"], ["dead", "list"], ["dead", "drop", "-y", "1"]],
-)
+@pytest.mark.parametrize("arguments", [["db", "status"], ["dead", "drop", "-y", "1"]], ids=" ".join)
 def test_database_that_is_away_is_one_line_and_1(arguments: list[str]) -> None:
-    done = logfeed(*arguments, LOGFEED_DATABASE__URL=NOWHERE)
+    done = in_a_process(*arguments, LOGFEED_DATABASE__URL=NOWHERE)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: cannot connect to the database: ")
     assert len(done.stderr.splitlines()) == 1
     assert "word" not in done.stderr
 
 
-def test_command_without_a_database_says_how_to_name_one(tmp_path: Path) -> None:
+def test_command_without_a_database_says_how_to_name_one(logfeed: Typed, tmp_path: Path) -> None:
     done = logfeed("dead", "list", LOGFEED_DATA_DIR=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.startswith("error: no database: set database.url (LOGFEED_DATABASE__URL=postgresql://…)")
@@ -245,9 +276,10 @@ class Cemetery:
 
     url: str
     ids: list[str]
+    logfeed: Typed
 
     def dead(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        return logfeed("dead", *arguments, typed=typed, LOGFEED_DATABASE__URL=self.url)
+        return self.logfeed("dead", *arguments, typed=typed, LOGFEED_DATABASE__URL=self.url)
 
     def query(self, statement: str) -> list[tuple[object, ...]]:
         with psycopg.connect(self.url) as connection:
@@ -255,7 +287,7 @@ class Cemetery:
 
 
 @pytest.fixture
-async def cemetery(native_url: str) -> Cemetery:
+async def cemetery(native_url: str, logfeed: Typed) -> Cemetery:
     def line(log_id: int, message: str) -> bytes:
         return msgspec.json.encode(LogLine(log_id, now_us(), 14, "api", message, None, msgspec.Raw(b"{}")))
 
@@ -270,7 +302,7 @@ async def cemetery(native_url: str) -> Cemetery:
         async with site.writer.begin() as batch:
             await batch.commit(StorePlan(dead=dead, ledger=ledger))
         rows = await site.database.fetch_all("SELECT id FROM dead_letters ORDER BY id")
-    return Cemetery(native_url, [str(number) for (number,) in rows])
+    return Cemetery(native_url, [str(number) for (number,) in rows], logfeed)
 
 
 def test_letters_are_listed_and_shown_harmlessly(cemetery: Cemetery) -> None:

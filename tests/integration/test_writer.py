@@ -19,6 +19,7 @@ from db.migrations import Layout
 from infra.fleet import until
 from runtime.clock import SystemClock
 from runtime.stopping import Stop
+from schemas.errors import BrokerUnavailable
 from schemas.frames import encode_headers, encode_lines
 from schemas.record import Log
 from schemas.topics import WRITER_GROUP
@@ -173,3 +174,29 @@ async def test_broker_learns_how_far_is_stored(site: Site) -> None:
             await _publish(broker, [_now_logs(1, 3)], keys=["k"])
             await _stored(site, 3)
         assert sum((await broker.group_offsets(WRITER_GROUP)).values()) == 1
+
+
+async def test_backlog_of_compressible_logs_is_stored_in_bounded_batches(site: Site) -> None:
+    """What a poll decodes to says nothing of what it weighed: equal lines compress a hundredfold."""
+    async with site.broker() as (broker, _):
+        frames = [_now_logs(first, 2_000) for first in range(1, 60_001, 2_000)]
+        for logs in frames:
+            for one in logs:
+                one.message = "Caused by: java.lang.IllegalStateException: pool exhausted\n" * 20
+        await _publish(broker, frames)
+        async with site.writer("w", batch_rows_max=5_000):
+            await _stored(site, 60_000)
+    largest = site.query("SELECT max(rows) FROM (SELECT count(*) AS rows FROM logs GROUP BY xmin) AS batches")
+    assert largest[0][0] in range(1, 7_000)
+
+
+async def test_broker_that_takes_no_group_commit_stops_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with site.broker() as (broker, _):
+        await _publish(broker, [_now_logs(1, 10)])
+
+        async def refuse(self: object, group: str, offsets: object) -> None:
+            raise BrokerUnavailable("no coordinator")
+
+        monkeypatch.setattr(type(broker), "commit_group", refuse)
+        async with site.writer("w"):
+            await _stored(site, 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -147,18 +148,61 @@ def test_unknown_version_is_not_judged() -> None:
     head = header([log(1)])
     record = delivered(head, b"")
     newer = [(name, b"2" if name == "v" else value) for name, value in record.headers]
-    from dataclasses import replace
-
     with pytest.raises(UnknownRecordVersion):
         decode_frame(replace(record, headers=newer))
 
 
 def test_timestamp_that_no_chunk_will_take_is_a_dead_letter() -> None:
-    far = (NOON_MS + 2 * 86_400_000) * 1000
+    far = (NOON_MS + 12 * 3_600_000) * 1000
     result = plan([decode_frame(frame([log(1, timestamp_us=far), log(2, timestamp_us=-1), log(3)]))])
     assert [row.id for row in result.hot] == [3]
     assert [letter.reason for letter in result.dead] == ["timestamp", "timestamp"]
     assert_balanced(result)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("received_ms", b"100000000000000000"),
+        ("received_ms", b"soon"),
+        ("counts", b'{"shop":{"received":1000000000000000000000000000000}}'),
+        ("counts", b'{"shop":{"received":-1}}'),
+        ("counts", b'{"shop":{"received":1,"filtered":{"a":-1,"b":1}}}'),
+        ("counts", b'{"shop":{"received":1,"filtered":{"a":2}}}'),
+        ("counts", b"[]"),
+        ("frame", b"short"),
+    ],
+)
+def test_header_that_cannot_be_true_is_one_dead_letter_that_the_store_can_book(name: str, value: bytes) -> None:
+    record = frame([log(1)])
+    headers = [(header_name, value if header_name == name else old) for header_name, old in record.headers]
+    result = plan([decode_frame(replace(record, headers=headers))])
+    assert not result.hot
+    assert [letter.reason for letter in result.dead] == ["undecodable"]
+    assert all(0 < row.count < 2**31 and abs(row.minute_us - NOON_MS * 1000) < 60_000_000 for row in result.ledger)
+    assert_balanced(result)
+
+
+def test_logs_of_unreadable_frames_count_against_the_limit() -> None:
+    head = header([log(number) for number in range(1, 201)])
+    result = plan([decode_frame(delivered(head, b"no zstd at all"))])
+    assert len(result.dead) == 1
+    with pytest.raises(TooManyDeadLetters, match="200 of 200 lines"):
+        check_dead_ratio(result, ratio_max=0.1, lines_min=100)
+
+
+async def test_bisect_gives_up_when_too_many_rows_are_refused() -> None:
+    decoded = decode_frame(frame([log(number) for number in range(1, 101)]))
+    questions = 0
+
+    async def refusal(rows: object) -> str | None:
+        nonlocal questions
+        questions += 1
+        return "no"
+
+    with pytest.raises(TooManyDeadLetters):
+        await refused_rows([decoded], refusal, give_up_after=10)
+    assert questions < 40
 
 
 def test_all_poison_is_refused_as_a_whole() -> None:
@@ -183,7 +227,7 @@ async def test_bisect_finds_exactly_the_refused_rows() -> None:
         assert isinstance(rows, list)
         return "no" if any(row.id in poison for row in rows) else None
 
-    (mended,) = await refused_rows([decoded], refusal)
+    (mended,) = await refused_rows([decoded], refusal, give_up_after=4)
     assert {letter.log_id for letter in mended.dead} == poison
     assert {row.id for row in mended.rows} == set(range(1, 101)) - poison
     assert questions < 60
