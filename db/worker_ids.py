@@ -7,7 +7,9 @@ reserved milliseconds lie in the past for the database and for whoever takes it;
 
 A machine whose clock differs from the database's by more than five minutes gets no ids: they would sort wrongly, and
 a lease is only as good as the clocks that measure it. Each request refused for a clock is counted, `problem` shows it
-before the first one comes, and the log tells it once a minute: somebody has to correct that clock. One task calls `keep`; `take` is called from the same event loop.
+before the first one comes, and the log tells it once a minute: somebody has to correct that clock.
+
+One task calls `keep`; `take` is called from the same event loop.
 """
 
 from __future__ import annotations
@@ -148,7 +150,6 @@ class WorkerIdLease:
         if taken is None:
             raise NoWorkerIdFree(retry_after_s=RENEW_S)
         worker, last_ms, reserved_until_ms = taken
-        self._skewed = False
         self._ids = Snowflake(worker=worker, last_ms=last_ms or 0, reserved_until_ms=reserved_until_ms)
         self._stop_at_s = asked_at_s + STOP_AFTER_S
         log.info("worker number leased", worker=worker)
@@ -170,7 +171,6 @@ class WorkerIdLease:
         try:
             self._check_skew(self._now_ms(), database_ms)
         except ClockSkewed as error:
-            self._skewed = True
             self._drop(str(error))
             raise
         ids.extend(reserved_until_ms)
@@ -220,7 +220,8 @@ class WorkerIdLease:
 
     def _check_skew(self, local_ms: int, database_ms: int) -> None:
         skew_ms = local_ms - database_ms
-        if abs(skew_ms) > SKEW_MS_MAX:
+        self._skewed = abs(skew_ms) > SKEW_MS_MAX
+        if self._skewed:
             side = "ahead of" if skew_ms > 0 else "behind"
             raise ClockSkewed(
                 f"this machine's clock is {abs(skew_ms) / 1000:.0f} s {side} the database's, at most "

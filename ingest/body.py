@@ -2,7 +2,7 @@
 
 Content-Encoding identity, gzip (several members are one body) and zstd (several frames). What counts against
 `bytes_max` and against the bytes in flight is the decompressed size. A member that holds nothing costs time all the same
-(0.4 µs a byte of the body), so members are counted too. zstd has no bound on what a slice may grow to but
+(8 MiB of them 3 to 7 s), so members are counted too. zstd has no bound on what a slice may grow to but
 32 KiB a byte; it is fed in slices of 1 KiB, so that a bomb takes 32 MiB for a moment, one request at a time.
 """
 

@@ -16,9 +16,9 @@ the same answer. Retry on 429 and 503 only, after `Retry-After` seconds."""
 
 BATCH_DESCRIPTION: Final = """Takes up to 10,000 logs (8 MiB decompressed) as a JSON array or as NDJSON, plain, gzip or zstd.
 
-Its logs may name at most 1,000 services. Bad items are rejected one by one with the reason, the others are taken. 201 means that every accepted log is durable. All
-or nothing for refusals: 413, 429 and 503 leave nothing behind, so that the whole request can be repeated; with an
-`Idempotency-Key` also where the answer was lost."""
+Its logs may name at most 1,000 services. Bad items are rejected one by one with the reason, the others are taken. 201 means
+that every accepted log is durable. All or nothing for refusals: 413, 429 and 503 leave nothing behind, so that the whole
+request can be repeated; with an `Idempotency-Key` also where the answer was lost."""
 
 
 class LogIn(BaseModel):

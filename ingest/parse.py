@@ -4,7 +4,7 @@ Bodies are a JSON array of objects or NDJSON, told apart by the first byte that 
 a UTF-8 byte order mark are accepted. Strings are UTF-8; NaN, lone surrogates and numbers beyond a double are no JSON.
 Of repeated keys the last wins; integers of any size are kept exactly. An item's fields outside the record are errors,
 not ignored: a misspelt field would be lost otherwise. Only as many bad items as an answer lists are explained at length;
-the others get their code, so that 10,000 of them keep the event loop for 0.2 s at most.
+the others get their code, so that 10,000 of them keep the event loop for half a second at most.
 """
 
 from __future__ import annotations

@@ -181,11 +181,11 @@ async def finalise_detach(connection: Connection, parent: str, name: str) -> Non
 
 
 async def detached_tables(connection: Connection, parent: str) -> list[str]:
-    """Tables named `<parent>_…` beside it that are no partitions (any more)."""
+    """Tables named `<parent>_YYYYMMDD` that are no partitions any more: whoever detached them did not come to drop them."""
     cursor = await connection.execute(
         f"""SELECT c.relname FROM pg_class AS c JOIN pg_class AS p ON p.oid = '{_checked(parent)}'::regclass
             WHERE c.relnamespace = p.relnamespace AND c.relkind = 'r' AND NOT c.relispartition
-              AND starts_with(c.relname, '{parent}_') ORDER BY 1""".encode()
+              AND c.relname ~ '^{parent}_[0-9]{{8}}$' ORDER BY 1""".encode()
     )
     return [name for (name,) in await cursor.fetchall()]
 

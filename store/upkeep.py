@@ -8,6 +8,9 @@ taken, used and given back in one round trip.
 A chunk's life: made (`open`) → closed, once everything visible has passed it (the border moves; nobody writes to it any
 more) → counted and indexed (`finished`) → out of the catalogue (`expired_tables`) → dropped 10 minutes later.
 Late tables take what is older than the border, one after the other, and have the same life.
+
+Time. What closes, drops or sums follows the database's clock, or the caller's where that is behind: a host whose clock
+stepped forward must not make what is retained unfindable.
 """
 
 from __future__ import annotations
@@ -26,13 +29,17 @@ from store.batches import BORDER_LOCK
 from store.chunks import (
     BUSY,
     DEADLOCK,
+    DETACHING,
     EXISTS_ALREADY,
     attach_partition,
     chunk_layout,
+    detached_tables,
     drop_partition,
+    finalise_detach,
     missing_ranges,
     partitions,
     patient,
+    pending_detaches,
     retried,
 )
 from store.settings import StoreSettings
@@ -48,9 +55,11 @@ LEDGER_SETTLES_S: Final = 180
 
 _HOUR_US: Final = 3_600_000_000
 _CHUNKS_AHEAD: Final = 2
+_CHUNKS_A_CALL: Final = 100
+"""Most chunks that one call makes: 25 days of them by default."""
 _BORDER_WAIT_MS: Final = 300
 """While the closer waits for the border, writers that come after it wait too."""
-_RESERVATIONS_A_BATCH: Final = 10_000
+_ROWS_A_BATCH: Final = 10_000
 _BATCHES_MAX: Final = 100
 _DEFAULTS: Final = StoreSettings()
 
@@ -134,24 +143,49 @@ _KEY_DAY_OVER: Final = """
 _DROP_RESERVATIONS: Final = f"""
     DELETE FROM id_reservations WHERE key_hash IN (
         SELECT key_hash FROM id_reservations WHERE reserved_at < {_AT} LIMIT %s)"""
+_DROP_MINUTES: Final = f"""
+    DELETE FROM ledger_minutes
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM ledger_minutes WHERE minute < {_AT} ORDER BY minute LIMIT %s))"""
 _ROLL_UP: Final = f"""
     WITH settled AS (
-        DELETE FROM ledger WHERE appended_at < {_AT} RETURNING minute, service_name, level, outcome, reason, count)
-    INSERT INTO ledger_minutes AS m (minute, service_name, level, outcome, reason, count)
-    SELECT minute, service_name, level, outcome, reason, sum(count) FROM settled
-    GROUP BY minute, service_name, level, outcome, reason ORDER BY minute, service_name, level, outcome, reason
-    ON CONFLICT (minute, service_name, level, outcome, reason) DO UPDATE SET count = m.count + excluded.count"""
+        DELETE FROM ledger WHERE appended_at < {_AT} RETURNING minute, service_name, level, outcome, reason, count),
+    minutes AS (
+        INSERT INTO ledger_minutes AS m (minute, service_name, level, outcome, reason, count)
+        SELECT minute, service_name, level, outcome, reason, sum(count) FROM settled
+        GROUP BY minute, service_name, level, outcome, reason ORDER BY minute, service_name, level, outcome, reason
+        ON CONFLICT (minute, service_name, level, outcome, reason) DO UPDATE SET count = m.count + excluded.count)
+    INSERT INTO service_totals AS t (service_name, level, count, last_minute)
+    SELECT service_name, level, sum(count), max(minute) FROM settled WHERE outcome = 'stored'
+    GROUP BY service_name, level ORDER BY service_name, level
+    ON CONFLICT (service_name, level) DO UPDATE
+    SET count = t.count + excluded.count, last_minute = greatest(t.last_minute, excluded.last_minute)"""
+_CLOCK: Final = f"SELECT {_US.format('clock_timestamp()')}"
 
 
 class PostgresUpkeep:
     """Upkeep on PostgreSQL. One call at a time."""
 
-    def __init__(self, database: Database, topic: str, layout: Layout, settings: StoreSettings = _DEFAULTS) -> None:
-        """topic: whose partitions decide what is visible."""
+    def __init__(
+        self,
+        database: Database,
+        topic: str,
+        layout: Layout,
+        settings: StoreSettings = _DEFAULTS,
+        *,
+        ahead_us_max: int = 0,
+    ) -> None:
+        """topic: whose partitions decide what is visible. ahead_us_max: how far ahead of the database's clock a caller's
+        time may be and still count; for looking at what comes later."""
         self._database = database
         self._topic = topic
         self._chunks = chunk_layout(layout)
         self._settings = settings
+        self._ahead_us_max = ahead_us_max
+
+    async def clock_us(self) -> int:
+        """See Upkeep. Raises DatabaseUnavailable."""
+        async with self._database.connection() as connection:
+            return await _clock_us(connection)
 
     async def ensure_chunks(self, *, now_us: int) -> None:
         """Chunks from the border to two past the present one exist and are in the catalogue; so do the tables of keys for
@@ -159,9 +193,14 @@ class PostgresUpkeep:
         chunk_us = self._settings.chunk_hours * _HOUR_US
         async with patient(self._database) as connection:
             (start_us,) = await _one(connection, f"SELECT {_US.format('closed_before')} FROM border")
+            # Whatever the caller's clock says, the database's present has its chunks.
+            now_us = max(await _clock_us(connection), await self._counted_us(connection, now_us))
             end_us = now_us - now_us % chunk_us + (1 + _CHUNKS_AHEAD) * chunk_us
             chunks = await self._chunks.chunks(connection)
-            for bounds in missing_ranges(chunks, start_us=start_us, end_us=end_us, chunk_us=chunk_us):
+            missing = missing_ranges(chunks, start_us=start_us, end_us=end_us, chunk_us=chunk_us)
+            if len(missing) > _CHUNKS_A_CALL:
+                log.warning("many chunks are missing, the next calls go on", missing=len(missing), made=_CHUNKS_A_CALL)
+            for bounds in missing[:_CHUNKS_A_CALL]:
                 await _tried("make a chunk", "logs", partial(self._chunks.create, connection, *bounds))
             await self._note_chunks(connection)
             days = {day for _, day, _ in await partitions(connection, "stored_keys", "{bound}::date")}
@@ -182,6 +221,7 @@ class PostgresUpkeep:
     async def close_due(self, *, now_us: int) -> int:
         """See Upkeep. Raises DatabaseUnavailable."""
         async with patient(self._database, _BORDER_WAIT_MS) as connection:
+            now_us = await self._counted_us(connection, now_us)
             return await self._close_chunks(connection, now_us) + await self._end_late_generation(connection, now_us)
 
     async def finish_closed(self) -> int:
@@ -202,26 +242,45 @@ class PostgresUpkeep:
         DatabaseUnavailable."""
         dropped = 0
         async with patient(self._database) as connection:
+            now_us = await self._counted_us(connection, now_us)
+            await self._finish_detaches(connection)
             await connection.execute(_EXPIRE, (now_us - retention_us, now_us))
             cursor = await connection.execute(_DROPPABLE, (now_us - DROP_DELAY_S * 1_000_000,))
             for table, kind in await cursor.fetchall():
                 drop = partial(self._drop, connection, table, kind)
                 dropped += await _tried("drop", table, drop, again_on=(DEADLOCK,))
-            for name, day, _ in await partitions(connection, "stored_keys", "{bound}::date"):
-                (over,) = await _one(connection, _KEY_DAY_OVER, (day, timedelta(hours=KEYS_KEPT_H), self._topic))
-                if over:
-                    drop = partial(drop_partition, connection, "stored_keys", name)
-                    dropped += await _tried("drop", name, drop, again_on=(DEADLOCK,))
-            before_us = now_us - KEYS_KEPT_H * _HOUR_US
-            for _ in range(_BATCHES_MAX):
-                cursor = await connection.execute(_DROP_RESERVATIONS, (before_us, _RESERVATIONS_A_BATCH))
-                if cursor.rowcount < _RESERVATIONS_A_BATCH:
-                    break
+            dropped += await self._drop_keys(connection)
+            await _in_batches(connection, _DROP_RESERVATIONS, now_us - KEYS_KEPT_H * _HOUR_US)
+            await _in_batches(connection, _DROP_MINUTES, now_us - retention_us)
         return dropped
 
     async def roll_up_ledger(self, *, now_us: int) -> None:
         """See Upkeep. One statement, hence one transaction. Raises DatabaseUnavailable."""
-        await self._database.execute(_ROLL_UP, (now_us - LEDGER_SETTLES_S * 1_000_000,))
+        async with self._database.connection() as connection:
+            now_us = await self._counted_us(connection, now_us)
+            await connection.execute(_ROLL_UP, (now_us - LEDGER_SETTLES_S * 1_000_000,))
+
+    async def _counted_us(self, connection: Connection, now_us: int) -> int:
+        """The time that counts when the caller says that it is `now_us`."""
+        return min(now_us, await _clock_us(connection) + self._ahead_us_max)
+
+    async def _finish_detaches(self, connection: Connection) -> None:
+        for parent in ("logs", "stored_keys"):
+            for name in await pending_detaches(connection, parent):
+                finalise = partial(finalise_detach, connection, parent, name)
+                await _tried("finish a detach", name, finalise, again_on=(DEADLOCK,))
+
+    async def _drop_keys(self, connection: Connection) -> int:
+        tables = await detached_tables(connection, "stored_keys")
+        for name, day, _ in await partitions(connection, "stored_keys", "{bound}::date"):
+            (over,) = await _one(connection, _KEY_DAY_OVER, (day, timedelta(hours=KEYS_KEPT_H), self._topic))
+            if over:
+                tables.append(name)
+        dropped = 0
+        for name in tables:
+            drop = partial(drop_partition, connection, "stored_keys", name)
+            dropped += await _tried("drop", name, drop, again_on=(DEADLOCK,))
+        return dropped
 
     async def _note_chunks(self, connection: Connection) -> None:
         chunks = await self._chunks.chunks(connection)
@@ -300,11 +359,23 @@ async def _tried(
     try:
         await retried(action, again_on=again_on)
     except Error as error:
-        if sqlstate(error) not in (*BUSY, *EXISTS_ALREADY):
+        if sqlstate(error) not in (*BUSY, DETACHING, *EXISTS_ALREADY):
             raise
         log.warning("upkeep step put off", step=step, table=table, reason=str(error).strip())
         return False
     return True
+
+
+async def _in_batches(connection: Connection, statement: LiteralString, before_us: int) -> None:
+    """Run a statement that deletes up to so many rows until it finds fewer; the rest is left for the next call."""
+    for _ in range(_BATCHES_MAX):
+        if (await connection.execute(statement, (before_us, _ROWS_A_BATCH))).rowcount < _ROWS_A_BATCH:
+            break
+
+
+async def _clock_us(connection: Connection) -> int:
+    (clock_us,) = await _one(connection, _CLOCK)
+    return int(clock_us)
 
 
 async def _one(connection: Connection, statement: LiteralString, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:

@@ -23,6 +23,8 @@ from store.upkeep import PostgresUpkeep
 
 TOPIC = "logs.v1"
 HOUR_US = 3_600_000_000
+AHEAD_US = 1_000 * 24 * HOUR_US
+"""How far tests move the time of upkeep: past every retention."""
 Stored = list[tuple[int, str]]
 
 
@@ -45,6 +47,9 @@ class Site(Protocol):
 
     async def stored_to_us(self, partition: int) -> int | None:
         """The partition's stored_to; None before there is one."""
+
+    async def see(self, seen_us: int, *, but: int | None = None) -> None:
+        """Everything up to this time, which may be to come, is stored; except in one partition."""
 
 
 @dataclass
@@ -86,6 +91,13 @@ class PostgresSite:
         )
         return None if row is None else row[0]
 
+    async def see(self, seen_us: int, *, but: int | None = None) -> None:
+        await self.database.execute(
+            "UPDATE consumer_offsets SET stored_to = timestamptz 'epoch' + %s::bigint * interval '1 microsecond'"
+            " WHERE topic = %s AND partition IS DISTINCT FROM %s",
+            (seen_us, TOPIC, but),
+        )
+
     async def backend(self, partition: int) -> tuple[Any, ...] | None:
         """(pid, start) beside the partition's lease."""
         return await self.database.fetch_one(
@@ -119,6 +131,11 @@ class MemorySite:
     async def stored_to_us(self, partition: int) -> int | None:
         return self.memory.partitions[partition].stored_to_us or None
 
+    async def see(self, seen_us: int, *, but: int | None = None) -> None:
+        for number, partition in self.memory.partitions.items():
+            if number != but:
+                partition.stored_to_us = seen_us
+
 
 @asynccontextmanager
 async def postgres_site(
@@ -127,7 +144,7 @@ async def postgres_site(
     """A site on a migrated database; ends its processes' connections."""
     database = Database(url, application_name="test")
     await database.open()
-    upkeep = PostgresUpkeep(database, TOPIC, layout, store_settings or StoreSettings())
+    upkeep = PostgresUpkeep(database, TOPIC, layout, store_settings or StoreSettings(), ahead_us_max=AHEAD_US)
     site = PostgresSite(database, layout, upkeep, [])
     try:
         yield site

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import store.memory
+import store.postgres_read
 from db.database import Connection, Database, connect
 from db.migrations import Layout
 from schemas.ids import first_id_at
@@ -206,18 +208,20 @@ class PostgresSubject:
             )
 
     async def book(self, rows: Sequence[LedgerRow], *, rolled_up: bool) -> None:
-        table = "ledger_minutes" if rolled_up else "ledger"
         for booked in rows:
             await self.run(
-                f"INSERT INTO {table} (minute, service_name, level, outcome, reason, count)"
-                " VALUES (%s, %s, %s, %s, %s, %s)",
+                "INSERT INTO ledger (minute, service_name, level, outcome, reason, count, appended_at)"
+                " VALUES (%s, %s, %s, %s, %s, %s, clock_timestamp() - %s * interval '1 hour')",
                 moment(booked.minute_us),
                 booked.service_name,
                 booked.level,
                 booked.outcome.value,
                 booked.reason,
                 booked.count,
+                int(rolled_up),
             )
+        upkeep = PostgresUpkeep(self._database, LOGS_TOPIC, self._layout)
+        await upkeep.roll_up_ledger(now_us=await upkeep.clock_us())
 
     async def reset(self) -> None:
         await self.run("DELETE FROM logs")
@@ -590,6 +594,17 @@ async def test_services_and_ledger_sum_what_is_rolled_up_and_what_is_not(subject
     ]
     assert [s.service_name for s in await subject.store.services(allowed=pay)] == ["pay"]
     assert await subject.store.services(allowed=NO_SERVICES) == []
+
+
+async def test_services_are_cut_at_a_number_of_names(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (store.memory, store.postgres_read):
+        monkeypatch.setattr(module, "SERVICES_MAX", 2)
+    levels = [(name, level) for name in ("mail", "pay", "shop") for level in (9, 17)]
+    await subject.book([LedgerRow(T0, name, level, Outcome.STORED, "", 1) for name, level in levels], rolled_up=False)
+    services = await subject.store.services(allowed=ALL_SERVICES)
+    assert [(s.service_name, s.counts_by_level) for s in services] == [
+        (name, {"INFO": 1, "ERROR": 1}) for name in ("mail", "pay")
+    ]
 
 
 async def test_the_cursor_secret_is_one_for_all_processes(subject: Subject) -> None:

@@ -6,6 +6,8 @@ INV-1 and INV-2 rest on this: each conflict is forced, and each time nothing at 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +23,8 @@ from hypothesis import strategies as st
 from db.database import Connection, connect
 from db.migrations import Layout
 from schemas.errors import DatabaseUnavailable, LogfeedError
+from store import postgres_write
+from store.batches import _INSERT_KEYS, _KNOWN_KEYS
 from store.chunks import attach_partition
 from store.memory import MemoryDatabase, MemoryStore
 from store.port import (
@@ -31,6 +35,7 @@ from store.port import (
     Fenced,
     KeyAlreadyStored,
     Lease,
+    NameTaken,
     OffsetMove,
     Outcome,
     RowsRefused,
@@ -263,11 +268,11 @@ async def test_replaced_owner_cannot_store(site: Site) -> None:
     await nothing_stored(site, new, taken, "new")
 
 
-async def border_passes_the_current_chunk(site: Site, process: WriteStore, leases: list[Lease]) -> None:
+async def border_passes_the_current_chunk(site: Site, process: WriteStore) -> None:
     async with process.begin() as batch:
         closed_before_us = batch.border.closed_before_us
     seen_us = closed_before_us + 7 * HOUR_US
-    await process.mark_caught_up([(lease, lease.next_offset, seen_us) for lease in leases])
+    await site.see(seen_us)
     await site.upkeep.ensure_chunks(now_us=seen_us)
     assert await site.upkeep.close_due(now_us=seen_us) == 1
 
@@ -280,7 +285,7 @@ async def test_border_that_moves_meanwhile_rolls_the_batch_back(site: Site) -> N
     async with process.begin() as batch:
         before = batch.border
         assert before.closed_before_us <= plan.hot[0].timestamp_us
-        await border_passes_the_current_chunk(site, other, leases)
+        await border_passes_the_current_chunk(site, other)
         with pytest.raises(BorderMoved):
             await batch.commit(plan)
     await nothing_stored(site, process, leases)
@@ -293,10 +298,9 @@ async def test_border_that_moves_meanwhile_rolls_the_batch_back(site: Site) -> N
 
 async def test_rows_after_the_border_are_stored_though_it_moves(site: Site) -> None:
     process, other = site.process(), site.process()
-    leases = await claimed(process)
     async with process.begin() as batch:
         in_next_chunk = batch.border.closed_before_us + 6 * HOUR_US
-        await border_passes_the_current_chunk(site, other, leases)
+        await border_passes_the_current_chunk(site, other)
         await batch.commit(StorePlan(hot=[row(1, in_next_chunk)], ledger=booked(1)))
     assert await site.rows() == [(1, "m")]
 
@@ -333,7 +337,7 @@ async def test_server_counts_the_rows_itself(database_site: PostgresSite) -> Non
     process = database_site.process()
     leases = await claimed(process)
     plan = full_plan(leases)
-    plan.hot[0] = replace(plan.hot[0], copy_bytes=plan.hot[0].copy_bytes * 2)
+    plan.hot[0] = msgspec.structs.replace(plan.hot[0], copy_bytes=plan.hot[0].copy_bytes * 2)
     with pytest.raises(CountMismatch):
         await commit(process, plan)
     await nothing_stored(database_site, process, leases)
@@ -438,6 +442,46 @@ async def test_writers_are_counted_while_they_live(site: Site) -> None:
     assert await process.live_writers("b", ttl_s=LONG_S) == 2
     await process.live_writers("c", ttl_s=OVER_S)
     assert await process.live_writers("a", ttl_s=LONG_S) == 2
+
+
+async def test_departed_writer_is_counted_no_more(site: Site) -> None:
+    process, other = site.process(), site.process()
+    assert await process.live_writers("a", ttl_s=LONG_S) == 1
+    assert await other.live_writers("b", ttl_s=LONG_S) == 2
+    await process.depart("a")
+    await process.depart("a")
+    assert await other.live_writers("b", ttl_s=LONG_S) == 1
+    assert await process.live_writers("a", ttl_s=LONG_S) == 2
+
+
+async def test_second_process_under_a_name_ends_the_first_and_only_that(site: Site) -> None:
+    first, second = site.process(), site.process()
+    await first.live_writers("a", ttl_s=LONG_S)
+    assert await second.live_writers("a", ttl_s=LONG_S) == 1
+    for _ in range(2):
+        with pytest.raises(NameTaken, match="--name"):
+            await first.live_writers("a", ttl_s=LONG_S)
+        assert await second.live_writers("a", ttl_s=LONG_S) == 1
+    await first.depart("a")
+    assert await site.process().live_writers("b", ttl_s=LONG_S) == 2
+
+
+async def test_restart_of_a_killed_writer_is_no_second_writer(site: Site) -> None:
+    await site.process().live_writers("a", ttl_s=LONG_S)
+    restarted = site.process()
+    for _ in range(3):
+        assert await restarted.live_writers("a", ttl_s=LONG_S) == 1
+
+
+async def test_caught_up_goes_no_further_than_the_stores_clock(site: Site) -> None:
+    """A writer whose clock stepped forward must not make chunks close."""
+    process = site.process()
+    (lease,) = await claimed(process, want=1)
+    before_us = await site.upkeep.clock_us()
+    await process.mark_caught_up([(lease, 0, before_us + 30 * DAY_US)])
+    stored_to_us = await site.stored_to_us(0)
+    assert stored_to_us is not None
+    assert before_us <= stored_to_us <= await site.upkeep.clock_us()
 
 
 async def test_caught_up_needs_the_epoch_and_the_offset(site: Site) -> None:
@@ -613,6 +657,44 @@ async def test_cancelled_batch_stores_nothing_and_the_next_one_works(database_si
     await nothing_stored(database_site, process, leases)
     await commit(process, full_plan(leases))
     assert len(await database_site.rows()) == 4
+
+
+async def test_hung_database_is_left_after_a_while(native_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither answer nor end of the connection: the writer goes on with another one."""
+    monkeypatch.setattr(postgres_write, "_BATCH_S", 0.5)
+    async with postgres_site(native_url, Layout.NATIVE) as made:
+        site = await prepared(made)
+        process = site.process()
+        leases = await claimed(process)
+        backend = await site.backend(0)
+        assert backend is not None
+        os.kill(backend[0], signal.SIGSTOP)
+        try:
+            with pytest.raises(DatabaseUnavailable, match="within"):
+                await asyncio.wait_for(commit(process, full_plan(leases)), 15)
+        finally:
+            os.kill(backend[0], signal.SIGCONT)
+        await nothing_stored(site, process, leases)
+        monkeypatch.undo()
+        await commit(process, full_plan(leases))
+        assert len(await site.rows()) == 4
+
+
+async def test_known_keys_are_found_by_an_index(database_site: PostgresSite) -> None:
+    async with database_site.database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO stored_keys SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date,"
+            " sha256(int4send(n)), sha256('b') FROM generate_series(1, 20000) AS n"
+        )
+        await connection.execute("ANALYZE stored_keys")
+        for query, parameters in (
+            (_KNOWN_KEYS, ([bytes([n]) * 32 for n in range(100)],)),
+            (_INSERT_KEYS, ([b"k" * 32], [b"b" * 32], 1)),
+        ):
+            cursor = await connection.execute(f"EXPLAIN {query}".encode(), parameters)
+            plan = "\n".join(line for (line,) in await cursor.fetchall())
+            today = next(line for line in plan.splitlines() if " on stored_keys_" in line and "Insert" not in line)
+            assert "Index" in today, plan
 
 
 # --- any sequence -----------------------------------------------------------------------------------------------------

@@ -131,7 +131,13 @@ class Site:
 
     def wait_stored(self) -> None:
         """Wait until everything that was acknowledged is stored."""
-        wait_until(lambda: not any(self.get("/api/v1/ledger")["unread"].values()), "everything sent is stored")
+
+        def is_stored() -> bool:
+            ended = [role.arguments for role in self.fleet.roles if not role.alive]
+            assert not ended, f"processes have ended: {ended}"
+            return not any(self.get("/api/v1/ledger")["unread"].values())
+
+        wait_until(is_stored, "everything sent is stored", timeout_s=40)
 
     # --- asking
 
@@ -368,6 +374,19 @@ def post_generated(site: Site) -> None:
 def closed_site(site: Site) -> Site:
     """The site with all chunks of the past and the late table closed and indexed."""
     site.wait_stored()
+    close_all(site)
+
+    def finished_kinds() -> set[str]:
+        query = "SELECT kind FROM catalogue WHERE state = 'finished' AND rows > 0"
+        with psycopg.connect(site.fleet.database_url) as connection:
+            return {kind for (kind,) in connection.execute(query)}
+
+    wait_until(lambda: finished_kinds() == {"chunk", "late"}, "chunks and a late table are finished")
+    return site
+
+
+def close_all(site: Site) -> None:
+    """What the writers' upkeep would do a day later."""
     layout = Layout.TIMESCALE if site.fleet.profile == FULL else Layout.NATIVE
     settings = StoreSettings(chunk_hours=CHUNK_HOURS, closing_delay_s=0, late_age_s=60)
 
@@ -382,15 +401,6 @@ def closed_site(site: Site) -> Site:
             await database.close()
 
     asyncio.run(close())
-
-    def finished_tables() -> dict[str, int]:
-        with psycopg.connect(site.fleet.database_url) as connection:
-            query = "SELECT kind, sum(rows)::bigint FROM catalogue WHERE state = 'finished' AND rows > 0 GROUP BY kind"
-            assert connection.execute("SELECT count(*) FROM catalogue WHERE state = 'closed'").fetchone() is not None
-            return dict(connection.execute(query).fetchall())
-
-    wait_until(lambda: finished_tables().keys() == {"chunk", "late"}, "chunks and a late table are finished")
-    return site
 
 
 # --- questions --------------------------------------------------------------------------------------------------------

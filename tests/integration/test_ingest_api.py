@@ -275,6 +275,24 @@ async def test_batches_without_anything_to_keep_are_told_and_counted(make_edge: 
             await asyncio.sleep(0.02)
 
 
+async def test_rejected_logs_of_many_services_never_stop_ingest(make_edge: MakeEdge) -> None:
+    edge: Edge = await make_edge(counts_flush_s=0.01)
+
+    async def bad(services: range) -> httpx.Response:
+        return await edge.post("/api/v1/logs/batch", [{"service_name": f"s{n}", "message": 1} for n in services])
+
+    problem(await bad(range(1001)), 413, "body-too-large")
+    answers = await asyncio.gather(*(bad(range(n * 1000, (n + 1) * 1000)) for n in range(24)))
+    statuses = [response.status_code for response in answers]
+    assert set(statuses) <= {422, 503}
+    assert (await edge.post("/api/v1/logs", SHOP)).status_code == 201
+    await wait_for(lambda: not edge.service.ready())
+    assert (await bad(range(1000))).status_code == 422
+    await edge.service.stop()
+    counts = [count for header, _ in await edge.frames() for name, count in header.counts.items() if name != "shop"]
+    assert sum(count.received for count in counts) == 1000 * (statuses.count(422) + 1), "refused ones are not counted"
+
+
 async def test_only_services_of_the_token_are_taken(edge: Edge) -> None:
     scope = ServiceScope(names=frozenset({"shop"}))
     edge.app.dependency_overrides[current_principal] = lambda: Principal("limited", scope, ALL_SERVICES)
@@ -559,6 +577,7 @@ async def test_stop_waits_for_requests_under_way_and_refuses_new_ones(interrupte
 async def test_clock_that_jumps_is_503_and_no_id_is_given_twice(edge: Edge, step_s: int) -> None:
     first = (await edge.post("/api/v1/logs", SHOP)).json()["log_id"]
     edge.clock.wall_us += step_s * 1_000_000
+    assert any("the clock" in each for each in edge.service.ready())
     problem(await edge.post("/api/v1/logs", SHOP), 503, "unavailable")
     edge.clock.wall_us -= step_s * 1_000_000
     assert int((await edge.post("/api/v1/logs", SHOP)).json()["log_id"]) > int(first)

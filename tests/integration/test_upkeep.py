@@ -16,12 +16,16 @@ import structlog
 from db.database import Connection, Database, connect
 from db.leases import Lease as RoleLease
 from db.migrations import Layout
+from runtime.clock import Clock, ManualClock, SystemClock
+from runtime.stopping import Stop
 from store.batches import BORDER_LOCK
 from store.chunks import Chunk, attach_partition, missing_ranges
 from store.port import Lease, LedgerRow, Outcome, StoredKey, StorePlan
 from store.settings import StoreSettings
 from store.upkeep import PostgresUpkeep
-from tests.store_sites import HOUR_US, TOPIC, PostgresSite, booked, now_us, postgres_site, prepared, row
+from tests.store_sites import AHEAD_US, HOUR_US, TOPIC, PostgresSite, booked, now_us, postgres_site, prepared, row
+from writer import sealer as sealer_module
+from writer.sealer import SEALER, UPKEEP_FAILURES, Sealer
 
 DAY_US = 24 * HOUR_US
 CHUNK_US = 6 * HOUR_US
@@ -75,9 +79,8 @@ async def store(site: PostgresSite, hot: list[tuple[int, int]], late: list[tuple
 
 async def all_seen(site: PostgresSite, seen_us: int, *, but: int | None = None) -> list[Lease]:
     """Everything up to this time is visible, except in one partition."""
-    process = site.process()
-    leases = await process.claim("a", want=3, ttl_s=60)
-    await process.mark_caught_up([(lease, lease.next_offset, seen_us) for lease in leases if lease.partition != but])
+    leases = await site.process().claim("a", want=3, ttl_s=60)
+    await site.see(seen_us, but=but)
     return leases
 
 
@@ -393,6 +396,37 @@ async def test_reservations_live_for_72_hours(native_site: PostgresSite) -> None
     assert await database.fetch_one("SELECT count(*) FROM id_reservations") == (71,)
 
 
+async def interrupted_detach(site: PostgresSite, parent: str, table: str) -> None:
+    """Begin to detach the table, as somebody who is killed on the way."""
+    reader = await connect(site.database.url, application_name="reader")
+    killed = await connect(site.database.url, application_name="killed")
+    async with reader, killed:
+        await reader.execute("BEGIN")
+        await reader.execute(f"SELECT count(*) FROM {parent}".encode())
+        detach = asyncio.create_task(
+            killed.execute(f"ALTER TABLE {parent} DETACH PARTITION {table} CONCURRENTLY".encode())
+        )
+        await until(site, "SELECT 1 FROM pg_inherits WHERE inhdetachpending AND %s > 0", killed)
+        await site.database.execute("SELECT pg_terminate_backend(%s, 5000)", (killed.info.backend_pid,))
+        await asyncio.wait([detach])
+        assert detach.exception() is not None
+        await reader.rollback()
+
+
+async def test_interrupted_detach_of_keys_keeps_no_other_table_from_being_dropped(native_site: PostgresSite) -> None:
+    site = native_site
+    async with site.database.connection() as connection:
+        for day in ("2026-01-01", "2026-01-02", "2026-01-03"):
+            until_day = (datetime.fromisoformat(day) + timedelta(days=1)).date().isoformat()
+            await attach_partition(connection, "stored_keys", f"stored_keys_{day.replace('-', '')}", day, until_day)
+        await connection.execute("ALTER TABLE stored_keys DETACH PARTITION stored_keys_20260103 CONCURRENTLY")
+    await interrupted_detach(site, "stored_keys", "stored_keys_20260101")
+    await all_seen(site, now_us())
+    assert await site.upkeep.drop_expired(now_us=now_us(), retention_us=RETENTION_US) == 3
+    left = await site.database.fetch_all("SELECT 1 FROM pg_class WHERE relname ~ '^stored_keys_202601..$'")
+    assert left == []
+
+
 async def test_interrupted_detach_is_finished(native_site: PostgresSite) -> None:
     """Killed between the two halves of DETACH CONCURRENTLY."""
     site = native_site
@@ -401,23 +435,40 @@ async def test_interrupted_detach_is_finished(native_site: PostgresSite) -> None
     await site.upkeep.drop_expired(now_us=expired_us, retention_us=RETENTION_US)
     table = await site.database.fetch_one("SELECT table_name FROM expired_tables WHERE kind = 'chunk'")
     assert table is not None
-    reader = await connect(site.database.url, application_name="reader")
-    killed = await connect(site.database.url, application_name="killed")
-    async with reader:
-        await reader.execute("BEGIN")
-        await reader.execute("SELECT count(*) FROM logs")
-        detach = asyncio.create_task(
-            killed.execute(f"ALTER TABLE logs DETACH PARTITION {table[0]} CONCURRENTLY".encode())
-        )
-        await until(site, "SELECT 1 FROM pg_inherits WHERE inhdetachpending AND %s > 0", killed)
-        await site.database.execute("SELECT pg_terminate_backend(%s, 5000)", (killed.info.backend_pid,))
-        await asyncio.wait([detach])
-        assert detach.exception() is not None
-        await reader.rollback()
-    await killed.close()
+    await interrupted_detach(site, "logs", table[0])
     await site.upkeep.ensure_chunks(now_us=now_us() + DAY_US)
     assert await site.upkeep.drop_expired(now_us=expired_us + 600 * SECOND_US, retention_us=RETENTION_US) == 2
     assert await site.rows() == [(3, "m")]
+
+
+async def test_clock_that_stepped_forward_closes_drops_and_sums_nothing(site: PostgresSite) -> None:
+    await closed_and_finished(site)
+    await store(site, [], [(4, await border_us(site) - 1)])
+    upkeep = PostgresUpkeep(site.database, TOPIC, site.layout)
+    before = await catalogue(site), await catalogue(site, "late")
+    later_us = now_us() + 2 * RETENTION_US
+    await upkeep.ensure_chunks(now_us=later_us)
+    assert await upkeep.close_due(now_us=later_us) == 0
+    for at_us in (later_us, later_us + DAY_US):
+        assert await upkeep.drop_expired(now_us=at_us, retention_us=RETENTION_US) == 0
+    await upkeep.roll_up_ledger(now_us=later_us)
+    assert (await catalogue(site), await catalogue(site, "late")) == before
+    assert [log_id for log_id, _ in await site.rows()] == [1, 2, 3, 4]
+    assert await site.database.fetch_one("SELECT count(*) FROM ledger") == (3,)
+
+
+async def test_clock_that_is_behind_leaves_the_present_with_chunks(site: PostgresSite) -> None:
+    await site.upkeep.ensure_chunks(now_us=now_us() - 30 * DAY_US)
+    assert (await catalogue(site))[-1][2] > now_us() + CHUNK_US
+
+
+async def test_chunks_of_a_long_pause_are_made_some_at_a_time(native_site: PostgresSite) -> None:
+    await native_site.database.execute("UPDATE border SET closed_before = closed_before - interval '30 days'")
+    missing = []
+    for _ in range(3):
+        await native_site.upkeep.ensure_chunks(now_us=now_us())
+        missing.append(123 - len(await catalogue(native_site)))
+    assert missing == [20, 0, 0]
 
 
 # --- ledger -----------------------------------------------------------------------------------------------------------
@@ -444,6 +495,34 @@ async def test_rolling_up_moves_settled_rows_and_keeps_the_sums(native_site: Pos
     assert await site.database.fetch_all("SELECT service_name, outcome, reason, count FROM ledger_minutes") == [
         ("api", "filtered", "noise", 10)
     ]
+
+
+async def test_expired_minutes_go_and_what_services_ever_stored_stays(native_site: PostgresSite) -> None:
+    site = native_site
+    minute_us = now_us() // 60_000_000 * 60_000_000
+    old_us = minute_us - RETENTION_US - 60_000_000
+
+    async def summed(*rows: LedgerRow) -> list[tuple[Any, ...]]:
+        await site.database.execute("DELETE FROM logs")
+        stored = sum(found.count for found in rows if found.outcome is Outcome.STORED)
+        async with site.writer.begin() as batch:
+            await batch.commit(StorePlan(hot=[row(n, now_us()) for n in range(stored)], ledger=list(rows)))
+        await site.upkeep.roll_up_ledger(now_us=now_us() + 181 * SECOND_US)
+        await site.upkeep.drop_expired(now_us=now_us(), retention_us=RETENTION_US)
+        return await site.database.fetch_all(
+            "SELECT service_name, level, count, (extract(epoch FROM last_minute) * 1000000)::bigint FROM service_totals"
+        )
+
+    assert await summed(
+        LedgerRow(old_us, "api", 9, Outcome.STORED, "", 2),
+        LedgerRow(old_us, "api", 0, Outcome.DEAD, "refused", 1),
+        LedgerRow(minute_us, "api", 9, Outcome.STORED, "", 3),
+    ) == [("api", 9, 5, minute_us)]
+    # A dead letter of an expired minute is replayed.
+    assert await summed(
+        LedgerRow(old_us, "api", 0, Outcome.DEAD, "refused", -1), LedgerRow(old_us, "api", 9, Outcome.STORED, "", 1)
+    ) == [("api", 9, 6, minute_us)]
+    assert await site.database.fetch_all("SELECT count FROM ledger_minutes") == [(3,)]
 
 
 # --- killed anywhere ----------------------------------------------------------------------------------------------------
@@ -501,7 +580,7 @@ async def test_upkeep_killed_before_any_statement_is_resumed(site: PostgresSite)
         database = DyingDatabase(site.database.url, statements)
         await database.open()
         try:
-            await one_round(PostgresUpkeep(database, TOPIC, site.layout), expired_us)
+            await one_round(PostgresUpkeep(database, TOPIC, site.layout, ahead_us_max=AHEAD_US), expired_us)
             break
         except Killed:
             # Whatever was done so far, writers and readers find the store in order.
@@ -542,3 +621,84 @@ async def test_role_has_one_holder_and_passes_on_when_it_is_released_or_over(nat
     restarted = RoleLease(database, "sealer", "a", ttl_s=60)
     assert await restarted.acquire()
     assert not await first.renew()
+
+
+# --- the sealer ---------------------------------------------------------------------------------------------------------
+
+
+class WatchedUpkeep(PostgresUpkeep):
+    """Upkeep with one chore that never ends and one that fails in a way nobody expected."""
+
+    def __init__(self, site: PostgresSite) -> None:
+        super().__init__(site.database, TOPIC, site.layout)
+        self.done: list[str] = []
+        self.cancelled = False
+
+    async def finish_closed(self) -> int:
+        self.done.append("finish closed")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return 0
+
+    async def summarise(self) -> None:
+        raise ZeroDivisionError
+
+    async def close_due(self, *, now_us: int) -> int:
+        self.done.append("close")
+        return 0
+
+    async def roll_up_ledger(self, *, now_us: int) -> None:
+        self.done.append("roll up ledger")
+
+
+async def sealed_until(site: PostgresSite, upkeep: WatchedUpkeep, clock: Clock, chore: str) -> list[str]:
+    """Run a sealer until the chore was done; what it logged as errors."""
+
+    async def broker_upkeep() -> None:
+        upkeep.done.append("broker")
+
+    stop = Stop()
+    sealer = Sealer(
+        lease=RoleLease(site.database, SEALER, "a", ttl_s=60),
+        upkeep=upkeep,
+        broker_upkeep=broker_upkeep,
+        retention_us=RETENTION_US,
+        clock=clock,
+        stop=stop,
+    )
+    with structlog.testing.capture_logs() as logs:
+        running = asyncio.create_task(sealer.run())
+        deadline = time.monotonic() + 10
+        while not {chore, "finish closed"} <= set(upkeep.done):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        stop.set()
+        await asyncio.wait_for(running, 5)
+    return [entry["chore"] for entry in logs if entry["log_level"] == "error"]
+
+
+async def test_failing_and_endless_chores_hold_up_neither_the_others_nor_the_stop(
+    native_site: PostgresSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealer_module, "_STOP_S", 0.1)
+    upkeep = WatchedUpkeep(native_site)
+    before = UPKEEP_FAILURES.labels("summarise")._value.get()
+    assert await sealed_until(native_site, upkeep, SystemClock(), "broker") == ["summarise"]
+    assert UPKEEP_FAILURES.labels("summarise")._value.get() == before + 1
+    assert {"close", "roll up ledger", "broker"} <= set(upkeep.done)
+    assert upkeep.cancelled
+    assert await RoleLease(native_site.database, SEALER, "b", ttl_s=60).acquire()
+
+
+@pytest.mark.parametrize("step_us", [-301 * SECOND_US, 301 * SECOND_US])
+async def test_nothing_final_is_done_while_the_clocks_disagree(
+    native_site: PostgresSite, monkeypatch: pytest.MonkeyPatch, step_us: int
+) -> None:
+    monkeypatch.setattr(sealer_module, "_STOP_S", 0.1)
+    upkeep = WatchedUpkeep(native_site)
+    errors = await sealed_until(native_site, upkeep, ManualClock(now_us() + step_us), "broker")
+    assert {"close", "roll up ledger"} <= set(errors)
+    assert {"close", "roll up ledger"}.isdisjoint(upkeep.done)

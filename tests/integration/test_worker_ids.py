@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from db.database import Database
 from db.worker_ids import STOP_AFTER_S, ClockSkewed, NoWorkerIdFree, WorkerIdLease
-from idgen.snowflake import ClockMovedBack, LeaseEnded
+from idgen.snowflake import ClockMovedBack, IdsUnavailable, LeaseEnded
 from runtime.clock import ManualClock, SystemClock
 from runtime.stopping import Stop
+from runtime.telemetry import REGISTRY
+from schemas.errors import Overloaded
 from schemas.ids import received_ms
 
 
@@ -117,6 +120,42 @@ async def test_clock_a_year_ahead_or_an_hour_back_gives_no_ids(database: Databas
     assert lease.take(1)[0] == first[0] + 1
 
 
+def clock_refusals() -> float:
+    return REGISTRY.get_sample_value("logfeed_clock_refusals_total") or 0.0
+
+
+@pytest.mark.parametrize("step_s", [-3600, 365 * 86_400])
+async def test_clock_steps_are_counted_shown_and_logged_once_a_minute(database: Database, step_s: int) -> None:
+    at, before = clock(), clock_refusals()
+    lease = await taken(database, at=at)
+    lease.take(1)
+    with capture_logs() as logs:
+        at.wall_us += step_s * 1_000_000
+        assert "the clock" in str(lease.problem)
+        for refusals in range(1, 4):
+            with pytest.raises(IdsUnavailable):
+                lease.take(1)
+            assert clock_refusals() == before + refusals
+        assert [each["log_level"] for each in logs] == ["error"]
+        at.monotonic += 60
+        with pytest.raises(IdsUnavailable):
+            lease.take(1)
+        assert len(logs) == 2
+        with pytest.raises(ClockSkewed):
+            await lease.renew()
+        with pytest.raises(LeaseEnded, match="correct the clock"):
+            lease.take(1)
+        assert clock_refusals() == before + 5
+        assert "correct the clock" in str(lease.problem)
+    at.wall_us -= step_s * 1_000_000
+    await lease.acquire()
+    assert lease.problem is None
+    await lease.release()
+    with pytest.raises(LeaseEnded):
+        lease.take(1)
+    assert clock_refusals() == before + 5, "a number given back is no matter of the clock"
+
+
 async def test_lost_lease_is_noticed_and_replaced(database: Database) -> None:
     lease = await taken(database)
     await database.execute("UPDATE worker_ids SET owner = 'thief' WHERE worker = 0")
@@ -157,8 +196,12 @@ async def test_all_numbers_leased_is_told(database: Database) -> None:
     await database.execute(
         "INSERT INTO worker_ids SELECT n, 'other', clock_timestamp() + '1 h'::interval, 0 FROM generate_series(0, 1023) AS n"
     )
-    with pytest.raises(NoWorkerIdFree):
+    with pytest.raises(NoWorkerIdFree) as refused:
         await taken(database)
+    assert isinstance(refused.value, Overloaded), "a start waits for what is overloaded"
+    assert refused.value.retry_after_s == 60
+    await set_row(database, 7, lease="-1 s", reserved="-1 s")
+    assert (await taken(database)).worker == 7
 
 
 async def test_keeper_ends_at_the_stop(database: Database) -> None:

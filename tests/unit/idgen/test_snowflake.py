@@ -91,6 +91,18 @@ def test_clock_a_year_ahead_is_refused_by_the_lease() -> None:
     assert received_ms(ids.take(1, NOW_MS)[0]) == NOW_MS
 
 
+def test_clock_can_be_checked_without_taking_an_id() -> None:
+    ids = make(reserved_until_ms=NOW_MS + 1_000)
+    first = ids.take(1, NOW_MS)[0]
+    ids.check_clock(NOW_MS - 10_000)
+    ids.check_clock(NOW_MS + 1_000)
+    with pytest.raises(ClockMovedBack):
+        ids.check_clock(NOW_MS - 10_001)
+    with pytest.raises(LeaseEnded):
+        ids.check_clock(NOW_MS + 1_001)
+    assert ids.take(1, NOW_MS)[0] == first + 1
+
+
 def test_no_id_passes_the_reserved_millisecond() -> None:
     ids = make(reserved_until_ms=NOW_MS)
     assert len(ids.take(SEQUENCES, NOW_MS)) == SEQUENCES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 import tracemalloc
 from collections.abc import AsyncIterator
 
@@ -12,7 +13,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.body import read_body
+from ingest.body import MEMBERS_MAX, read_body
 from ingest.errors import BodyTooLarge, BodyTooSlow, MalformedBody, UnsupportedBody
 from ingest.in_flight import InFlight
 from schemas.errors import LogfeedError, Overloaded
@@ -91,6 +92,32 @@ async def test_broken_packing_is_malformed(encoding: str, damage: str) -> None:
     broken = {"cut": packed[:-5], "rubbish": b"rubbish" * 20, "tail": packed + b"rubbish"}[damage]
     with pytest.raises(MalformedBody):
         await read(broken, encoding)
+
+
+EMPTY = {
+    "gzip": gzip.compress(b""),
+    "zstd": zstandard.compress(b""),
+    "zstd skippable": b"\x50\x2a\x4d\x18" + bytes(4),
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+@pytest.mark.parametrize("size", [7, 65_536])
+async def test_members_of_a_body_are_bounded(kind: str, size: int) -> None:
+    encoding = kind.split()[0]
+    last = pack(b"x", encoding)
+    assert await read(EMPTY[kind] * (MEMBERS_MAX - 1) + last, encoding, size=size) == b"x"
+    with pytest.raises(MalformedBody, match="more than 1000"):
+        await read(EMPTY[kind] * MEMBERS_MAX + last, encoding, size=size)
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+async def test_many_empty_members_are_refused_at_once(kind: str) -> None:
+    body = EMPTY[kind] * (8 * MiB // len(EMPTY[kind]))
+    started_s = time.process_time()
+    with pytest.raises(MalformedBody):
+        await read(body, kind.split()[0], bytes_max=8 * MiB)
+    assert time.process_time() - started_s < 0.5
 
 
 async def test_unknown_encoding_is_unsupported() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.errors import BodyTooLarge, InvalidFields, ItemError, MalformedBody
+from ingest.errors import REJECTED_SHOWN_MAX, BodyTooLarge, InvalidFields, ItemError, MalformedBody
 from ingest.parse import Window, decode_batch, decode_one, may_hold_nul, to_log
 from schemas.record import MESSAGE_BYTES_MAX, Log
 
@@ -243,6 +244,38 @@ def test_every_bad_field_is_named() -> None:
     found = rejected(service_name="a b", level=99, timestamp="soon", correlation_id=1, mesage="x")
     assert {error.field for error in found.errors} == {"service_name", "level", "timestamp", "correlation_id", "mesage"}
     assert "did you mean 'message'?" in found.text
+
+
+def unknown_fields(items: int) -> bytes:
+    return b"\n".join(
+        json.dumps({**{f"mes{n}sage{k}": 1 for k in range(10)}, "service_name": "shop", "message": "m"}).encode()
+        for n in range(items)
+    )
+
+
+def test_as_many_items_as_an_answer_lists_are_explained_and_all_have_code_and_service() -> None:
+    body = GOOD + b"\n" + unknown_fields(REJECTED_SHOWN_MAX + 50)
+    good, *outcomes = (to_log(item, 1, WINDOW, may_hold_nul=False) for item in decode_batch(body, logs_max=1000))
+    assert isinstance(good, Log)
+    errors = [each for each in outcomes if isinstance(each, ItemError)]
+    assert {(error.code, error.service_name) for error in errors} == {("unknown_field", "shop")}
+    assert len(errors) == REJECTED_SHOWN_MAX + 50
+    shown, others = errors[:REJECTED_SHOWN_MAX], errors[REJECTED_SHOWN_MAX:]
+    assert all(len(error.errors) == 10 and "did you mean 'message'?" in error.text for error in shown)
+    assert all(len(error.errors) == 1 and "did you mean" not in error.text for error in others)
+
+
+def test_ten_thousand_bad_items_do_not_keep_the_event_loop() -> None:
+    body = unknown_fields(10_000)
+    started_s = time.process_time()
+    for item in decode_batch(body, logs_max=10_000):
+        assert isinstance(to_log(item, 1, WINDOW, may_hold_nul=False), ItemError)
+    assert time.process_time() - started_s < 1.0
+
+
+def test_long_unknown_name_gets_no_suggestion() -> None:
+    assert "did you mean" in rejected(mesage=1).text
+    assert "did you mean" not in rejected(**{"message" * 10: 1}).text
 
 
 def test_service_of_a_rejected_item_is_counted_where_it_is_readable() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from broker.port import Producer, Record
 from ingest.errors import RetentionAtRisk
 from ingest.publish import COUNTS_MAX, Publisher
 from ingest.settings import IngestSettings
@@ -15,7 +16,7 @@ from runtime.stopping import Stop
 from schemas.errors import BrokerUnavailable, Overloaded, RecordTooLarge
 from schemas.frames import FRAME_BYTES_MAX, FrameHeader, ServiceCounts, encode_lines
 from schemas.record import Log
-from tests.unit.ingest.memory_broker import MemoryBroker
+from tests.unit.ingest.memory_broker import MemoryBroker, MemoryProducer
 
 SETTINGS = IngestSettings(publish_deadline_s=0.2, retention_poll_s=0.01, counts_flush_s=0.01)
 MINUTE_MS = 60_000
@@ -122,11 +123,81 @@ async def test_counts_whose_acknowledgement_was_lost_go_out_again_under_the_same
     assert [frame.counts["shop"].received for frame in headers] == [1, 1, 1]
 
 
-async def test_counts_that_wait_are_bounded() -> None:
-    publisher = await connected(MemoryBroker())
-    publisher.note(0, {str(n): ServiceCounts(received=1, rejected={"level": 1}) for n in range(COUNTS_MAX)})
-    with pytest.raises(Overloaded, match="counts"):
-        publisher.check()
+def rejected(services: int, *, first: int = 0) -> dict[str, ServiceCounts]:
+    return {str(n): ServiceCounts(received=1, rejected={"level": 1}) for n in range(first, first + services)}
+
+
+async def test_counts_that_wait_are_bounded_and_shown() -> None:
+    broker = MemoryBroker()
+    publisher = await connected(broker)
+    with publisher.room(COUNTS_MAX), pytest.raises(Overloaded, match="counts"), publisher.room(1):
+        pytest.fail("there was no room")
+    assert not publisher.problems()
+    with publisher.room(COUNTS_MAX - 999):
+        publisher.note(0, rejected(COUNTS_MAX - 999))
+    assert "counts" in publisher.problems()[0]
+    with pytest.raises(Overloaded, match="counts"), publisher.room(1000):
+        pytest.fail("there was no room")
+    await publisher.publish(VALUE, header())
+
+
+async def test_counts_that_fill_all_room_are_published_and_free_it() -> None:
+    broker = MemoryBroker()
+    publisher = await connected(broker)
+    publisher.note(0, rejected(COUNTS_MAX + 10_000))
+    assert await publisher.flush_counts()
+    assert not publisher.problems()
+    with publisher.room(1000):
+        publisher.note(0, rejected(1000))
+    assert sum(count.received for frame, _ in broker.frames() for count in frame.counts.values()) == COUNTS_MAX + 10_000
+
+
+class Faulty(MemoryBroker):
+    """Raises what nobody expects of a broker, in each of its calls, while `broken` is set."""
+
+    broken: Exception | None = None
+
+    async def producer(self) -> Producer:
+        if self.broken is not None:
+            raise self.broken
+        return FaultyProducer(self)
+
+    async def retention_risk(self, group: str) -> float:
+        if self.broken is not None:
+            raise self.broken
+        return await super().retention_risk(group)
+
+
+class FaultyProducer(MemoryProducer):
+    """Of `Faulty`."""
+
+    def __init__(self, broker: Faulty) -> None:
+        super().__init__(broker)
+        self._faulty = broker
+
+    async def publish(self, record: Record, *, partition_key: bytes | None) -> tuple[int, int]:
+        if self._faulty.broken is not None:
+            raise self._faulty.broken
+        return await super().publish(record, partition_key=partition_key)
+
+
+async def test_unexpected_errors_are_shown_and_end_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.publish._CONNECT_EVERY_S", 0.01)
+    broker = Faulty()
+    broker.broken = RuntimeError("at the start")
+    publisher, stop = Publisher(broker, SETTINGS), Stop()
+    running = asyncio.create_task(publisher.run(stop))
+    await until(lambda: any("at the start" in each for each in publisher.problems()))
+    broker.broken = None
+    await until(lambda: not publisher.problems())
+    broker.broken = ValueError("later")
+    publisher.note(0, {"shop": ServiceCounts(received=1, rejected={"level": 1})})
+    await until(lambda: sum("later" in each for each in publisher.problems()) == 2)
+    broker.broken = None
+    await until(lambda: not publisher.problems() and len(broker.records) == 1)
+    assert not running.done()
+    stop.set()
+    await running
 
 
 async def test_more_counts_than_one_frame_holds_go_into_several() -> None:

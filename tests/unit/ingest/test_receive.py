@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from idgen.snowflake import ids_from
+from ingest.errors import BodyTooLarge
 from ingest.filters.config import build_chain, parse_chain
 from ingest.filters.verdicts import Occasion
 from ingest.parse import Window, decode_batch
-from ingest.receive import Answer, Received, batch_answer, frame_value, receive, single_answer
+from ingest.receive import SERVICES_MAX, Answer, Received, batch_answer, frame_value, receive, single_answer
 from schemas.frames import decode_lines, decompress
-from schemas.scope import ServiceScope
+from schemas.scope import ALL_SERVICES, ServiceScope
 
 WINDOW = Window.at(1_795_000_000_000, 400)
 SCOPE = ServiceScope(names=frozenset({"shop", "auth"}))
@@ -56,9 +58,8 @@ def test_received_is_kept_filtered_and_rejected_for_each_service(batch: list[dic
     assert {name for name, count in counts.items() if count.kept} == {log.service_name for log in received.kept}
     for name, count in counts.items():
         assert count.kept == sum(log.service_name == name for log in received.kept)
-    assert counts.keys() <= {"", "shop", "auth", "other"}
-    if "other" in counts:
-        assert counts["other"].kept == 0
+    assert counts.keys() <= {"", "shop", "auth"}, "nobody adds to the counts of a service that is not theirs"
+    assert "" not in counts or counts[""].kept == 0
 
 
 @given(batch=items)
@@ -88,6 +89,25 @@ def test_rejected_items_in_an_answer_are_bounded() -> None:
     assert answer["rejected_count"] == 500
     assert len(answer["rejected"]) == 100
     assert "ids" not in answer
+
+
+def test_services_of_one_request_are_bounded_before_any_filter_is_asked() -> None:
+    def batch(services: int, **fields: Any) -> Received:
+        body = json.dumps([{"service_name": f"s{n}", "message": "m", **fields} for n in range(services)]).encode()
+        return receive(
+            decode_batch(body, logs_max=2000),
+            ids_from(1 << 40, services),
+            window=WINDOW,
+            may_hold_nul=False,
+            may_write=ALL_SERVICES,
+            chain=build_chain(parse_chain(CHAIN)),
+            occasion=Occasion(0.0, key=None),
+        )
+
+    for fields in ({}, {"level": "loud"}, {"own": 1}):
+        assert len(batch(SERVICES_MAX, **fields).counts()) == SERVICES_MAX
+        with pytest.raises(BodyTooLarge, match="may name 1000 services, these name 1001"):
+            batch(SERVICES_MAX + 1, **fields)
 
 
 def test_answer_survives_its_reservation() -> None:
