@@ -331,9 +331,9 @@ def _with_field(path: str, text: str) -> Callable[[Expected], bool]:
 
 def _service_and_level_questions() -> Iterator[Question]:
     yield Question({}, lambda log: True)
-    for name in (*SERVICES, "shifted/Apache", "kept/OpenSSH", "absent"):
+    for name in (*SERVICES, "shifted/Apache", "kept", "absent"):
         yield Question({"service_name": name}, of_services(name))
-    for names in (["auth", "mail"], ["payments/*"], ["payments/*", "kept/HDFS", "absent"]):
+    for names in (["auth", "mail"], ["payments/*"], ["payments/*", "shifted/HDFS", "absent"]):
         yield Question({"service_name": names}, of_services(*names))
     for level in SEVERITIES:
         yield Question({"level": level}, _leveled(level))
@@ -474,7 +474,7 @@ _LANGUAGE: Final = tuple(
             f"{RARE} OR level:trace a_b",
             lambda log: contains(log, RARE) or (log.level == "TRACE" and contains(log, "a_b")),
         ),
-        ("service:kept/* level>=error", lambda log: of_services("kept/*")(log) and log.severity >= 17),
+        ("service:shifted/* level>=error", lambda log: of_services("shifted/*")(log) and log.severity >= 17),
     )
 )
 

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -315,27 +316,23 @@ def start(fleet: Fleet) -> None:
 def load(site: Site, data: Path | None) -> None:
     """Generated logs by POST in every form, real ones through the CLI, with their times shifted and kept."""
     began_us = now_us()
-    imports = {} if data is None else {system: start_imports(site, data, system) for system in corpora.SYSTEMS}
+    imports: list[subprocess.Popen[str]] = []
+    if data is not None:
+        files = {system: str(data / f"{system}_2k.log") for system in corpora.SYSTEMS}
+        unlimited = ("--retention-days", str(UNLIMITED_DAYS))
+        keep = (*files.values(), "--service", "kept", "--time", "keep", *unlimited)
+        shift = ((path, "--service", f"shifted/{system}", "--time", "shift") for system, path in files.items())
+        imports = [site.start_import(*keep, to="archive"), *(site.start_import(*one, to="serve") for one in shift)]
     post_generated(site)
-    for system, (shifting, keeping) in imports.items():
-        assert data is not None
-        for process in (shifting, keeping):
-            code, output = finished(process)
-            assert code == 0, output
-            assert "read 2,000 lines as 2,000 logs: accepted 2,000, filtered 0, rejected 0" in output
-        kept = corpora.real(data, system, f"kept/{system}", now_us())
-        site.note_found(kept)
-        site.note_found(shifted(site, f"shifted/{system}", kept, began_us))
-    site.wait_stored()
-
-
-def start_imports(site: Site, data: Path, system: str) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
-    path = str(data / f"{system}_2k.log")
-    unlimited = ("--retention-days", str(UNLIMITED_DAYS))
-    return (
-        site.start_import(path, "--service", f"shifted/{system}", "--time", "shift", to="serve"),
-        site.start_import(path, "--service", f"kept/{system}", "--time", "keep", *unlimited, to="archive"),
-    )
+    for process in imports:
+        code, output = finished(process)
+        assert code == 0, output
+        assert re.search(r"read (12,000|2,000) lines as \1 logs: accepted \1, filtered 0, rejected 0", output), output
+    if data is not None:
+        kept = {system: corpora.real(data, system, "kept", now_us()) for system in corpora.SYSTEMS}
+        site.note_found([log for logs in kept.values() for log in logs])
+        for system, logs in kept.items():
+            site.note_found(shifted(site, f"shifted/{system}", logs, began_us))
 
 
 def shifted(site: Site, service: str, kept: list[Expected], began_us: int) -> list[Expected]:
@@ -428,11 +425,8 @@ def assert_everything(site: Site) -> None:
 def assert_found_everywhere(site: Site, logs: Sequence[Stored]) -> None:
     """By page, by id, by correlation id."""
     services = sorted({stored.log.service_name for stored in logs})
-    found = site.walk(service_name=services)
-    assert set(ids_of(found)) >= {stored.log_id for stored in logs}
-    everything = set(ids_of(site.walk()))
+    assert_same(ids_of(site.walk(service_name=services)), site.expected_ids(of_services(*services), "desc"), services)
     for stored in logs:
-        assert stored.log_id in everything
         one = site.get(f"{LOGS}/{stored.log_id}")["log"]
         assert read(one).identity == stored.log.identity
         if stored.log.correlation_id is not None:
@@ -530,17 +524,16 @@ def test_stories_of_real_requests_have_every_line_with_their_id(site: Site, shar
     for line in text.splitlines():
         for request in corpora.REQUEST_ID.findall(line):
             lines[request].add(line)
-    assert len(lines) > 100
+    longest = sorted(lines, key=lambda request: len(lines[request]))[-20:]
     sources = {stored.log_id: stored.log.source for stored in site.stored}
-    for request, its_lines in lines.items():
+    for request in {*longest, *random.Random(7).sample(sorted(lines), 150)}:
         found = site.walk(story(request), limit=100)
         positions = [(log["timestamp"], int(log["id"])) for log in found]
         assert positions == sorted(set(positions))
-        for service in ("shifted/OpenStack", "kept/OpenStack"):
-            assert sorted(sources[int(log["id"])] for log in found if log["service_name"] == service) == sorted(
-                its_lines
-            )
-        assert len(found) == 2 * len(its_lines)
+        for service in ("shifted/OpenStack", "kept"):
+            its_lines = [sources[int(log["id"])] for log in found if log["service_name"] == service]
+            assert sorted(its_lines) == sorted(lines[request])
+        assert len(found) == 2 * len(lines[request])
 
 
 def test_context_is_the_logs_beside_it_in_its_service(site: Site) -> None:
@@ -557,7 +550,7 @@ def test_context_is_the_logs_beside_it_in_its_service(site: Site) -> None:
 def test_every_message_of_a_sample_is_found_by_its_text(site: Site) -> None:
     messages = {
         stored.log.message
-        for stored in site.some(70, lambda log: len(log.message.strip()) > 0 and len(log.message) < 4_000)
+        for stored in site.some(40, lambda log: len(log.message.strip()) > 0 and len(log.message) < 4_000)
     }
     for message in sorted(messages):
         found = site.walk(q=message)
