@@ -27,7 +27,7 @@ COUNT_MAX: Final = 2**31
 
 
 class ServiceCounts(msgspec.Struct, omit_defaults=True):
-    """What became of one service's logs in one request. Lines without a readable (or permitted) service are counted under ''."""
+    """What became of one service's logs in one request. Lines without a readable or permitted service count under ''."""
 
     received: int = 0
     filtered: dict[str, int] = {}

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -404,12 +405,20 @@ def close_all(site: Site) -> None:
 
 
 def assert_all_questions(site: Site, *, orders: tuple[str, str], fresh: bool) -> None:
-    """Every question has the logs that it must have, each once and in order. orders: taken in turns."""
+    """Every question has the logs that it must have, each once and in order. orders: taken in turns.
+
+    Three askers at a time: faster, and as it will be.
+    """
     in_order = site.in_order()
-    for question, order in zip(corpora.questions([stored.log for stored in in_order]), itertools.cycle(orders)):
-        expected = [stored.log_id for stored in in_order if question.keep(stored.log)]
+
+    def ask(question: corpora.Question, order: str) -> None:
         found = site.walk(fresh=fresh, order=order, **question.parameters)
+        expected = [stored.log_id for stored in in_order if question.keep(stored.log)]
         assert_same(ids_of(found), expected if order == "asc" else expected[::-1], f"{question.parameters} {order}")
+
+    with ThreadPoolExecutor(3) as askers:
+        for _ in askers.map(ask, corpora.questions([each.log for each in in_order]), itertools.cycle(orders)):
+            pass
 
 
 def assert_everything(site: Site) -> None:
