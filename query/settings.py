@@ -33,7 +33,7 @@ class QuerySettings(Section):
     """Seconds by which everything visible must have passed a range's end before its pages are kept: most of what is late
     has come by then."""
     services_ttl_s: Annotated[float, Field(ge=0, le=300)] = 2.0
-    """Seconds the list of services is kept: it sums the whole ledger."""
+    """Seconds the list of services is kept: it sums what was not rolled up yet."""
     ledger_minutes_max: Annotated[int, Field(ge=1, le=527_040)] = 10_100
     """Longest stretch of the ledger in one answer, in minutes: a week and a little, so that `-7d` fits."""
     ledger_rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
