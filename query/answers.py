@@ -183,6 +183,8 @@ class Answers:
         self, principal: Principal, *, start_us: int, end_us: int, service_names: tuple[str, ...]
     ) -> bytes:
         """The ledger's minutes in [start, end). Raises ParameterError (too many sums), Overloaded."""
+        # Asked first: what is stored meanwhile is in both, never in neither (INV-1).
+        unread = await self._unread_records()
         rows: list[LedgerRow] = []
         async with self._place():
             for hour_us in range(start_us, end_us, _HOUR_US):
@@ -208,7 +210,7 @@ class Answers:
                     for (minute_us, name), booked in sorted(by_minute.items())
                 ],
                 "totals": _sums(rows),
-                "unread": await self._unread_records(),
+                "unread": unread,
             }
         )
 

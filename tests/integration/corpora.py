@@ -337,7 +337,7 @@ def _service_and_level_questions() -> Iterator[Question]:
         yield Question({"service_name": names}, of_services(*names))
     for level in SEVERITIES:
         yield Question({"level": level}, _leveled(level))
-    for level in ("DEBUG", "WARN", "FATAL"):
+    for level in ("WARN", "ERROR", "FATAL"):
         yield Question({"min_level": level}, _from_level(level))
     yield Question({"level": ["warning", "fatal"]}, _leveled("WARN", "FATAL"))
     both = {"level": "ERROR", "service_name": ["orders", "shifted/Hadoop"]}

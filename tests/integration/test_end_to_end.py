@@ -112,11 +112,9 @@ class Site:
         self.note(answer["ids"], logs)
         return answer
 
-    def note(self, ids: Iterable[str], logs: Sequence[Sendable]) -> list[Stored]:
+    def note(self, ids: Iterable[str], logs: Sequence[Sendable]) -> None:
         """These logs are stored under these ids."""
-        noted = [Stored(int(log_id), log.expected) for log_id, log in zip(ids, logs, strict=True)]
-        self.stored += noted
-        return noted
+        self.stored += [Stored(int(log_id), log.expected) for log_id, log in zip(ids, logs, strict=True)]
 
     def note_found(self, expected: Sequence[Expected]) -> None:
         """These logs, all of their services, were sent by others: find out their ids. Each must be there once."""
@@ -334,6 +332,7 @@ def load(site: Site, data: Path | None) -> None:
         site.note_found([log for logs in kept.values() for log in logs])
         for system, logs in kept.items():
             site.note_found(shifted(site, f"shifted/{system}", logs, began_us))
+    site.wait_stored()
 
 
 def shifted(site: Site, service: str, kept: list[Expected], began_us: int) -> list[Expected]:
@@ -391,7 +390,7 @@ def close_all(site: Site) -> None:
     async def close() -> None:
         database = Database(site.fleet.database_url, application_name="test")
         await database.open()
-        upkeep = PostgresUpkeep(database, site.fleet.topic, layout, settings)
+        upkeep = PostgresUpkeep(database, site.fleet.topic, layout, settings, ahead_us_max=120 * SECOND_US)
         try:
             await upkeep.close_due(now_us=now_us() + 120 * SECOND_US)  # the late table is old enough by then
             await upkeep.finish_closed()
@@ -595,6 +594,19 @@ def test_visible_through_of_an_idle_system_moves_on(site: Site) -> None:
             return visible > asked
 
         wait_until(has_passed, f"visible_through is past {asked}", timeout_s=10)
+
+
+def test_acknowledged_log_is_always_in_the_ledger_or_unread(site: Site) -> None:
+    for number in range(1, 21):
+        site.send([corpora.post(Expected("booked", now_us(), 9, f"booked {number}", None, {}))])
+
+        def is_booked(number: int = number) -> bool:
+            ledger = site.get("/api/v1/ledger")
+            received: int = sum(row["received"] for row in ledger["rows"] if row["service_name"] == "booked")
+            assert received + sum(ledger["unread"].values()) >= number
+            return received == number
+
+        wait_until(is_booked, "an acknowledged log is in the ledger", timeout_s=10)
 
 
 def test_batch_sent_again_with_its_key_is_stored_once_and_answered_the_same(site: Site) -> None:

