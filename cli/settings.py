@@ -111,6 +111,11 @@ class Settings(Section):
                 f"ingest.retention_days ({self.ingest.retention_days}) must be at most store.retention_days"
                 f" ({self.store.retention_days}): logs would be accepted and dropped at once"
             )
+        if self.query.scans_max > self.database.connections_max - 2:
+            raise ValueError(
+                f"query.scans_max ({self.query.scans_max}) must be at most database.connections_max - 2"
+                f" ({self.database.connections_max - 2}): questions would wait for connections that others need"
+            )
         return self
 
     @property
