@@ -76,7 +76,7 @@ class LogPage(Answer):
     next_cursor: str | None
     """Goes on with the next page; only null means the end, also when this page has few logs or none."""
     prev_cursor: str | None
-    """Leads back to the page before this one; null on the first page."""
+    """Leads back to the page before this one; null where the walk began. Going back may end with one empty page."""
     scanned_to: str | None
     """Set when the page's time budget (or size) ended the search: it came this far, `next_cursor` goes on."""
     visible_through: str | None
