@@ -723,22 +723,37 @@ async def database_subject(database_place: tuple[Layout, str]) -> AsyncIterator[
     await subject.close()
 
 
+async def make_expressions_slow(subject: PostgresSubject) -> None:
+    """Connections made from now on find an operator `~` that takes a millisecond of each text with a 7 at its end."""
+    [(database,)] = await subject.run("SELECT current_database()")
+    for statement in (
+        "CREATE SCHEMA slow",
+        "CREATE FUNCTION slow.matches(text, text) RETURNS boolean LANGUAGE plpgsql AS"
+        " $$ BEGIN IF $1 LIKE '%7' THEN PERFORM pg_sleep(0.001); END IF; RETURN $1 OPERATOR(pg_catalog.~) $2; END $$",
+        "CREATE OPERATOR slow.~ (FUNCTION = slow.matches, LEFTARG = text, RIGHTARG = text)",
+        f"ALTER DATABASE {database} SET search_path = slow, pg_catalog, public",
+    ):
+        await subject.run(statement)
+
+
 async def test_a_slow_search_gets_on_page_by_page_and_misses_nothing(database_subject: PostgresSubject) -> None:
+    """600 ms of work in pages of 400 ms, each window with a share of 100 ms at most: more than one page on any machine."""
     subject = database_subject
     await subject.open_chunks([T0])
     await subject.run(
         "INSERT INTO logs SELECT %s::timestamptz + g / 7 * interval '1 ms', %s + g, 9, 'shop', NULL,"
-        " repeat('xyz', 1500) || CASE WHEN g %% 900 = 5 THEN 'needle' ELSE '' END, '{}' FROM generate_series(0, 2999) g",
+        " CASE WHEN g %% 900 = 5 THEN 'needle' ELSE 'hay ' || g END, '{}' FROM generate_series(0, 5999) g",
         moment(T0),
         first_id_at(T0 // 1000),
     )
     expected = await subject.run("SELECT id FROM logs WHERE message LIKE '%needle' ORDER BY timestamp DESC, id DESC")
-    slow = Matches(parse_pattern("([xyz][xyz]+)+[n][e]+[d][l]"))
+    await make_expressions_slow(subject)
+    slow = Matches(parse_pattern("[mn][ef]+[de][kl]"))
     found: list[Log] = []
     after: Position | None = None
     pages = 0
     while True:
-        result = await scan(subject.store, slow, after=after, budget_ms=60)
+        result = await scan(subject.store, slow, after=after, budget_ms=400)
         found += result.logs
         pages += 1
         if result.finished:
