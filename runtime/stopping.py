@@ -36,7 +36,11 @@ class Stop:
 
 
 def listen_for_signals(stop: Stop) -> None:
-    """First SIGTERM or SIGINT sets `stop`; the next one ends the process at once with 130."""
+    """First SIGTERM or SIGINT sets `stop`; the next one ends the process at once with 130.
+
+    A server takes SIGINT also where a script's `&` left it ignored: whoever sends it means an orderly stop. Client commands
+    keep to the shell's convention: an import in the background outlives the Ctrl-C that ends its script.
+    """
 
     def on_signal() -> None:
         if stop.is_set:

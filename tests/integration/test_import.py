@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -57,9 +58,15 @@ def run_import(*arguments: str, stdin: bytes | None = None) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
-def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+def start(*arguments: str, in_background: bool = False, **options: Any) -> subprocess.Popen[bytes]:
+    """in_background: as a script starts it with `&`, else as a terminal does; whatever started these tests."""
+    interrupt = signal.SIG_IGN if in_background else signal.SIG_DFL
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *arguments], cwd=REPOSITORY, stderr=subprocess.PIPE, **options
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt),
+        **options,
     )
 
 
@@ -118,6 +125,18 @@ def test_interrupted_import_goes_on_where_it_stopped(tmp_path: Path, kill: signa
         assert again.exit_code == 0
         assert "was imported before" in again.output
         assert_each_line_once(server)
+
+
+def test_import_that_a_script_put_into_the_background_does_not_end_with_the_script(tmp_path: Path) -> None:
+    path = many_lines(tmp_path / "a.log")
+    with RecordingServer(lambda number: Deed.HOLD if number == 3 else Deed.TAKE) as server:
+        process = start(*arguments(server.url, str(path)), in_background=True)
+        assert server.held.wait(60)
+        process.send_signal(signal.SIGINT)
+        server.released.set()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert_each_line_once(server)
 
 
 def test_server_that_stays_away_ends_with_3_and_the_import_goes_on_later(tmp_path: Path) -> None:
@@ -221,6 +240,7 @@ def test_interrupt_while_standard_input_is_silent_ends_at_once() -> None:
         process.stdin.flush()
         while not server.requests:
             assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 130
         assert b"cannot go on" in process.stderr.read()

@@ -80,9 +80,16 @@ async def test_unexpected_error_of_an_action_ends_the_loop() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_first_signal_stops_in_order_and_the_second_at_once(number: signal.Signals) -> None:
+@pytest.mark.parametrize("inherited", [signal.SIG_DFL, signal.SIG_IGN], ids=["terminal", "background"])
+def test_first_signal_stops_in_order_and_the_second_at_once(number: signal.Signals, inherited: signal.Handlers) -> None:
+    """Also where a script started the process with `&`, which leaves SIGINT ignored."""
     for how, code in (("quick", 0), ("slow", 130)):
-        with subprocess.Popen([sys.executable, "-c", WAITS, how], stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            [sys.executable, "-c", WAITS, how],
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, inherited),
+        ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "listening\n"
             process.send_signal(number)
