@@ -238,6 +238,14 @@ class MemoryStore:
                 at_us = min(at_us, self.database.clock.now_us())
                 partition.stored_to_us = max(partition.stored_to_us, at_us)
 
+    async def recent_lines(self) -> tuple[int, int]:
+        """See WriteStore. Nothing here is long ago."""
+        sums = {Outcome.STORED: 0, Outcome.DEAD: 0}
+        for (_, _, _, outcome, reason), count in self.database.ledger.items():
+            if outcome in sums and (outcome, reason) != (Outcome.DEAD, "key_reused"):
+                sums[Outcome(outcome)] += count
+        return sum(sums.values()), sums[Outcome.DEAD]
+
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[WriteTransaction]:
         """See WriteStore."""

@@ -227,6 +227,10 @@ class WriteStore(Protocol):
         """(lease, next_offset, T): nothing was unread at time T (µs). Sets stored_to = max(stored_to, T) where epoch and
         next_offset still match. A T ahead of the store's clock counts as that clock's time."""
 
+    async def recent_lines(self) -> tuple[int, int]:
+        """(lines, of them dead) of what was committed in the last minutes (three at least), by every writer; dead letters
+        of reused keys left out. Raises DatabaseUnavailable."""
+
     def begin(self) -> AbstractAsyncContextManager[WriteTransaction]:
         """Start a batch's transaction. Raises DatabaseUnavailable."""
 

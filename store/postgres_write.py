@@ -105,6 +105,12 @@ _CAUGHT_UP: Final = """
               AS u (partition, epoch, next_offset, at)) AS m
     WHERE o.topic = %(topic)s AND o.partition = m.partition AND o.epoch = m.epoch AND o.next_offset = m.next_offset
       AND o.stored_to < m.at"""
+# Older rows of the ledger are summed up and gone from there.
+_RECENT_LINES: Final = """
+    SELECT coalesce(sum(count) FILTER (WHERE outcome IN ('stored', 'dead')), 0)::bigint,
+        coalesce(sum(count) FILTER (WHERE outcome = 'dead'), 0)::bigint
+    FROM ledger
+    WHERE appended_at > clock_timestamp() - interval '10 minutes' AND (outcome, reason) <> ('dead', 'key_reused')"""
 _OWN_BACKEND: Final = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 _TERMINATE: Final = """
     SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s"""
@@ -212,6 +218,11 @@ class PostgresWriteStore:
             "at": [at_us for _, _, at_us in moves],
         }
         await self._one_go((_LOCK_HELD, known), (_CAUGHT_UP, known))
+
+    async def recent_lines(self) -> tuple[int, int]:
+        """See WriteStore."""
+        ((lines, dead),) = await self._one_go((_RECENT_LINES, ()))
+        return int(lines), int(dead)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Batch]:

@@ -33,21 +33,24 @@ class _Search:
     async def refused_in(self, frame: DecodedFrame) -> dict[int, str]:
         """Index in `rows` -> the database's error."""
         found: dict[int, str] = {}
-        await self._halve(frame.rows, 0, len(frame.rows), found)
+        await self._halve(frame, 0, len(frame.rows), found)
         return found
 
-    async def _halve(self, rows: list[EncodedRow], start: int, end: int, found: dict[int, str]) -> None:
+    async def _halve(self, frame: DecodedFrame, start: int, end: int, found: dict[int, str]) -> None:
         if start == end:
             return
-        problem = await self._refusal(rows[start:end])
+        problem = await self._refusal(frame.rows[start:end])
         if problem is None:
             return
         if end - start > 1:
             middle = (start + end) // 2
-            await self._halve(rows, start, middle, found)
-            await self._halve(rows, middle, end, found)
+            await self._halve(frame, start, middle, found)
+            await self._halve(frame, middle, end, found)
             return
         self._left -= 1
         if self._left < 0:
-            raise TooManyDeadLetters(f"the database refuses more rows of one batch than may be put aside: {problem}")
+            raise TooManyDeadLetters(
+                f"the database refuses more rows than may be put aside, at last in partition {frame.partition} offset"
+                f" {frame.offset}: {problem}: look at the topic, then raise writer.dead_ratio_max to accept them"
+            )
         found[start] = problem

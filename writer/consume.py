@@ -5,6 +5,9 @@ decoded. Beside it one task renews leases and notices gains and losses, and one 
 `_leases` under `_lease_lock`; the loop alone touches positions and batches. Nothing of a batch survives a failure: after
 any doubt the loop releases its leases, takes them again and reads from the offsets the store holds.
 
+A partition in trouble (a gap, other frames than were stored) is set aside for a moment and halted only when a third session
+in a row finds the same (writer/suspects.py); one without a leader is left out until it has one. The others go on.
+
 Bounded: two batches of `batch_bytes_max` (one being stored, one being gathered), one poll of `_POLL_BYTES`, and the frame
 that makes a batch full. Records are decoded one at a time, with the event loop served between them.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -25,37 +28,26 @@ from runtime.stopping import Stop, every
 from schemas.errors import LogfeedError, OffsetOutOfRange, Overloaded
 from schemas.frames import UnknownRecordVersion
 from schemas.topics import WRITER_GROUP
-from store.port import (
-    BorderMoved,
-    ChunkMissing,
-    Fenced,
-    KeyAlreadyStored,
-    Lease,
-    Outcome,
-    RowsRefused,
-    StorePlan,
-    Upkeep,
-    WriteStore,
-)
+from store.port import Fenced, Lease, Outcome, StorePlan, Upkeep, WriteStore
 from writer import metrics
-from writer.bisect import refused_rows
 from writer.decode import DecodedFrame, decode_frame
-from writer.plan import check_dead_ratio, plan_batch
-from writer.positions import BrokenSequence, Positions
+from writer.group_offsets import GroupOffsets
+from writer.positions import BrokenSequence, NewerRecord, Positions
 from writer.settings import WriterSettings
+from writer.storing import Storing
+from writer.suspects import Suspects
 
 log = structlog.get_logger(__name__)
 
-_ATTEMPTS_MAX = 20
 _POLL_MS = 100
 _POLL_BYTES = 4 * 1024 * 1024
 """Compressed bytes of one poll. What they decode to is bounded by the batch: the rest waits undecoded."""
 _FRAMES_MAX = 5_000
 """Most frames in one batch: small ones cost by the piece."""
-_PARTITIONS_S = 30.0
-"""How often the broker is asked whether it has more partitions by now."""
-_GROUP_COMMIT_S = 1.0
-_GROUP_COMMIT_IDLE_S = 60.0
+_OBSERVATIONS = 3
+"""Sessions in a row that must find a partition in the same trouble before it is halted."""
+_SET_ASIDE_S = 1.0
+"""How long a partition in trouble is left alone between two of them; how often one without a leader is asked for."""
 _BACKOFF_S_MAX = 5.0
 _DRAIN_S = 5.0
 
@@ -90,20 +82,25 @@ class Consumer:
         self._settings = settings
         self._broker = broker
         self._store = store
-        self._upkeep = upkeep
         self._clock = clock
         self._stop = stop
+        self._storing = Storing(settings=settings, store=store, upkeep=upkeep, clock=clock, on_stored=self._note_stored)
+        self._group_offsets = GroupOffsets(broker, clock)
+        self._suspects = Suspects(observations=_OBSERVATIONS, pause_s=_SET_ASIDE_S)
+        self._look_again_s = math.inf
+        """When a partition that is set aside is due."""
         self._positions = Positions()
         self._leases: dict[int, Lease] = {}
         self._lease_lock = asyncio.Lock()
         self._stored: dict[int, int] = {}
         """partition -> next offset known to be stored, of the leases held."""
+        self._away: set[int] = set()
+        """Partitions of ours without a leader when the session began."""
+        self._away_asked_s = -math.inf
         self._changed = False
         self._in_session = False
         self._waiting: deque[Delivered] = deque()
         self._beside: list[asyncio.Task[None]] = []
-        self._committed: dict[int, int] = {}
-        self._committed_s = -math.inf
         self._caught_up_s = -math.inf
         self._moved_s = clock.monotonic_s()
         self.ready = False
@@ -112,9 +109,10 @@ class Consumer:
         """Store until the stop. Connection trouble is retried for ever; a stuck consumer, too many dead letters and another
         writer of the same name end it."""
         await self._until_available(self._register)
+        await self._until_available(self._storing.remember)
         self._beside = [
             asyncio.create_task(every(self._settings.lease_ttl_s / 3, self._heartbeat, self._stop)),
-            asyncio.create_task(every(_PARTITIONS_S, self._notice_partitions, self._stop)),
+            asyncio.create_task(every(self._settings.partitions_check_s, self._notice_partitions, self._stop)),
         ]
         try:
             backoff_s = 0.1
@@ -126,8 +124,10 @@ class Consumer:
                 except Fenced as error:
                     metrics.FENCED.inc()
                     log.warning("fenced: the partition moved or an earlier commit had succeeded", error=str(error))
-                except (OffsetOutOfRange, BrokenSequence) as error:
+                except NewerRecord as error:
                     await self._halt(error.partition, str(error))
+                except (OffsetOutOfRange, BrokenSequence) as error:
+                    await self._suspect(error.partition, error)
                 except Overloaded as error:
                     self.ready = False
                     # Others may take the partitions while this writer can do nothing with them.
@@ -204,7 +204,7 @@ class Consumer:
         self._changed = True
 
     async def _take_leases(self) -> list[Lease]:
-        """All leases of this writer, at their stored positions, no more than its share."""
+        """Leases of this writer that are not halted, at their stored positions; it holds no more than its share."""
         async with self._lease_lock:
             want = await self._fair_share()
             held = await self._store.renew(
@@ -218,10 +218,9 @@ class Consumer:
                 held += await self._store.claim(self._settings.name, want=want, ttl_s=self._settings.lease_ttl_s)
             self._leases = {lease.partition: lease for lease in held}
             self._changed = False
+            metrics.HALTED.set(sum(lease.halted is not None for lease in held))
             # A partition that the broker did not have when it was asked last waits for the next session.
-            usable = [lease for lease in held if lease.halted is None and lease.partition < self._broker.partitions]
-            metrics.HALTED.set(len(held) - len(usable))
-            return usable
+            return [lease for lease in held if lease.halted is None and lease.partition < self._broker.partitions]
 
     async def _release(self) -> None:
         async with self._lease_lock:
@@ -232,6 +231,21 @@ class Consumer:
                 await self._store.release(self._settings.name, leases)
             except Overloaded as error:
                 log.warning("leases not released, they will run out", error=str(error))
+
+    async def _suspect(self, partition: int, error: LogfeedError) -> None:
+        kind = type(error).__name__
+        metrics.TROUBLE.labels(kind).inc()
+        if self._suspects.observe(partition, kind, self._clock.monotonic_s()):
+            await self._halt(partition, str(error))
+            return
+        log.warning(
+            "trouble with a partition, looking again",
+            partition=partition,
+            error=str(error),
+            times=self._suspects.times(partition),
+            halted_after=_OBSERVATIONS,
+            in_s=_SET_ASIDE_S,
+        )
 
     async def _halt(self, partition: int, reason: str) -> None:
         log.error("partition halted: an operator must look at it", partition=partition, reason=reason)
@@ -249,7 +263,7 @@ class Consumer:
         try:
             # Asked before any lease is taken: a writer without a broker must not keep partitions from others.
             first = await reader.first_offsets(range(self._broker.partitions))
-            leases = await self._take_leases()
+            leases = self._readable(await self._take_leases(), first.keys())
             self._in_session = True
             self._waiting.clear()
             self._stored = {lease.partition: lease.next_offset for lease in leases}
@@ -262,15 +276,28 @@ class Consumer:
             if leases:
                 await self._read_and_store(reader, {lease.partition: lease.epoch for lease in leases})
             else:
-                await self._wait_for_leases()
+                await self._wait_for_leases(reader)
         finally:
+            await self._group_offsets.cancel()
             await reader.close()
 
-    async def _wait_for_leases(self) -> None:
-        """Nothing to do until a heartbeat gains a partition, or an operator resumes one."""
+    def _readable(self, leases: Iterable[Lease], there: Container[int]) -> list[Lease]:
+        """Those that are neither set aside nor without a leader; notes when to look at the rest again."""
+        now_s = self._clock.monotonic_s()
+        self._look_again_s = self._suspects.look_again_s([lease.partition for lease in leases], now_s)
+        due = [lease for lease in leases if not self._suspects.is_set_aside(lease.partition, now_s)]
+        self._away = {lease.partition for lease in due if lease.partition not in there}
+        metrics.AWAY.set(len(self._away))
+        if self._away:
+            log.warning("partitions without a leader wait for it", partitions=sorted(self._away))
+        return [lease for lease in due if lease.partition not in self._away]
+
+    async def _wait_for_leases(self, reader: Reader) -> None:
+        """Nothing to do until a heartbeat gains a partition, a leader is back, or an operator resumes one."""
         deadline_s = self._clock.monotonic_s() + self._settings.lease_ttl_s
         while not (self._must_end() or self._clock.monotonic_s() > deadline_s):
             await self._stop.wait(_POLL_MS / 1000)
+            await self._ask_for_away(reader)
 
     def _must_end(self) -> bool:
         """True when the session is over. Raises what ended a task beside the loop."""
@@ -278,19 +305,19 @@ class Consumer:
             for task in self._beside:
                 if task.done():
                     task.result()
-        return self._stop.is_set or self._changed
+        return self._stop.is_set or self._changed or self._clock.monotonic_s() >= self._look_again_s
 
     async def _read_and_store(self, reader: Reader, epochs: dict[int, int]) -> None:
         batch = _Batch()
-        storing: asyncio.Task[StorePlan] | None = None
+        storing: asyncio.Task[None] | None = None
         trouble: BrokenSequence | None = None
         try:
             while trouble is None and not self._must_end():
                 if storing is not None and storing.done():
-                    self._note_stored(await storing)
+                    await storing
                     storing = None
                 if storing is None and self._is_due(batch):
-                    storing = asyncio.create_task(self._store_batch(batch.frames, epochs))
+                    storing = asyncio.create_task(self._storing.store(batch.frames, epochs))
                     batch = _Batch()
                 if storing is not None and self._is_full(batch):
                     await asyncio.wait({storing}, timeout=_POLL_MS / 1000)
@@ -304,11 +331,11 @@ class Consumer:
                 await self._look_around(reader)
             # What stands before the trouble is stored, and so is what a clean stop finds in hand.
             if storing is not None:
-                self._note_stored(await storing)
+                await storing
                 storing = None
             if batch.frames:
-                self._note_stored(await self._store_batch(batch.frames, epochs))
-            await self._commit_group(force=True)
+                await self._storing.store(batch.frames, epochs)
+            await self._group_offsets.finish(self._stored)
             if trouble is not None:
                 raise trouble
         finally:
@@ -329,7 +356,7 @@ class Consumer:
             except BrokenSequence as error:
                 return error
             except UnknownRecordVersion as error:
-                return BrokenSequence(record.partition, f"offset {record.offset}: {error}")
+                return NewerRecord(record.partition, f"offset {record.offset}: {error}")
             self._moved_s = self._clock.monotonic_s()
             batch.add(frame, record, self._moved_s)
             await asyncio.sleep(0)
@@ -348,104 +375,63 @@ class Consumer:
         age_s = self._clock.monotonic_s() - batch.began_s
         return self._is_full(batch) or age_s * 1000 >= self._settings.linger_ms
 
-    def _patience_ms(self, batch: _Batch, storing: asyncio.Task[StorePlan] | None) -> int:
+    def _patience_ms(self, batch: _Batch, storing: asyncio.Task[None] | None) -> int:
         if batch.frames or storing is not None:
             return max(min(self._settings.linger_ms, _POLL_MS), 1)
         return _POLL_MS
 
-    # --- storing --------------------------------------------------------------------------------------------------
-
-    async def _store_batch(self, frames: list[DecodedFrame], epochs: dict[int, int]) -> StorePlan:
-        """Plan and commit until the store agrees.
-
-        Raises Fenced, DatabaseUnavailable, TooManyDeadLetters; BrokenSequence for a partition whose frames the store never
-        accepts (its neighbours in the batch are stored first).
-        """
-        for _ in range(_ATTEMPTS_MAX):
-            try:
-                with metrics.BATCH_SECONDS.time():
-                    return await self._try_store(frames, epochs)
-            except (KeyAlreadyStored, BorderMoved) as error:
-                metrics.RETRIED.labels(type(error).__name__).inc()
-            except ChunkMissing as error:
-                metrics.RETRIED.labels("ChunkMissing").inc()
-                log.warning("a chunk is missing, making it", error=str(error))
-                await self._upkeep.ensure_chunks(now_us=self._clock.now_us())
-            except RowsRefused as error:
-                metrics.RETRIED.labels("RowsRefused").inc()
-                log.warning("the database refuses a row, looking for it", error=str(error))
-                lines = sum(len(frame.rows) for frame in frames)
-                give_up_after = max(self._settings.dead_lines_min, int(self._settings.dead_ratio_max * lines))
-                frames = await refused_rows(frames, self._store.refusal, give_up_after=give_up_after)
-        partitions = sorted({frame.partition for frame in frames})
-        if len(partitions) == 1:
-            raise BrokenSequence(
-                partitions[0],
-                f"{len(frames)} frames from offset {frames[0].offset} on were planned {_ATTEMPTS_MAX} times and never"
-                " agreed with the store",
-            )
-        stored = StorePlan()
-        for partition in partitions:
-            part = await self._store_batch([frame for frame in frames if frame.partition == partition], epochs)
-            stored.add(part)
-        return stored
-
-    async def _try_store(self, frames: list[DecodedFrame], epochs: dict[int, int]) -> StorePlan:
-        keys = [frame.key_hash for frame in frames if frame.key_hash is not None]
-        async with self._store.begin() as transaction:
-            known = await transaction.known_keys(keys) if keys else {}
-            plan = plan_batch(frames, epochs=epochs, known=known, border=transaction.border)
-            check_dead_ratio(plan, ratio_max=self._settings.dead_ratio_max, lines_min=self._settings.dead_lines_min)
-            await transaction.commit(plan)
-        return plan
+    # --- beside the batches ---------------------------------------------------------------------------------------
 
     def _note_stored(self, plan: StorePlan) -> None:
         for move in plan.moves:
             self._stored[move.partition] = move.next_offset
+            self._suspects.clear(move.partition)
             metrics.FRAMES_STORED.inc(move.next_offset - move.from_offset)
         metrics.ROWS_STORED.inc(len(plan.hot) + len(plan.late))
         metrics.DUPLICATE_LOGS.inc(sum(row.count for row in plan.ledger if row.outcome is Outcome.DUPLICATE))
         for letter in plan.dead:
             metrics.DEAD_LETTERS.labels(letter.reason).inc()
 
-    # --- beside the batches ---------------------------------------------------------------------------------------
-
     async def _look_around(self, reader: Reader) -> None:
-        """Mark idle partitions as read to the end, show lag, commit the group's offsets, notice a stuck consumer."""
+        """Mark idle partitions as read to the end, show lag, tell the broker how far is stored, notice a stuck consumer
+        and leaders that are back."""
         now_s = self._clock.monotonic_s()
-        if (now_s - self._caught_up_s) * 1000 >= self._settings.caught_up_ms:
-            self._caught_up_s = now_s
-            asked_us = self._clock.now_us()
-            ends = await reader.end_offsets(self._stored)
-            behind = False
-            for partition, end in ends.items():
-                metrics.LAG_RECORDS.labels(str(partition)).set(max(end - self._stored[partition], 0))
-                behind |= end > self._positions.next_offset(partition)
-            if not behind:
-                self._moved_s = now_s
-            elif now_s - self._moved_s > self._settings.stuck_after_s:
-                raise StuckConsumer(
-                    f"records wait in the broker and none arrived for {self._settings.stuck_after_s:.0f} s: {ends}"
-                )
-            done = [
-                (self._leases[partition], end, asked_us)
-                for partition, end in ends.items()
-                if end == self._stored[partition] and partition in self._leases
-            ]
-            if done:
-                await self._store.mark_caught_up(done)
-            await self._commit_group()
+        if (now_s - self._caught_up_s) * 1000 < self._settings.caught_up_ms:
+            return
+        self._caught_up_s = now_s
+        asked_us = self._clock.now_us()
+        ends = await reader.end_offsets(self._stored)
+        metrics.AWAY.set(len(self._away) + len(self._stored.keys() - ends.keys()))
+        behind = False
+        for partition, end in ends.items():
+            metrics.LAG_RECORDS.labels(str(partition)).set(max(end - self._stored[partition], 0))
+            behind |= end > self._positions.next_offset(partition)
+        if not behind:
+            self._moved_s = now_s
+        elif now_s - self._moved_s > self._settings.stuck_after_s:
+            raise StuckConsumer(
+                f"records wait in the broker and none arrived for {self._settings.stuck_after_s:.0f} s: {ends}"
+            )
+        await self._mark_caught_up(ends, asked_us)
+        await self._ask_for_away(reader)
+        self._group_offsets.tell(self._stored)
 
-    async def _commit_group(self, *, force: bool = False) -> None:
-        """For displays and the retention guard only: trouble with it stops nothing."""
+    async def _mark_caught_up(self, ends: Mapping[int, int], asked_us: int) -> None:
+        done = [
+            (self._leases[partition], end, asked_us)
+            for partition, end in ends.items()
+            if end == self._stored[partition] and partition in self._leases
+        ]
+        if done:
+            await self._store.mark_caught_up(done)
+        for lease, _, _ in done:
+            if self._positions.is_verified(lease.partition):
+                self._suspects.clear(lease.partition)
+
+    async def _ask_for_away(self, reader: Reader) -> None:
+        """A new session takes up the partitions whose leader is back."""
         now_s = self._clock.monotonic_s()
-        pause_s = _GROUP_COMMIT_S if self._stored != self._committed else _GROUP_COMMIT_IDLE_S
-        if self._stored and (force or now_s - self._committed_s >= pause_s):
-            self._committed_s = now_s
-            try:
-                await self._broker.commit_group(WRITER_GROUP, dict(self._stored))
-            except Overloaded as error:
-                metrics.GROUP_COMMITS_FAILED.inc()
-                log.warning("the broker was not told how far is stored", error=str(error))
-                return
-            self._committed = dict(self._stored)
+        if self._away and now_s - self._away_asked_s >= _SET_ASIDE_S:
+            self._away_asked_s = now_s
+            if await reader.first_offsets(self._away):
+                self._changed = True

@@ -21,6 +21,17 @@ GROUP_COMMITS_FAILED: Final = Counter(
     "logfeed_group_commits_failed_total", "Times the broker was not told how far is stored", registry=REGISTRY
 )
 HALTED: Final = Gauge("logfeed_partitions_halted", "Partitions that an operator must look at", registry=REGISTRY)
+AWAY: Final = Gauge(
+    "logfeed_partitions_away",
+    "Partitions whose leader the broker does not have now; the others go on",
+    registry=REGISTRY,
+)
+TROUBLE: Final = Counter(
+    "logfeed_partition_trouble_total",
+    "Times a partition's log was not what was expected; seen thrice in a row it halts",
+    ["kind"],
+    registry=REGISTRY,
+)
 BATCH_SECONDS: Final = Histogram(
     "logfeed_batch_store_seconds",
     "One transaction",

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from schemas.errors import LogfeedError
 from store.port import Border, DeadLetter, EncodedRow, LedgerRow, OffsetMove, Outcome, StoredKey, StorePlan
+from writer.dead_window import DeadWindow
 from writer.decode import DecodedFrame, all_dead
+
+KEY_REUSED: Final = "key_reused"
 
 
 class TooManyDeadLetters(LogfeedError):
-    """So many lines of one batch cannot be stored that something else must be wrong; nothing was diverted."""
+    """So many lines cannot be stored that something else must be wrong; nothing of the batch was diverted."""
 
 
 @dataclass(slots=True)
@@ -57,7 +61,7 @@ def plan_batch(
             _book_duplicate(frame, booking)
             continue
         if stored_sha is not None:
-            dead, dead_counts = all_dead(frame, "key_reused", "the Idempotency-Key was stored before with another body")
+            dead, dead_counts = all_dead(frame, KEY_REUSED, "the Idempotency-Key was stored before with another body")
             _book_received(frame, booking)
             _book_dead(frame.minute_us, dead_counts, booking)
             plan.dead += dead
@@ -77,18 +81,23 @@ def plan_batch(
     return plan
 
 
-def check_dead_ratio(plan: StorePlan, *, ratio_max: float, lines_min: int) -> None:
-    """Refuse a plan that would divert too large a share. Reused keys are the clients' doing and do not count.
+def judged_lines(plan: StorePlan) -> tuple[int, int]:
+    """(lines, of them dead) that count for the limit. Reused keys are the clients' doing and do not."""
+    dead = sum(row.count for row in plan.ledger if row.outcome is Outcome.DEAD and row.reason != KEY_REUSED)
+    return len(plan.hot) + len(plan.late) + dead, dead
+
+
+def check_dead_lines(plan: StorePlan, window: DeadWindow, now_s: float) -> None:
+    """Refuse a plan that would divert more than the window allows.
 
     Raises TooManyDeadLetters.
     """
-    dead = sum(row.count for row in plan.ledger if row.outcome is Outcome.DEAD and row.reason != "key_reused")
-    lines = len(plan.hot) + len(plan.late) + dead
-    if dead > lines_min and dead > ratio_max * lines:
-        first = next(letter for letter in plan.dead if letter.reason != "key_reused")
+    lines, dead = judged_lines(plan)
+    if dead > window.allowance(lines, now_s):
+        first = next(letter for letter in plan.dead if letter.reason != KEY_REUSED)
         raise TooManyDeadLetters(
-            f"{dead} of {lines} lines in one batch cannot be stored (first: {_describe(first)}); at most"
-            f" {ratio_max:.0%} may be put aside: look at the topic, then raise writer.dead_ratio_max to accept it"
+            f"{window.dead + dead} of {window.lines + lines} lines cannot be stored, {window.dead} of them put aside"
+            f" before (now: {_describe(first)}): look at the topic, then raise writer.dead_ratio_max to accept them"
         )
 
 

@@ -24,6 +24,10 @@ class BrokenSequence(LogfeedError):
         self.partition = partition
 
 
+class NewerRecord(BrokenSequence):
+    """A record was written by a newer program: this one must not go past it."""
+
+
 @dataclass(slots=True)
 class _Place:
     next_offset: int
@@ -79,6 +83,10 @@ class Positions:
     def next_offset(self, partition: int) -> int:
         """Offset of the record that `accept` takes next."""
         return self._places[partition].next_offset
+
+    def is_verified(self, partition: int) -> bool:
+        """False while the record to compare has not been seen."""
+        return self._places[partition].verify_frame_id is None
 
     @staticmethod
     def _verify(record: Delivered, place: _Place) -> None:

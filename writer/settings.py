@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from runtime.settings import Section
 
@@ -39,13 +40,34 @@ class WriterSettings(Section):
     """The process ends itself when the broker has records for it and none arrived for so long (a hung consumer)."""
 
     dead_ratio_max: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Largest share of lines that may become dead letters in one batch; above it the writer stops and diverts nothing."""
+    """Largest share of lines that may become dead letters in the window below; above it the writer stops and diverts
+    nothing more. 1 accepts everything."""
 
     dead_lines_min: int = Field(default=100, ge=0)
-    """So many dead letters in one batch are accepted whatever their share: one bad request must not stop a quiet service."""
+    """So many dead letters in the window are accepted whatever their share: one bad request must not stop a quiet service.
+    Below dead_window_lines."""
+
+    dead_window_s: float = Field(default=600.0, ge=1.0, le=86_400.0)
+    """Seconds that a stored line counts for the two limits above."""
+
+    dead_window_lines: int = Field(default=10_000, ge=1, le=10_000_000)
+    """Lines that count for them at most, the last ones stored: a flood of bad lines after much good traffic is stopped
+    after dead_ratio_max of these. More forgives longer runs of bad lines."""
+
+    partitions_check_s: float = Field(default=30.0, ge=0.1, le=3600.0)
+    """How often the broker is asked whether the topic has more partitions by now."""
 
     health_host: str = "127.0.0.1"
     """Address of the listener below."""
 
     health_port: int = Field(default=0, ge=0, le=65535)
     """TCP port for /livez, /readyz and /metrics of this writer; 0: none."""
+
+    @model_validator(mode="after")
+    def _window_can_be_exceeded(self) -> Self:
+        if self.dead_lines_min >= self.dead_window_lines:
+            raise ValueError(
+                f"dead_lines_min must be below dead_window_lines, got {self.dead_lines_min} and {self.dead_window_lines}:"
+                " no flood of bad lines would ever stop the writer"
+            )
+        return self

@@ -35,6 +35,7 @@ from store.port import (
     Fenced,
     KeyAlreadyStored,
     Lease,
+    LedgerRow,
     NameTaken,
     OffsetMove,
     Outcome,
@@ -149,6 +150,19 @@ async def test_batch_is_stored_whole(site: Site) -> None:
     assert await site.dead_lines() == [b"line\0"]
     renewed = await process.renew("a", leases, ttl_s=LONG_S)
     assert [(lease.next_offset, lease.last_frame_id) for lease in renewed] == [(1, FRAME)] * 3
+
+
+async def test_recent_lines_are_those_stored_or_put_aside_but_for_reused_keys(site: Site) -> None:
+    process = site.process()
+    assert await process.recent_lines() == (0, 0)
+    minute_us = now_us() // 60_000_000 * 60_000_000
+    dead = [
+        LedgerRow(minute_us - 3 * HOUR_US, "api", 0, Outcome.DEAD, reason, count)
+        for reason, count in (("refused", 3), ("undecodable", 4), ("key_reused", 100))
+    ]
+    rows = [row(n, now_us()) for n in range(5)]
+    await commit(process, StorePlan(hot=rows, ledger=[*booked(5), *booked(50, Outcome.DUPLICATE), *dead]))
+    assert await site.process().recent_lines() == (12, 7)
 
 
 async def test_rows_come_back_as_they_were_written(database_site: PostgresSite) -> None:

@@ -13,8 +13,9 @@ from schemas.frames import ServiceCounts, UnknownRecordVersion, encode_lines
 from store.port import Border, Outcome, StorePlan
 from tests.unit.writer.builders import NOON_MS, delivered, frame, header, log
 from writer.bisect import refused_rows
+from writer.dead_window import DeadWindow
 from writer.decode import DecodedFrame, decode_frame, without_rows
-from writer.plan import TooManyDeadLetters, check_dead_ratio, plan_batch
+from writer.plan import TooManyDeadLetters, check_dead_lines, judged_lines, plan_batch
 
 OPEN_BORDER = Border(closed_before_us=0, late_generation=1)
 
@@ -24,6 +25,11 @@ def plan(
 ) -> StorePlan:
     """Plan with epoch 7 everywhere."""
     return plan_batch(frames, epochs={one.partition: 7 for one in frames}, known=known or {}, border=border)
+
+
+def window(*, dead_min: int) -> DeadWindow:
+    """An empty window that accepts so many dead lines, or a tenth."""
+    return DeadWindow(seconds=600, lines_max=10_000, dead_min=dead_min, ratio_max=0.1)
 
 
 def sums(result: StorePlan) -> Counter[Outcome]:
@@ -188,7 +194,7 @@ def test_logs_of_unreadable_frames_count_against_the_limit() -> None:
     result = plan([decode_frame(delivered(head, b"no zstd at all"))])
     assert len(result.dead) == 1
     with pytest.raises(TooManyDeadLetters, match="200 of 200 lines"):
-        check_dead_ratio(result, ratio_max=0.1, lines_min=100)
+        check_dead_lines(result, window(dead_min=100), 0.0)
 
 
 async def test_bisect_gives_up_when_too_many_rows_are_refused() -> None:
@@ -212,8 +218,26 @@ def test_all_poison_is_refused_as_a_whole() -> None:
     poison = decode_frame(delivered(head, zstandard.compress(b"\n".join([b"[]"] * 200))))
     result = plan([poison])
     with pytest.raises(TooManyDeadLetters, match="200 of 200 lines"):
-        check_dead_ratio(result, ratio_max=0.1, lines_min=100)
-    check_dead_ratio(result, ratio_max=0.1, lines_min=200)
+        check_dead_lines(result, window(dead_min=100), 0.0)
+    check_dead_lines(result, window(dead_min=200), 0.0)
+
+
+def test_reused_keys_do_not_count_against_the_limit() -> None:
+    frames = [
+        decode_frame(frame([log(1)], offset=0, key="k", body="one")),
+        decode_frame(frame([log(number) for number in range(2, 302)], offset=1, key="k", body="two")),
+    ]
+    result = plan(frames)
+    assert judged_lines(result) == (1, 0)
+    check_dead_lines(result, window(dead_min=0), 0.0)
+
+
+def test_refusal_names_the_record_and_counts_what_was_put_aside_before() -> None:
+    before = window(dead_min=100)
+    before.note(90, 90, 0.0)
+    result = plan([decode_frame(delivered(header([log(number) for number in range(1, 21)]), b"no zstd", offset=7))])
+    with pytest.raises(TooManyDeadLetters, match=r"110 of 110 lines .* 90 of them put aside before .*offset 7"):
+        check_dead_lines(result, before, 0.0)
 
 
 async def test_bisect_finds_exactly_the_refused_rows() -> None:
