@@ -124,6 +124,8 @@ class Fleet:
     partitions: int = 4
     extra: dict[str, str] = field(default_factory=dict)
     """More environment for every role."""
+    writers_listen: bool = False
+    """Writers get a health port, so that `ready` can wait for them."""
     roles: list[Role] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -202,6 +204,9 @@ class Fleet:
         arguments = [name]
         if name == "write":
             arguments += ["--name", label]
+            if self.writers_listen:
+                self.ports[label] = free_port()
+                more["LOGFEED_WRITER__HEALTH_PORT"] = str(self.ports[label])
         else:
             self.ports[label] = free_port()
             arguments += ["--port", str(self.ports[label])]
