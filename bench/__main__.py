@@ -1,121 +1,144 @@
-"""`make bench`: logs a second accepted and stored, both profiles, beside the floor of the same run.
+"""`make bench`: how fast it is, measured on this machine with everything running at once.
 
-Everything runs on this machine at once: generator, ingest, broker, two writers, database. Absolute figures belong to the
-machine and the minute; the ratios are what may be compared. Results go to bench/results/latest.json.
+    python -m bench [--quick] [--profile full|embedded] [--only SECTION,…] [--minutes M] [--rows N] [--runs R] …
+
+Sections: floor, throughput, accept, single, freshness, pages, peers. Absolute figures belong to the machine and the minute;
+ratios to the floor of the same run are what may be compared. One section's failure is recorded and the others go on; the exit
+code is then 1. No figure ever fails a run.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from pathlib import Path
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 
-import httpx
-import orjson
-
-from bench.floor import rows_per_second
-from bench.generator import LOGS_PER_REQUEST, post_all
-from bench.lines import bodies
-from infra.fleet import EMBEDDED, FULL, Fleet, until
+from bench import accept, floor, machine, report, single, throughput
+from bench.figures import Figures, ProfileFigures
+from bench.options import BY_DEFAULT, SECTIONS, Options, quick
+from bench.progress import progress
+from bench.site import Site, running_site
+from infra.fleet import EMBEDDED, FULL
 from runtime.telemetry import configure_logging
 
-DEADLINE_S = 600
-RESULTS = Path(__file__).parent / "results" / "latest.json"
+Measure = Callable[[Site, Options, ProfileFigures], Awaitable[None]]
+
+_ON_SITE: dict[str, Measure] = {
+    "floor": floor.measure,
+    "throughput": throughput.measure,
+    "accept": accept.measure,
+    "single": single.measure,
+}
+"""Sections that share one site, in this order."""
 
 
-async def _stored(url: str) -> int:
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        answer = await client.get(f"{url}/api/v1/ledger", params={"start_time": "-1h"})
-        answer.raise_for_status()
-        return sum(orjson.loads(answer.content)["totals"]["stored"].values())
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one invocation measures."""
+
+    profiles: tuple[str, ...]
+    sections: tuple[str, ...] | None
+    """None: a profile's own by default."""
+    options: Options
+
+    def sections_of(self, profile: str) -> tuple[str, ...]:
+        """In the order they run."""
+        if self.sections is not None:
+            return self.sections
+        return BY_DEFAULT[profile] if len(self.profiles) > 1 else SECTIONS
 
 
-async def _until_stored(url: str, count: int) -> None:
-    async def all_stored() -> bool:
-        return await _stored(url) >= count
-
-    await until(all_stored, what="everything accepted is stored", timeout_s=DEADLINE_S)
-
-
-@contextlib.contextmanager
-def _generator(url: str, requests: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A generator with its bodies made, waiting for the word."""
-    command = [sys.executable, "-m", "bench.generator", url, str(requests), "2"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        try:
-            yield process
-        finally:
-            process.kill()
+def run(task: Task) -> Figures:
+    """Measure everything asked for."""
+    figures = Figures()
+    for profile in task.profiles:
+        sections = task.sections_of(profile)
+        on_site = [name for name in _ON_SITE if name in sections]
+        if on_site:
+            _run_on_site(profile, on_site, task.options, figures)
+    return figures
 
 
-def measure(profile: str, logs: int) -> dict[str, float]:
-    """One profile: accepted and stored logs a second while everything runs, and the floor."""
-    directory = Path(tempfile.mkdtemp(prefix="logfeed-bench-"))
-    directory.chmod(0o711)
-    fleet = Fleet(profile, directory)
-    requests = logs // LOGS_PER_REQUEST
+def _run_on_site(profile: str, sections: Sequence[str], options: Options, figures: Figures) -> None:
+    progress(f"{profile}: starting the servers")
     try:
-        fleet.start_servers()
-        fleet.role("serve")
-        for number in range(2):
-            fleet.role("write", label=f"writer-{number}")
-        asyncio.run(fleet.ready("serve"))
-        url = fleet.url("serve")
-        warm_up = list(bodies(5, logs=LOGS_PER_REQUEST, seed=1))
-        floor = rows_per_second(fleet.database_url, list(bodies(100, logs=LOGS_PER_REQUEST, seed=3)))
-        asyncio.run(post_all(url, warm_up))
-        asyncio.run(_until_stored(url, len(warm_up) * LOGS_PER_REQUEST))
-        with _generator(url, requests) as generator:
-            began_s = time.monotonic()
-            generator.communicate(b"go\n", timeout=DEADLINE_S)
-            accepted_s = time.monotonic() - began_s
-            if generator.returncode:
-                raise RuntimeError(f"the generator failed:\n{fleet.failures()}")
-        asyncio.run(_until_stored(url, (len(warm_up) + requests) * LOGS_PER_REQUEST))
-        stored_s = time.monotonic() - began_s
-    finally:
-        fleet.stop_everything()
-        shutil.rmtree(directory, ignore_errors=True)
-    count = requests * LOGS_PER_REQUEST
-    return {
-        "floor_rows_per_s": floor,
-        "accepted_per_s": count / accepted_s,
-        "stored_per_s": count / stored_s,
-        "accepted_ratio": count / accepted_s / floor,
-        "stored_ratio": count / stored_s / floor,
-    }
+        with running_site(profile, options) as site:
+            for name in sections:
+                progress(f"{profile}: {name}")
+                measured = _ON_SITE[name](site, options, figures.of(profile))
+                if not _attempt(f"{profile}.{name}", measured, options, figures):
+                    print(site.fleet.failures(), file=sys.stderr)
+    except Exception as error:
+        _note(f"{profile}.servers", error, figures)
+
+
+def _attempt(name: str, section: Awaitable[None], options: Options, figures: Figures) -> bool:
+    """Run a section; its failure is noted and does not lose the others' figures."""
+    try:
+        asyncio.run(_bounded(section, options))
+    except Exception as error:
+        _note(name, error, figures)
+        return False
+    return True
+
+
+async def _bounded(section: Awaitable[None], options: Options) -> None:
+    async with asyncio.timeout(options.section_deadline_s):
+        await section
+
+
+def _note(name: str, error: Exception, figures: Figures) -> None:
+    traceback.print_exception(error, file=sys.stderr)
+    figures.errors[name] = f"{type(error).__name__}: {error}"
+    progress(f"{name} failed: {type(error).__name__}")
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> Task:
+    """What a command line asks for. Ends the process with exit code 2 for one that is wrong."""
+    defaults = Options()
+    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes: whether it runs, not how fast it is")
+    parser.add_argument("--profile", choices=[FULL, EMBEDDED], action="append", help="only this one (may repeat)")
+    parser.add_argument("--only", metavar="SECTION,…", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument("--minutes", type=float, help="length of the sustained run (default half a minute)")
+    parser.add_argument("--rows", type=int, help=f"rows for the pages (default {defaults.rows:,})")
+    parser.add_argument("--runs", type=int, help=f"sustained runs (default {defaults.runs})")
+    parser.add_argument("--ingests", type=int, help=f"ingest processes (default {defaults.ingests})")
+    parser.add_argument("--writers", type=int, help=f"writer processes (default {defaults.writers})")
+    parser.add_argument("--connections", type=int, help=f"requests at once (default {defaults.connections})")
+    parser.add_argument("--partitions", type=int, help=f"of the topic (default {defaults.partitions})")
+    parser.add_argument(
+        "--lag-frames", type=int, help=f"bound of the sustained run's lag (default {defaults.lag_frames})"
+    )
+    parser.add_argument("--questions", type=int, help=f"questions of each kind (default {defaults.questions})")
+    parser.add_argument("--busy-rate", type=float, help=f"logs/s beside the pages (default {defaults.busy_rate:,.0f})")
+    given = parser.parse_args(arguments)
+    sections = None if given.only is None else tuple(given.only.split(","))
+    for name in sections or ():
+        if name not in SECTIONS:
+            parser.error(f"--only: expected one of {', '.join(SECTIONS)}, got {name!r}")
+    options = quick(defaults) if given.quick else defaults
+    names = (
+        "rows", "runs", "ingests", "writers", "connections", "partitions", "lag_frames", "questions", "busy_rate",
+    )  # fmt: skip
+    changed = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    if given.minutes is not None:
+        changed["run_s"] = given.minutes * 60
+    return Task(tuple(given.profile or (FULL, EMBEDDED)), sections, replace(options, **changed))
 
 
 def main() -> None:
-    """Run, print a table, write the results."""
+    """Run, write the report, print its table; exit code 1 when a section failed."""
     configure_logging(level="warning")
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--logs", type=int, default=300_000, help="logs per profile (default 300,000)")
-    parser.add_argument("--profile", choices=[EMBEDDED, FULL], action="append", help="only this one (may repeat)")
-    arguments = parser.parse_args()
-    results: dict[str, float] = {}
-    print("| profile | floor rows/s | accepted/s | stored/s | accepted/floor | stored/floor |")
-    print("|---|---|---|---|---|---|")
-    for profile in arguments.profile or [EMBEDDED, FULL]:
-        figures = measure(profile, arguments.logs)
-        results |= {f"{profile}.{name}": round(value, 3) for name, value in figures.items()}
-        print(
-            f"| {profile} | {figures['floor_rows_per_s']:,.0f} | {figures['accepted_per_s']:,.0f}"
-            f" | {figures['stored_per_s']:,.0f} | {figures['accepted_ratio']:.2f} | {figures['stored_ratio']:.2f} |"
-        )
-        sys.stdout.flush()
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_bytes(orjson.dumps(results, option=orjson.OPT_INDENT_2))
-    print(f"\nwritten to {RESULTS}")
+    task = parse_arguments()
+    facts = machine.facts()
+    figures = run(task)
+    print(report.write(figures, facts, task.options, plot=None))
+    print(f"written to {report.RESULTS}")
+    sys.exit(1 if figures.errors else 0)
 
 
 if __name__ == "__main__":

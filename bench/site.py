@@ -1,0 +1,133 @@
+"""What is measured on: the servers and roles of one profile, as real processes in a directory of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from bench.options import Options
+from bench.processes import Roles
+from bench.watch import Store
+from infra.fleet import Fleet, Role, until
+
+_DRAIN_S: Final = 900.0
+
+
+class Site:
+    """One fleet. Servers run from the start; roles are started by the section that needs them first."""
+
+    def __init__(self, fleet: Fleet, options: Options) -> None:
+        """fleet: servers started and migrated."""
+        self.fleet = fleet
+        self._options = options
+        self._ingests: list[Role] = []
+        self._writers: list[Role] = []
+        self._query: Role | None = None
+
+    @property
+    def ingest_urls(self) -> list[str]:
+        """Base URLs of the ingest processes."""
+        return [self.fleet.url(f"ingest-{number}") for number in range(len(self._ingests))]
+
+    @property
+    def query_url(self) -> str:
+        """Base URL of the query process."""
+        return self.fleet.url("query")
+
+    @property
+    def database_pid(self) -> int:
+        """Of the database's postmaster."""
+        server = self.fleet.embedded or self.fleet.timescale
+        assert server is not None
+        assert server.pid is not None
+        return server.pid
+
+    def roles(self) -> Roles:
+        """Every role that runs, with its processes; the queue of the embedded profile is in its database."""
+        roles = {
+            "ingest": _pids(self._ingests),
+            "writer": _pids(self._writers),
+            "query": _pids([self._query] if self._query else []),
+            "database": [self.database_pid],
+        }
+        if self.fleet.kafka is not None and self.fleet.kafka.pid is not None:
+            roles["broker"] = [self.fleet.kafka.pid]
+        return {role: pids for role, pids in roles.items() if pids}
+
+    async def start_pipeline(self, **settings: str) -> None:
+        """Ingest and writers run and are ready afterwards. settings: environment of the roles, at their first start."""
+        if not self._ingests:
+            for number in range(self._options.ingests):
+                self._ingests.append(self.fleet.role("ingest", label=f"ingest-{number}", **settings))
+            for number in range(self._options.writers):
+                self._writers.append(self.fleet.role("write", label=f"writer-{number}", **settings))
+        for role in self._writers:
+            if not role.alive:
+                role.start()
+        await self._ready(*(f"ingest-{number}" for number in range(len(self._ingests))))
+        await self._ready(*(f"writer-{number}" for number in range(len(self._writers))))
+
+    async def start_query(self) -> None:
+        """Query runs and is ready afterwards."""
+        if self._query is None:
+            self._query = self.fleet.role("query")
+        await self._ready("query")
+
+    def stop_writers(self) -> None:
+        """Writers have stored what they had in hand and ended; `start_pipeline` starts them again."""
+        for role in self._writers:
+            if role.alive:
+                role.stop()
+
+    async def drained(self, store: Store) -> None:
+        """Wait until nothing waits to be stored. Raises RuntimeError when a role has ended meanwhile."""
+
+        async def nothing_waits() -> bool:
+            self.check()
+            return await store.unread_frames() == 0
+
+        await until(nothing_waits, what="everything accepted is stored", timeout_s=_DRAIN_S)
+
+    def check(self) -> None:
+        """Raises RuntimeError with the ends of the logs when a role has ended."""
+        for role in (*self._ingests, *self._writers, *([self._query] if self._query else [])):
+            if not role.alive:
+                raise RuntimeError(f"{role.log_path.name} has ended:\n{self.fleet.failures()}")
+
+    async def _ready(self, *labels: str) -> None:
+        try:
+            await self.fleet.ready(*labels)
+        except AssertionError as error:
+            raise RuntimeError(f"{error}\n{self.fleet.failures()}") from error
+
+
+@contextlib.contextmanager
+def running_site(profile: str, options: Options) -> Iterator[Site]:
+    """A site with its servers; everything is stopped and deleted afterwards. Not inside an event loop."""
+    directory = Path(tempfile.mkdtemp(prefix="logfeed-bench-"))
+    directory.chmod(0o711)
+    fleet = Fleet(
+        profile,
+        directory,
+        partitions=options.partitions,
+        extra={"LOGFEED_LOG__LEVEL": "warning"},
+        writers_listen=True,
+    )
+    try:
+        fleet.start_servers()
+        yield Site(fleet, options)
+    finally:
+        for role in fleet.roles:
+            if role.alive:
+                role.signal(signal.SIGKILL)
+        fleet.stop_everything()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _pids(roles: list[Role]) -> list[int]:
+    return [role.process.pid for role in roles if role.process is not None and role.alive]
