@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,17 @@ from ingest.idempotency import Keyed, Reservation, Reservations, keyed
 from ingest.in_flight import Hold, InFlight
 from ingest.parse import Item, Window, decode_batch, decode_one, may_hold_nul
 from ingest.publish import Publisher
-from ingest.receive import NOT_PERMITTED, Answer, Received, batch_answer, frame_value, receive, single_answer
+from ingest.quick import PlainLog, read_plain, read_plain_one
+from ingest.receive import (
+    NOT_PERMITTED,
+    Answer,
+    Received,
+    batch_answer,
+    frame_value,
+    receive,
+    receive_plain,
+    single_answer,
+)
 from ingest.settings import IngestSettings
 from runtime.clock import Clock, SystemClock
 from runtime.stopping import Stop
@@ -42,17 +52,33 @@ from schemas.ids import received_ms as received_ms_of
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Request:
     """What a handler knows after the body was read."""
 
     route: str
-    items: list[Item]
-    may_hold_nul: bool
+    body: bytes
+    plain: Sequence[PlainLog] | None
+    """The logs, when all are as they should be and no filter reads their metadata."""
+    decode: Callable[[], list[Item]]
+    """Reads the body log by log."""
     principal: Principal
     keyed: Keyed | None
     answer: Callable[[Received, list[int]], Answer]
     nothing_valid: Callable[[Received], Exception]
+    _items: list[Item] | None = None
+
+    @property
+    def items(self) -> list[Item]:
+        """The logs read one by one, at first need. Raises what `decode` raises."""
+        if self._items is None:
+            self._items = self.decode()
+        return self._items
+
+    @property
+    def count(self) -> int:
+        """Number of logs, at least 1. Raises what `decode` raises."""
+        return len(self.items if self.plain is None else self.plain)
 
 
 class IngestService:
@@ -142,8 +168,9 @@ class IngestService:
         def request() -> _Request:
             return _Request(
                 route="logs",
-                items=[decode_one(body)],
-                may_hold_nul=may_hold_nul(body),
+                body=body,
+                plain=None if self._chain.reads_metadata else read_plain_one(body),
+                decode=lambda: [decode_one(body)],
                 principal=principal,
                 keyed=None if key is None else keyed(subject=principal.subject, key=key, route="logs", body=body),
                 answer=lambda received, _: single_answer(received),
@@ -160,8 +187,9 @@ class IngestService:
         def request() -> _Request:
             return _Request(
                 route="logs/batch",
-                items=decode_batch(body, logs_max=self.settings.logs_max),
-                may_hold_nul=may_hold_nul(body),
+                body=body,
+                plain=None if self._chain.reads_metadata else read_plain(body, logs_max=self.settings.logs_max),
+                decode=lambda: decode_batch(body, logs_max=self.settings.logs_max),
                 principal=principal,
                 keyed=None if key is None else keyed(subject=principal.subject, key=key, route="logs/batch", body=body),
                 answer=lambda received, ids: batch_answer(received, ids, return_ids=return_ids),
@@ -193,7 +221,7 @@ class IngestService:
             earlier = None if request.keyed is None else await self._reservations.find(request.keyed)
             if earlier is not None:
                 return await self._repeat(request, earlier)
-            ids = self._lease.take(len(request.items))
+            ids = self._lease.take(request.count)
             received = self._judge(request, ids, admitted=False)
             if received.refusal is not None:
                 raise RateLimited(
@@ -221,24 +249,33 @@ class IngestService:
 
     async def _repeat(self, request: _Request, earlier: Reservation) -> Answer:
         """The frame again, with the ids it had; the answer as it was."""
-        ids = ids_from(earlier.first_id, len(request.items))
+        ids = ids_from(earlier.first_id, request.count)
         received = self._judge(request, ids, admitted=True)
         await self._publish(request, received, frame_value(received.kept), ids[0])
         return Answer.unpack(earlier.answer)
 
     def _judge(self, request: _Request, ids: list[int], *, admitted: bool) -> Received:
+        window = Window.at(received_ms_of(ids[0]), self.settings.retention_days)
+        may_write = request.principal.may_write
+        occasion = Occasion(
+            now_s=self._clock.monotonic_s(),
+            key=None if request.keyed is None else request.keyed.key_hash,
+            admitted=admitted,
+        )
+        if request.plain is not None:
+            received = receive_plain(
+                request.plain, ids, window=window, may_write=may_write, chain=self._chain, occasion=occasion
+            )
+            if received is not None:
+                return received
         return receive(
             request.items,
             ids,
-            window=Window.at(received_ms_of(ids[0]), self.settings.retention_days),
-            may_hold_nul=request.may_hold_nul,
-            may_write=request.principal.may_write,
+            window=window,
+            may_hold_nul=may_hold_nul(request.body),
+            may_write=may_write,
             chain=self._chain,
-            occasion=Occasion(
-                now_s=self._clock.monotonic_s(),
-                key=None if request.keyed is None else request.keyed.key_hash,
-                admitted=admitted,
-            ),
+            occasion=occasion,
         )
 
     async def _publish(self, request: _Request, received: Received, value: bytes, first_id: int) -> None:

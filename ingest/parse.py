@@ -33,10 +33,10 @@ from schemas.record import (
 )
 
 DEFAULT_LEVEL: Final = parse_level("INFO")
-_BOM: Final = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
 _WHITESPACE: Final = b" \t\r\n"
 _ESCAPED_NUL: Final = b"\\u0000"
-_STORIES: Final = ("experiment_id", "connection_id")
+STORY_KEYS: Final = ("experiment_id", "connection_id")
 """Metadata keys that stand in for a missing correlation id, in this order."""
 _UNKNOWN_SHOWN_MAX: Final = 10
 """Most unknown fields of one log that are named."""
@@ -44,7 +44,7 @@ _TOKENS_MAX: Final = 2_000_000
 """Most tokens looked at to split an array that is not valid JSON as a whole (about 0.5 s)."""
 
 
-class Incoming(msgspec.Struct, forbid_unknown_fields=True):
+class Incoming(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """One log as a producer sends it; types are right, values not yet checked."""
 
     service_name: str
@@ -92,9 +92,8 @@ def decode_batch(body: bytes, *, logs_max: int) -> list[Item]:
     Raises BodyTooLarge past logs_max items, MalformedBody when an array is broken beyond telling its items apart,
     InvalidFields when there is no item at all.
     """
-    body = body.removeprefix(_BOM)
-    start = body[:1].strip(_WHITESPACE) or body.lstrip(_WHITESPACE)[:1]
-    items = _decode_array(body) if start == b"[" else _decode_lines(body, logs_max)
+    body = body.removeprefix(BOM)
+    items = _decode_array(body) if is_array(body) else _decode_lines(body, logs_max)
     if not items:
         raise InvalidFields([FieldError("body", "expected at least one log, found none")])
     if len(items) > logs_max:
@@ -102,9 +101,14 @@ def decode_batch(body: bytes, *, logs_max: int) -> list[Item]:
     return items
 
 
+def is_array(body: bytes) -> bool:
+    """True for a JSON array, False for NDJSON."""
+    return (body[:1].strip(_WHITESPACE) or body.lstrip(_WHITESPACE)[:1]) == b"["
+
+
 def decode_one(body: bytes) -> Item:
     """The only log of a body; `Malformed` with code `json` when it is no JSON object."""
-    return _decode_items([body.removeprefix(_BOM)])[0]
+    return _decode_items([body.removeprefix(BOM)])[0]
 
 
 def may_hold_nul(body: bytes) -> bool:
@@ -404,7 +408,7 @@ def _depth(value: Any, limit: int) -> int:
 
 
 def _story(metadata: dict[str, Any]) -> str | None:
-    for key in _STORIES:
+    for key in STORY_KEYS:
         value = metadata.get(key)
         if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
             story = str(value)

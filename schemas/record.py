@@ -26,7 +26,7 @@ TRUNCATED_KEY: Final = "_truncated"
 """Metadata key that marks a message that was cut at MESSAGE_BYTES_MAX."""
 
 
-class Log(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+class Log(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """One log.
 
     id: Snowflake, 63 bits. timestamp: event time, microseconds since the Unix epoch, UTC. level: severity number
@@ -42,7 +42,7 @@ class Log(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     metadata: dict[str, Any]  # any JSON value: the producer's own
 
 
-class LogLine(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+class LogLine(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """One log as it lies in a frame; `metadata` is the object's JSON text. Same wire form as `Log`."""
 
     id: int

@@ -297,6 +297,13 @@ def children_of(predicate: Predicate) -> tuple[Predicate, ...]:
     return ()
 
 
+def reads_metadata(predicate: Predicate) -> bool:
+    """False: no part of the predicate looks at `metadata`."""
+    if isinstance(predicate, (MetaEquals, MetaCompare, FieldPresent)):
+        return True
+    return any(map(reads_metadata, children_of(predicate)))
+
+
 def cost_of(predicate: Predicate) -> int:
     """Roughly how dear one test is, so that compilers can put cheap ones first; the unit is one comparison."""
     match predicate:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from ingest.filters.verdicts import PASS, Drop, Filter, Occasion, Verdict
-from schemas.record import Log
+from ingest.filters.verdicts import PASS, AnyLog, Drop, Filter, Gist, Occasion, Verdict
 
 
 class Mode(StrEnum):
@@ -31,8 +30,9 @@ class Composite:
         self._mode = mode
         self._children = tuple(children)
         self._drop = Drop(name)
+        self.reads_metadata = any(child.reads_metadata for child in self._children)
 
-    def judge(self, log: Log, occasion: Occasion) -> Verdict:
+    def judge(self, log: AnyLog, occasion: Occasion) -> Verdict:
         """Ask the children."""
         would_drop = (isinstance(child.judge(log, occasion), Drop) for child in self._children)
         match self._mode:
@@ -43,3 +43,14 @@ class Composite:
             case Mode.NONE_OF:
                 holds = not any(would_drop)
         return self._drop if holds else PASS
+
+    def passes_all(self, gist: Gist, occasion: Occasion) -> bool:
+        """Whether the children's answers about the whole request are enough."""
+        passes = (child.passes_all(gist, occasion) for child in self._children)
+        match self._mode:
+            case Mode.ALL_OF:
+                return any(passes)
+            case Mode.ANY_OF:
+                return all(passes)
+            case Mode.NONE_OF:
+                return False

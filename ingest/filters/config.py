@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random as random_module
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
@@ -23,7 +23,7 @@ from ingest.filters.rate_limit import RateLimit
 from ingest.filters.sampling import Sampling
 from ingest.filters.secrets import BUILT_IN, SecretRule, custom_rule
 from ingest.filters.service import Service, scope_of
-from ingest.filters.verdicts import Filter
+from ingest.filters.verdicts import AnyLog, Filter
 from ingest.filters.where import Where
 from ingest.spelling import suggestion
 from runtime.settings import Section
@@ -31,6 +31,7 @@ from schemas.errors import ConfigurationError, InvalidInput
 from schemas.levels import level_name, parse_level
 from search.language import parse
 from search.match import compile_match
+from search.predicate import reads_metadata
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -281,7 +282,14 @@ def _build(config: FilterConfig, name: str, random: Callable[[], float]) -> Filt
             rules.extend(custom_rule(own.name, own.pattern) for own in config.patterns)
             return Content(name, rules=rules, action=config.action)
         case WhereConfig():
-            return Where(name, matches=compile_match(parse(config.query)), drop_matching=config.drop == "matching")
+            predicate = parse(config.query)
+            return Where(
+                name,
+                # A test that reads no metadata takes logs in either form.
+                matches=cast("Callable[[AnyLog], bool]", compile_match(predicate)),
+                drop_matching=config.drop == "matching",
+                reads_metadata=reads_metadata(predicate),
+            )
         case CompositeConfig():
             children = [_build(child, f"{name}/{child.name}", random) for child in config.filters]
             return Composite(name, mode=config.mode, children=children)

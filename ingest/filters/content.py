@@ -14,12 +14,14 @@ import msgspec
 import re2
 
 from ingest.filters.secrets import SecretRule, is_secret_key, options
-from ingest.filters.verdicts import PASS, Drop, Occasion, Pass, Verdict
+from ingest.filters.verdicts import PASS, AnyLog, Drop, Gist, Occasion, Pass, Verdict
 from schemas.record import Log
 
 
 class Content:
     """Masks or blocks secrets."""
+
+    reads_metadata = True
 
     def __init__(self, name: str, *, rules: Sequence[SecretRule], action: Literal["mask", "block"]) -> None:
         """rules: applied in order. action `block` drops a log in which any rule finds something."""
@@ -33,8 +35,9 @@ class Content:
             self._set.Add(rule.pattern)
         self._set.Compile()
 
-    def judge(self, log: Log, occasion: Occasion) -> Verdict:
+    def judge(self, log: AnyLog, occasion: Occasion) -> Verdict:
         """Mask or drop when there is a secret. About 5 µs for a log of 300 bytes without any."""
+        assert isinstance(log, Log), "this filter reads metadata"
         texts = [log.message]
         if not (log.metadata and self._collect(log.metadata, texts)) and not self._set.Match("\n".join(texts)):
             return PASS
@@ -45,6 +48,10 @@ class Content:
         if self._block:
             return self._drop
         return Pass(msgspec.structs.replace(log, message=message, metadata=metadata))
+
+    def passes_all(self, gist: Gist, occasion: Occasion) -> bool:
+        """Every text has to be looked at."""
+        return False
 
     def _collect(self, value: Any, texts: list[str]) -> bool:
         """Append every string of a JSON value; True when a key names a secret (texts may be incomplete then)."""

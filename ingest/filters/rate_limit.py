@@ -12,17 +12,18 @@ further services share one bucket.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Final, Literal
 
-from ingest.filters.verdicts import PASS, Drop, Occasion, Refuse, TokenBucket, Verdict
-from schemas.record import Log
+from ingest.filters.verdicts import PASS, AnyLog, Drop, Gist, Occasion, Refuse, TokenBucket, Verdict
 
 _RETRY_AFTER_S_MAX: Final = 3600
 
 
 class RateLimit:
     """Token bucket per service."""
+
+    reads_metadata = False
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
         self._shared = TokenBucket(self._burst, -math.inf)
 
-    def judge(self, log: Log, occasion: Occasion) -> Verdict:
+    def judge(self, log: AnyLog, occasion: Occasion) -> Verdict:
         """Take a token, or drop, or refuse the request."""
         if occasion.admitted:
             return PASS
@@ -56,6 +57,21 @@ class RateLimit:
         if whole:
             return Refuse(self.name, self._seconds_until_token(bucket))
         return self._drop
+
+    def passes_all(self, gist: Gist, occasion: Occasion) -> bool:
+        """Whether every bucket has tokens for all its logs, or one for a request that is counted whole; takes them then."""
+        if occasion.admitted:
+            return True
+        wanted: Counter[TokenBucket] = Counter()
+        for service_name, logs in gist.services.items():
+            wanted[self._bucket(service_name, occasion.now_s)] += logs
+        whole = self._refuse or occasion.key is not None
+        if any(bucket.tokens < (1.0 if whole else logs) for bucket, logs in wanted.items()):
+            return False
+        for bucket, logs in wanted.items():
+            bucket.tokens -= logs
+            occasion.taken[bucket] = occasion.taken.get(bucket, 0) + logs
+        return True
 
     def _bucket(self, service_name: str, now_s: float) -> TokenBucket:
         bucket = self._buckets.get(service_name)

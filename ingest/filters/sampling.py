@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 
-from ingest.filters.verdicts import PASS, Drop, Occasion, Verdict
+from ingest.filters.verdicts import PASS, AnyLog, Drop, Gist, Occasion, Verdict
 from schemas.levels import level_name
-from schemas.record import Log
 
 
 class Sampling:
     """Keeps each log with a probability."""
+
+    reads_metadata = False
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class Sampling:
         self._salt = name.encode()
         self._drop = Drop(name)
 
-    def judge(self, log: Log, occasion: Occasion) -> Verdict:
+    def judge(self, log: AnyLog, occasion: Occasion) -> Verdict:
         """Keep the log's share."""
         rate = self._by_service.get(log.service_name)
         if rate is None:
@@ -44,6 +45,10 @@ class Sampling:
             return PASS
         chance = self._random() if occasion.key is None else self._hashed(occasion.key, occasion.index)
         return PASS if chance < rate else self._drop
+
+    def passes_all(self, gist: Gist, occasion: Occasion) -> bool:
+        """Chance decides of each log."""
+        return False
 
     def _hashed(self, key: bytes, index: int) -> float:
         digest = blake2b(b"%d:%b" % (index, self._salt), key=key, digest_size=8).digest()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ingest.filters.verdicts import PASS, Drop, Occasion, Verdict
-from schemas.record import Log
+from ingest.filters.verdicts import PASS, AnyLog, Drop, Gist, Occasion, Verdict
 from schemas.scope import ServiceScope
 
 
 class Service:
     """Allowed and denied services. Denying wins."""
+
+    reads_metadata = False
 
     def __init__(self, name: str, *, allow: ServiceScope, deny: ServiceScope) -> None:
         """allow, deny: exact names and prefixes; a log passes when allowed and not denied."""
@@ -17,12 +18,16 @@ class Service:
         self._deny = deny
         self._drop = Drop(name)
 
-    def judge(self, log: Log, occasion: Occasion) -> Verdict:
+    def judge(self, log: AnyLog, occasion: Occasion) -> Verdict:
         """Drop what is denied or not allowed."""
-        service_name = log.service_name
-        if self._deny.permits(service_name) or not self._allow.permits(service_name):
-            return self._drop
-        return PASS
+        return PASS if self._passes(log.service_name) else self._drop
+
+    def passes_all(self, gist: Gist, occasion: Occasion) -> bool:
+        """Whether every service passes."""
+        return all(map(self._passes, gist.services))
+
+    def _passes(self, service_name: str) -> bool:
+        return self._allow.permits(service_name) and not self._deny.permits(service_name)
 
 
 def scope_of(patterns: tuple[str, ...]) -> ServiceScope:

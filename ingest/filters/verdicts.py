@@ -5,18 +5,22 @@ A filter is a function of the log and the occasion. Expected outcomes are values
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
 
-from schemas.record import Log
+from schemas.record import Log, LogLine
+
+AnyLog = Log | LogLine
+"""A log with its metadata, or with their JSON text where no filter reads them."""
 
 
 class Pass(msgspec.Struct, frozen=True):
     """The log goes on, as `log` where the filter changed it, else unchanged."""
 
-    log: Log | None = None
+    log: AnyLog | None = None
 
 
 class Drop(msgspec.Struct, frozen=True):
@@ -62,6 +66,15 @@ class Occasion:
     """Tokens this request took, given back when it is refused."""
 
 
+@dataclass(frozen=True, slots=True)
+class Gist:
+    """What can be known of all logs of a request at once."""
+
+    least_level: int
+    services: Mapping[str, int]
+    """Service -> number of logs."""
+
+
 class Filter(Protocol):
     """One rule."""
 
@@ -69,5 +82,15 @@ class Filter(Protocol):
     def name(self) -> str:
         """Name under which drops are counted."""
 
-    def judge(self, log: Log, occasion: Occasion) -> Verdict:
+    @property
+    def reads_metadata(self) -> bool:
+        """False: `judge` may be given a `LogLine`."""
+
+    def judge(self, log: AnyLog, occasion: Occasion) -> Verdict:
         """What becomes of the log. Must not change it in place, nor raise, nor wait."""
+
+    def passes_all(self, gist: Gist, occasion: Occasion) -> bool:
+        """True: every log passes unchanged, and whatever passing costs is taken. False: ask `judge`; nothing was taken.
+
+        A shortcut: `judge`, asked of each log, must come to the same.
+        """

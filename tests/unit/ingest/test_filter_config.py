@@ -71,15 +71,14 @@ def test_composite_drops_only_what_all_children_would_drop() -> None:
     chain = build_chain(parse_chain([NOISY]))
     assert chain.judge(Log(1, 1, 5, "noisy/a", "m", None, {}), Occasion(0)) == Drop("noisy-debug")
     for level, service in ((9, "noisy/a"), (5, "shop")):
-        judged = chain.judge_all([(0, Log(1, 1, level, service, "m", None, {}))], Occasion(0))
+        judged = chain.judge_all([Log(1, 1, level, service, "m", None, {})], Occasion(0))
         assert len(judged.kept) == 1
 
 
 def test_where_filter_uses_the_query_language() -> None:
     chain = build_chain(parse_chain([{"type": "where", "name": "w", "query": "level:error", "drop": "not_matching"}]))
-    judged = chain.judge_all(
-        [(0, Log(1, 1, 17, "a", "m", None, {})), (1, Log(2, 1, 9, "a", "m", None, {}))], Occasion(0)
-    )
+    logs = [Log(1, 1, 17, "a", "m", None, {}), Log(2, 1, 9, "a", "m", None, {})]
+    judged = chain.judge_all(logs, Occasion(0))
     assert [log.id for log in judged.kept] == [1]
     with pytest.raises(ConfigurationError, match=r"filters\.0\.query"):
         parse_chain([{"type": "where", "name": "w", "query": "level:loud"}])

@@ -15,7 +15,7 @@ from ingest.filters.level import Level
 from ingest.filters.rate_limit import RateLimit
 from ingest.filters.sampling import Sampling
 from ingest.filters.service import Service, scope_of
-from ingest.filters.verdicts import PASS, Drop, Filter, Occasion, Pass, Refuse
+from ingest.filters.verdicts import PASS, AnyLog, Drop, Filter, Gist, Occasion, Pass, Refuse, Verdict
 from ingest.filters.where import Where
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, NO_SERVICES
@@ -41,10 +41,15 @@ def test_service_allows_and_denies_with_deny_winning(service_name: str, passes: 
 
 
 def test_where_drops_matching_or_keeps_only_matching() -> None:
-    assert Where("w", matches=lambda log: log.level > 9, drop_matching=True).judge(make_log(13), Occasion(0)) == Drop(
-        "w"
+    assert Where("w", matches=lambda log: log.level > 9, drop_matching=True, reads_metadata=False).judge(
+        make_log(13), Occasion(0)
+    ) == Drop("w")
+    assert (
+        Where("w", matches=lambda log: log.level > 9, drop_matching=False, reads_metadata=False).judge(
+            make_log(13), Occasion(0)
+        )
+        is PASS
     )
-    assert Where("w", matches=lambda log: log.level > 9, drop_matching=False).judge(make_log(13), Occasion(0)) is PASS
 
 
 # --- rate limit ---------------------------------------------------------------------------------------------------
@@ -57,7 +62,7 @@ def limit(on_exceed: str = "drop", *, rate: float = 10.0, burst: float = 3.0, se
 
 
 def kept(chain: Chain, count: int, occasion: Occasion, service_name: str = "shop") -> int | Refuse:
-    judged = chain.judge_all(enumerate(make_log(service_name=service_name) for _ in range(count)), occasion)
+    judged = chain.judge_all([make_log(service_name=service_name) for _ in range(count)], occasion)
     return judged.refusal or len(judged.kept)
 
 
@@ -89,11 +94,11 @@ def test_keyed_request_is_refused_whole_by_a_dropping_limit_and_retry_is_not_cou
 def test_refused_request_leaves_no_trace_in_other_buckets() -> None:
     chain = Chain([limit("refuse")])
     assert kept(chain, 4, Occasion(100.0), "b") == 4
-    mixed = [(0, make_log(service_name="a")), (1, make_log(service_name="b"))]
+    mixed = [make_log(service_name="a"), make_log(service_name="b")]
     for _ in range(20):
         assert isinstance(chain.judge_all(mixed, Occasion(100.0)).refusal, Refuse)
     assert kept(Chain([limit("drop")]), 3, Occasion(100.0), "a") == 3
-    assert chain.judge_all([(0, make_log(service_name="a"))], Occasion(100.0)).refusal is None
+    assert chain.judge_all([make_log(service_name="a")], Occasion(100.0)).refusal is None
 
 
 def test_buckets_are_bounded_and_full_ones_make_room() -> None:
@@ -124,7 +129,7 @@ def test_keyed_sampling_is_a_pure_function_of_key_and_index() -> None:
 
     rule = Sampling("s", rate=0.3, by_level={}, by_service={}, random=no_chance)
     chain = Chain([rule])
-    logs = [(n, make_log(message=str(n))) for n in range(5_000)]
+    logs = [make_log(message=str(n)) for n in range(5_000)]
     first = chain.judge_all(logs, Occasion(0, key=b"k" * 32)).kept
     assert first == chain.judge_all(logs, Occasion(99, key=b"k" * 32)).kept
     assert first != chain.judge_all(logs, Occasion(0, key=b"l" * 32)).kept
@@ -138,7 +143,8 @@ def test_keyed_sampling_is_a_pure_function_of_key_and_index() -> None:
 def test_composite_combines_the_conditions_of_its_children(conditions: list[bool]) -> None:
     def drops(mode: Mode) -> bool:
         children: list[Filter] = [
-            Where(str(n), matches=lambda _: True, drop_matching=condition) for n, condition in enumerate(conditions)
+            Where(str(n), matches=lambda _: True, drop_matching=condition, reads_metadata=False)
+            for n, condition in enumerate(conditions)
         ]
         return Composite("c", mode=mode, children=children).judge(make_log(), Occasion(0)) == Drop("c")
 
@@ -156,17 +162,45 @@ filters = st.one_of(
     st.just(("service", 0)),
     st.builds(lambda n: ("sampling", n), st.integers(0, 10)),
     st.just(("mask", 0)),
+    st.builds(lambda n: ("composite", n), st.integers(0, 2)),
+)
+requests_of = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.integers(1, 24), st.sampled_from(["shop", "auth", "pay"])), max_size=20),
+        st.sampled_from([None, b"key"]),
+    ),
+    max_size=5,
 )
 
 
 class Mask:
     """Changes every log, as a content filter does."""
 
+    reads_metadata = False
+
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def judge(self, log: Log, occasion: Occasion) -> Pass:
+    def judge(self, log: AnyLog, occasion: Occasion) -> Pass:
         return Pass(Log(log.id, log.timestamp, log.level, log.service_name, log.message + "*", None, {}))
+
+    def passes_all(self, gist: Gist, occasion: Occasion) -> bool:
+        return False
+
+
+class AskedOfEach:
+    """A filter without its shortcut."""
+
+    def __init__(self, rule: Filter) -> None:
+        self.name = rule.name
+        self.reads_metadata = rule.reads_metadata
+        self._rule = rule
+
+    def judge(self, log: AnyLog, occasion: Occasion) -> Verdict:
+        return self._rule.judge(log, occasion)
+
+    def passes_all(self, gist: Gist, occasion: Occasion) -> bool:
+        return False
 
 
 def build(kind: str, number: int, name: str) -> Filter:
@@ -181,26 +215,23 @@ def build(kind: str, number: int, name: str) -> Filter:
             return Service(name, allow=ALL_SERVICES, deny=scope_of(("auth",)))
         case "sampling":
             return Sampling(name, rate=number / 10, by_level={}, by_service={}, random=random.Random(0).random)
+        case "composite":
+            children = [build("level", 9, "a"), build("service", 0, "b")]
+            return Composite(name, mode=list(Mode)[number], children=children)
         case _:
             return Mask(name)
 
 
 @given(
     rules=st.lists(filters, max_size=5),
-    requests=st.lists(
-        st.tuples(
-            st.lists(st.tuples(st.integers(1, 24), st.sampled_from(["shop", "auth", "pay"])), max_size=20),
-            st.sampled_from([None, b"key"]),
-        ),
-        max_size=5,
-    ),
+    requests=requests_of,
 )
 def test_kept_dropped_by_name_and_refused_are_the_input(
     rules: list[tuple[str, int]], requests: list[tuple[list[tuple[int, str]], bytes | None]]
 ) -> None:
     chain = Chain([build(kind, number, f"f{n}") for n, (kind, number) in enumerate(rules)])
     for now_s, (logs, key) in enumerate(requests):
-        given_logs = [(n, Log(n, 1, level, service, "m", None, {})) for n, (level, service) in enumerate(logs)]
+        given_logs = [Log(n, 1, level, service, "m", None, {}) for n, (level, service) in enumerate(logs)]
         judged = chain.judge_all(given_logs, Occasion(float(now_s), key=key))
         refused = len(logs) if judged.refusal is not None else 0
         assert len(judged.kept) + sum(judged.dropped_by.values()) + refused == len(logs)
@@ -212,12 +243,25 @@ def test_kept_dropped_by_name_and_refused_are_the_input(
         assert all(log.message == "m" + "*" * masks for log in judged.kept)
 
 
+@given(rules=st.lists(filters, max_size=5), requests=requests_of)
+def test_letting_a_request_pass_by_its_gist_comes_to_what_asking_of_each_log_does(
+    rules: list[tuple[str, int]], requests: list[tuple[list[tuple[int, str]], bytes | None]]
+) -> None:
+    """Tokens included: the requests follow one another."""
+    short = Chain([build(kind, number, f"f{n}") for n, (kind, number) in enumerate(rules)])
+    long = Chain([AskedOfEach(build(kind, number, f"f{n}")) for n, (kind, number) in enumerate(rules)])
+    for request, (logs, key) in enumerate(requests):
+        given_logs = [Log(n, 1, level, service, "m", None, {}) for n, (level, service) in enumerate(logs)]
+        found = [chain.judge_all(given_logs, Occasion(request / 4, key=key)) for chain in (short, long)]
+        assert found[0] == found[1]
+
+
 def test_filters_never_change_a_log_in_place() -> None:
     chain = build_chain(
         parse_chain([{"type": "content", "name": "c"}, {"type": "level", "name": "l", "minimum": "INFO"}])
     )
     log = Log(1, 1, 9, "shop", "password=x", None, {"a": {"b": ["a@b.example"]}})
-    (masked,) = chain.judge_all([(0, log)], Occasion(0)).kept
+    (masked,) = chain.judge_all([log], Occasion(0)).kept
     assert log == Log(1, 1, 9, "shop", "password=x", None, {"a": {"b": ["a@b.example"]}})
     assert masked == Log(1, 1, 9, "shop", "password=[masked:password]", None, {"a": {"b": ["[masked:email]"]}})
 

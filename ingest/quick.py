@@ -1,0 +1,157 @@
+"""The common case at a third of the price: a body in which every log is as it should be, read without opening its metadata.
+
+Promise: what this module takes, `ingest/parse.py` takes too, with the same lines; whatever is unusual makes it answer None,
+and the body is read again there, log by log, so that it alone decides what is an error and says why. Metadata stay the
+producer's own JSON text: msgspec has checked its syntax while skipping over it, and what it does not check then (UTF-8,
+numbers out of range, depth, size, line breaks) is checked here over the texts of all logs at once.
+
+Measured (bench/lines.py, 1,000 logs of 270 bytes): 0.6 µs a log to decode, 0.5 µs to make the line, against 1.1 and 1.7;
+most of the rest of the gain is that nothing made here is tracked by the garbage collector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import re2
+
+from ingest.parse import BOM, DEFAULT_LEVEL, STORY_KEYS, UNREADABLE, Window, is_array, may_hold_nul
+from ingest.timestamps import parse_timestamp
+from schemas.levels import SEVERITY_MAX, level_spellings
+from schemas.record import (
+    CORRELATION_ID_CHARS_MAX,
+    MESSAGE_BYTES_MAX,
+    METADATA_BYTES_MAX,
+    METADATA_DEPTH_MAX,
+    LogLine,
+    is_service_name,
+)
+
+_NO_METADATA: Final = msgspec.Raw(b"{}")
+_KNOWN_SERVICES_MAX: Final = 4_096
+
+
+class PlainLog(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One log as a producer sends it, its metadata unopened. Same fields as `ingest.parse.Incoming`."""
+
+    service_name: str
+    message: str
+    timestamp: str | int | float | None = None
+    level: str | int | None = None
+    correlation_id: str | None = None
+    metadata: msgspec.Raw = _NO_METADATA
+
+
+_one: Final = msgspec.json.Decoder(PlainLog)
+_many: Final = msgspec.json.Decoder(list[PlainLog])
+
+_SEVERITIES: Final[dict[str | int | None, int]] = {severity: severity for severity in range(1, SEVERITY_MAX + 1)}
+_SEVERITIES.update(level_spellings())
+_SEVERITIES[None] = DEFAULT_LEVEL
+"""Levels as they are usually spelt."""
+_known_services: Final[set[str]] = set()
+"""Names that passed `is_service_name` before."""
+
+_options = re2.Options()
+_options.encoding = re2.Options.Encoding.LATIN1
+_options.never_capture = True
+_suspicious: Final = re2.compile(rb"[\[:,\s]-?[0-9.]*(?:[0-9]{40}|\.[0-9]{19}|[eE][+-]?[0-9]{3})", _options)
+"""Where a number may stand that a double does not hold, or not exactly: 40 digits on end, 19 decimals, or an exponent of
+three digits (0.12 µs a log)."""
+_odd_escape: Final = re2.compile(rb"\\u(?:00[0-7]|[dD][89a-fA-F])", _options)
+"""NUL, ASCII in disguise (so that a key below is found), and halves of characters."""
+_STORIES: Final = tuple(b'"%b"' % key.encode() for key in STORY_KEYS)
+"""Keys that may stand in for a correlation id."""
+
+
+def read_plain(body: bytes, *, logs_max: int) -> Sequence[PlainLog] | None:
+    """The logs of an unremarkable batch, or None. Raises nothing."""
+    body = body.removeprefix(BOM)
+    lines = not is_array(body)
+    if may_hold_nul(body) or (lines and body.count(b"\n") > logs_max):
+        return None
+    try:
+        logs = _one.decode_lines(body) if lines else _many.decode(body)
+    except UNREADABLE:
+        return None
+    return logs if 0 < len(logs) <= logs_max and _are_plain([log.metadata for log in logs]) else None
+
+
+def read_plain_one(body: bytes) -> Sequence[PlainLog] | None:
+    """The only log of an unremarkable body, or None. Raises nothing."""
+    if may_hold_nul(body):
+        return None
+    try:
+        log = _one.decode(body.removeprefix(BOM))
+    except UNREADABLE:
+        return None
+    return [log] if _are_plain([log.metadata]) else None
+
+
+def plain_lines(logs: Sequence[PlainLog], ids: Sequence[int], window: Window) -> list[LogLine] | None:
+    """Their records, or None when any log has a value out of the common."""
+    lines: list[LogLine] = []
+    append, severities, known = lines.append, _SEVERITIES, _known_services
+    received_us, oldest_us, newest_us = window.received_us, window.oldest_us, window.newest_us
+    for log, log_id in zip(logs, ids, strict=True):
+        severity = severities.get(log.level)
+        timestamp_us = received_us
+        if log.timestamp is not None:
+            try:
+                timestamp_us = parse_timestamp(log.timestamp)
+            except ValueError:
+                return None
+        service, correlation_id, message = log.service_name, log.correlation_id or None, log.message
+        if (
+            severity is None
+            or not oldest_us <= timestamp_us <= newest_us
+            or (service not in known and not _is_service(service))
+            or (correlation_id is not None and len(correlation_id) > CORRELATION_ID_CHARS_MAX)
+            or len(message) > MESSAGE_BYTES_MAX // 4
+        ):
+            return None
+        append(LogLine(log_id, timestamp_us, severity, service, message, correlation_id, log.metadata))
+    return lines
+
+
+def _are_plain(texts: Sequence[msgspec.Raw]) -> bool:
+    """Whether each text is an object that may go through as it is. All of them at once: 0.3 µs a log."""
+    blob = b"\n".join(texts)
+    brackets = blob.count(b"{") + blob.count(b"[")
+    return (
+        # One line each, each an object.
+        blob.startswith(b"{")
+        and blob.count(b"\n{") == blob.count(b"\n") == len(texts) - 1
+        and b"\r" not in blob
+        and (brackets < len(texts) + METADATA_DEPTH_MAX or max(map(_brackets, texts)) <= METADATA_DEPTH_MAX)
+        and max(map(len, texts)) <= METADATA_BYTES_MAX
+        and not any(story in blob for story in _STORIES)
+        and (b"\\u" not in blob or _odd_escape.search(blob) is None)
+        and (blob.isascii() or _is_utf8(blob))
+        and _suspicious.search(blob) is None
+    )
+
+
+def _brackets(text: msgspec.Raw) -> int:
+    """At least the depth of nesting."""
+    content = bytes(text)
+    return content.count(b"{") + content.count(b"[")
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_service(name: str) -> bool:
+    if not is_service_name(name):
+        return False
+    if len(_known_services) >= _KNOWN_SERVICES_MAX:
+        _known_services.clear()
+    _known_services.add(name)
+    return True
