@@ -30,7 +30,7 @@ from schemas.pages import log_json, time_text
 from schemas.record import Log
 from schemas.scope import ServiceScope
 from search.params import ParameterError
-from search.predicate import ServiceIn
+from search.predicate import CorrelationIs, ServiceIn
 from store.port import LedgerRow, Order, Outcome, Position, ReadStore, Scan, Snapshot
 from store.postgres_read import SnapshotLost
 
@@ -62,8 +62,7 @@ class Answers:
         seal = await self._opened_seal()
         walk = None
         if question.token is not None:
-            cursor = seal.open(question.token, subject=principal.subject, question=question.canonical)
-            walk = Walk.resume(cursor)
+            walk = Walk.resume(seal.open(question.token, subject=principal.subject, question=question.canonical))
         key = _page_key(question, principal)
         kept = None if is_fresh else self._kept(key, principal.may_read)
         if kept is not None:
@@ -138,24 +137,30 @@ class Answers:
     async def correlation(self, correlation_id: str, principal: Principal, *, limit: int, token: str | None) -> bytes:
         """A page of one correlation id's story, oldest first. Raises CursorError, Overloaded."""
         seal = await self._opened_seal()
-        question = f"correlation\n{correlation_id}"
-        cursor = None if token is None else seal.open(token, subject=principal.subject, question=question)
+        story = Question(
+            CorrelationIs(correlation_id),
+            f"correlation\n{correlation_id}",
+            Order.OLDEST_FIRST,
+            limit,
+            start_us=None,
+            end_us=None,
+            token=token,
+        )
+        walk = None
+        if token is not None:
+            walk = Walk.resume(seal.open(token, subject=principal.subject, question=story.canonical))
 
         async def ask(snapshot: Snapshot) -> bytes:
-            if cursor is None:
-                last, offsets, after = await snapshot.newest(), snapshot.offsets, None
-            else:
-                last, offsets, after = cursor.last, cursor.offsets, cursor.after
-                _check_not_behind(Walk(None, None, last, offsets).partitions_behind(snapshot.offsets))
-            result = await snapshot.by_correlation(correlation_id, allowed=principal.may_read, after=after, limit=limit)
-            logs = [log for log in result.logs if last is not None and (log.timestamp, log.id) <= last]
-            is_over = result.scanned_to is None or last is None or result.scanned_to >= last
-            onward = None
-            if not is_over and result.scanned_to is not None:
-                onward = Cursor(result.scanned_to, False, None, None, last, offsets)
-            metrics.LOGS_SHOWN.inc(len(logs))
+            current = walk or Walk.begin(story, newest=await snapshot.newest(), offsets=snapshot.offsets)
+            _check_not_behind(current.partitions_behind(snapshot.offsets))
+            scan = current.scan(story, budget_ms=self._settings.scan_budget_ms)
+            page = current.page(story, await snapshot.scan(scan, allowed=principal.may_read))
+            metrics.LOGS_SHOWN.inc(len(page.logs))
             return orjson.dumps(
-                {"logs": list(map(log_json, logs)), "next_cursor": _signed(seal, onward, principal, question)}
+                {
+                    "logs": list(map(log_json, page.logs)),
+                    "next_cursor": _signed(seal, page.next, principal, story.canonical),
+                }
             )
 
         return await self._ask(ask)
@@ -288,10 +293,8 @@ def _page_key(question: Question, principal: Principal) -> Key:
 
 
 async def _newest_for(snapshot: Snapshot, question: Question) -> Position | None:
-    """The upper bound of a walk that has no end of its own."""
-    if question.end_us is not None:
-        return None
-    return await snapshot.newest() or (question.start_us or 0, 0)
+    """The upper bound of a walk that has no end of its own. None is none needed: an empty store ends the walk at once."""
+    return await snapshot.newest() if question.end_us is None else None
 
 
 async def _existing(snapshot: Snapshot, log_id: int, allowed: ServiceScope) -> Log:

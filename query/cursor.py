@@ -20,7 +20,7 @@ import msgspec
 from query.errors import CursorError
 from store.port import Position
 
-VERSION: Final = 1
+VERSION: Final = 2
 TOKEN_CHARS_MAX: Final = 16_384
 """Enough for the offsets of 1,000 partitions."""
 
@@ -41,6 +41,8 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
     """Inclusive upper bound, frozen when the question had no end."""
     offsets: dict[int, int]
     """Partition -> next offset in the first page's snapshot."""
+    can_turn: bool
+    """Logs lie behind `after`, against the direction of travel, or may lie there: the page has a way back."""
 
 
 class _Sealed(msgspec.Struct, frozen=True, array_like=True):

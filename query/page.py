@@ -3,6 +3,10 @@
 The first page freezes the walk: relative times as they were resolved, the greatest position of its snapshot where the
 question has no end, and the snapshot's offsets. Every later page asks within these bounds, after the position in its cursor.
 A page may be walked in both directions; its logs are always in the question's order (INV-6).
+
+A page has a cursor to a side exactly when logs lie there, within the frozen bounds: ahead because the store looks for one
+more log than the page holds, behind because a cursor knows whether logs were shown on its way. Only where a budget ended
+before that was known may a cursor lead to an empty page.
 """
 
 from __future__ import annotations
@@ -55,6 +59,7 @@ class Walk:
     offsets: dict[int, int]
     after: Position | None = None
     is_back: bool = False
+    can_turn: bool = False
 
     @classmethod
     def begin(cls, question: Question, *, newest: Position | None, offsets: Mapping[int, int]) -> Walk:
@@ -65,14 +70,16 @@ class Walk:
     @classmethod
     def resume(cls, cursor: Cursor) -> Walk:
         """Where a cursor stands."""
-        return cls(cursor.start_us, cursor.end_us, cursor.last, cursor.offsets, cursor.after, cursor.is_back)
+        return cls(
+            cursor.start_us, cursor.end_us, cursor.last, cursor.offsets, cursor.after, cursor.is_back, cursor.can_turn
+        )
 
     def partitions_behind(self, offsets: Mapping[int, int]) -> list[int]:
         """Partitions in which a snapshot is older than the first page's."""
         return sorted(partition for partition, offset in self.offsets.items() if offsets.get(partition, 0) < offset)
 
     def scan(self, question: Question, *, budget_ms: int) -> Scan:
-        """What this page asks of the store."""
+        """What this page asks of the store. A quarter of the budget may go into what lies beyond a full page."""
         return Scan(
             predicate=question.predicate,
             order=_opposite(question.order) if self.is_back else question.order,
@@ -82,25 +89,28 @@ class Walk:
             end_us=self.end_us,
             last=self.last,
             budget_ms=budget_ms,
+            beyond_ms=budget_ms // 4,
         )
 
     def page(self, question: Question, result: ScanResult) -> Page:
         """The page, with cursors to both sides."""
         direction = _opposite(question.order) if self.is_back else question.order
-        onward = None if result.scanned_to is None else self._cursor(result.scanned_to, is_back=self.is_back)
-        back = None
-        if self.after is not None:
-            first = result.logs[0] if result.logs else None
+        has_logs = bool(result.logs)
+        onward = back = None
+        if result.scanned_to is not None:
+            onward = self._cursor(result.scanned_to, is_back=self.is_back, can_turn=self.can_turn or has_logs)
+        if self.after is not None and self.can_turn:
+            first = result.logs[0] if has_logs else None
             turn = _before(self.after, direction) if first is None else (first.timestamp, first.id)
-            back = self._cursor(turn, is_back=not self.is_back)
+            back = self._cursor(turn, is_back=not self.is_back, can_turn=has_logs or not result.finished)
         is_cut = result.scanned_to is not None and len(result.logs) < question.limit
         scanned_to_us = result.scanned_to[0] if is_cut and result.scanned_to is not None else None
         if self.is_back:
             return Page(result.logs[::-1], next=back, prev=onward, scanned_to_us=scanned_to_us)
         return Page(result.logs, next=onward, prev=back, scanned_to_us=scanned_to_us)
 
-    def _cursor(self, after: Position, *, is_back: bool) -> Cursor:
-        return Cursor(after, is_back, self.start_us, self.end_us, self.last, self.offsets)
+    def _cursor(self, after: Position, *, is_back: bool, can_turn: bool) -> Cursor:
+        return Cursor(after, is_back, self.start_us, self.end_us, self.last, self.offsets, can_turn)
 
 
 def _opposite(order: Order) -> Order:

@@ -74,9 +74,9 @@ class LogPage(Answer):
     count: int = Field(ge=0, examples=[1])
     """Logs in this page."""
     next_cursor: str | None
-    """Goes on with the next page; only null means the end, also when this page has few logs or none."""
+    """Goes on with the next page; null when nothing follows. Only null means the end, however few logs this page has."""
     prev_cursor: str | None
-    """Leads back to the page before this one; null where the walk began. Going back may end with one empty page."""
+    """Leads back to the page before this one; null when no log of the walk comes before it."""
     scanned_to: str | None
     """Set when the page's time budget (or size) ended the search: it came this far, `next_cursor` goes on."""
     visible_through: str | None
@@ -104,7 +104,7 @@ class CorrelationPage(Answer):
 
     logs: list[LogModel]
     next_cursor: str | None
-    """Goes on; only null means the end."""
+    """Goes on; null when nothing follows. Only null means the end."""
 
 
 class ServiceModel(Answer):

@@ -23,7 +23,6 @@ from schemas.levels import level_name
 from schemas.record import Log
 from schemas.scope import ServiceScope
 from search.match import compile_match
-from search.predicate import CorrelationIs
 from store.port import (
     SERVICES_MAX,
     Border,
@@ -496,13 +495,6 @@ class _MemorySnapshot:
         """See Snapshot."""
         found = next((log for log in self._rows if log.id == log_id), None)
         return found if found is not None and allowed.permits(found.service_name) else None
-
-    async def by_correlation(
-        self, correlation_id: str, *, allowed: ServiceScope, after: Position | None, limit: int
-    ) -> ScanResult:
-        """See Snapshot."""
-        scan = Scan(CorrelationIs(correlation_id), Order.OLDEST_FIRST, limit, after=after)
-        return await self.scan(scan, allowed=allowed)
 
 
 def _decode(rows: Sequence[EncodedRow]) -> list[Log]:

@@ -261,11 +261,17 @@ class Scan:
     last: Position | None = None
     """Inclusive far end for NEWEST_FIRST's upper bound: nothing beyond this position is returned (the frozen first page)."""
     budget_ms: int = 2_000
+    beyond_ms: int = 0
+    """Of the budget, at most so much is spent to learn whether a row matches beyond a full result."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """Rows in order. When `finished` is False the budget ran out or the limit was met: go on after `scanned_to`."""
+    """Rows in order, up to the limit or the store's bytes; such a result is full.
+
+    Not finished: a row matches beyond these, or the budget (beyond_ms for a full result) ended before that was known; go on
+    after `scanned_to`.
+    """
 
     logs: list[Log]
     finished: bool
@@ -293,11 +299,6 @@ class Snapshot(Protocol):
 
     async def by_id(self, log_id: int, *, allowed: ServiceScope) -> Log | None:
         """The log, or None when absent or not allowed."""
-
-    async def by_correlation(
-        self, correlation_id: str, *, allowed: ServiceScope, after: Position | None, limit: int
-    ) -> ScanResult:
-        """All logs with this correlation id, oldest first, over all time."""
 
 
 SERVICES_MAX = 10_000

@@ -32,7 +32,7 @@ from schemas.levels import level_name
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, ServiceScope
 from search.bounds import correlation_of, time_bounds
-from search.predicate import EVERYTHING, CorrelationIs, all_of, within
+from search.predicate import EVERYTHING, all_of, within
 from search.sql import Sql
 from search.sql_postgres import compile_postgres
 from store.port import (
@@ -308,13 +308,6 @@ class _PostgresSnapshot:
         condition = compile_postgres(all_of(scan.predicate, within(allowed)))
         return await self._walk(walk, condition, scan, newest_first=newest_first, by_index=by_index)
 
-    async def by_correlation(
-        self, correlation_id: str, *, allowed: ServiceScope, after: Position | None, limit: int
-    ) -> ScanResult:
-        """See Snapshot."""
-        scan = Scan(CorrelationIs(correlation_id), Order.OLDEST_FIRST, limit, after=after, budget_ms=SCAN_BUDGET_MS)
-        return await self.scan(scan, allowed=allowed)
-
     async def by_id(self, log_id: int, *, allowed: ServiceScope) -> Log | None:
         """See Snapshot. Newest places first; each is asked through its BRIN of ids."""
         if allowed.is_empty:
@@ -343,32 +336,32 @@ class _PostgresSnapshot:
     # --- windows ---------------------------------------------------------------------------------------------------
 
     async def _walk(self, walk: Walk, condition: Sql, scan: Scan, *, newest_first: bool, by_index: bool) -> ScanResult:
-        """Window after window until limit, bytes, budget or range are used up."""
+        """Window after window until limit, bytes, budget or range are used up; then on to the first row beyond them."""
         border = (self._closed_before_us, 0)
         pace = Pace(_EVERYWHERE_US if by_index else _FIRST_WIDTH_US)
-        started = self._clock.monotonic_s()
+        ends_s = self._clock.monotonic_s() + scan.budget_ms / 1000
         logs: list[Log] = []
         bytes_left = self._page_bytes_max
-        got_on = False
+        got_on = is_full = False
         while True:
             window = walk.next(pace.width_us)
             if window is None:
                 return ScanResult(logs, True, None)
-            left_ms = scan.budget_ms - _ms_since(self._clock, started)
+            began_s = self._clock.monotonic_s()
+            left_ms = int((ends_s - began_s) * 1000)
             if left_ms <= 0 and (got_on or left_ms <= -_LAST_TRY_MS):
                 if not got_on:
                     raise DatabaseUnavailable("the search got nowhere in its time: the database is busy")
                 return ScanResult(logs, False, walk.scanned_to)
             last_try = pace.rows == 1
             share_ms = max(_STATEMENT_MS_LEAST, _LAST_TRY_MS if last_try else left_ms // 4)
-            began = self._clock.monotonic_s()
             if pace.rows is not None:
                 narrowed = await self._narrow(walk, window, pace.rows, share_ms, newest_first=newest_first)
                 if narrowed is None:
                     pace.was_too_much()
                     continue
                 window = narrowed
-            wanted = scan.limit - len(logs) + 1
+            wanted = 1 if is_full else scan.limit - len(logs) + 1
             bitmap_only = by_index and pace.rows is None and window.low >= border
             query, params = _window_query(window, condition, wanted, bytes_left, newest_first=newest_first)
             rows = await self._run(query, params, timeout_ms=share_ms, bitmap_only=bitmap_only)
@@ -376,19 +369,19 @@ class _PostgresSnapshot:
                 pace.was_too_much()
                 continue
             got_on = True
-            logs += map(_log, rows)
-            is_cut = bool(rows) and len(rows) < rows[0][_TOTAL]
+            is_cut = bool(rows) and (is_full or len(rows) < rows[0][_TOTAL])
+            logs += () if is_full else map(_log, rows)
             if len(logs) > scan.limit or is_cut:
                 del logs[scan.limit :]
                 return ScanResult(logs, False, (logs[-1].timestamp, logs[-1].id))
             bytes_left -= sum(row[_BYTES] for row in rows)
             walk.done(window)
-            if len(logs) == scan.limit or bytes_left <= 0:
-                more = walk.next(pace.width_us) is not None
-                return ScanResult(logs, not more, walk.scanned_to if more else None)
+            if not is_full and (len(logs) == scan.limit or bytes_left <= 0):
+                is_full = True
+                ends_s = min(ends_s, self._clock.monotonic_s() + scan.beyond_ms / 1000)
             if by_index and border in (window.low, window.high):
                 pace = Pace(_EVERYWHERE_US)  # closed tables have an index that open ones lack, and the reverse
-            elif _ms_since(self._clock, began) * 8 < share_ms:
+            elif (self._clock.monotonic_s() - began_s) * 8_000 < share_ms:
                 pace.was_quick()
             else:
                 pace.was_enough()
@@ -600,10 +593,6 @@ def _to_datetime(us: int) -> datetime:
 
 def _to_us(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
-
-
-def _ms_since(clock: Clock, started_s: float) -> int:
-    return int((clock.monotonic_s() - started_s) * 1000)
 
 
 def _is_table_gone(error: Error) -> bool:

@@ -387,6 +387,47 @@ async def test_a_page_of_exactly_the_last_rows_is_finished(subject: Subject) -> 
     assert result.finished
 
 
+@pytest.mark.parametrize("order", list(Order))
+async def test_a_full_result_says_whether_anything_lies_beyond_it(subject: Subject, order: Order) -> None:
+    """Whatever windows and tables lie between: results are full up to the last, and none is empty."""
+    logs = await with_many_places(subject)
+    questions: list[tuple[Predicate, Callable[[Log], bool]]] = [
+        (EVERYTHING, lambda log: True),
+        (ServiceIn(frozenset({"mail"})), lambda log: log.service_name == "mail"),
+        (CorrelationIs("story-3"), lambda log: log.correlation_id == "story-3"),
+        (Contains(" 299 "), lambda log: " 299 " in log.message),
+    ]
+    for predicate, matches in questions:
+        expected = ids(in_order(filter(matches, logs), order))
+        for limit in {len(expected), len(expected) // 2 or 1, len(expected) // 3 or 1, 25}:
+            after, sizes = None, []
+            while True:
+                result = await scan(
+                    subject.store, predicate, order=order, limit=limit, after=after, budget_ms=30_000, beyond_ms=30_000
+                )
+                sizes.append(len(result.logs))
+                if result.finished:
+                    break
+                after = result.scanned_to
+            full, rest = divmod(len(expected), limit)
+            assert sizes == [limit] * full + [rest] * (rest > 0), (predicate, limit)
+
+
+async def test_a_result_full_of_bytes_says_whether_anything_lies_beyond_it(make: Maker) -> None:
+    subject = await make(page_bytes_max=1_000_000)
+    await subject.open_chunks([T0])
+    await subject.put(a_log(n, at=n * HOUR // 2, message="x" * 250_000) for n in range(4))
+    await subject.put([a_log(5, at=5 * HOUR, service_name="pay")])
+    shop = ServiceIn(frozenset({"shop"}))
+    patient: dict[str, Any] = {"order": Order.OLDEST_FIRST, "budget_ms": 30_000, "beyond_ms": 30_000}
+    full = await scan(subject.store, shop, **patient)
+    assert (len(full.logs), full.finished, full.scanned_to) == (4, True, None)
+    await subject.put([a_log(4, at=4 * HOUR)])
+    result = await scan(subject.store, shop, **patient)
+    assert (len(result.logs), result.finished) == (4, False)
+    assert ids((await scan(subject.store, shop, after=result.scanned_to, **patient)).logs) == [a_log(4, at=0).id]
+
+
 async def test_bounds_are_start_inclusive_end_exclusive_last_inclusive(subject: Subject) -> None:
     await subject.open_chunks([T0])
     logs = [a_log(n, at=n // 2 * SECOND) for n in range(20)]
@@ -434,9 +475,10 @@ async def test_only_allowed_services_are_read(subject: Subject) -> None:
             permitted = allowed.permits(log.service_name)
             assert await snapshot.by_id(log.id, allowed=allowed) == (log if permitted else None)
             assert await snapshot.by_id(log.id, allowed=NO_SERVICES) is None
-        story = await snapshot.by_correlation("story-2", allowed=allowed, after=None, limit=100)
+        scan_of_story = Scan(CorrelationIs("story-2"), Order.OLDEST_FIRST, 100)
+        story = await snapshot.scan(scan_of_story, allowed=allowed)
         assert {log.service_name for log in story.logs} <= {"pay", "mail"}
-        nothing = await snapshot.by_correlation("story-2", allowed=NO_SERVICES, after=None, limit=100)
+        nothing = await snapshot.scan(scan_of_story, allowed=NO_SERVICES)
         assert (nothing.logs, nothing.finished) == ([], True)
 
 
@@ -452,16 +494,7 @@ async def test_every_row_is_found_by_its_id_wherever_it_lies(subject: Subject) -
 async def test_a_story_is_whole_and_oldest_first_over_all_time(subject: Subject) -> None:
     logs = await with_many_places(subject)
     expected = in_order((log for log in logs if log.correlation_id == "story-4"), Order.OLDEST_FIRST)
-    found: list[Log] = []
-    after: Position | None = None
-    while True:
-        async with subject.store.snapshot() as snapshot:
-            page = await snapshot.by_correlation("story-4", allowed=ALL_SERVICES, after=after, limit=7)
-        found += page.logs
-        if page.finished:
-            break
-        after = page.scanned_to
-    assert ids(found) == ids(expected)
+    assert ids(await walk(subject.store, CorrelationIs("story-4"), order=Order.OLDEST_FIRST, limit=7)) == ids(expected)
 
 
 async def test_rows_a_year_apart_are_found_in_one_page(subject: Subject) -> None:

@@ -210,6 +210,27 @@ async def test_a_walk_shows_every_log_once_while_others_arrive(api: Api, order: 
     assert ids(back["logs"]) == shown[10:20]
 
 
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_cursors_end_where_the_logs_do_in_both_directions(api: Api, order: str) -> None:
+    await api.put(*rows(20), *rows(5, service_name="pay", timestamp=now() - 20 * MINUTE))
+    question: dict[str, Any] = {"service_name": "shop", "order": order, "limit": 10}
+    first = await api.get("logs", LogPage, **question)
+    second = await api.get("logs", LogPage, **question, cursor=first["next_cursor"])
+    assert (first["count"], second["count"], second["next_cursor"]) == (10, 10, None)
+    back = await api.get("logs", LogPage, **question, cursor=second["prev_cursor"])
+    assert (ids(back["logs"]), back["prev_cursor"]) == (ids(first["logs"]), None)
+    again = await api.get("logs", LogPage, **question, cursor=back["next_cursor"])
+    assert (ids(again["logs"]), again["next_cursor"]) == (ids(second["logs"]), None)
+
+
+async def test_a_story_that_grows_ends_where_it_did_at_its_first_page(api: Api) -> None:
+    await api.put(*rows(10, correlation_id="story"))
+    first = await api.get("correlations/story/logs", CorrelationPage, limit=5)
+    await api.put(*rows(3, correlation_id="story"))
+    second = await api.get("correlations/story/logs", CorrelationPage, limit=5, cursor=first["next_cursor"])
+    assert (len(second["logs"]), second["next_cursor"]) == (5, None)
+
+
 async def test_every_filter_selects(api: Api) -> None:
     await api.put(
         *rows(1, level=17, message="Connection refused", metadata={"user": {"id": 7}}, correlation_id="c-1"),

@@ -82,34 +82,88 @@ async def test_the_first_page_has_no_way_back_and_the_last_no_way_on() -> None:
     assert ids(await rig.page(limit=3, cursor=back["next_cursor"])) == ids(second)
 
 
-@given(
-    st.lists(st.integers(0, 30), max_size=40),
-    st.integers(1, 7),
-    st.sampled_from(["asc", "desc"]),
-    st.none() | st.integers(1, 5),
-    st.booleans(),
-)
+async def walk(
+    rig: Rig, page: dict[str, Any], side: str, *, grows: bool = False, **question: Any
+) -> list[dict[str, Any]]:
+    """The pages that follow one, along `next_cursor` or `prev_cursor`. grows: a log arrives before each."""
+    pages = []
+    while (cursor := page[f"{side}_cursor"]) is not None:
+        if grows:
+            number = 100 + len(rig.database.rows())
+            rig.put(a_log(number, at=number * SECOND))
+        page = await rig.page(cursor=cursor, **question)
+        pages.append(page)
+    return pages
+
+
+def shown(pages: list[dict[str, Any]]) -> list[int]:
+    return [number for page in pages for number in ids(page)]
+
+
+EQUAL_TIMES = st.lists(st.integers(0, 30), max_size=40)
+ORDERS = st.sampled_from(["asc", "desc"])
+
+
+@given(EQUAL_TIMES, st.integers(1, 12), ORDERS, st.booleans(), st.sampled_from(["", "m1"]), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_there_and_back_again(times: list[int], limit: int, order: str, grows: bool, text: str, ends: bool) -> None:
+    """There, back and there again: every page but the last of a direction is full, none is empty, and cursors end exactly
+    where logs do; also while others arrive."""
+
+    async def run() -> None:
+        rig = Rig()
+        rig.put(*(a_log(number, at=at * SECOND) for number, at in enumerate(times)))
+        question: dict[str, Any] = {"order": order, "limit": limit, "q": text or None}
+        if ends:
+            question |= {"start_time": "2026-01-01T00:00:02", "end_time": "2026-01-01T00:00:31"}
+        expected = [
+            number
+            for at, number in sorted(((at, n) for n, at in enumerate(times)), reverse=order == "desc")
+            if text in f"m{number}" and (at >= 2 or not ends)
+        ]
+        first = await rig.page(**question)
+        pages = [first, *await walk(rig, first, "next", grows=grows, **question)]
+        full, rest = divmod(len(expected), limit)
+        assert [page["count"] for page in pages] == ([limit] * full + [rest] * (rest > 0) or [0])
+        assert shown(pages) == expected
+        assert [page["prev_cursor"] is None for page in pages] == [True] + [False] * (len(pages) - 1)
+
+        back = await walk(rig, pages[-1], "prev", grows=grows, **question)
+        assert [ids(page) for page in reversed(back)] == [ids(page) for page in pages[:-1]]
+        assert all(page["next_cursor"] for page in back)
+
+        again = await walk(rig, back[-1], "next", grows=grows, **question) if back else []
+        assert [ids(page) for page in again] == [ids(page) for page in pages[1:]]
+
+        for page in pages[1:-1]:
+            [turned, *_] = await walk(rig, page, "prev", grows=grows, **question)
+            assert ids(await rig.page(cursor=turned["next_cursor"], **question)) == ids(page)
+
+    asyncio.run(run())
+
+
+@given(EQUAL_TIMES, st.integers(1, 7), ORDERS, st.integers(1, 5), st.booleans())
 @settings(max_examples=200, deadline=None)
-def test_there_and_back_again(times: list[int], limit: int, order: str, rows_per_scan: int | None, more: bool) -> None:
-    """Pages cover everything once forwards, and once backwards, also when budgets end early and logs arrive meanwhile."""
+def test_there_and_back_again_within_small_budgets(
+    times: list[int], limit: int, order: str, rows_per_scan: int, grows: bool
+) -> None:
+    """Everything once in each direction; an empty page says how far it came, or follows one whose budget ended."""
 
     async def run() -> None:
         rig = Rig(rows_per_scan=rows_per_scan)
         rig.put(*(a_log(number, at=at * SECOND) for number, at in enumerate(times)))
         expected = [number for _, number in sorted(((at, n) for n, at in enumerate(times)), reverse=order == "desc")]
-        pages = [await rig.page(order=order, limit=limit)]
-        while (cursor := pages[-1]["next_cursor"]) is not None:
-            if more:
-                rig.put(a_log(100 + len(pages), at=(40 + len(pages)) * SECOND))
-            pages.append(await rig.page(order=order, limit=limit, cursor=cursor))
-        assert [number for page in pages for number in ids(page)] == expected
-        back = []
-        page = pages[-1]
-        while (cursor := page["prev_cursor"]) is not None:
-            page = await rig.page(order=order, limit=limit, cursor=cursor)
-            back.append(page)
-        shown = [number for page in reversed(back) for number in ids(page)]
-        assert shown == expected[: len(expected) - len(ids(pages[-1]))]
+        question: dict[str, Any] = {"order": order, "limit": limit}
+        first = await rig.page(**question)
+        pages = [first, *await walk(rig, first, "next", grows=grows, **question)]
+        assert shown(pages) == expected
+        for number, page in enumerate(pages):
+            assert (page["prev_cursor"] is None) is (not shown(pages[:number]))
+        back = await walk(rig, pages[-1], "prev", grows=grows, **question)
+        assert shown(back[::-1]) == expected[: len(expected) - len(ids(pages[-1]))]
+        if back:
+            again = await walk(rig, back[-1], "next", grows=grows, **question)
+            assert shown([back[-1], *again]) == expected
 
     asyncio.run(run())
 
