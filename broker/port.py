@@ -70,14 +70,22 @@ class Reader(Protocol):
         """Records that follow the last ones returned, in offset order within each partition; [] after wait_ms.
 
         max_bytes bounds what is returned (one record may exceed it). Raises OffsetOutOfRange when a position is below the
-        first or above the end offset (never skips silently), BrokerUnavailable when the broker does not answer.
+        first or above the end offset (never skips silently); records fetched before they were deleted may still come, in
+        order. A partition whose leader is away holds no other up: its records come when it has one. Raises
+        BrokerUnavailable when no partition can be read.
         """
 
     async def first_offsets(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Offset of the oldest record kept in each partition (the end offset when empty)."""
+        """Offset of the oldest record kept in each partition (the end offset when empty).
+
+        A partition whose leader is away is absent from the answer. Raises BrokerUnavailable when that is so of all.
+        """
 
     async def end_offsets(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Offset that the next record of each partition will get. Asked of the broker at each call."""
+        """Offset that the next record of each partition will get. Asked of the broker at each call.
+
+        Absent and unavailable as in `first_offsets`: what is absent is unknown, not read to its end.
+        """
 
     async def close(self) -> None:
         """Stop reading and free connections."""
@@ -119,5 +127,7 @@ class Broker(Protocol):
         """0.0 … 1.0+: how near the oldest record that the group has not stored is to being deleted by the broker.
 
         1.0 means it may be deleted now. Ingest refuses at 0.8 (503). Adapters define it: share of retention.ms that the
-        oldest unstored record has aged (Kafka), share of the unread bytes' limit (queue).
+        oldest unstored record has aged (Kafka), share of the unread bytes' limit (queue). What cannot be asked now (a
+        partition whose leader is away) counts with what was known of it last, grown by the time since. Raises
+        BrokerUnavailable when nothing can be asked.
         """

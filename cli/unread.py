@@ -8,6 +8,7 @@ from broker.factory import make_broker
 from broker.port import Broker, Reader
 from broker.settings import BrokerSettings
 from db.database import Database
+from schemas.errors import BrokerUnavailable
 from schemas.topics import WRITER_GROUP
 
 _STORED = "SELECT partition, next_offset FROM consumer_offsets WHERE topic = %s"
@@ -33,6 +34,9 @@ class UnreadRecords:
                 self._broker, self._reader = broker, await broker.reader(group=WRITER_GROUP)
             # Ends first: a record between the two questions counts as stored, so that 0 means everything was.
             ends = await self._reader.end_offsets(range(self._broker.partitions))
+            unknown = sorted(set(range(self._broker.partitions)) - ends.keys())
+            if unknown:
+                raise BrokerUnavailable(f"partitions {unknown} have no leader: what is unread there is not known")
             stored: dict[int, int] = dict(await self._database.fetch_all(_STORED, (self._settings.topic,)))
         return {partition: max(end - stored.get(partition, 0), 0) for partition, end in ends.items()}
 

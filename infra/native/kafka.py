@@ -1,4 +1,4 @@
-"""A real Kafka broker, KRaft, broker and controller in one process, on loopback.
+"""A real Kafka broker, KRaft, broker and controller in one process, on loopback; further brokers can join it.
 
 One broker acknowledges from the page cache: what it acknowledged survives kill -9, not a power cut (replication 3 with
 two in-sync replicas does). `BROKER_SETTINGS` are the settings that the product relies on; the containers use them too.
@@ -47,10 +47,30 @@ class KafkaNode(Node):
     death_signal = signal.SIGKILL  # SIGTERM would let it outlive the tests by seconds
     stop_signal = signal.SIGTERM
 
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        die_with_parent: bool = True,
+        controller: "KafkaNode | None" = None,
+        node_id: int = 1,
+    ) -> None:
+        """controller: the node whose cluster this one joins as a broker, under another node_id; start it first, and keep
+        it running: it is the only controller. Without one this node is a cluster of its own."""
+        super().__init__(directory, die_with_parent=die_with_parent)
+        self._controller = controller
+        self.node_id = node_id
+
     @property
     def bootstrap(self) -> str:
         """host:port for clients."""
         return f"127.0.0.1:{self.port()}"
+
+    @property
+    def cluster_id(self) -> str:
+        """Of the cluster that this directory was made for; the node has been started before."""
+        lines = (self._topics / "meta.properties").read_text().splitlines()
+        return next(line.partition("=")[2] for line in lines if line.startswith("cluster.id="))
 
     def prepare(self) -> None:
         install_kafka()
@@ -60,7 +80,7 @@ class KafkaNode(Node):
             self.own(directory)
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))
         if not (self._topics / "meta.properties").exists():
-            cluster_id = base64.urlsafe_b64encode(b"L" + os.urandom(15)).decode().rstrip("=")
+            cluster_id = _new_cluster_id() if self._controller is None else self._controller.cluster_id
             tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties)]
             self.run_as_server([*self._java("-XX:TieredStopAtLevel=1", "-Xmx128m"), *tool])
 
@@ -84,13 +104,18 @@ class KafkaNode(Node):
         ]
 
     def _settings(self) -> dict[str, str]:
-        controller = f"127.0.0.1:{self.port('controller')}"
-        return {
+        quorum = self._controller or self
+        controller = f"127.0.0.1:{quorum.port('controller')}"
+        own = {
             "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.voters": f"1@{controller}",
-            "controller.listener.names": "CONTROLLER",
             "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
+        }
+        joining = {"process.roles": "broker", "listeners": f"PLAINTEXT://{self.bootstrap}"}
+        return {
+            **(own if self._controller is None else joining),
+            "node.id": str(self.node_id),
+            "controller.quorum.voters": f"{quorum.node_id}@{controller}",
+            "controller.listener.names": "CONTROLLER",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(self._topics),
@@ -118,6 +143,10 @@ class KafkaNode(Node):
         return self.directory / "server.properties"
 
 
+def _new_cluster_id() -> str:
+    return base64.urlsafe_b64encode(b"L" + os.urandom(15)).decode().rstrip("=")
+
+
 def broker_answers(host: str, port: int, timeout_seconds: float = 2.0) -> bool:
     """Whether a broker answers a Metadata request and counts itself among the brokers that take part.
 
@@ -129,12 +158,30 @@ def broker_answers(host: str, port: int, timeout_seconds: float = 2.0) -> bool:
     with suppress(OSError, struct.error), socket.create_connection((host, port), timeout_seconds) as connection:
         connection.settimeout(timeout_seconds)
         connection.sendall(struct.pack(">i", len(request)) + request)
-        answer = b""
-        while len(answer) < 12:
-            piece = connection.recv(65_536)
-            if not piece:
-                return False
-            answer += piece
-        _size, correlation, brokers = struct.unpack_from(">iii", answer)
-        return bool(correlation == 1 and brokers >= 1)
+        answer = _exactly(connection, struct.unpack(">i", _exactly(connection, 4))[0])
+        correlation, brokers = struct.unpack_from(">ii", answer)
+        return correlation == 1 and port in _ports(answer, brokers)
     return False
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = connection.recv(size - len(data))
+        if not piece:
+            raise ConnectionResetError("the broker closed the connection")
+        data += piece
+    return data
+
+
+def _ports(answer: bytes, brokers: int) -> list[int]:
+    """Ports of the brokers in a Metadata answer: each is an id, a host, a port and a rack that may be null."""
+    ports = []
+    at = 8
+    for _ in range(brokers):
+        (host_bytes,) = struct.unpack_from(">h", answer, at + 4)
+        at += 6 + host_bytes
+        ports.append(struct.unpack_from(">i", answer, at)[0])
+        (rack_bytes,) = struct.unpack_from(">h", answer, at + 4)
+        at += 6 + max(rack_bytes, 0)
+    return ports

@@ -20,7 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from broker.factory import make_broker
-from broker.kafka import KafkaProducer
+from broker.kafka_producer import KafkaProducer
 from broker.port import Broker, Delivered, Producer, Reader, Record
 from broker.queue import QueueBroker
 from broker.settings import BrokerSettings

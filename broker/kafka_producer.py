@@ -1,0 +1,193 @@
+"""Publishes to Kafka: one idempotent aiokafka producer at a time (a session), acks=all.
+
+aiokafka retries for ever and has no limit of bytes, so `Intake` counts bytes until the acknowledgement and every record has
+a deadline. Any failure of a send leaves a hole in the session's sequence numbers, and a missed deadline leaves records that
+would be delivered long after their callers were told 503; in both cases the session is abandoned: what it held fails with
+BrokerUnavailable (outcome unknown), its sender is ended, a new one is made in the background, and
+`logfeed_producer_restarts_total` says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Final
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from prometheus_client import Counter
+
+from broker.intake import Intake
+from broker.kafka_clients import BACKOFF_S, END_S, Endings, connection, start_whole
+from broker.kafka_topic import BATCH_BYTES_MAX
+from broker.port import Record
+from broker.settings import BrokerSettings
+from runtime.telemetry import REGISTRY
+from schemas.errors import BrokerUnavailable
+
+log = structlog.get_logger(__name__)
+
+PRODUCER_RESTARTS: Final = Counter(
+    "logfeed_producer_restarts_total",
+    "Kafka producers abandoned and made anew, by what happened",
+    ["reason"],
+    registry=REGISTRY,
+)
+
+_RECONNECT_BACKOFF_MAX_S: Final = 2.0
+_BATCH_BYTES: Final = 1024 * 1024
+"""Frames that arrive during a request share the next one up to here per partition; a larger frame goes alone."""
+_CLOSE_RESERVE_S: Final = 2.0
+"""The part of a producer's closing that is kept for ending its connections, once records were waited for."""
+
+
+class _Session:
+    """One aiokafka producer and the sends it holds."""
+
+    def __init__(self, client: AIOKafkaProducer) -> None:
+        self.client = client
+        self.sends: set[asyncio.Task[tuple[int, int]]] = set()
+
+
+class KafkaProducer:
+    """See `Producer`."""
+
+    def __init__(self, settings: BrokerSettings, *, partitions: int) -> None:
+        """Connects in `start`."""
+        self._settings = settings
+        self._endings = Endings()
+        self._timeout_s = settings.request_timeout_ms / 1000
+        self._intake = Intake(
+            partitions=partitions,
+            bytes_max=settings.in_flight_bytes_max,
+            first_partition=random.randrange(partitions),
+        )
+        self._session: _Session | None = None
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """See Producer."""
+        return self._intake.bytes_in_flight
+
+    async def start(self) -> None:
+        """Connect. Raises BrokerUnavailable."""
+        self._session = await self._connect()
+
+    async def publish(self, record: Record, *, partition_key: bytes | None) -> tuple[int, int]:
+        """See Producer."""
+        session = self._session
+        if self._closed or session is None:
+            raise BrokerUnavailable("the producer is closed" if self._closed else "Kafka does not answer; connecting")
+        partition = self._intake.admit(record, partition_key)
+        # A task of its own: the caller's cancellation ends the waiting, not the send nor its bookkeeping.
+        send = asyncio.create_task(self._send(session, record, partition))
+        session.sends.add(send)
+        send.add_done_callback(session.sends.discard)
+        return await asyncio.shield(send)
+
+    async def close(self) -> None:
+        """See Producer. Takes request_timeout_ms at most; what is not acknowledged by then fails."""
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._timeout_s
+        session, self._session = self._session, None
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+        if session is not None:
+            if session.sends:
+                reserve_s = min(_CLOSE_RESERVE_S, self._timeout_s / 4)
+                await asyncio.wait(set(session.sends), timeout=self._timeout_s - reserve_s)
+            self._retire(session, max(0.0, deadline_s - loop.time()))
+        if self._reconnecting is not None:
+            await asyncio.wait({self._reconnecting}, timeout=max(0.0, deadline_s - loop.time()))
+        await self._endings.finish(max(0.0, deadline_s - loop.time()))
+
+    async def _send(self, session: _Session, record: Record, partition: int) -> tuple[int, int]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                acknowledged = await session.client.send(
+                    self._settings.topic, record.value, partition=partition, headers=record.headers
+                )
+                metadata = await acknowledged
+        except TimeoutError as error:
+            self._abandon(session, "timeout")
+            raise BrokerUnavailable(f"Kafka did not acknowledge within {self._timeout_s:g} s") from error
+        except asyncio.CancelledError as error:  # only _retire cancels this task
+            raise BrokerUnavailable("the Kafka producer was abandoned; the record may have been taken") from error
+        except Exception as error:
+            self._abandon(session, type(error).__name__)
+            raise BrokerUnavailable(f"Kafka did not take the record: {error!r}") from error
+        else:
+            return partition, int(metadata.offset)
+        finally:
+            self._intake.settle(record)
+
+    def _abandon(self, session: _Session, reason: str) -> None:
+        if self._session is not session:
+            return
+        self._session = None
+        PRODUCER_RESTARTS.labels(reason=reason).inc()
+        log.warning("kafka producer abandoned", reason=reason, held=len(session.sends))
+        self._retire(session, self._timeout_s)
+        self._reconnecting = asyncio.create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        backoff_s = BACKOFF_S
+        while not self._closed:
+            try:
+                session = await self._connect()
+            except BrokerUnavailable:
+                await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))
+                backoff_s = min(backoff_s * 2, _RECONNECT_BACKOFF_MAX_S)
+            else:
+                self._session = session
+                log.info("kafka producer made anew")
+                return
+
+    async def _connect(self) -> _Session:
+        client = AIOKafkaProducer(
+            **connection(self._settings, "logfeed-producer"),
+            acks="all",
+            enable_idempotence=True,
+            compression_type=None,  # values are zstd already
+            linger_ms=0,  # what arrives during a request shares the next one; alone, nobody waits
+            max_batch_size=_BATCH_BYTES,
+            max_request_size=BATCH_BYTES_MAX,
+        )
+
+        async def start() -> None:
+            await client.start()
+            await client.partitions_for(self._settings.topic)
+
+        async def end() -> None:
+            await _end_producer(client, self._timeout_s)
+
+        try:
+            await start_whole(start(), end, self._endings, "producer", self._timeout_s)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise BrokerUnavailable(f"Kafka does not answer: {error!r}") from error
+        return _Session(client)
+
+    def _retire(self, session: _Session, timeout_s: float) -> None:
+        """End a session in the background; what it holds fails at once."""
+        for send in session.sends - {asyncio.current_task()}:
+            send.cancel()
+        self._endings.begin(_end_producer(session.client, timeout_s), "producer", timeout_s + END_S)
+
+
+async def _end_producer(client: AIOKafkaProducer, timeout_s: float) -> None:
+    """End a producer without delivering what it holds: its own `stop` waits for that, for ever when the broker is away.
+
+    The sender ends when the request under way has ended; only then are connections closed, since it would reopen them.
+    """
+    sender = client._sender.sender_task
+    if sender is not None:
+        sender.cancel()
+        _, running = await asyncio.wait({sender}, timeout=timeout_s)
+        if running:
+            sender.cancel()
+    client._closed = True
+    await client.client.close()
