@@ -54,6 +54,9 @@ _errors = Console(stderr=True, highlight=False)
 def _run(coroutine: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
+    from runtime.collector import look_seldom
+
+    look_seldom()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(coroutine)
 
