@@ -13,10 +13,10 @@ import argparse
 import asyncio
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bench import accept, floor, machine, report, single, throughput
+from bench import accept, floor, freshness, machine, pages, peers, plot, report, single, throughput
 from bench.figures import Figures, ProfileFigures
 from bench.options import BY_DEFAULT, SECTIONS, Options, quick
 from bench.progress import progress
@@ -26,13 +26,17 @@ from runtime.telemetry import configure_logging
 
 Measure = Callable[[Site, Options, ProfileFigures], Awaitable[None]]
 
-_ON_SITE: dict[str, Measure] = {
-    "floor": floor.measure,
-    "throughput": throughput.measure,
-    "accept": accept.measure,
-    "single": single.measure,
-}
-"""Sections that share one site, in this order."""
+_ON_ONE_SITE: tuple[dict[str, Measure], ...] = (
+    {
+        "floor": floor.measure,
+        "throughput": throughput.measure,
+        "accept": accept.measure,
+        "single": single.measure,
+        "freshness": freshness.measure,
+    },
+    {"pages": pages.measure},
+)
+"""Sections that share servers, in the order they run. Pages want an empty store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +60,24 @@ def run(task: Task) -> Figures:
     figures = Figures()
     for profile in task.profiles:
         sections = task.sections_of(profile)
-        on_site = [name for name in _ON_SITE if name in sections]
-        if on_site:
-            _run_on_site(profile, on_site, task.options, figures)
+        for together in _ON_ONE_SITE:
+            wanted = {name: measure for name, measure in together.items() if name in sections}
+            if wanted:
+                _run_on_site(profile, wanted, task.options, figures)
+    if any("peers" in task.sections_of(profile) for profile in task.profiles):
+        progress("peers")
+        _attempt("peers", peers.measure(task.options, figures.of(FULL)), task.options, figures)
     return figures
 
 
-def _run_on_site(profile: str, sections: Sequence[str], options: Options, figures: Figures) -> None:
+def _run_on_site(profile: str, sections: Mapping[str, Measure], options: Options, figures: Figures) -> None:
     progress(f"{profile}: starting the servers")
     try:
         with running_site(profile, options) as site:
-            for name in sections:
+            for name, measure in sections.items():
                 progress(f"{profile}: {name}")
-                measured = _ON_SITE[name](site, options, figures.of(profile))
-                if not _attempt(f"{profile}.{name}", measured, options, figures):
+                section = measure(site, options, figures.of(profile))
+                if not _attempt(f"{profile}.{name}", section, options, figures):
                     print(site.fleet.failures(), file=sys.stderr)
     except Exception as error:
         _note(f"{profile}.servers", error, figures)
@@ -136,7 +144,7 @@ def main() -> None:
     task = parse_arguments()
     facts = machine.facts()
     figures = run(task)
-    print(report.write(figures, facts, task.options, plot=None))
+    print(report.write(figures, facts, task.options, plot=plot.picture(figures)))
     print(f"written to {report.RESULTS}")
     sys.exit(1 if figures.errors else 0)
 

@@ -33,7 +33,7 @@ import msgspec
 import uvloop
 
 from bench.lines import LOGS_PER_REQUEST, bodies, moulds, single_lines
-from bench.posting import Answer, ConnectionBroken, PostConnection, Target
+from bench.wire import Answer, ConnectionBroken, HttpConnection, Target
 
 BATCH_PATH: Final = "/api/v1/logs/batch"
 SINGLE_PATH: Final = "/api/v1/logs"
@@ -157,8 +157,8 @@ class Generator:
         )
 
     async def _post_on(self, target: Target, tally: _Tally) -> None:
-        connection = PostConnection(target)
-        head = target.head("application/json" if self._is_single else "application/x-ndjson")
+        connection = HttpConnection(target)
+        head = target.post_head("application/json" if self._is_single else "application/x-ndjson")
         plan = self._plan
         interval_s = plan.logs_per_request / plan.rate if plan.rate else 0.0
         end_s = tally.began_s + plan.seconds if plan.seconds is not None else float("inf")
@@ -186,14 +186,14 @@ class Generator:
         except TimeoutError:
             return
 
-    async def _post_until_taken(self, connection: PostConnection, head: bytes, body: bytes, tally: _Tally) -> int:
+    async def _post_until_taken(self, connection: HttpConnection, head: bytes, body: bytes, tally: _Tally) -> int:
         """Logs that were accepted."""
         key = b"\r\nIdempotency-Key: " + binascii.hexlify(os.urandom(16)) if self._plan.keyed else b""
         whole_head = b"%b%d%b\r\n\r\n" % (head, len(body), key)
         broken = 0
         while True:
             try:
-                answer = await connection.post(whole_head, body)
+                answer = await connection.request(whole_head, body)
             except ConnectionBroken:
                 # A server closes idle connections, at worst while the next request is on its way.
                 broken += 1

@@ -1,0 +1,79 @@
+"""How long pages take on a store that holds a week: quiet, and again while logs come in.
+
+The store is filled directly (bench/fill.py); a real query process answers over HTTP. Busy: the whole pipeline runs beside it
+on the same cores and stores what a generator sends at a fixed rate; the newest page then ends in what has just come.
+"""
+
+from __future__ import annotations
+
+from bench.figures import ProfileFigures
+from bench.fill import fill
+from bench.load import Load
+from bench.options import Options
+from bench.progress import progress
+from bench.quantiles import percentile
+from bench.questions import Asker, Question, questions
+from bench.site import Site
+
+
+async def measure(site: Site, options: Options, figures: ProfileFigures) -> None:
+    """page_p50_ms.<kind>, page_p99_ms.<kind>, the same of page_busy, bytes_per_log.<tier>, rare_word_ms_per_million_rows."""
+    progress(f"filling the store with {options.rows:,} rows")
+    filled = await fill(site, options)
+    figures.put("page_rows", filled.rows)
+    figures.put_each("bytes_per_log", filled.bytes_per_log)
+    await site.start_query()
+    asked = questions(filled, options.questions)
+    await _ask_all(site, options, figures, asked, "page")
+    if options.busy_rate:
+        # A chunk that is closed in the middle would be indexed in the middle.
+        await site.start_pipeline(LOGFEED_STORE__CLOSING_DELAY_S="86400")
+        load = Load(site.ingest_urls, connections=options.connections, rate=options.busy_rate, seed=90)
+        async with load:
+            load.go()
+            await _ask_all(site, options, figures, asked, "page_busy")
+            load.stop()
+            report = await load.report()
+        figures.put("page_busy_accepted_per_s", report.accepted_logs / report.took_s)
+        progress(f"meanwhile {report.accepted_logs / report.took_s:,.0f} logs/s were accepted")
+
+
+async def _ask_all(
+    site: Site, options: Options, figures: ProfileFigures, asked: dict[str, list[Question]], name: str
+) -> None:
+    asker = Asker(site.query_url)
+    given_up = 0
+    try:
+        await asker.ask(asked["newest"][0])  # the first question of a process also makes its connections
+        for kind, each in asked.items():
+            answers = [await asker.ask(question) for question in each]
+            given_up += sum(answer.is_given_up for answer in answers)
+            _check(kind, [answer.rows for answer in answers if not answer.is_given_up])
+            times_ms = [answer.took_ms for answer in answers]
+            figures.put_latencies(name, kind, times_ms)
+            if kind == "rare_word":
+                per_million = [
+                    took_ms / question.per_million_rows
+                    for took_ms, question in zip(times_ms, each, strict=True)
+                    if question.per_million_rows
+                ]
+                figures.put(f"{name}_rare_word_ms_per_million_rows", percentile(per_million, 0.5))
+            progress(f"{name} {kind}: {_shown(times_ms)}")
+        deep_ms = (await asker.walk(options.deep_pages + options.questions))[options.deep_pages - 1 :]
+        figures.put_latencies(name, "deep", deep_ms)
+        progress(f"{name} {options.deep_pages:,} pages deep: {_shown(deep_ms)}")
+    finally:
+        asker.close()
+    figures.put(f"{name}_given_up", given_up)
+
+
+def _check(kind: str, rows: list[int]) -> None:
+    """Raises RuntimeError when something that is there was not found, or something that is not was."""
+    if kind in ("correlation_present", "rare_word") and 0 in rows:
+        raise RuntimeError(f"{kind}: {rows.count(0)} of {len(rows)} questions found nothing")
+    if kind == "correlation_absent" and any(rows):
+        raise RuntimeError(f"{kind}: found something")
+
+
+def _shown(times_ms: list[float]) -> str:
+    return f"{percentile(times_ms, 0.5):,.1f} ms (p50), {percentile(times_ms, 0.99):,.1f} ms (p99)"
