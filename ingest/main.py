@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 
 from access.principal import Principal
 from broker.port import Broker
@@ -298,22 +297,6 @@ class IngestService:
             metrics.LOGS_FILTERED.labels(filter=name).inc(logs)
         for reason, logs in received.rejected_by.items():
             metrics.LOGS_REJECTED.labels(reason=reason).inc(logs)
-
-
-def build_app(service: IngestService) -> FastAPI:
-    """The service alone as an application that starts and stops it."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await service.start()
-        try:
-            yield
-        finally:
-            await service.stop()
-
-    app = FastAPI(title="Logfeed ingest", lifespan=lifespan)
-    app.include_router(service.router)
-    return app
 
 
 def _one_invalid(received: Received) -> Exception:

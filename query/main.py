@@ -7,10 +7,8 @@ answers, every question gets 503 and `ready` says why.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 
 from db.database import Database
 from db.migrations import Layout
@@ -72,19 +70,3 @@ class QueryService:
 
     async def _look(self) -> None:
         self._is_there = await self._answers.is_ready(timeout_s=_LOOK_TIMEOUT_S)
-
-
-def build_app(service: QueryService) -> FastAPI:
-    """The service alone as an application that starts and stops it."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await service.start()
-        try:
-            yield
-        finally:
-            await service.stop()
-
-    app = FastAPI(title="Logfeed query", lifespan=lifespan)
-    app.include_router(service.router)
-    return app
