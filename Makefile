@@ -7,6 +7,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/logfeed
 DATA ?= logfeed-data
 PORT ?= 8080
 WORKERS ?= 2
+BENCH ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled modules halve the start of every process, also where the environment asks for none.
 unexport PYTHONDONTWRITEBYTECODE
@@ -65,8 +66,8 @@ check: lint types imports ## everything static
 openapi: install-test ## write schemas/openapi.json anew
 	$(BIN)/python -m cli.openapi schemas/openapi.json
 
-bench: install-test ## logs a second, both profiles; ratios against a plain COPY
-	$(BIN)/python -m bench
+bench: install-test ## how fast it is, everything running at once, 20 minutes (BENCH=--quick: three, BENCH=--help)
+	$(BIN)/python -m bench $(BENCH)
 
 lock: $(BIN)/python ## resolve the lock files anew from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv

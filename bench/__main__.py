@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bench import accept, floor, freshness, machine, pages, peers, plot, report, single, throughput
 from bench.figures import Figures, ProfileFigures
@@ -47,6 +48,8 @@ class Task:
     sections: tuple[str, ...] | None
     """None: a profile's own by default."""
     options: Options
+    results: Path = report.RESULTS
+    """Directory that the report goes to."""
 
     def sections_of(self, profile: str) -> tuple[str, ...]:
         """In the order they run."""
@@ -123,6 +126,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Task:
     )
     parser.add_argument("--questions", type=int, help=f"questions of each kind (default {defaults.questions})")
     parser.add_argument("--busy-rate", type=float, help=f"logs/s beside the pages (default {defaults.busy_rate:,.0f})")
+    parser.add_argument("--results", type=Path, default=report.RESULTS, help="directory for the report (bench/results)")
     given = parser.parse_args(arguments)
     sections = None if given.only is None else tuple(given.only.split(","))
     for name in sections or ():
@@ -135,7 +139,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Task:
     changed = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     if given.minutes is not None:
         changed["run_s"] = given.minutes * 60
-    return Task(tuple(given.profile or (FULL, EMBEDDED)), sections, replace(options, **changed))
+    return Task(tuple(given.profile or (FULL, EMBEDDED)), sections, replace(options, **changed), given.results)
 
 
 def main() -> None:
@@ -144,8 +148,8 @@ def main() -> None:
     task = parse_arguments()
     facts = machine.facts()
     figures = run(task)
-    print(report.write(figures, facts, task.options, plot=plot.picture(figures)))
-    print(f"written to {report.RESULTS}")
+    print(report.write(task.results, figures, facts, task.options, plot=plot.picture(figures)))
+    print(f"written to {task.results}")
     sys.exit(1 if figures.errors else 0)
 
 

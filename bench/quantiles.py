@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -10,7 +11,8 @@ def percentile(values: Sequence[float], share: float) -> float:
     if not values:
         return float("nan")
     ranked = sorted(values)
-    return ranked[min(len(ranked) - 1, max(0, round(share * len(ranked) + 0.5) - 1))]
+    rank = math.ceil(share * len(ranked) - 1e-9)
+    return ranked[max(rank, 1) - 1]
 
 
 def median(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Writes what was measured: bench/results/latest.json, latest.md (also printed) and latest.svg."""
+"""Writes what was measured: latest.json, latest.md (also printed) and latest.svg, in bench/results by default."""
 
 from __future__ import annotations
 
@@ -45,13 +45,15 @@ def as_markdown(figures: Figures, machine: Mapping[str, str | float]) -> str:
     return "\n".join(_markdown(figures, machine)) + "\n"
 
 
-def write(figures: Figures, machine: Mapping[str, str | float], options: Options, plot: str | None) -> str:
-    """Write the files; returns the Markdown. plot: an SVG picture, if there is one."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "latest.json").write_bytes(as_json(figures, machine, options))
+def write(
+    directory: Path, figures: Figures, machine: Mapping[str, str | float], options: Options, plot: str | None
+) -> str:
+    """Write the files into the directory; returns the Markdown. plot: an SVG picture, if there is one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "latest.json").write_bytes(as_json(figures, machine, options))
     text = as_markdown(figures, machine)
-    (RESULTS / "latest.md").write_text(text)
-    picture = RESULTS / "latest.svg"
+    (directory / "latest.md").write_text(text)
+    picture = directory / "latest.svg"
     picture.unlink(missing_ok=True)
     if plot is not None:
         picture.write_text(plot)

@@ -8,6 +8,7 @@ store's own offsets over the window, and at the end the ledger must have booked 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from bench.figures import Points, ProfileFigures
@@ -37,7 +38,8 @@ class Run:
 
 
 async def measure(site: Site, options: Options, figures: ProfileFigures) -> None:
-    """accepted_per_s, stored_per_s, their ratios to the floor, cpu_us_per_log.<role>, peak_mib.<role>, lag; and series."""
+    """accepted_per_s, stored_per_s, their ratios to the floor, cpu_us_per_log.<role>, cpu_bound_per_s, peak_mib.<role>,
+    lag_frames_max; and series."""
     await site.start_pipeline()
     runs: list[Run] = []
     async with opened_store(site.fleet) as store:
@@ -103,7 +105,10 @@ def _put(runs: list[Run], figures: ProfileFigures) -> None:
     for role in runs[0].cpu_us_per_log:
         figures.put(f"cpu_us_per_log.{role}", median([run.cpu_us_per_log[role] for run in runs]))
         figures.put(f"peak_mib.{role}", max(run.peak_mib[role] for run in runs))
-    figures.put("cpu_us_per_log.all", median([sum(run.cpu_us_per_log.values()) for run in runs]))
+    cpu_us = median([sum(run.cpu_us_per_log.values()) for run in runs])
+    figures.put("cpu_us_per_log.all", cpu_us)
+    # What these cores could store with nothing else to do: the figure to compare where the machine was shared.
+    figures.put("cpu_bound_per_s", (os.cpu_count() or 1) * 1e6 / cpu_us)
     figures.put("lag_frames_max", max(sample.unread_frames for run in runs for sample in run.samples))
     shown = min(runs, key=lambda run: abs(run.stored_per_s - stored))
     for name, points in _series(shown).items():
