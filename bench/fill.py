@@ -38,7 +38,7 @@ _OPEN_US_MIN: Final = 20 * 60 * 1_000_000
 _HOUR_US: Final = 3_600_000_000
 _COPY_ROWS: Final = 20_000
 _REMEMBERED: Final = 4_000
-_NEEDLE_DEPTH_MAX: Final = 5_000_000
+_NEEDLE_DEPTH_MAX: Final = 2_000_000
 _MOULDS: Final = 64
 _BORDER: Final = "SELECT (extract(epoch FROM closed_before) * 1000000)::bigint FROM border"
 _MOVE_BORDER: Final = "UPDATE border SET closed_before = timestamptz 'epoch' + %s::bigint * interval '1 microsecond'"

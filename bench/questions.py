@@ -139,7 +139,7 @@ def questions(filled: Filled, how_many: int, seed: int = 1) -> dict[str, list[Qu
     asked["correlation_absent"] = [
         _correlation("correlation_absent", f"{chance.getrandbits(128):032x}") for _ in range(how_many)
     ]
-    asked["rare_word"] = [_rare(needle) for needle in filled.needles]
+    asked["rare_word"] = [_rare(needle, filled) for needle in filled.needles]
     return asked
 
 
@@ -151,8 +151,9 @@ def _correlation(kind: str, correlation_id: str) -> Question:
     return Question(kind, f"/api/v1/correlations/{correlation_id}/logs?limit={ROWS_WANTED}")
 
 
-def _rare(needle: Needle) -> Question:
-    path = f"{_PAGE}?{urlencode({'q': needle.word, 'limit': 1})}"
+def _rare(needle: Needle, filled: Filled) -> Question:
+    """From the newest of the rows that were filled in: what comes in meanwhile must not make it deeper."""
+    path = f"{_PAGE}?{urlencode({'q': needle.word, 'end_time': time_text(filled.end_us), 'limit': 1})}"
     return Question("rare_word", path, rows_wanted=1, per_million_rows=max(needle.depth_rows, 1) / 1e6)
 
 
