@@ -58,9 +58,8 @@ class Task:
         return BY_DEFAULT[profile] if len(self.profiles) > 1 else SECTIONS
 
 
-def run(task: Task) -> Figures:
+def run(task: Task, figures: Figures) -> None:
     """Measure everything asked for."""
-    figures = Figures()
     for profile in task.profiles:
         sections = task.sections_of(profile)
         for together in _ON_ONE_SITE:
@@ -70,7 +69,6 @@ def run(task: Task) -> Figures:
     if any("peers" in task.sections_of(profile) for profile in task.profiles):
         progress("peers")
         _attempt("peers", peers.measure(task.options, figures.of(FULL)), task.options, figures)
-    return figures
 
 
 def _run_on_site(profile: str, sections: Mapping[str, Measure], options: Options, figures: Figures) -> None:
@@ -101,8 +99,9 @@ async def _bounded(section: Awaitable[None], options: Options) -> None:
         await section
 
 
-def _note(name: str, error: Exception, figures: Figures) -> None:
-    traceback.print_exception(error, file=sys.stderr)
+def _note(name: str, error: BaseException, figures: Figures) -> None:
+    if isinstance(error, Exception):
+        traceback.print_exception(error, file=sys.stderr)
     figures.errors[name] = f"{type(error).__name__}: {error}"
     progress(f"{name} failed: {type(error).__name__}")
 
@@ -147,7 +146,11 @@ def main() -> None:
     configure_logging(level="warning")
     task = parse_arguments()
     facts = machine.facts()
-    figures = run(task)
+    figures = Figures()
+    try:
+        run(task, figures)
+    except KeyboardInterrupt as interrupt:
+        _note("everything after it was interrupted", interrupt, figures)
     print(report.write(task.results, figures, facts, task.options, plot=plot.picture(figures)))
     print(f"written to {task.results}")
     sys.exit(1 if figures.errors else 0)
