@@ -182,20 +182,29 @@ class KafkaBroker:
             await asyncio.sleep(BACKOFF_S)
 
     async def _assert_settings(self, admin: AIOKafkaAdminClient, replicas: int) -> None:
-        brokers = [str(node["node_id"]) for node in (await admin.describe_cluster())["brokers"]]
-        resources = [ConfigResource(ConfigResourceType.TOPIC, self.topic)]
-        resources += [ConfigResource(ConfigResourceType.BROKER, broker) for broker in brokers]
-        problems: list[str] = []
-        for response in await admin.describe_configs(resources):
-            for code, message, kind, _, entries in response.resources:
-                if code:
-                    raise for_code(code)(message)
-                found = {entry[0]: entry[1] for entry in entries}
-                if kind == ConfigResourceType.TOPIC:
-                    problems += wrong_topic_settings(found, replicas=replicas)
-                else:
-                    problems += wrong_broker_settings(found, in_flight_bytes_max=self._settings.in_flight_bytes_max)
+        found = await self._describe(admin, ConfigResource(ConfigResourceType.TOPIC, self.topic))
+        problems = wrong_topic_settings(found, replicas=replicas)
+        for node in (await admin.describe_cluster())["brokers"]:
+            try:
+                found = await self._describe(admin, ConfigResource(ConfigResourceType.BROKER, str(node["node_id"])))
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                # It has just gone, and the cluster has not noticed: it is not asked either once it has.
+                log.warning("a broker was not asked for its settings", broker=node["node_id"], error=repr(error))
+                continue
+            problems += wrong_broker_settings(found, in_flight_bytes_max=self._settings.in_flight_bytes_max)
         if problems:
             raise ConfigurationError(
                 f"Kafka topic {self.topic} is not safe to use: " + "; ".join(dict.fromkeys(problems))
             )
+
+    @staticmethod
+    async def _describe(admin: AIOKafkaAdminClient, resource: ConfigResource) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
+        for response in await admin.describe_configs([resource]):
+            for code, message, _, _, entries in response.resources:
+                if code:
+                    raise for_code(code)(message)
+                found.update({entry[0]: entry[1] for entry in entries})
+        return found

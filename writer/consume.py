@@ -47,7 +47,7 @@ _FRAMES_MAX = 5_000
 _OBSERVATIONS = 3
 """Sessions in a row that must find a partition in the same trouble before it is halted."""
 _SET_ASIDE_S = 1.0
-"""How long a partition in trouble is left alone between two of them; how often one without a leader is asked for."""
+"""How long a partition in trouble is left alone between two of them."""
 _BACKOFF_S_MAX = 5.0
 _DRAIN_S = 5.0
 
@@ -96,12 +96,11 @@ class Consumer:
         """partition -> next offset known to be stored, of the leases held."""
         self._away: set[int] = set()
         """Partitions of ours without a leader when the session began."""
-        self._away_asked_s = -math.inf
         self._changed = False
         self._in_session = False
         self._waiting: deque[Delivered] = deque()
         self._beside: list[asyncio.Task[None]] = []
-        self._caught_up_s = -math.inf
+        self._looked_s = -math.inf
         self._moved_s = clock.monotonic_s()
         self.ready = False
 
@@ -297,7 +296,8 @@ class Consumer:
         deadline_s = self._clock.monotonic_s() + self._settings.lease_ttl_s
         while not (self._must_end() or self._clock.monotonic_s() > deadline_s):
             await self._stop.wait(_POLL_MS / 1000)
-            await self._ask_for_away(reader)
+            if self._away and self._is_time_to_look():
+                self._notice_leaders(await reader.end_offsets(range(self._broker.partitions)))
 
     def _must_end(self) -> bool:
         """True when the session is over. Raises what ended a task beside the loop."""
@@ -392,29 +392,41 @@ class Consumer:
         for letter in plan.dead:
             metrics.DEAD_LETTERS.labels(letter.reason).inc()
 
+    def _is_time_to_look(self) -> bool:
+        now_s = self._clock.monotonic_s()
+        is_time = (now_s - self._looked_s) * 1000 >= self._settings.caught_up_ms
+        if is_time:
+            self._looked_s = now_s
+        return is_time
+
     async def _look_around(self, reader: Reader) -> None:
         """Mark idle partitions as read to the end, show lag, tell the broker how far is stored, notice a stuck consumer
         and leaders that are back."""
-        now_s = self._clock.monotonic_s()
-        if (now_s - self._caught_up_s) * 1000 < self._settings.caught_up_ms:
+        if not self._is_time_to_look():
             return
-        self._caught_up_s = now_s
-        asked_us = self._clock.now_us()
-        ends = await reader.end_offsets(self._stored)
-        metrics.AWAY.set(len(self._away) + len(self._stored.keys() - ends.keys()))
+        asked_us, asked_s = self._clock.now_us(), self._clock.monotonic_s()
+        # All partitions are asked for: an answer lacks those without a leader, and waits for one while it would be empty.
+        there = await reader.end_offsets(range(self._broker.partitions))
+        self._notice_leaders(there)
+        ends = {partition: end for partition, end in there.items() if partition in self._stored}
         behind = False
         for partition, end in ends.items():
             metrics.LAG_RECORDS.labels(str(partition)).set(max(end - self._stored[partition], 0))
             behind |= end > self._positions.next_offset(partition)
         if not behind:
-            self._moved_s = now_s
-        elif now_s - self._moved_s > self._settings.stuck_after_s:
+            self._moved_s = asked_s
+        elif asked_s - self._moved_s > self._settings.stuck_after_s:
             raise StuckConsumer(
                 f"records wait in the broker and none arrived for {self._settings.stuck_after_s:.0f} s: {ends}"
             )
         await self._mark_caught_up(ends, asked_us)
-        await self._ask_for_away(reader)
         self._group_offsets.tell(self._stored)
+
+    def _notice_leaders(self, there: Container[int]) -> None:
+        """A new session takes up the partitions whose leader is back."""
+        if any(partition in there for partition in self._away):
+            self._changed = True
+        metrics.AWAY.set(sum(partition not in there for partition in (*self._away, *self._stored)))
 
     async def _mark_caught_up(self, ends: Mapping[int, int], asked_us: int) -> None:
         done = [
@@ -427,11 +439,3 @@ class Consumer:
         for lease, _, _ in done:
             if self._positions.is_verified(lease.partition):
                 self._suspects.clear(lease.partition)
-
-    async def _ask_for_away(self, reader: Reader) -> None:
-        """A new session takes up the partitions whose leader is back."""
-        now_s = self._clock.monotonic_s()
-        if self._away and now_s - self._away_asked_s >= _SET_ASIDE_S:
-            self._away_asked_s = now_s
-            if await reader.first_offsets(self._away):
-                self._changed = True

@@ -1,0 +1,259 @@
+"""A Kafka partition without a leader waits alone: two real brokers, one copy of each partition, one broker killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from broker.port import Broker, Producer, Reader, Record
+from broker.settings import BrokerSettings
+from db.migrations import Layout
+from infra.fleet import until
+from infra.native import KafkaNode
+from schemas.errors import BrokerUnavailable
+from tests.faults.writers import Place, key_of, producer_partitions
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+
+PARTITIONS = 4
+
+
+@dataclass
+class Cluster:
+    """The first node is the controller too and stays; the second one is killed and comes back."""
+
+    stays: KafkaNode
+    dies: KafkaNode
+
+    @property
+    def bootstrap(self) -> str:
+        return f"{self.dies.bootstrap},{self.stays.bootstrap}"
+
+    async def kill(self) -> None:
+        await asyncio.to_thread(self.dies.kill)
+
+    async def bring_back(self) -> None:
+        # Spawned from the main thread: it ends with the thread that started it.
+        self.dies.spawn()
+        await asyncio.to_thread(self.dies.wait_ready)
+
+    async def halves(self, topic: str) -> tuple[set[int], set[int]]:
+        """Partitions that the node that stays leads, and those of the other."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.stays.bootstrap)
+        await admin.start()
+        try:
+            (description,) = await admin.describe_topics([topic])
+        finally:
+            await admin.close()
+        leaders = {each["partition"]: each["leader"] for each in description["partitions"]}
+        stay = {partition for partition, leader in leaders.items() if leader == self.stays.node_id}
+        return stay, leaders.keys() - stay
+
+    async def group_kept_by_the_one_that_stays(self) -> str:
+        """A group whose offsets can be asked while the other is away."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.stays.bootstrap)
+        await admin.start()
+        try:
+            for name in (f"group-{n}" for n in range(100)):
+                with contextlib.suppress(Exception):  # the topic of offsets is being made
+                    if await admin.find_coordinator(name) == self.stays.node_id:
+                        return name
+                await asyncio.sleep(0.05)
+        finally:
+            await admin.close()
+        raise AssertionError("no group is kept by the node that stays")
+
+
+@pytest.fixture(scope="module")
+def nodes(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    # The shared broker skips, with the reason, where there can be none.
+    directory = tmp_path_factory.mktemp("cluster")
+    stays = KafkaNode(directory / "stays")
+    dies = KafkaNode(directory / "dies", controller=stays, node_id=2)
+    try:
+        stays.start()
+        dies.start()
+        yield Cluster(stays, dies)
+    finally:
+        dies.remove()
+        stays.remove()
+
+
+@pytest.fixture
+async def cluster(nodes: Cluster) -> Cluster:
+    """Both run."""
+    await nodes.bring_back()
+    return nodes
+
+
+@pytest.fixture
+async def place(cluster: Cluster, native_url: str) -> AsyncIterator[Place]:
+    settings = BrokerSettings(
+        kind="kafka",
+        topic=f"logs.{uuid.uuid4().hex[:8]}",
+        partitions=PARTITIONS,
+        bootstrap=cluster.bootstrap,
+        request_timeout_ms=6_000,
+    )
+    async with AsyncExitStack() as stack:
+        yield Place(native_url, Layout.NATIVE, settings, stack)
+
+
+async def _publish(producer: Producer, partitions: set[int], count: int = 3) -> None:
+    keys = [key_of(partition, producer_partitions(producer)) for partition in sorted(partitions)]
+    for key in keys:
+        for _ in range(count):
+            await producer.publish(Record(b"x", [("v", b"1")]), partition_key=key)
+
+
+async def _reads(reader: Reader, offsets: dict[int, list[int]], expected: dict[int, int]) -> None:
+    """Poll until so many records of each partition came in all."""
+
+    async def all_came() -> bool:
+        with contextlib.suppress(BrokerUnavailable):
+            for record in await reader.poll(max_bytes=1 << 20, wait_ms=100):
+                offsets.setdefault(record.partition, []).append(record.offset)
+        return {partition: len(found) for partition, found in offsets.items()} == expected
+
+    await until(all_came, what=f"{expected} records")
+    assert offsets == {partition: list(range(count)) for partition, count in expected.items()}
+
+
+async def _answers(reader: Reader) -> set[int]:
+    return set(await reader.end_offsets(range(PARTITIONS)))
+
+
+async def _opened(place: Place) -> tuple[Broker, Producer, Reader]:
+    broker = await place.broker()
+    producer = await broker.producer()
+    reader = await broker.reader(group="readers")
+    place.stack.push_async_callback(reader.close)
+    place.stack.push_async_callback(producer.close)
+    await reader.seek(dict.fromkeys(range(PARTITIONS), 0))
+    return broker, producer, reader
+
+
+async def test_reader_goes_on_with_the_other_partitions_and_returns_to_it(cluster: Cluster, place: Place) -> None:
+    broker, producer, reader = await _opened(place)
+    stay, away = await cluster.halves(place.settings.topic)
+    assert len(stay) == len(away) == 2
+    everything = stay | away
+    await _publish(producer, everything)
+    group = await cluster.group_kept_by_the_one_that_stays()
+    await broker.commit_group(group, dict.fromkeys(stay, 3))
+    risk_before = await broker.retention_risk(group)
+    offsets: dict[int, list[int]] = {}
+    await _reads(reader, offsets, dict.fromkeys(everything, 3))
+
+    await cluster.kill()
+
+    async def absent() -> bool:
+        return await _answers(reader) == stay
+
+    await until(absent, what="the answer lacks the partitions without a leader")
+    assert set(await reader.first_offsets(everything)) == stay
+    assert await reader.first_offsets(stay) == dict.fromkeys(stay, 0)
+    with pytest.raises(BrokerUnavailable):
+        await reader.end_offsets(away)
+    await _publish(producer, stay)
+    await _reads(reader, offsets, dict.fromkeys(stay, 6) | dict.fromkeys(away, 3))
+
+    # A reader made meanwhile reads the others as well, and so does one that is sought again.
+    fresh = await broker.reader(group="readers")
+    place.stack.push_async_callback(fresh.close)
+    for positions in (0, 3):
+        await fresh.seek(dict.fromkeys(everything, positions))
+        found: dict[int, list[int]] = {}
+
+        async def rest(found: dict[int, list[int]] = found, first: int = positions) -> bool:
+            for record in await fresh.poll(max_bytes=1 << 20, wait_ms=100):
+                found.setdefault(record.partition, []).append(record.offset)
+            return found == {partition: list(range(first, 6)) for partition in stay}
+
+        await until(rest, what="the others are read")
+
+    # Unstored records of the away ones cannot have become younger; the rest of the answer stays right.
+    risk_meanwhile = await broker.retention_risk(group)
+    assert risk_meanwhile >= risk_before
+    assert risk_meanwhile < 0.8
+    # Opening in such a moment, as a process that starts does, works too.
+    assert (await place.broker()).partitions == PARTITIONS
+
+    await cluster.bring_back()
+
+    async def present() -> bool:
+        return await _answers(reader) == everything
+
+    await until(present, what="the leader is back")
+    late = await broker.producer()
+    place.stack.push_async_callback(late.close)
+    await _publish(late, away)
+    await _reads(reader, offsets, dict.fromkeys(everything, 6))
+    found = {}
+
+    async def also_fresh() -> bool:
+        for record in await fresh.poll(max_bytes=1 << 20, wait_ms=100):
+            found.setdefault(record.partition, []).append(record.offset)
+        return found == {partition: [3, 4, 5] for partition in away}
+
+    await until(also_fresh, what="the reader made meanwhile reads them")
+
+
+async def test_writer_stores_the_other_partitions_and_takes_it_up_again(cluster: Cluster, place: Place) -> None:
+    _, producer, reader = await _opened(place)
+    stay, away = await cluster.halves(place.settings.topic)
+    for partition in range(PARTITIONS):
+        await place.publish(producer, partition)
+
+    async def without_leader() -> bool:
+        return await _answers(reader) == stay
+
+    async with place.writer("w", await place.broker()):
+        await place.stores_everything()
+        await cluster.kill()
+        await until(without_leader, what="half of the partitions have no leader")
+        for partition in stay:
+            await place.publish(producer, partition, frames=3)
+        await place.stores_everything()
+    # One that starts meanwhile does the same.
+    async with place.writer("w", await place.broker()):
+        for partition in stay:
+            await place.publish(producer, partition, frames=3)
+        await place.stores_everything()
+        stood_us = await _stored_to_us(place, away)
+        moved_us = await _stored_to_us(place, stay)
+
+        async def moves_on() -> bool:
+            return await _stored_to_us(place, stay) > moved_us + 1_000_000
+
+        await until(moves_on, what="the others are marked as read to their ends")
+        assert await _stored_to_us(place, away) == stood_us, "what cannot be read is not said to be visible"
+
+        await cluster.bring_back()
+        back = await (await place.broker()).producer()
+        place.stack.push_async_callback(back.close)
+        for partition in range(PARTITIONS):
+            await place.publish(back, partition, frames=2)
+        await place.stores_everything()
+
+        async def all_move_on() -> bool:
+            return await _stored_to_us(place, stay | away) > moved_us + 1_000_000
+
+        await until(all_move_on, what="all are marked as read to their ends")
+    assert await place.halted() == {}
+
+
+async def _stored_to_us(place: Place, partitions: set[int]) -> int:
+    names = ", ".join(map(str, partitions))
+    ((at_us,),) = await place.ask(
+        "SELECT (extract(epoch FROM min(stored_to)) * 1000000)::bigint FROM consumer_offsets"
+        f" WHERE partition IN ({names})"
+    )
+    return int(at_us)
