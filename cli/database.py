@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from schemas.errors import ConfigurationError, InvalidInput
+from schemas.errors import InvalidInput
 
 if TYPE_CHECKING:
     from cli.settings import Settings
@@ -34,11 +34,10 @@ def read_settings(config: Path | None, role: str) -> Settings:
 @asynccontextmanager
 async def opened_database(settings: Settings, role: str) -> AsyncIterator[Database]:
     """The database, known to answer and to have every table. Raises DatabaseUnavailable at once, ConfigurationError."""
+    from cli.beginning import check_migrated
     from db.database import Database
-    from db.migrations import pending
 
-    if missing := await pending(settings.database_url(), settings.layout):
-        raise ConfigurationError(f"the database lacks {len(missing)} migrations: run `logfeed db migrate`")
+    await check_migrated(settings)
     database = Database(settings.database_url(), application_name=f"logfeed {role}")
     await database.open()
     try:

@@ -49,14 +49,18 @@ class HttpService(Protocol):
 
     router: APIRouter
 
-    async def start(self) -> None:
-        """Build what requests need. Raises Overloaded (retriable) while what it cannot start without is away."""
-
-    async def stop(self) -> None:
-        """Finish what was taken, then free everything."""
-
     def ready(self) -> list[str]:
         """What keeps the service from doing its work, one sentence each; empty when ready."""
+
+
+class RunningService(HttpService, Protocol):
+    """One that works beside its requests. Those that come before its start, or after its stop, are refused with 503."""
+
+    async def start(self) -> None:
+        """Begin. Raises Overloaded (retriable) while what it cannot start without is away."""
+
+    async def stop(self) -> None:
+        """Finish what was taken, then free everything. Harmless without a start."""
 
 
 def build_app(services: Sequence[HttpService]) -> FastAPI:

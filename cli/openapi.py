@@ -21,7 +21,8 @@ def document() -> dict[str, Any]:
     database = Database("postgresql://nowhere", application_name="openapi")
     broker = make_broker(settings.broker, database)
     unread = UnreadRecords(settings.broker, database)
-    return build_app(http_services(settings, broker, database, unread, ingest=True, query=True)).openapi()
+    services = http_services(settings, broker, database, unread, ingest=True, query=True)
+    return build_app(list(services.values())).openapi()
 
 
 def render() -> str:

@@ -1,12 +1,13 @@
-"""The composition of each role: the only place where adapters meet services."""
+"""The composition of each role: the only place where adapters meet services. How roles begin: cli/beginning.py."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import structlog
 import uvicorn
@@ -15,7 +16,8 @@ from fastapi import APIRouter
 from broker.factory import make_broker
 from broker.port import Broker
 from broker.queue import QueueBroker
-from cli.http_app import HttpService, build_app
+from cli.beginning import Beginning, Step, check_migrated, side_by_side
+from cli.http_app import HttpService, RunningService, build_app
 from cli.listening import listening_socket
 from cli.settings import HttpSettings, Settings
 from cli.unread import UnreadRecords
@@ -26,12 +28,10 @@ from query.main import QueryService
 from runtime.clock import SystemClock
 from runtime.http import http_protocol_class
 from runtime.stopping import Stop, listen_for_signals
-from schemas.errors import Overloaded
 from store.postgres_write import PostgresWriteStore
 from store.upkeep import PostgresUpkeep
 from writer.consume import Consumer
 from writer.sealer import SEALER, Sealer
-from writer.settings import WriterSettings
 
 log = structlog.get_logger(__name__)
 
@@ -48,31 +48,29 @@ def _database(settings: Settings, role: str) -> Database:
 
 def http_services(
     settings: Settings, broker: Broker, database: Database, unread: UnreadRecords, *, ingest: bool, query: bool
-) -> list[HttpService]:
-    """The services of an HTTP role, not started."""
+) -> dict[str, RunningService]:
+    """The services of an HTTP role by their names, not started."""
     clock = SystemClock()
-    services: list[HttpService] = []
+    services: dict[str, RunningService] = {}
     if ingest:
         instance = f"{socket.gethostname()}:{settings.http.port}"
-        services.append(
-            IngestService(settings.ingest, broker=broker, database=database, instance=instance, clock=clock)
+        services["ingest"] = IngestService(
+            settings.ingest, broker=broker, database=database, instance=instance, clock=clock
         )
     if query:
-        services.append(
-            QueryService(
-                settings.query,
-                database=database,
-                layout=settings.layout,
-                unread=unread,
-                topic=settings.broker.topic,
-                clock=clock,
-            )
+        services["query"] = QueryService(
+            settings.query,
+            database=database,
+            layout=settings.layout,
+            unread=unread,
+            topic=settings.broker.topic,
+            clock=clock,
         )
     return services
 
 
 async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
-    """Serve HTTP with one or both services until SIGTERM or Ctrl-C."""
+    """Serve HTTP with one or both services until SIGTERM or Ctrl-C. Each begins when what it needs is there."""
     stop = Stop()
     listen_for_signals(stop)
     role = "serve" if ingest and query else "ingest" if ingest else "query"
@@ -84,38 +82,41 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
         stack.push_async_callback(broker.close)
         unread = UnreadRecords(settings.broker, database)
         stack.push_async_callback(unread.close)
-        services = http_services(settings, broker, database, unread, ingest=ingest, query=query)
-        if ingest:
-            await _open(broker, stop)
-            await _until_registered(broker, database, settings, stop)
-        for service in services:
-            await _until_started(service, stop)
-            stack.push_async_callback(service.stop)
-        if not stop.is_set:
-            await _serve(settings.http, services, stop)
+        store = PostgresWriteStore(database, topic=settings.broker.topic, layout=settings.layout)
 
-
-async def _until_registered(broker: Broker, database: Database, settings: Settings, stop: Stop) -> None:
-    """Partitions that ingest publishes to count for `visible_through` from then on, also before a writer has seen them."""
-    store = PostgresWriteStore(database, topic=settings.broker.topic, layout=settings.layout)
-    while not stop.is_set:
-        try:
+        async def register() -> None:
+            # What ingest publishes to counts for `visible_through` from then on, also before a writer has seen it.
             await store.register_partitions(settings.broker.topic, broker.partitions)
-            return
-        except Overloaded as error:
-            log.warning("waiting to register partitions", error=str(error))
-            await stop.wait(1.0)
+
+        needs: dict[str, list[Step]] = {"ingest": [broker.open, register], "query": []}
+        parts: list[Coroutine[Any, Any, None]] = []
+        beginnings: list[HttpService] = []
+        for name, service in http_services(settings, broker, database, unread, ingest=ingest, query=query).items():
+            stack.push_async_callback(service.stop)
+            beginning = _BeginningService(service, Beginning(name, stop))
+            beginnings.append(beginning)
+            steps = [lambda: check_migrated(settings), *needs[name], service.start]
+            parts.append(_begin(beginning.beginning, steps, stop))
+        await side_by_side(stop, _serve(settings.http, beginnings, stop), *parts)
 
 
-async def _until_started(service: HttpService, stop: Stop) -> None:
-    """A new process does not start without its database: it waits, and says so."""
-    while not stop.is_set:
-        try:
-            await service.start()
-            return
-        except Overloaded as error:
-            log.warning("waiting to start", error=str(error))
-            await stop.wait(1.0)
+async def _begin(beginning: Beginning, steps: Sequence[Step], stop: Stop) -> None:
+    """Take the steps, then wait for the stop."""
+    if await beginning.take(steps):
+        await stop.wait()
+
+
+class _BeginningService:
+    """A service that is not ready before it has begun."""
+
+    def __init__(self, service: RunningService, beginning: Beginning) -> None:
+        self.router = service.router
+        self.beginning = beginning
+        self._service = service
+
+    def ready(self) -> list[str]:
+        """See HttpService."""
+        return self._service.ready() if self.beginning.problem is None else [self.beginning.problem]
 
 
 async def _serve(http: HttpSettings, services: Sequence[HttpService], stop: Stop) -> None:
@@ -161,16 +162,19 @@ async def run_writer(settings: Settings) -> None:
         stack.push_async_callback(database.close)
         broker = make_broker(settings.broker, database)
         stack.push_async_callback(broker.close)
-        await _open(broker, stop)
-        if stop.is_set:
-            return
-        await run_writer_parts(settings.writer, settings, broker, database, stop)
+        health = _WriterHealth(Beginning("the writer", stop))
+        parts = [_write(settings, broker, database, health, stop)]
+        if settings.writer.health_port:
+            place = {"host": settings.writer.health_host, "port": settings.writer.health_port}
+            parts.append(_serve(settings.http.model_copy(update=place), [health], stop))
+        await side_by_side(stop, *parts)
 
 
-async def run_writer_parts(
-    writer: WriterSettings, settings: Settings, broker: Broker, database: Database, stop: Stop
-) -> None:
-    """The consumer, with the sealer and the health listener beside it; when one ends, so do the others."""
+async def _write(settings: Settings, broker: Broker, database: Database, health: _WriterHealth, stop: Stop) -> None:
+    """The consumer with the sealer beside it, once what they need is there; when one ends, so does the other."""
+    if not await health.beginning.take([lambda: check_migrated(settings), broker.open]):
+        return
+    writer = settings.writer
     clock = SystemClock()
     store = PostgresWriteStore(database, topic=settings.broker.topic, layout=settings.layout)
     upkeep = PostgresUpkeep(database, topic=settings.broker.topic, layout=settings.layout, settings=settings.store)
@@ -183,45 +187,24 @@ async def run_writer_parts(
         clock=clock,
         stop=stop,
     )
-    parts = [asyncio.create_task(consumer.run()), asyncio.create_task(sealer.run())]
-    if writer.health_port:
-        http = settings.http.model_copy(update={"host": writer.health_host, "port": writer.health_port})
-        parts.append(asyncio.create_task(_serve(http, [_WriterHealth(consumer)], stop)))
+    health.consumer = consumer
     try:
-        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        await side_by_side(stop, consumer.run(), sealer.run())
     finally:
-        stop.set()
-        results = await asyncio.gather(*parts, return_exceptions=True)
         await store.close()
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
 
 
 class _WriterHealth:
     """A writer as a service of an HTTP application: health and metrics, nothing to ask."""
 
-    def __init__(self, consumer: Consumer) -> None:
-        self._consumer = consumer
+    def __init__(self, beginning: Beginning) -> None:
+        self.beginning = beginning
+        self.consumer: Consumer | None = None
         self.router = APIRouter()
-
-    async def start(self) -> None:
-        """Nothing to start."""
-
-    async def stop(self) -> None:
-        """Nothing to stop."""
 
     def ready(self) -> list[str]:
         """See HttpService."""
-        return [] if self._consumer.ready else ["the writer waits for the broker or the database"]
-
-
-async def _open(broker: Broker, stop: Stop) -> None:
-    """Wait for the broker as long as it takes; wrong settings end the start."""
-    while not stop.is_set:
-        try:
-            await broker.open()
-            return
-        except Overloaded as error:
-            log.warning("waiting for the broker", error=str(error))
-            await stop.wait(1.0)
+        if self.beginning.problem is not None:
+            return [self.beginning.problem]
+        is_ready = self.consumer is not None and self.consumer.ready
+        return [] if is_ready else ["the writer waits for the broker or the database"]

@@ -9,7 +9,8 @@ A machine whose clock differs from the database's by more than five minutes gets
 a lease is only as good as the clocks that measure it. Each request refused for a clock is counted, `problem` shows it
 before the first one comes, and the log tells it once a minute: somebody has to correct that clock.
 
-One task calls `keep`; `take` is called from the same event loop.
+One task calls `keep`; `take` is called from the same event loop. `keep` ends with the stop only: whatever is missing or
+fails is told by `problem` and tried again, for a process that ends is only started again into the same trouble.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import structlog
 from prometheus_client import Counter
 
 from db.database import Database
-from idgen.snowflake import ClockMovedBack, IdsUnavailable, LeaseEnded, Snowflake
+from idgen.snowflake import ClockMovedBack, LeaseEnded, Snowflake
 from runtime.clock import Clock
-from runtime.stopping import Stop, every
+from runtime.stopping import Stop
 from runtime.telemetry import REGISTRY
 from schemas.errors import DatabaseUnavailable, LogfeedError, Overloaded
 from schemas.ids import WORKERS
@@ -34,10 +35,12 @@ LEASE_S: Final = 3600
 RENEW_S: Final = 60
 STOP_AFTER_S: Final = 55 * 60
 """Seconds without a renewal after which no id is given out; less than LEASE_S by more than any request takes."""
+RETRY_S: Final = 2
+"""Seconds between attempts while no id can be given out."""
 SKEW_MS_MAX: Final = 5 * 60 * 1000
 """Largest difference to the database's clock."""
 ALARM_EVERY_S: Final = 60
-"""Seconds between two log lines about refusals for the clock."""
+"""Seconds between two log lines about refusals for the clock, and between two about the same trouble with the lease."""
 CLOCK_REFUSALS: Final = Counter(
     "logfeed_clock_refusals", "Requests that got no ids because the clock stepped or is wrong.", registry=REGISTRY
 )
@@ -98,6 +101,8 @@ class WorkerIdLease:
         self._problem = "no worker number was taken yet"
         self._skewed = False
         self._alarm_at_s = float("-inf")
+        self._told: tuple[type[Exception] | None, float] = (None, 0.0)
+        """Trouble with the lease that was logged last, and when."""
 
     @property
     def worker(self) -> int | None:
@@ -129,7 +134,7 @@ class WorkerIdLease:
         if self._ids is None or lost is not None:
             if self._skewed:
                 self._alarm(lost)
-            raise LeaseEnded(f"no ids: {lost}", retry_after_s=RENEW_S)
+            raise LeaseEnded(f"no ids: {lost}", retry_after_s=RETRY_S)
         try:
             return self._ids.take(count, self._now_ms())
         except (ClockMovedBack, LeaseEnded) as error:
@@ -178,9 +183,10 @@ class WorkerIdLease:
         return True
 
     async def keep(self, stop: Stop) -> None:
-        """Renew each minute until the stop; a lost lease is replaced by another number."""
-        await stop.wait(RENEW_S)
-        await every(RENEW_S, self._renew_or_replace, stop)
+        """Take a number and renew it each minute until the stop; a lost one is replaced by another."""
+        while not stop.is_set:
+            await self._renew_or_replace()
+            await stop.wait(RENEW_S if self.problem is None else RETRY_S)
 
     async def release(self) -> None:
         """Give the number back with the last millisecond used (clean stop). Harmless without one or without database."""
@@ -199,10 +205,29 @@ class WorkerIdLease:
         try:
             if not await self.renew():
                 await self.acquire()
-        except DatabaseUnavailable as error:
+        except (
+            Exception
+        ) as error:  # also what nobody expects: ids go on until the lease ends, and then say why they stopped
+            self._note(error)
+        else:
+            self._told = (None, 0.0)
+
+    def _note(self, error: Exception) -> None:
+        is_expected = isinstance(error, (DatabaseUnavailable, ClockSkewed, NoWorkerIdFree))
+        if self._ids is None:
+            self._problem = str(error) if is_expected else repr(error)
+            self._skewed = isinstance(error, ClockSkewed)
+        now_s = self._clock.monotonic_s()
+        told, told_s = self._told
+        if told is type(error) and now_s < told_s + ALARM_EVERY_S:
+            return
+        self._told = (type(error), now_s)
+        if isinstance(error, DatabaseUnavailable):
             log.warning("worker number not renewed", error=str(error), problem=self.problem)
-        except (ClockSkewed, NoWorkerIdFree, IdsUnavailable) as error:
+        elif is_expected:
             log.error("no ids", error=str(error))
+        else:
+            log.error("worker number not renewed", exc_info=error, problem=self.problem)
 
     def _drop(self, why: str) -> None:
         self._ids = None

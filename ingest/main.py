@@ -117,18 +117,16 @@ class IngestService:
     # --- life ---
 
     async def start(self) -> None:
-        """Lease a worker number and start the tasks beside the requests.
-
-        Raises DatabaseUnavailable, ClockSkewed, NoWorkerIdFree. A broker that is away is waited for in the background.
+        """Start the tasks beside the requests; returns at once. While they have no worker number (the database is away, the
+        clock is wrong) or no broker, requests get 503 and `ready` says why.
         """
-        await self._lease.acquire()
         for name, work in (("worker number", self._lease.keep), ("publisher", self._publisher.run)):
             task = asyncio.create_task(work(self._stop), name=name)
             task.add_done_callback(self._background_ended)
             self._background.append(task)
 
     async def stop(self) -> None:
-        """Refuse, drain within the deadline, flush, give back. Safe to call once after `start`, whatever happened."""
+        """Refuse, drain within the deadline, flush, give back. Safe to call once, also without a `start`."""
         self._stop.set()
         if self._requests:
             _, late = await asyncio.wait(self._requests, timeout=self.settings.drain_deadline_s)

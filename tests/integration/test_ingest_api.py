@@ -110,9 +110,9 @@ async def make_edge(database: Database) -> AsyncIterator[MakeEdge]:
     """Starts services on one database; stops them at the end."""
     edges: list[Edge] = []
 
-    async def make(*, broker: Broker | None = None, **settings: Any) -> Edge:
+    async def make(*, broker: Broker | None = None, offset_s: int = 0, is_ready: bool = True, **settings: Any) -> Edge:
         broker = broker or await new_broker(database)
-        clock = ManualClock(SystemClock().now_us())
+        clock = ManualClock(SystemClock().now_us() + offset_s * 1_000_000)
         service = IngestService(
             IngestSettings(**settings), broker=broker, database=database, instance="test", clock=clock
         )
@@ -122,7 +122,7 @@ async def make_edge(database: Database) -> AsyncIterator[MakeEdge]:
         edge = Edge(http, app, service, broker, database, clock)
         edges.append(edge)
         async with asyncio.timeout(10):
-            while service.ready():  # noqa: ASYNC110  # readiness is asked for
+            while is_ready and service.ready():  # noqa: ASYNC110  # readiness is asked for
                 await asyncio.sleep(0.01)
         return edge
 
@@ -321,7 +321,13 @@ async def test_only_services_of_the_token_are_taken(edge: Edge) -> None:
         ("/api/v1/logs/batch", {"content-type": "multipart/form-data"}, b"[]", 415, "unsupported-body"),
         ("/api/v1/logs/batch", {"content-encoding": "br"}, b"[]", 415, "unsupported-body"),
         ("/api/v1/logs/batch", {"content-encoding": "gzip"}, b"[]", 400, "malformed-body"),
-        ("/api/v1/logs/batch", {"content-encoding": "gzip"}, gzip.compress(bytes(9 * MiB), mtime=0), 413, "body-too-large"),
+        (
+            "/api/v1/logs/batch",
+            {"content-encoding": "gzip"},
+            gzip.compress(bytes(9 * MiB), mtime=0),
+            413,
+            "body-too-large",
+        ),
         ("/api/v1/logs/batch", {"content-encoding": "zstd"}, zstandard.compress(bytes(9 * MiB)), 413, "body-too-large"),
         ("/api/v1/logs/batch", {}, bytes(8 * MiB + 1), 413, "body-too-large"),
         ("/api/v1/logs/batch", {}, b'[{"service_name":"a"', 400, "malformed-body"),
@@ -582,6 +588,23 @@ async def test_clock_that_jumps_is_503_and_no_id_is_given_twice(edge: Edge, step
     problem(await edge.post("/api/v1/logs", SHOP), 503, "unavailable")
     edge.clock.wall_us -= step_s * 1_000_000
     assert int((await edge.post("/api/v1/logs", SHOP)).json()["log_id"]) > int(first)
+
+
+@pytest.mark.parametrize("offset_s", [-400, 400])
+async def test_start_with_a_wrong_clock_waits_says_so_and_gives_ids_once_it_is_right(
+    make_edge: MakeEdge, database: Database, monkeypatch: pytest.MonkeyPatch, offset_s: int
+) -> None:
+    monkeypatch.setattr("db.worker_ids.RETRY_S", 0.01)
+    other: Edge = await make_edge()
+    ids = {(await other.post("/api/v1/logs", SHOP)).json()["log_id"] for _ in range(5)}
+    edge: Edge = await make_edge(offset_s=offset_s, is_ready=False)
+    await wait_for(lambda: any("correct the clock" in each for each in edge.service.ready()))
+    assert (await edge.http.get("/readyz")).status_code == 503
+    assert "correct the clock" in problem(await edge.post("/api/v1/logs", SHOP), 503, "unavailable")["detail"]
+    edge.clock.wall_us -= offset_s * 1_000_000
+    await wait_for(lambda: not edge.service.ready())
+    ids |= {(await edge.post("/api/v1/logs", SHOP)).json()["log_id"] for _ in range(5)}
+    assert len(ids) == 10
 
 
 @pytest.mark.parametrize("step_ms", [5, 5_000])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -57,9 +59,9 @@ async def test_number_of_a_killed_process_is_not_reused_before_lease_and_reserve
 ) -> None:
     killed = await taken(database)
     assert killed.worker == 0
-    await set_row(database, 0, lease="-1 s", reserved="5 s")
+    await set_row(database, 0, lease="-1 s", reserved="600 s")
     assert (await taken(database)).worker == 1, "the reserved milliseconds lie ahead"
-    await set_row(database, 0, lease="5 s", reserved="-1 s")
+    await set_row(database, 0, lease="600 s", reserved="-1 s")
     assert (await taken(database)).worker == 2, "the lease runs"
     await set_row(database, 0, lease="-1 s", reserved="-1 s")
     assert (await taken(database, at=clock(-60))).worker == 3, "the taker's clock is before the reserved time"
@@ -202,6 +204,92 @@ async def test_all_numbers_leased_is_told(database: Database) -> None:
     assert refused.value.retry_after_s == 60
     await set_row(database, 7, lease="-1 s", reserved="-1 s")
     assert (await taken(database)).worker == 7
+
+
+@asynccontextmanager
+async def kept(lease: WorkerIdLease, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """The keeper runs, with short pauses while ids are missing."""
+    monkeypatch.setattr("db.worker_ids.RETRY_S", 0.01)
+    stop = Stop()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        group.create_task(lease.keep(stop))
+        yield
+        stop.set()
+
+
+async def until_problem(lease: WorkerIdLease, text: str | None) -> None:
+    """Wait until the problem has this in it, or there is none."""
+    while not (lease.problem is None if text is None else text in str(lease.problem)):  # noqa: ASYNC110  # asks a property
+        await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("offset_s", [-400, 400])
+async def test_keeper_waits_for_the_right_clock_says_so_and_repeats_no_id(
+    database: Database, monkeypatch: pytest.MonkeyPatch, offset_s: int
+) -> None:
+    others = (await taken(database)).take(100)
+    at, before = clock(offset_s), clock_refusals()
+    lease = WorkerIdLease(database, instance="a", clock=at)
+    with capture_logs() as logs:
+        async with kept(lease, monkeypatch):
+            await until_problem(lease, "correct the clock")
+            with pytest.raises(LeaseEnded, match="correct the clock") as refused:
+                lease.take(1)
+            assert refused.value.retry_after_s > 0
+            assert clock_refusals() == before + 1
+            at.wall_us -= offset_s * 1_000_000
+            await until_problem(lease, None)
+            mine = lease.take(100)
+    assert not set(mine) & set(others)
+    refusals = [entry for entry in logs if entry["log_level"] == "error" and "correct the clock" in entry["error"]]
+    assert len(refusals) == 2, "the lease's trouble once however often it was tried, the request's once"
+
+
+async def test_keeper_replaces_a_lost_number(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("db.worker_ids.RENEW_S", 0.01)
+    lease = WorkerIdLease(database, instance="a", clock=clock())
+    async with kept(lease, monkeypatch):
+        await until_problem(lease, None)
+        used = lease.take(10)
+        await database.execute("UPDATE worker_ids SET owner = 'thief' WHERE worker = 0")
+        while lease.worker != 1:  # noqa: ASYNC110  # asks a property
+            await asyncio.sleep(0.005)
+        assert not set(lease.take(10)) & set(used)
+
+
+class Broken:
+    """A database whose every statement fails as nobody expects, while it is broken."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.is_broken = True
+
+    def __getattr__(self, name: str) -> Any:
+        if self.is_broken:
+            raise RuntimeError("no such thing")
+        return getattr(self._database, name)
+
+
+async def test_unexpected_errors_neither_end_the_keeper_nor_the_ids_it_has(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.worker_ids.RENEW_S", 0.01)
+    broken, at = Broken(database), clock()
+    lease = WorkerIdLease(cast(Database, broken), instance="a", clock=at)
+    async with kept(lease, monkeypatch):
+        await until_problem(lease, "no such thing")
+        with pytest.raises(LeaseEnded):
+            lease.take(1)
+        broken.is_broken = False
+        await until_problem(lease, None)
+        broken.is_broken = True
+        assert lease.take(1)
+        at.monotonic += STOP_AFTER_S
+        with pytest.raises(LeaseEnded, match="not renewed for 55 minutes"):
+            lease.take(1)
+        broken.is_broken = False
+        await until_problem(lease, None)
+        assert lease.take(1)
 
 
 async def test_keeper_ends_at_the_stop(database: Database) -> None:
