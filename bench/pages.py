@@ -14,6 +14,7 @@ from bench.figures import ProfileFigures
 from bench.fill import fill
 from bench.load import Load
 from bench.options import Options
+from bench.processes import usage
 from bench.progress import progress
 from bench.quantiles import percentile
 from bench.questions import Asked, Asker, Question, questions
@@ -25,21 +26,22 @@ _QUESTIONS_MIN: Final = 20
 
 
 async def measure(site: Site, options: Options, figures: ProfileFigures) -> None:
-    """page_p50_ms.<kind>, page_p99_ms.<kind>, the same of page_busy, bytes_per_log.<tier>, rare_word_ms_per_million_rows."""
+    """page_p50_ms.<kind>, page_p99_ms.<kind>, the same of page_busy; page_cpu_ms.<kind> (query and database, a question);
+    page_rare_word_ms_per_million_rows; bytes_per_log.<tier>; peak_mib.query."""
     progress(f"filling the store with {options.rows:,} rows")
     filled = await fill(site, options)
     figures.put("page_rows", filled.rows)
     figures.put_each("bytes_per_log", filled.bytes_per_log)
     await site.start_query()
     asked = questions(filled, options.questions)
-    await _ask_all(site, options, figures, asked, "page")
+    await _ask_all(site, options, figures, asked, is_quiet=True)
     if options.busy_rate:
         # A chunk that is closed in the middle would be indexed in the middle.
         await site.start_pipeline(LOGFEED_STORE__CLOSING_DELAY_S="86400")
         load = Load(site.ingest_urls, connections=options.connections, rate=options.busy_rate, seed=90)
         async with load:
             load.go()
-            await _ask_all(site, options, figures, asked, "page_busy")
+            await _ask_all(site, options, figures, asked, is_quiet=False)
             load.stop()
             report = await load.report()
         figures.put("page_busy_accepted_per_s", report.accepted_logs / report.took_s)
@@ -47,19 +49,24 @@ async def measure(site: Site, options: Options, figures: ProfileFigures) -> None
 
 
 async def _ask_all(
-    site: Site, options: Options, figures: ProfileFigures, asked: dict[str, list[Question]], name: str
+    site: Site, options: Options, figures: ProfileFigures, asked: dict[str, list[Question]], *, is_quiet: bool
 ) -> None:
+    name = "page" if is_quiet else "page_busy"
     asker = Asker(site.query_url)
     given_up = 0
     try:
         await asker.ask(asked["newest"][0])  # the first question of a process also makes its connections
         for kind, each in asked.items():
+            cpu_before_s = _cpu_s(site)
             answers = await _ask_each(asker, each)
+            cpu_ms = (_cpu_s(site) - cpu_before_s) / len(answers) * 1000
             given_up += sum(answer.is_given_up for answer in answers)
             _check(kind, [answer.rows for answer in answers if not answer.is_given_up])
             times_ms = [answer.took_ms for answer in answers]
             figures.put_latencies(name, kind, times_ms)
             figures.put(f"{name}_asked.{kind}", len(times_ms))
+            if is_quiet:
+                figures.put(f"{name}_cpu_ms.{kind}", cpu_ms)
             if kind == "rare_word":
                 per_million = [
                     took_ms / question.per_million_rows
@@ -74,6 +81,7 @@ async def _ask_all(
     finally:
         asker.close()
     figures.put(f"{name}_given_up", given_up)
+    figures.put("peak_mib.query", usage(site.roles()["query"]).peak_mib)
 
 
 async def _ask_each(asker: Asker, each: Sequence[Question]) -> list[Asked]:
@@ -85,6 +93,12 @@ async def _ask_each(asker: Asker, each: Sequence[Question]) -> list[Asked]:
             break
         answers.append(await asker.ask(question))
     return answers
+
+
+def _cpu_s(site: Site) -> float:
+    """CPU time of query and database."""
+    roles = site.roles()
+    return usage([*roles["query"], *roles["database"]]).cpu_s
 
 
 def _check(kind: str, rows: list[int]) -> None:

@@ -97,7 +97,7 @@ def _draw_lines(panel: Lines) -> Iterator[str]:
         y = _TOP + height * (1 - share)
         yield f"<line x1='{_LEFT}' x2='{_LEFT + width}' y1='{y:.1f}' y2='{y:.1f}' stroke='#d0d7de'/>"
         yield _text(_LEFT - 6, y + 4, f"{y_max * share:,.0f}", anchor="end")
-        yield _text(_LEFT + width * share, _TOP + height + 16, f"{x_max * share:.0f} s", anchor="middle")
+        yield _text(_LEFT + width * share, _TOP + height + 16, f"{x_max * share:.3g} s", anchor=_anchor(tick, _TICKS))
     for number, (name, points) in enumerate(panel.lines.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         path = " ".join(
@@ -122,7 +122,7 @@ def _draw_bars(panel: Bars) -> Iterator[str]:
     for decade in range(decades + 1):
         x = left + width * decade / decades
         yield f"<line x1='{x:.1f}' x2='{x:.1f}' y1='{_TOP}' y2='{_TOP + height}' stroke='#d0d7de'/>"
-        yield _text(x, _TOP + height + 16, f"{least * 10**decade:g} ms", anchor="middle")
+        yield _text(x, _TOP + height + 16, f"{least * 10**decade:g} ms", anchor=_anchor(decade, decades))
     step = height / len(names)
     for number, (name, (p50, p99)) in enumerate(zip(names, pairs, strict=True)):
         y = _TOP + number * step
@@ -140,6 +140,10 @@ def _frame(title: str) -> Iterator[str]:
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start") -> str:
     return f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}' fill='#57606a'>{escape(text)}</text>"
+
+
+def _anchor(tick: int, last: int) -> str:
+    return "end" if tick == last else "middle"
 
 
 def _round_up(value: float) -> float:

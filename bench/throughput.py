@@ -39,7 +39,7 @@ class Run:
 
 async def measure(site: Site, options: Options, figures: ProfileFigures) -> None:
     """accepted_per_s, stored_per_s, their ratios to the floor, cpu_us_per_log.<role>, cpu_bound_per_s, peak_mib.<role>,
-    lag_frames_max; and series."""
+    lag_frames_max, retried_requests; and series."""
     await site.start_pipeline()
     runs: list[Run] = []
     async with opened_store(site.fleet) as store:
@@ -109,6 +109,7 @@ def _put(runs: list[Run], figures: ProfileFigures) -> None:
     figures.put("cpu_us_per_log.all", cpu_us)
     # What these cores could store with nothing else to do: the figure to compare where the machine was shared.
     figures.put("cpu_bound_per_s", (os.cpu_count() or 1) * 1e6 / cpu_us)
+    figures.put("retried_requests", sum(sum(run.report.retried.values()) for run in runs))
     figures.put("lag_frames_max", max(sample.unread_frames for run in runs for sample in run.samples))
     shown = min(runs, key=lambda run: abs(run.stored_per_s - stored))
     for name, points in _series(shown).items():
@@ -131,7 +132,7 @@ def _series(run: Run) -> dict[str, Points]:
     }
     for role in run.samples[0].memory_mib:
         series[f"memory_mib.{role}"] = [
-            (sample.at_s - began_s, sample.memory_mib[role]) for sample in run.samples if role in sample.memory_mib
+            (sample.at_s - began_s, sample.memory_mib[role]) for sample in run.samples if sample.memory_mib.get(role)
         ]
     return series
 
