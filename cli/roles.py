@@ -26,7 +26,7 @@ from db.leases import Lease
 from ingest.main import IngestService
 from query.main import QueryService
 from runtime.clock import SystemClock
-from runtime.http import http_protocol_class
+from runtime.http import fit_open_files, http_protocol_class
 from runtime.stopping import Stop, listen_for_signals
 from store.postgres_write import PostgresWriteStore
 from store.upkeep import PostgresUpkeep
@@ -120,6 +120,7 @@ class _BeginningService:
 
 
 async def _serve(http: HttpSettings, services: Sequence[HttpService], stop: Stop) -> None:
+    http = http.model_copy(update={"connections_max": fit_open_files(http.connections_max)})
     config = uvicorn.Config(
         build_app(services),
         http=http_protocol_class(http),

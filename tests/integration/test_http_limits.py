@@ -1,18 +1,27 @@
-"""Connections: silent and slow ones are closed, the ones above the limit are told, and honest ones never notice."""
+"""Connections: silent and slow ones are closed, the ones above the limit are told, and honest ones never notice.
+
+That a deadline has passed is seen by a silent connection that was made later: the server has closed it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from runtime.http import HttpSettings, http_protocol_class
+from runtime.http import FILES_RESERVED, HttpSettings, http_protocol_class
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def application() -> FastAPI:
@@ -27,12 +36,23 @@ def application() -> FastAPI:
 
 @asynccontextmanager
 async def serving(
-    *, connections_max: int = 100, head_deadline_s: float = 5.0, ws: type[asyncio.Protocol] | None = None
+    *,
+    connections_max: int = 100,
+    head_deadline_s: float = 30.0,
+    head_bytes_max: int = 64 * 1024,
+    ws: type[asyncio.Protocol] | None = None,
 ) -> AsyncIterator[int]:
     """A running server; yields its port."""
-    protocol = http_protocol_class(HttpSettings(connections_max=connections_max, head_deadline_s=head_deadline_s))
+    settings = HttpSettings(
+        connections_max=connections_max, head_deadline_s=head_deadline_s, head_bytes_max=head_bytes_max
+    )
     config = uvicorn.Config(
-        application(), http=protocol, log_config=None, lifespan="off", timeout_keep_alive=60, ws=ws or "auto"
+        application(),
+        http=http_protocol_class(settings),
+        log_config=None,
+        lifespan="off",
+        timeout_keep_alive=60,
+        ws=ws or "auto",
     )
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -49,13 +69,43 @@ async def serving(
 
 async def closed_by_server(reader: asyncio.StreamReader) -> bytes:
     """What the server sends until it closes."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with contextlib.suppress(ConnectionError):
             return await reader.read()
     return b""
 
 
+async def deadline_passes(port: int) -> None:
+    """Wait until every head that began before this call is overdue."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    assert await closed_by_server(reader) == b""
+    writer.close()
+
+
+async def answered(reader: asyncio.StreamReader) -> bytes:
+    """The answer to BODY."""
+    async with asyncio.timeout(30):
+        return await reader.readuntil(BODY)
+
+
+async def busy(port: int) -> Connection:
+    """A connection whose request's head has arrived; the server waits for the body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(HEAD.replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n"))
+    async with asyncio.timeout(30):
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+def assert_told(answer: bytes) -> None:
+    """It is the refusal of a connection."""
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 2" in answer
+    assert b"application/problem+json" in answer
+
+
 HEAD = b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 7\r\n\r\n"
+BODY = b'{"a":1}'
 
 
 async def test_silent_and_half_spoken_connections_are_closed() -> None:
@@ -68,42 +118,91 @@ async def test_silent_and_half_spoken_connections_are_closed() -> None:
 
 
 async def test_later_request_on_a_connection_has_the_same_deadline() -> None:
-    async with serving(head_deadline_s=0.2) as port:
+    async with serving(head_deadline_s=0.5) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(2):
-            writer.write(HEAD + b'{"a":1}')
-            answer = await asyncio.wait_for(reader.readuntil(b'{"a":1}'), 5)
-            assert b"200 OK" in answer
-            await asyncio.sleep(0.3)  # longer than the deadline: an idle connection is not silent
+            writer.write(HEAD + BODY)
+            assert b"200 OK" in await answered(reader)
+            await deadline_passes(port)  # an idle connection is not silent
         writer.write(HEAD[:20])
         assert await closed_by_server(reader) == b""
         writer.close()
 
 
 async def test_body_may_come_after_the_heads_deadline() -> None:
-    async with serving(head_deadline_s=0.1) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(HEAD)
-        await asyncio.sleep(0.3)  # the deadline passes meanwhile
-        writer.write(b'{"a":1}')
-        assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b'{"a":1}'), 5)
+    async with serving(head_deadline_s=0.5) as port:
+        reader, writer = await busy(port)
+        await deadline_passes(port)
+        writer.write(BODY)
+        assert b"200 OK" in await answered(reader)
         writer.close()
 
 
 async def test_connections_above_the_limit_get_503_and_room_comes_back() -> None:
     async with serving(connections_max=50) as port:
-        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
+        held = [await busy(port) for _ in range(50)]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        answer = await closed_by_server(reader)
+        assert_told(await closed_by_server(reader))
         writer.close()
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        assert b"retry-after: 2" in answer
-        assert b"application/problem+json" in answer
-        for _, each in silent:
-            each.close()
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http, asyncio.timeout(5):
+        for reader, writer in held[:25]:
+            writer.write(BODY)
+            assert b"200 OK" in await answered(reader)
+            writer.close()
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http, asyncio.timeout(30):
             while (await http.post("/echo", json={"a": 1})).status_code != 200:  # noqa: ASYNC110  # asks a server
                 await asyncio.sleep(0.01)
+        for _, writer in held:
+            writer.close()
+
+
+async def test_silent_connections_make_room_the_oldest_first_and_busy_ones_stay() -> None:
+    async with serving(connections_max=5) as port:
+        reader, writer = await busy(port)
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        silent[3][1].write(HEAD[:20])
+        for told in (0, 1):
+            newcomer = await busy(port)
+            assert_told(await closed_by_server(silent[told][0]))
+            newcomer[1].write(BODY)
+            assert b"200 OK" in await answered(newcomer[0])
+        silent[3][1].write(HEAD[20:] + BODY)
+        assert b"200 OK" in await answered(silent[3][0]), "it was not its turn"
+        writer.write(BODY)
+        assert b"200 OK" in await answered(reader)
+        assert not silent[2][0].at_eof()
+
+
+@pytest.mark.parametrize("requests_before", [0, 1])
+async def test_endless_head_is_ended_at_its_limit(requests_before: int) -> None:
+    async with serving(head_bytes_max=10_000, head_deadline_s=300) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(requests_before):
+            writer.write(HEAD + BODY)
+            assert b"200 OK" in await answered(reader)
+
+        async def endless() -> None:
+            writer.write(HEAD[:-2])
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(b"x-more: " + b"y" * 1_000 + b"\r\n")
+                    await writer.drain()
+
+        sending = asyncio.create_task(endless())
+        answer = await closed_by_server(reader)
+        sending.cancel()
+        assert answer.startswith(b"HTTP/1.1 431 ") or answer == b"", "a reset may overtake the answer"
+        writer.close()
+
+
+async def test_requests_sent_in_one_go_are_not_taken_for_one_large_head() -> None:
+    async with serving(head_bytes_max=1_024) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write((HEAD + BODY) * 40 + HEAD[:30])
+        for _ in range(40):
+            assert b"200 OK" in await answered(reader)
+        writer.write(HEAD[30:] + BODY)
+        assert b"200 OK" in await answered(reader)
+        writer.close()
 
 
 class Upgraded(asyncio.Protocol):
@@ -122,14 +221,46 @@ class Upgraded(asyncio.Protocol):
 
 
 async def test_upgraded_connection_is_handed_over_and_counts_no_longer() -> None:
-    async with serving(connections_max=1, head_deadline_s=0.1, ws=Upgraded) as port:
+    async with serving(connections_max=1, head_deadline_s=0.5, ws=Upgraded) as port:
         held = []
         for _ in range(3):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /ws HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
-            assert b" 101 " in await asyncio.wait_for(reader.readline(), 5)
+            async with asyncio.timeout(30):
+                assert b" 101 " in await reader.readline()
             held.append((reader, writer))
-        await asyncio.sleep(0.2)  # longer than the deadline
+        await deadline_passes(port)
         for reader, writer in held:
             assert not reader.at_eof()
             writer.close()
+
+
+FITS = """
+import resource, sys
+from runtime.http import fit_open_files
+print(fit_open_files(int(sys.argv[1])), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "connections_max", "fitting", "raised_to"),
+    [
+        (64, 5_000, 2_000, 2_000, 2_000 + FILES_RESERVED + 2_048),
+        (64, 1_024, 2_000, 1_024 - FILES_RESERVED, 1_024),
+        (5_000, 5_000, 100, 100, 5_000),
+        (64, 100, 10, 1, 100),
+    ],
+)
+def test_limit_of_open_files_is_raised_to_what_connections_need(
+    soft: int, hard: int, connections_max: int, fitting: int, raised_to: int
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FITS, str(connections_max)],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)),
+    )
+    *warnings, last = done.stdout.splitlines()
+    assert last == f"{fitting} {raised_to}"
+    assert any("ulimit -n" in line for line in warnings) is (fitting < connections_max)
