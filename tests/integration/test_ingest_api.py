@@ -346,7 +346,8 @@ async def test_refusals_are_problems(
 
 
 async def test_body_without_length_is_bounded_and_slow_one_is_ended(make_edge: MakeEdge) -> None:
-    edge: Edge = await make_edge(body_bytes_max=100_000, body_deadline_s=0.1)
+    bounded: Edge = await make_edge(body_bytes_max=100_000)
+    impatient: Edge = await make_edge(body_deadline_s=0.1)
 
     async def endless() -> AsyncIterator[bytes]:
         while True:
@@ -357,8 +358,8 @@ async def test_body_without_length_is_bounded_and_slow_one_is_ended(make_edge: M
         yield b"{"
         await asyncio.Event().wait()
 
-    problem(await edge.post("/api/v1/logs", endless()), 413, "body-too-large")
-    problem(await edge.post("/api/v1/logs", slow()), 408, "body-too-slow")
+    problem(await bounded.post("/api/v1/logs", endless()), 413, "body-too-large")
+    problem(await impatient.post("/api/v1/logs", slow()), 408, "body-too-slow")
 
 
 # --- Idempotency-Key ----------------------------------------------------------------------------------------------

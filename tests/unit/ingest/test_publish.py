@@ -18,7 +18,7 @@ from schemas.frames import FRAME_BYTES_MAX, FrameHeader, ServiceCounts, encode_l
 from schemas.record import Log
 from tests.unit.ingest.memory_broker import MemoryBroker, MemoryProducer
 
-SETTINGS = IngestSettings(publish_deadline_s=0.2, retention_poll_s=0.01, counts_flush_s=0.01)
+SETTINGS = IngestSettings(retention_poll_s=0.01, counts_flush_s=0.01)
 MINUTE_MS = 60_000
 VALUE = encode_lines([Log(1, 1, 9, "shop", "m", None, {})])
 
@@ -27,8 +27,8 @@ def header(**counts: ServiceCounts) -> FrameHeader:
     return FrameHeader(os.urandom(16), 5 * MINUTE_MS, counts or {"shop": ServiceCounts(received=1)})
 
 
-async def connected(broker: MemoryBroker) -> Publisher:
-    publisher = Publisher(broker, SETTINGS)
+async def connected(broker: MemoryBroker, settings: IngestSettings = SETTINGS) -> Publisher:
+    publisher = Publisher(broker, settings)
     await publisher.connect()
     return publisher
 
@@ -83,7 +83,7 @@ async def test_broker_away_is_told_and_found_again() -> None:
 
 async def test_publish_gives_up_at_its_deadline_and_the_send_goes_on() -> None:
     broker = MemoryBroker()
-    publisher = await connected(broker)
+    publisher = await connected(broker, SETTINGS.model_copy(update={"publish_deadline_s": 0.05}))
     broker.gate.clear()
     with pytest.raises(BrokerUnavailable, match="did not acknowledge"):
         await publisher.publish(VALUE, header())
