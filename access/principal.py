@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -24,3 +25,7 @@ ANYONE: Final = Principal(subject="anyone", may_write=ALL_SERVICES, may_read=ALL
 async def current_principal() -> Principal:
     """FastAPI dependency: the principal of a request."""
     return ANYONE
+
+
+Authenticate = Callable[[], Awaitable[Principal]]
+"""Says who sent a request, where no dependency is solved."""

@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
 
+from runtime.direct import DirectApplication
 from runtime.telemetry import render_metrics
 
 _DESCRIPTION = """\
@@ -65,7 +66,7 @@ class RunningService(HttpService, Protocol):
 
 def build_app(services: Sequence[HttpService]) -> FastAPI:
     """The application over services that the caller starts and stops."""
-    app = FastAPI(
+    app = DirectApplication(
         title="Logfeed",
         version=version("logfeed"),
         description=_DESCRIPTION,

@@ -7,16 +7,17 @@ or a problem (RFC 9457). Bodies are read raw, so that size, encoding and per-ite
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Annotated, Any, Final, Protocol
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Any, Final, Protocol
 
 import orjson
 import structlog
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import Request, Response
+from prometheus_client import Histogram
 from starlette.requests import ClientDisconnect
 
-from access.principal import Principal, current_principal
+from access.principal import Authenticate, Principal
 from ingest import metrics, openapi
 from ingest.body import read_body
 from ingest.errors import FieldError, InvalidFields, UnsupportedBody
@@ -25,6 +26,7 @@ from ingest.problems import internal, problem_of
 from ingest.receive import Answer
 from ingest.settings import IngestSettings
 from ingest.spelling import suggestion
+from runtime.direct import DirectRouter
 from schemas.errors import LogfeedError
 
 log = structlog.get_logger(__name__)
@@ -41,6 +43,7 @@ class TakesLogs(Protocol):
 
     settings: IngestSettings
     in_flight: InFlight
+    authenticate: Authenticate
 
     def check(self) -> None:
         """Raises when a request would be refused whatever its body is."""
@@ -54,52 +57,37 @@ class TakesLogs(Protocol):
         """A batch; closes the hold."""
 
 
-class ProblemRoute(APIRoute):
-    """Turns our errors into problems, and measures."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """See APIRoute."""
-        handle = super().get_route_handler()
-        path = self.path
-
-        async def answer(request: Request) -> Response:
-            started_s = time.perf_counter()
-            response = await _guarded(handle, request)
-            seconds = time.perf_counter() - started_s
-            metrics.REQUEST_SECONDS.labels(route=path, status=str(response.status_code)).observe(seconds)
-            return response
-
-        return answer
+Handler = Callable[[Request, Principal], Awaitable[Response]]
 
 
-async def _guarded(handle: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+async def _answered(path: str, handle: Handler, service: TakesLogs, request: Request) -> Response:
+    """The handler's answer, or our errors as problems; measured."""
+    started_s = time.perf_counter()
     try:
-        return await handle(request)
-    except HTTPException:
-        raise
+        response = await handle(request, await service.authenticate())
     except LogfeedError as error:
-        return problem_of(error)
+        response = problem_of(error)
     except ClientDisconnect:
-        return Response(status_code=_CLIENT_GONE)
+        response = Response(status_code=_CLIENT_GONE)
     except Exception:
-        log.exception("request failed", path=request.url.path)
+        log.exception("request failed", path=path)
         metrics.REFUSALS.labels(reason="internal").inc()
-        return internal()
+        response = internal()
+    _seconds(path, response.status_code).observe(time.perf_counter() - started_s)
+    return response
 
 
-def make_router(service: TakesLogs) -> APIRouter:
+@lru_cache(maxsize=256)
+def _seconds(path: str, status: int) -> Histogram:
+    """The histogram of one route and status; paths and statuses are few."""
+    return metrics.REQUEST_SECONDS.labels(route=path, status=str(status))
+
+
+def make_router(service: TakesLogs) -> DirectRouter:
     """The routes of one service."""
-    router = APIRouter(route_class=ProblemRoute, tags=["ingest"])
+    router = DirectRouter(tags=["ingest"])
 
-    @router.post(
-        "/api/v1/logs",
-        summary="Send one log",
-        description=openapi.ONE_DESCRIPTION,
-        status_code=201,
-        responses=openapi.ONE_RESPONSES,
-        openapi_extra=openapi.ONE_REQUEST,
-    )
-    async def send_log(request: Request, principal: Annotated[Principal, Depends(current_principal)]) -> Response:
+    async def send_log(request: Request, principal: Principal) -> Response:
         _check_query(request, known=())
         _check_content_type(request, lines=False)
         service.check()
@@ -110,15 +98,7 @@ def make_router(service: TakesLogs) -> APIRouter:
             headers["Location"] = f"/api/v1/logs/{orjson.loads(answer.body)['log_id']}"
         return _json(answer, headers)
 
-    @router.post(
-        "/api/v1/logs/batch",
-        summary="Send many logs",
-        description=openapi.BATCH_DESCRIPTION,
-        status_code=201,
-        responses=openapi.BATCH_RESPONSES,
-        openapi_extra=openapi.BATCH_REQUEST,
-    )
-    async def send_batch(request: Request, principal: Annotated[Principal, Depends(current_principal)]) -> Response:
+    async def send_batch(request: Request, principal: Principal) -> Response:
         _check_query(request, known=("return_ids",))
         _check_content_type(request, lines=True)
         return_ids = _flag(request, "return_ids")
@@ -127,6 +107,28 @@ def make_router(service: TakesLogs) -> APIRouter:
         key = request.headers.get("idempotency-key")
         return _json(await service.take_batch(body, hold, principal, key, return_ids=return_ids))
 
+    def add(path: str, handle: Handler, **documentation: Any) -> None:  # Any: FastAPI's arguments are of many types
+        async def answer(request: Request) -> Response:
+            return await _answered(path, handle, service, request)
+
+        router.add_direct("POST", path, answer, name=handle.__name__, status_code=201, **documentation)
+
+    add(
+        "/api/v1/logs",
+        send_log,
+        summary="Send one log",
+        description=openapi.ONE_DESCRIPTION,
+        responses=openapi.ONE_RESPONSES,
+        openapi_extra=openapi.ONE_REQUEST,
+    )
+    add(
+        "/api/v1/logs/batch",
+        send_batch,
+        summary="Send many logs",
+        description=openapi.BATCH_DESCRIPTION,
+        responses=openapi.BATCH_RESPONSES,
+        openapi_extra=openapi.BATCH_REQUEST,
+    )
     return router
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from fastapi import APIRouter
 
-from access.principal import Principal
+from access.principal import Authenticate, Principal, current_principal
 from broker.port import Broker
 from db.database import Database
 from db.worker_ids import WorkerIdLease
@@ -109,6 +109,7 @@ class IngestService:
             pause_s=settings.reservation_pause_s,
         )
         self.in_flight = InFlight(settings.in_flight_bytes_max)
+        self.authenticate: Authenticate = current_principal
         self._requests: set[asyncio.Task[Answer]] = set()
         self._stop = Stop()
         self._background: list[asyncio.Task[None]] = []

@@ -15,7 +15,7 @@ import pytest
 import zstandard
 from fastapi import FastAPI
 
-from access.principal import Principal, current_principal
+from access.principal import Principal
 from broker.factory import make_broker
 from broker.port import Broker, Delivered, Producer, Record
 from broker.settings import BrokerSettings
@@ -66,6 +66,14 @@ class Edge:
             return found
         finally:
             await reader.close()
+
+    def log_in(self, principal: Principal) -> None:
+        """Whose the following requests are."""
+
+        async def authenticate() -> Principal:
+            return principal
+
+        self.service.authenticate = authenticate
 
     async def frames(self) -> list[tuple[FrameHeader, list[LogLine]]]:
         """Every frame of the topic, decoded."""
@@ -296,7 +304,7 @@ async def test_rejected_logs_of_many_services_never_stop_ingest(make_edge: MakeE
 
 async def test_only_services_of_the_token_are_taken(edge: Edge) -> None:
     scope = ServiceScope(names=frozenset({"shop"}))
-    edge.app.dependency_overrides[current_principal] = lambda: Principal("limited", scope, ALL_SERVICES)
+    edge.log_in(Principal("limited", scope, ALL_SERVICES))
     other = {**SHOP, "service_name": "other"}
     response = await edge.post("/api/v1/logs/batch", [SHOP, other])
     assert response.json()["accepted"] == 1
@@ -410,7 +418,7 @@ async def test_same_key_with_another_body_or_route_is_refused(edge: Edge) -> Non
 
 async def test_two_principals_may_use_the_same_key(edge: Edge) -> None:
     assert (await edge.post("/api/v1/logs", SHOP, headers=KEY)).status_code == 201
-    edge.app.dependency_overrides[current_principal] = lambda: Principal("other", ALL_SERVICES, ALL_SERVICES)
+    edge.log_in(Principal("other", ALL_SERVICES, ALL_SERVICES))
     assert (await edge.post("/api/v1/logs", {**SHOP, "message": "x"}, headers=KEY)).status_code == 201
     assert len({header.key_hash for header, _ in await edge.frames()}) == 2
 

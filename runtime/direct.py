@@ -1,0 +1,61 @@
+"""Routes that answer before FastAPI's layers do.
+
+FastAPI's middlewares, its routing and its solving of dependencies cost some 130 µs a request (Python 3.11, one core of
+2025), more than all else that becomes of a single log. A `DirectRouter` documents a route through FastAPI and gives the
+same handler as a bare ASGI application; `DirectApplication` asks those first. A handler turns every error into a response
+itself, since no middleware does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class DirectRouter(APIRouter):
+    """A router that has direct routes, each with a fixed path, beside its others."""
+
+    def __init__(self, **options: Any) -> None:
+        """options: APIRouter's, of many types; no prefix."""
+        super().__init__(**options)
+        self.direct: dict[tuple[str, str], ASGIApp] = {}
+        """(method, path) -> application."""
+
+    def add_direct(self, method: str, path: str, handler: Handler, **documentation: Any) -> None:
+        """Add a route. handler must not raise. documentation: as for `add_api_route`."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await handler(Request(scope, receive))
+            await response(scope, receive, send)
+
+        self.add_api_route(path, handler, methods=[method], **documentation)
+        self.direct[method, path] = application
+
+
+class DirectApplication(FastAPI):
+    """A FastAPI application that asks its routers' direct routes first."""
+
+    def __init__(self, **options: Any) -> None:
+        """options: FastAPI's, of many types."""
+        super().__init__(**options)
+        self._direct: dict[tuple[str, str], ASGIApp] = {}
+
+    def include_router(self, router: APIRouter, **options: Any) -> None:
+        """See FastAPI."""
+        super().include_router(router, **options)
+        if isinstance(router, DirectRouter):
+            self._direct |= router.direct
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See FastAPI."""
+        if scope["type"] == "http":
+            application = self._direct.get((scope["method"], scope["path"]))
+            if application is not None:
+                await application(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
