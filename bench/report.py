@@ -24,13 +24,16 @@ def rounded(value: float) -> float:
 
 
 def as_json(figures: Figures, machine: Mapping[str, str | float], options: Options) -> bytes:
-    """The report for programs: flat figures, the machine, the options, errors, series."""
+    """The report for programs: flat figures, the machine, the options, errors, each question's time as asked, series."""
     return orjson.dumps(
         {
             "figures": {name: rounded(value) for name, value in sorted(figures.numbers.items())},
             "machine": machine,
             "options": msgspec.to_builtins(options),
             "errors": figures.errors,
+            "latencies_ms": {
+                name: [rounded(value) for value in values] for name, values in sorted(figures.latencies_ms.items())
+            },
             "series": {
                 name: [(round(when, 2), rounded(value)) for when, value in points]
                 for name, points in sorted(figures.series.items())

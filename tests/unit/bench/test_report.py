@@ -59,11 +59,12 @@ def test_figures_are_rounded_to_what_they_can_mean(value: float, expected: float
 def test_json_has_everything(figures: Figures) -> None:
     figures.errors["full.pages"] = "RuntimeError: it broke\nfar below"
     written = orjson.loads(report.as_json(figures, MACHINE, Options()))
-    assert set(written) == {"figures", "machine", "options", "errors", "series"}
+    assert set(written) == {"figures", "machine", "options", "errors", "latencies_ms", "series"}
     assert written["figures"]["floor_rows_per_s"] == 200_000
     assert written["machine"]["cores"] == 2
     assert written["options"]["run_s"] == 30
     assert written["series"]["accepted_per_s"] == [[0.5, 1000], [1.5, 3000]]
+    assert written["latencies_ms"]["page.newest"][:2] == [1, 2]
     assert list(written["errors"]) == ["full.pages"]
 
 
