@@ -214,14 +214,18 @@ class MemoryStore:
                 del self._held[lease.partition]
         return held
 
-    async def release(self, owner: str, leases: Sequence[Lease]) -> None:
+    async def release(self, owner: str, leases: Sequence[Lease]) -> list[int]:
         """See WriteStore."""
+        lost = []
         for lease in leases:
             partition = self.database.partitions[lease.partition]
             if partition.owner == owner and partition.epoch == lease.epoch:
                 partition.owner, partition.lease_until_s = None, float("-inf")
+            else:
+                lost.append(lease.partition)
             if self._held.get(lease.partition) == lease.epoch:
                 del self._held[lease.partition]
+        return sorted(lost)
 
     async def halt(self, lease: Lease, reason: str) -> None:
         """See WriteStore. The first reason stays; a lease that was lost halts nothing."""

@@ -217,8 +217,8 @@ class WriteStore(Protocol):
     async def renew(self, owner: str, leases: Sequence[Lease], *, ttl_s: float) -> list[Lease]:
         """Extend; returns the leases still held, with current next_offset and last_frame_id. Others are lost."""
 
-    async def release(self, owner: str, leases: Sequence[Lease]) -> None:
-        """Give up at once (clean stop, excess)."""
+    async def release(self, owner: str, leases: Sequence[Lease]) -> list[int]:
+        """Give up at once (clean stop, excess, any doubt); returns the partitions that had been lost to others before."""
 
     async def halt(self, lease: Lease, reason: str) -> None:
         """Mark the partition: nobody processes it until `logfeed db resume` clears it."""

@@ -94,7 +94,8 @@ _RELEASE: Final = """
     UPDATE consumer_offsets AS o
     SET owner = NULL, lease_until = '-infinity', backend_pid = NULL, backend_start = NULL
     FROM unnest(%(partitions)s::integer[], %(epochs)s::bigint[]) AS h (partition, epoch)
-    WHERE o.topic = %(topic)s AND o.owner = %(owner)s AND o.partition = h.partition AND o.epoch = h.epoch"""
+    WHERE o.topic = %(topic)s AND o.owner = %(owner)s AND o.partition = h.partition AND o.epoch = h.epoch
+    RETURNING o.partition"""
 _HALT: Final = """
     UPDATE consumer_offsets SET halted = %s WHERE topic = %s AND partition = %s AND epoch = %s AND halted IS NULL"""
 _CAUGHT_UP: Final = """
@@ -193,14 +194,15 @@ class PostgresWriteStore:
         self._forget(asked.items() - {(lease.partition, lease.epoch) for lease in renewed})
         return renewed
 
-    async def release(self, owner: str, leases: Sequence[Lease]) -> None:
+    async def release(self, owner: str, leases: Sequence[Lease]) -> list[int]:
         """See WriteStore. No batch of these partitions may be under way."""
         if not leases:
-            return
+            return []
         given_up = {lease.partition: lease.epoch for lease in leases}
         self._forget(given_up.items())
         known = {"topic": self._topic, "owner": owner, **_columns(given_up)}
-        await self._one_go((_LOCK_HELD, known), (_RELEASE, known))
+        released = await self._one_go((_LOCK_HELD, known), (_RELEASE, known))
+        return sorted(given_up.keys() - {partition for (partition,) in released})
 
     async def halt(self, lease: Lease, reason: str) -> None:
         """See WriteStore. The first reason stays; a lease that was lost halts nothing."""

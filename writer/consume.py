@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -121,8 +121,7 @@ class Consumer:
                     backoff_s = 0.1
                     continue
                 except Fenced as error:
-                    metrics.FENCED.inc()
-                    log.warning("fenced: the partition moved or an earlier commit had succeeded", error=str(error))
+                    log.warning("batch refused: a partition moved or an earlier commit had succeeded", error=str(error))
                 except NewerRecord as error:
                     await self._halt(error.partition, str(error))
                 except (OffsetOutOfRange, BrokenSequence) as error:
@@ -174,9 +173,7 @@ class Consumer:
         async with self._lease_lock:
             try:
                 want = await self._fair_share()
-                held = await self._store.renew(
-                    self._settings.name, list(self._leases.values()), ttl_s=self._settings.lease_ttl_s
-                )
+                held = await self._renew()
                 gained: list[Lease] = []
                 if len(held) < want:
                     gained = await self._store.claim(self._settings.name, want=want, ttl_s=self._settings.lease_ttl_s)
@@ -187,6 +184,18 @@ class Consumer:
                 # The loop lets the batch under way finish, then starts a new session with what is held by then.
                 self._leases = {lease.partition: lease for lease in (*held, *gained)}
                 self._changed = True
+
+    async def _renew(self) -> list[Lease]:
+        """The leases still held; the others are forgotten."""
+        held = await self._store.renew(
+            self._settings.name, list(self._leases.values()), ttl_s=self._settings.lease_ttl_s
+        )
+        lost = self._leases.keys() - {lease.partition for lease in held}
+        if lost:
+            self._leases = {lease.partition: lease for lease in held}
+            self._changed = True
+            self._note_lost(lost)
+        return held
 
     async def _notice_partitions(self) -> None:
         """Partitions may be added while writers run: whoever sees them first registers them."""
@@ -206,9 +215,7 @@ class Consumer:
         """Leases of this writer that are not halted, at their stored positions; it holds no more than its share."""
         async with self._lease_lock:
             want = await self._fair_share()
-            held = await self._store.renew(
-                self._settings.name, list(self._leases.values()), ttl_s=self._settings.lease_ttl_s
-            )
+            held = await self._renew()
             if len(held) > want:
                 held.sort(key=lambda lease: lease.partition)
                 await self._store.release(self._settings.name, held[want:])
@@ -227,9 +234,15 @@ class Consumer:
             if not leases:
                 return
             try:
-                await self._store.release(self._settings.name, leases)
+                self._note_lost(await self._store.release(self._settings.name, leases))
             except Overloaded as error:
                 log.warning("leases not released, they will run out", error=str(error))
+
+    def _note_lost(self, partitions: Collection[int]) -> None:
+        """Partitions that this writer believed to hold were another's: told once, whoever finds out first."""
+        if partitions:
+            metrics.FENCED.inc()
+            log.warning("fenced: partitions had moved to another writer", partitions=sorted(partitions))
 
     async def _suspect(self, partition: int, error: LogfeedError) -> None:
         kind = type(error).__name__

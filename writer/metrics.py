@@ -14,7 +14,9 @@ DUPLICATE_LOGS: Final = Counter(
     "logfeed_duplicate_logs_total", "Logs of repeated requests, not stored", registry=REGISTRY
 )
 DEAD_LETTERS: Final = Counter("logfeed_dead_letters_total", "Lines put aside", ["reason"], registry=REGISTRY)
-FENCED: Final = Counter("logfeed_fenced_total", "Batches refused because the partition had moved", registry=REGISTRY)
+FENCED: Final = Counter(
+    "logfeed_fenced_total", "Times a writer found partitions that it believed to hold with another", registry=REGISTRY
+)
 RETRIED: Final = Counter("logfeed_batches_retried_total", "Batches planned again", ["reason"], registry=REGISTRY)
 LAG_RECORDS: Final = Gauge("logfeed_lag_records", "Frames not stored yet", ["partition"], registry=REGISTRY)
 GROUP_COMMITS_FAILED: Final = Counter(

@@ -9,10 +9,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import httpx
 import psycopg
 import pytest
 
-from infra.fleet import EMBEDDED, Fleet, Role, until
+from infra.fleet import EMBEDDED, Fleet, Role, free_port, until
 from tests.faults.conftest import MakeFleet
 from tests.faults.producers import Producers, assert_exactly_once
 from tests.faults.proxy import DatabaseProxy, Moment, Trap
@@ -22,11 +23,11 @@ BATCHES = b"logfeed write batches"
 
 
 @asynccontextmanager
-async def proxied_writer(fleet: Fleet) -> AsyncIterator[tuple[DatabaseProxy, Role]]:
+async def proxied_writer(fleet: Fleet, **more: str) -> AsyncIterator[tuple[DatabaseProxy, Role]]:
     """Ingest and query straight, one writer through the proxy."""
     async with DatabaseProxy(fleet.database_url, application=BATCHES) as proxy:
         fleet.role("serve")
-        writer = fleet.role("write", LOGFEED_DATABASE__URL=proxy.url, LOGFEED_WRITER__LEASE_TTL_S="2")
+        writer = fleet.role("write", LOGFEED_DATABASE__URL=proxy.url, LOGFEED_WRITER__LEASE_TTL_S="2", **more)
         await fleet.ready("serve")
         yield proxy, writer
 
@@ -76,7 +77,8 @@ async def test_stopped_writer_loses_its_partition_and_is_fenced(
     make_fleet: MakeFleet, profile: str, moment: Moment
 ) -> None:
     fleet = await asyncio.to_thread(make_fleet, profile, partitions=1)
-    async with proxied_writer(fleet) as (proxy, stopped):
+    health_port = free_port()
+    async with proxied_writer(fleet, LOGFEED_WRITER__HEALTH_PORT=str(health_port)) as (proxy, stopped):
         producers = Producers(lambda: fleet.url("serve"), seed=20)
         await _send(fleet, producers, requests=2)
         trap = Trap(moment, lambda: stopped.signal(signal.SIGSTOP))
@@ -92,8 +94,17 @@ async def test_stopped_writer_loses_its_partition_and_is_fenced(
         stopped.signal(signal.SIGCONT)
         await _send(fleet, producers, requests=5)
         await assert_exactly_once(fleet.url("serve"), producers)
+        assert await _metric(health_port, "logfeed_fenced_total") == 1
         assert successor.alive
         assert stopped.alive
+
+
+async def _metric(port: int, name: str) -> float:
+    """A metric of a writer, from its own listener."""
+    async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+    (value,) = (line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(f"{name} "))
+    return float(value)
 
 
 async def _owner_is(fleet: Fleet, name: str) -> bool:
