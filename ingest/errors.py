@@ -33,7 +33,11 @@ class ItemError(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """All problems in one line, for people."""
-        return "; ".join(f"{error.field}: {error.message}" if error.field else error.message for error in self.errors)
+        return _text(self.errors)
+
+
+def _text(errors: Sequence[FieldError]) -> str:
+    return "; ".join(f"{error.field}: {error.message}" if error.field else error.message for error in errors)
 
 
 class MalformedBody(InvalidInput):
@@ -57,7 +61,7 @@ class InvalidFields(InvalidInput):
 
     def __init__(self, errors: Sequence[FieldError], message: str | None = None) -> None:
         """errors: at least one; message: for people, made from the errors when left out."""
-        super().__init__(message or "; ".join(f"{error.field}: {error.message}" for error in errors))
+        super().__init__(message or _text(errors))
         self.errors = tuple(errors)
 
 

@@ -23,12 +23,12 @@ from db.worker_ids import WorkerIdLease
 from idgen.snowflake import ids_from
 from ingest import metrics
 from ingest.api import make_router
-from ingest.errors import InvalidFields, NothingAccepted, NotPermitted, RateLimited
+from ingest.errors import FieldError, InvalidFields, NothingAccepted, NotPermitted, RateLimited
 from ingest.filters.config import build_chain
 from ingest.filters.verdicts import Occasion
 from ingest.idempotency import Keyed, Reservation, Reservations, keyed
 from ingest.in_flight import Hold, InFlight
-from ingest.parse import Item, Window, decode_batch, decode_one, may_hold_nul
+from ingest.parse import Item, Window, decode_batch, decode_one, is_array, may_hold_nul
 from ingest.publish import Publisher
 from ingest.quick import PlainLog, read_plain, read_plain_one
 from ingest.receive import (
@@ -172,7 +172,7 @@ class IngestService:
                 principal=principal,
                 keyed=None if key is None else keyed(subject=principal.subject, key=key, route="logs", body=body),
                 answer=lambda received, _: single_answer(received),
-                nothing_valid=_one_invalid,
+                nothing_valid=lambda received: _one_invalid(received, body),
             )
 
         return await self._finish(self._take(request, hold))
@@ -298,11 +298,16 @@ class IngestService:
             metrics.LOGS_REJECTED.labels(reason=reason).inc(logs)
 
 
-def _one_invalid(received: Received) -> Exception:
+def _one_invalid(received: Received, body: bytes) -> Exception:
     _, error = received.rejected[0]
     if error.code == NOT_PERMITTED:
         return NotPermitted(error.errors[0].message)
-    return InvalidFields(error.errors)
+    if error.code != "json":
+        return InvalidFields(error.errors)
+    if not body.strip():
+        return InvalidFields([FieldError("body", "is empty: send one log as a JSON object")])
+    advice = "; several logs go to /api/v1/logs/batch" if is_array(body) else ""
+    return InvalidFields([FieldError("body", error.text + advice)])
 
 
 def _none_valid(received: Received) -> Exception:

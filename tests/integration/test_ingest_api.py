@@ -187,6 +187,22 @@ async def test_invalid_log_names_every_field(edge: Edge) -> None:
     assert "did you mean 'message'?" in errors["mesage"]
 
 
+@pytest.mark.parametrize(
+    ("body", "advice"),
+    [
+        (b"", "body: is empty: send one log as a JSON object"),
+        (b" \n", "body: is empty: send one log as a JSON object"),
+        (b"[" + json.dumps(SHOP).encode() + b"]", "got an array; several logs go to /api/v1/logs/batch"),
+        (json.dumps(SHOP).encode() * 2, "body: not valid JSON"),
+        (b"17", "body: expected a JSON object, got a number"),
+    ],
+)
+async def test_body_that_is_no_log_is_refused_with_advice(edge: Edge, body: bytes, advice: str) -> None:
+    document = problem(await edge.post("/api/v1/logs", body), 422, "invalid-fields")
+    assert advice in document["detail"]
+    assert document["errors"][0]["field"] == "body"
+
+
 async def test_filtered_log_is_answered_with_the_filters_name(make_edge: MakeEdge) -> None:
     edge: Edge = await make_edge(filters=[{"type": "level", "name": "no-debug", "minimum": "INFO"}])
     response = await edge.post("/api/v1/logs", {**SHOP, "level": "debug"})
