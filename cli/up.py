@@ -32,6 +32,8 @@ from schemas.errors import ConfigurationError, DatabaseUnavailable, LogfeedError
 log = structlog.get_logger(__name__)
 
 _STOP_S: Final = 20.0
+_ALL_STOP_S: Final = 60.0
+"""The children one after the other, then the server; what is left then ends with this process."""
 _READY_S: Final = 60.0
 _BACKOFF_S_MAX: Final = 10.0
 _PR_SET_PDEATHSIG: Final = 1
@@ -138,7 +140,7 @@ async def up(
     Raises LogfeedError when the start fails.
     """
     stop = Stop()
-    listen_for_signals(stop)
+    listen_for_signals(stop, ends_within_s=_ALL_STOP_S)
     with _only_one(settings.data_dir):
         with listening_socket(settings.http.host, settings.http.port) as listener:
             port: int = listener.getsockname()[1]

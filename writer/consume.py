@@ -140,8 +140,8 @@ class Consumer:
             for task in self._beside:
                 task.cancel()
             await asyncio.gather(*self._beside, return_exceptions=True)
-            await self._release()
-            await self._depart()
+            if await self._release():
+                await self._depart()
 
     async def _register(self) -> None:
         await self._store.register_partitions(self._broker.topic, self._broker.partitions)
@@ -228,15 +228,16 @@ class Consumer:
             # A partition that the broker did not have when it was asked last waits for the next session.
             return [lease for lease in held if lease.halted is None and lease.partition < self._broker.partitions]
 
-    async def _release(self) -> None:
+    async def _release(self) -> bool:
+        """Give the leases up; False when the database does not answer."""
         async with self._lease_lock:
             leases, self._leases = list(self._leases.values()), {}
-            if not leases:
-                return
             try:
                 self._note_lost(await self._store.release(self._settings.name, leases))
             except Overloaded as error:
                 log.warning("leases not released, they will run out", error=str(error))
+                return False
+        return True
 
     def _note_lost(self, partitions: Collection[int]) -> None:
         """Partitions that this writer believed to hold were another's: told once, whoever finds out first."""

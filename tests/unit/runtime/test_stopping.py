@@ -12,16 +12,18 @@ import pytest
 from runtime.stopping import Stop, every
 
 WAITS = """
-import asyncio, sys
+import asyncio, sys, time
 from runtime.stopping import Stop, listen_for_signals
 async def main():
     stop = Stop()
-    listen_for_signals(stop)
+    listen_for_signals(stop, **({"ends_within_s": 0.2} if sys.argv[1] == "hung" else {}))
     print("listening", flush=True)
     await stop.wait()
     print("stopping", flush=True)
     if sys.argv[1] == "slow":
         await asyncio.sleep(60)
+    if sys.argv[1] == "hung":
+        time.sleep(60)
 asyncio.run(main())
 """
 
@@ -97,3 +99,15 @@ def test_first_signal_stops_in_order_and_the_second_at_once(number: signal.Signa
             if how == "slow":
                 process.send_signal(number)
             assert process.wait(30) == code
+
+
+def test_stop_that_hangs_ends_in_its_time() -> None:
+    """Also where the event loop itself is held up."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITS, "hung"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listening\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 1
+        assert "the stop takes too long" in process.stdout.read()
