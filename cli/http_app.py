@@ -1,15 +1,22 @@
-"""The HTTP application: the routers of the services it was given, health, metrics, and one merged OpenAPI document."""
+"""The HTTP application: the routers of the services it was given, health, metrics, and one merged OpenAPI document.
+
+What no route answers is a problem document as well. HEAD is answered as GET without its body, wherever there is a GET.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 import fastapi_swagger
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.direct import DirectApplication
 from runtime.telemetry import render_metrics
@@ -76,11 +83,52 @@ def build_app(services: Sequence[HttpService]) -> FastAPI:
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
-    for service in services:
-        app.include_router(service.router)
-    app.include_router(_health(services))
+    routers = [*(service.router for service in services), _health(services)]
+    for router in routers:
+        app.include_router(router)
     fastapi_swagger.patch_fastapi(app)
+    app.add_middleware(_HeadAsGet)
+    app.add_exception_handler(HTTPException, _unrouted([route for router in routers for route in router.routes]))
     return app
+
+
+class _HeadAsGet:
+    """The server leaves out the body of what answers a HEAD; here it finds its route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
+def _unrouted(routes: Sequence[BaseRoute]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Answers where no route does, or none for the method. routes: all there are."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path, headers = request.url.path[:200], dict(error.headers or {})
+        slug, title, detail = "http", "The request cannot be answered", error.detail
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            slug, title = "no-such-path", "There is no such path"
+            detail = f"there is no {path}: /docs lists what there is"
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+            headers["Allow"] = ", ".join(sorted({method for route in here for method in getattr(route, "methods", ())}))
+            slug, title = "method-not-allowed", "The path does not take this method"
+            detail = f"{path} takes {headers['Allow'] or 'GET'}, got {request.method[:20]}"
+        document = {
+            "type": f"urn:logfeed:problem:{slug}",
+            "title": title,
+            "status": error.status_code,
+            "detail": detail,
+        }
+        return JSONResponse(document, error.status_code, headers, "application/problem+json")
+
+    return answer
 
 
 def _operation_id(route: APIRoute) -> str:
