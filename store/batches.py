@@ -154,7 +154,7 @@ class Batch:
         if booked != len(plan.hot) + len(plan.late):
             raise CountMismatch(f"the ledger books {booked} rows, the batch has {len(plan.hot) + len(plan.late)}")
         if self._chunks_end_us is not None and plan.hot:
-            newest = max(row.timestamp_us for row in plan.hot)
+            newest = max([row.timestamp_us for row in plan.hot])
             if newest >= self._chunks_end_us:
                 raise ChunkMissing(f"no chunk takes timestamp {newest} µs, they end at {self._chunks_end_us} µs")
         with store_errors():
@@ -172,7 +172,7 @@ class Batch:
         if plan.dead:
             yield _insert_dead(self._topic, plan.dead)
         if plan.hot or plan.late:
-            oldest = min((row.timestamp_us for row in plan.hot), default=_FAR_FUTURE_US)
+            oldest = min([row.timestamp_us for row in plan.hot], default=_FAR_FUTURE_US)
             generation = self._border.late_generation if plan.late else None
             yield _SHARE_BORDER, (BORDER_LOCK,)
             yield _CHECK_BORDER, (oldest, generation)

@@ -10,6 +10,7 @@ is booked under a service whose count is still open, so that the ledger adds up 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -30,7 +31,7 @@ from schemas.ids import ID_MAX
 from schemas.levels import SEVERITY_MAX
 from schemas.record import LogLine
 from store.port import DeadLetter, EncodedRow
-from store.rows import encode_row
+from store.rows import encode_rows
 
 MINUTE_US: Final = 60_000_000
 FUTURE_US_MAX: Final = 11 * 3600 * 1_000_000
@@ -38,9 +39,11 @@ FUTURE_US_MAX: Final = 11 * 3600 * 1_000_000
 RECEIVED_MS_APART_MAX: Final = 24 * 3600 * 1000
 """Ingest's clock and the broker's may differ by so much; a frame received at another time is not ingest's."""
 _DETAIL_CHARS_MAX: Final = 500
+_BANDS: Final = (0, *(((level - 1) & ~3) + 1 for level in range(1, SEVERITY_MAX + 1)))
+"""Severity -> the first one of its band."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DecodedFrame:
     """One frame, ready to be planned. `rows[i]` came from line `line_indexes[i]` and is booked under `bookings[i]`."""
 
@@ -53,7 +56,7 @@ class DecodedFrame:
     minute_us: int
     counts: dict[str, ServiceCounts]
     rows: list[EncodedRow]
-    line_indexes: list[int]
+    line_indexes: Sequence[int]
     bookings: list[tuple[str, int]]
     """(service, severity of the level's band) of each row."""
     dead: list[DeadLetter]
@@ -77,14 +80,12 @@ def decode_frame(record: Delivered) -> DecodedFrame:
         ndjson = decompress(record.value)
     except FrameError as error:
         return _whole_frame_dead(record, header, str(error))
-    lines, undecodable = _decode_each(ndjson)
-    kept = {service: counts.kept for service, counts in header.counts.items()}
-    if len(lines) + len(undecodable) != sum(kept.values()):
-        found = len(lines) + len(undecodable)
-        return _whole_frame_dead(
-            record, header, f"headers count {sum(kept.values())} kept logs, {found} are there", ndjson
-        )
-    return _book(record, header, ndjson, lines, undecodable, kept)
+    lines, indexes, undecodable = _decode_each(ndjson)
+    kept = Counter({service: counts.kept for service, counts in header.counts.items()})
+    found = len(lines) + len(undecodable)
+    if found != kept.total():
+        return _whole_frame_dead(record, header, f"headers count {kept.total()} kept logs, {found} are there", ndjson)
+    return _book(record, header, ndjson, lines, indexes, undecodable, kept)
 
 
 def without_rows(frame: DecodedFrame, refused: dict[int, str]) -> DecodedFrame:
@@ -121,54 +122,88 @@ def all_dead(frame: DecodedFrame, reason: str, detail: str) -> tuple[list[DeadLe
     return dead, dead_counts
 
 
-def _decode_each(ndjson: bytes) -> tuple[list[tuple[int, LogLine]], list[tuple[int, bytes, str]]]:
-    """(index, line) of the good ones and (index, bytes, error) of the bad; one call when all are good."""
+def _decode_each(ndjson: bytes) -> tuple[list[LogLine], Sequence[int], list[tuple[int, bytes, str]]]:
+    """The good lines, their indexes, and (index, bytes, error) of the bad ones; one call when all are good."""
     try:
-        return list(enumerate(decode_lines(ndjson))), []
+        lines = decode_lines(ndjson)
+        return lines, range(len(lines)), []
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        good: list[tuple[int, LogLine]] = []
+        good: list[LogLine] = []
+        indexes: list[int] = []
         bad: list[tuple[int, bytes, str]] = []
         for index, raw in enumerate(ndjson.splitlines()):
             try:
-                good.append((index, decode_line(raw)))
+                good.append(decode_line(raw))
+                indexes.append(index)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 bad.append((index, raw, str(error)))
-        return good, bad
+        return good, indexes, bad
 
 
 def _book(
     record: Delivered,
     header: FrameHeader,
     ndjson: bytes,
-    lines: list[tuple[int, LogLine]],
+    lines: list[LogLine],
+    indexes: Sequence[int],
     undecodable: list[tuple[int, bytes, str]],
-    kept: dict[str, int],
+    kept: Counter[str],
 ) -> DecodedFrame:
     frame = _empty(record, header, ndjson)
-    open_counts = Counter(kept)
-    latest_us = record.append_ms * 1000 + FUTURE_US_MAX
-    raw: list[bytes] | None = None
-    for index, line in lines:
-        service = line.service_name
-        open_counts[service] -= 1
-        problem = _problem(line, latest_us)
-        if problem is None:
-            frame.rows.append(encode_row(line))
-            frame.line_indexes.append(index)
-            frame.bookings.append((service, ((line.level - 1) & ~3) + 1))
-            continue
-        raw = raw or ndjson.splitlines()
-        reason, detail = problem
-        frame.dead.append(_dead_letter(frame, index, reason, detail, service, raw[index], log_id=line.id))
-        _count(frame.dead_counts, reason, service, 1)
-    if any(count < 0 for count in open_counts.values()):
+    services = Counter([line.service_name for line in lines])
+    if not services <= kept:
         return _whole_frame_dead(record, header, "services of the lines are not those the headers count", ndjson)
-    leftover = (+open_counts).elements()
+    latest_us = record.append_ms * 1000 + FUTURE_US_MAX
+    storable = lines
+    if not _are_storable(lines, latest_us):
+        storable, indexes = _put_aside(frame, lines, indexes, latest_us)
+    frame.rows = encode_rows(storable)
+    frame.line_indexes = indexes
+    frame.bookings = [(line.service_name, _BANDS[line.level]) for line in storable]
+    leftover = (kept - services).elements()
     for index, text, error in undecodable:
         service = next(leftover)
         frame.dead.append(_dead_letter(frame, index, "undecodable", error, service, text))
         _count(frame.dead_counts, "undecodable", service, 1)
     return frame
+
+
+def _are_storable(lines: list[LogLine], latest_us: int) -> bool:
+    """Whether `_problem` finds nothing in any line: all at once, 0.2 µs a line."""
+    if not lines:
+        return True
+    timestamps, ids, levels = (
+        [line.timestamp for line in lines],
+        [line.id for line in lines],
+        [line.level for line in lines],
+    )
+    return (
+        min(timestamps) >= 0
+        and max(timestamps) <= latest_us
+        and min(ids) > 0
+        and max(ids) <= ID_MAX
+        and min(levels) >= 1
+        and max(levels) <= SEVERITY_MAX
+    )
+
+
+def _put_aside(
+    frame: DecodedFrame, lines: list[LogLine], indexes: Sequence[int], latest_us: int
+) -> tuple[list[LogLine], list[int]]:
+    """The lines that can be rows, with their indexes; the others become dead letters of the frame."""
+    raw = frame.ndjson.splitlines()
+    storable: list[LogLine] = []
+    stored_indexes: list[int] = []
+    for index, line in zip(indexes, lines, strict=True):
+        problem = _problem(line, latest_us)
+        if problem is None:
+            storable.append(line)
+            stored_indexes.append(index)
+            continue
+        reason, detail = problem
+        frame.dead.append(_dead_letter(frame, index, reason, detail, line.service_name, raw[index], log_id=line.id))
+        _count(frame.dead_counts, reason, line.service_name, 1)
+    return storable, stored_indexes
 
 
 def _problem(line: LogLine, latest_us: int) -> tuple[str, str] | None:

@@ -102,7 +102,7 @@ def check_dead_lines(plan: StorePlan, window: DeadWindow, now_s: float) -> None:
 
 
 def _split(rows: Sequence[EncodedRow], closed_before_us: int, plan: StorePlan) -> None:
-    if min((row.timestamp_us for row in rows), default=closed_before_us) >= closed_before_us:
+    if min([row.timestamp_us for row in rows], default=closed_before_us) >= closed_before_us:
         plan.hot += rows
         return
     for row in rows:
