@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Check and explain the configuration.", no_args_is_help=True)
+from cli.usage import Command, group
+
+app = group(help="Check and explain the configuration.")
 
 FileArgument = Annotated[
-    Path | None, typer.Argument(help="YAML file; else the one LOGFEED_CONFIG names, else environment and defaults.")
+    Path | None,
+    typer.Argument(metavar="FILE", help="YAML file; else the one LOGFEED_CONFIG names, else environment and defaults."),
 ]
 
 
-@app.command()
+@app.command(cls=Command)
 def check(file: FileArgument = None) -> None:
     """Validate settings and filters as a start would. Exit code 0: usable, 2: not, with every problem named."""
     from cli.settings import load_settings
@@ -26,7 +30,7 @@ def check(file: FileArgument = None) -> None:
     print(f"ok: profile {settings.profile}, broker {settings.broker.kind}, {len(chain.names)} filters")
 
 
-@app.command()
+@app.command(cls=Command)
 def show(file: FileArgument = None) -> None:
     """Print the settings in force as JSON; secrets are masked."""
     from cli.settings import load_settings
@@ -34,7 +38,7 @@ def show(file: FileArgument = None) -> None:
     print(json.dumps(load_settings(file).model_dump(mode="json"), indent=2))
 
 
-@app.command()
+@app.command(cls=Command)
 def explain() -> None:
     """List every setting: name, default and what it means. In the environment, http.port is LOGFEED_HTTP__PORT."""
     from cli.settings import Settings
@@ -42,4 +46,5 @@ def explain() -> None:
 
     for name, field in every_field(Settings):
         default = "the host's name" if field.default_factory is not None else field.get_default()
-        print(f"{name} = {'' if default in (None, ()) else default}\n    {field.description}")
+        print(f"{name} = {'' if default in (None, ()) else default}")
+        print(textwrap.fill(str(field.description), 110, initial_indent="    ", subsequent_indent="    "))

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.usage import Command, group
 from schemas.errors import InvalidInput
 
 if TYPE_CHECKING:
     from cli.settings import Settings
     from db.database import Database
 
-app = typer.Typer(help="Prepare and repair the database.", no_args_is_help=True)
+app = group(help="Prepare and repair the database.")
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="YAML file with settings; else the one LOGFEED_CONFIG names."),
+]
 
 
 def read_settings(config: Path | None, role: str) -> Settings:
@@ -46,7 +50,7 @@ async def opened_database(settings: Settings, role: str) -> AsyncIterator[Databa
         await database.close()
 
 
-@app.command()
+@app.command(cls=Command)
 def migrate(config: ConfigOption = None) -> None:
     """Bring the database to this program's version. Safe to run twice and from two processes at once."""
     from db.migrations import migrate as apply_migrations
@@ -56,7 +60,7 @@ def migrate(config: ConfigOption = None) -> None:
     print(f"{len(applied)} migrations applied" if applied else "the database is up to date")
 
 
-@app.command()
+@app.command(cls=Command)
 def status(config: ConfigOption = None) -> None:
     """Show migrations that are missing, and each partition's owner, position and trouble. Exit code 1: something is wrong."""
     if not asyncio.run(_status(read_settings(config, "db"))):
@@ -87,14 +91,16 @@ async def _status(settings: Settings) -> bool:
     return not any(row[5] for row in rows)
 
 
-@app.command()
+@app.command(cls=Command)
 def resume(
-    partition: Annotated[int, typer.Argument(help="Number of the halted partition.")],
+    partition: Annotated[int, typer.Argument(metavar="PARTITION", help="Number of the halted partition.")],
     config: ConfigOption = None,
     next_offset: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Go on from this offset instead, accepting that what lies between is lost or stored again."
+            min=0,
+            metavar="OFFSET",
+            help="Go on from this offset instead, accepting that what lies between is lost or stored again.",
         ),
     ] = None,
 ) -> None:

@@ -64,7 +64,10 @@ def _as_json(letter: StoredDeadLetter) -> dict[str, Any]:
 def list_letters(
     service: Annotated[str | None, typer.Option(help="Only this service.")] = None,
     reason: Annotated[
-        str | None, typer.Option(help="Only this reason: undecodable, refused, timestamp, key_reused.")
+        str | None,
+        typer.Option(
+            help="Only this reason: undecodable, refused, timestamp, key_reused, mismatch, missing, no_frame."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most to show.")] = 50,
     before: Annotated[int | None, typer.Option(help="Go on with numbers below this one.")] = None,

@@ -59,7 +59,9 @@ def logs(
     query: Annotated[
         str | None,
         typer.Argument(
-            help='In the query language: timeout level:error, "two words", /regex/, user.id:42.', show_default=False
+            metavar="QUERY",
+            help='In the query language: timeout level:error, "two words", /regex/, user.id:42.',
+            show_default=False,
         ),
     ] = None,
     service: Annotated[
@@ -105,41 +107,33 @@ def logs(
             "--metadata", "-m", metavar="KEY=VALUE", help="With this metadata; repeatable.", show_default=False
         ),
     ] = None,
-    order: Annotated[Order, typer.Option(help="desc: newest first. asc: oldest first.")] = Order.DESC,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many logs, over all pages.")] = 100,
+    order: Annotated[Order, typer.Option(metavar="ORDER", help="desc: newest first. asc: oldest first.")] = Order.DESC,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many logs, over all pages.")
+    ] = 100,
     everything: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines, as the API has them.")] = False,
     utc: Annotated[bool, typer.Option("--utc", help="Times in UTC instead of this machine's zone.")] = False,
     give_up_after: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to ask again when the server is busy or away.")
     ] = 30.0,
-    url: Annotated[str, typer.Option(envvar=URL_VARIABLE, help=URL_HELP)] = URL_DEFAULT,
+    url: Annotated[str, typer.Option(envvar=URL_VARIABLE, metavar="URL", help=URL_HELP)] = URL_DEFAULT,
 ) -> None:
     """Find logs and print them. All filters given must hold.
 
     [bold]Examples[/bold]
-
-        logfeed logs                                    the newest 100
-
-        logfeed logs 'timeout level:error' --since -1h
-
-        logfeed logs -c 4bf92f3577b34da6 --order asc    one request, across services
-
-        logfeed logs -s payments --all --json | jq .message
-
-        logfeed logs -- '-level:debug'                  a query that begins with a minus
+      logfeed logs                                   the newest 100
+      logfeed logs 'timeout level:error' --since -1h
+      logfeed logs -c 4bf92f3577b34da6 --order asc   one request, across services
+      logfeed logs -s payments --all --json | jq .message
+      logfeed logs -- '-level:debug'                 a query that begins with -
 
     [bold]Exit codes[/bold]
-
-        0  logs were found
-
-        1  none was found
-
-        2  the query or an option is not valid
-
-        3  no server, or it refuses
-
-        130  interrupted
+      0    logs were found
+      1    none was found
+      2    the query or an option is not valid
+      3    no server, or it refuses
+      130  interrupted
     """
     screen = Console(stderr=True, highlight=False)
     try:
@@ -213,7 +207,11 @@ def _print_all(
         return EXIT_UNREACHABLE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    return 0 if printer.printed else EXIT_NOTHING
+    if printer.printed:
+        return 0
+    if screen.is_terminal:
+        screen.print("no logs found", style="dim")
+    return EXIT_NOTHING
 
 
 async def _pages(

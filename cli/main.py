@@ -6,6 +6,7 @@ Commands import what they run when they run, so that `--help` and every start pa
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -15,9 +16,11 @@ import typer
 from rich.console import Console
 
 from cli import config, database, dead
+from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
 from cli.logs import logs
 from cli.terminal import harmless
+from cli.usage import Command, Group
 from schemas.errors import ConfigurationError, LogfeedError
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="logfeed",
+    cls=Group,
     help="Collects logs from many services, keeps every accepted line exactly once, and finds any of them again fast.\n\n"
     "Start with [bold]logfeed demo[/bold], or [bold]logfeed up[/bold] without sample traffic.",
     no_args_is_help=True,
@@ -32,19 +36,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(database.app, name="db")
-app.add_typer(dead.app, name="dead")
-app.add_typer(config.app, name="config")
-app.command("import")(import_logs)
-app.command("logs")(logs)
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="YAML file with settings; else the one LOGFEED_CONFIG names.")
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="YAML file with settings; else the one LOGFEED_CONFIG names."),
 ]
-HostOption = Annotated[str | None, typer.Option("--host", help="Address to listen on (default 127.0.0.1).")]
-PortOption = Annotated[int | None, typer.Option("--port", "-p", help="TCP port (default 8080).")]
+HostOption = Annotated[
+    str | None, typer.Option("--host", metavar="ADDRESS", help="Address to listen on (default 127.0.0.1).")
+]
+PortOption = Annotated[int | None, typer.Option("--port", "-p", metavar="PORT", help="TCP port (default 8080).")]
 DataOption = Annotated[
-    Path | None, typer.Option("--data", "-d", help="Directory that keeps everything (default ./logfeed-data).")
+    Path | None,
+    typer.Option("--data", "-d", metavar="DIRECTORY", help="Directory that keeps everything (default ./logfeed-data)."),
 ]
 
 _console = Console(stderr=False, highlight=False)
@@ -77,8 +80,9 @@ def _show_ready(settings: Settings, *, demo: bool) -> Callable[[str], None]:
         _console.print(f"  newest logs        {base_url}/api/v1/logs?limit=10")
         _console.print(f"  data               {settings.data_dir.resolve()}", markup=False, soft_wrap=True)
         if demo:
-            _console.print("\nSample traffic is flowing. Watch it, or follow one request across services:")
-            _console.print("  logfeed logs 'level:error' --limit 20")
+            _console.print("\nSample traffic is flowing. Watch it, and follow one of its requests across services:\n")
+            for question in ("'level:error' --limit 20", "--order asc --correlation-id ID"):
+                _console.print(f"  {_asking(base_url)} {question}", markup=False, soft_wrap=True)
         _console.print("\nSend a log:\n")
         _console.print(
             f"  curl -s {base_url}/api/v1/logs -H 'Content-Type: application/json' \\\n"
@@ -89,6 +93,14 @@ def _show_ready(settings: Settings, *, demo: bool) -> Callable[[str], None]:
         _console.print("\nCtrl-C stops it; the data stays.\n")
 
     return show
+
+
+def _asking(base_url: str) -> str:
+    """`logfeed logs` as it can be typed here: by its path where no shell finds it, with the address where it is another."""
+    program, path = "logfeed", Path(sys.argv[0]).absolute()
+    if path.name == program and shutil.which(program) is None:
+        program = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return f"{program} logs" + ("" if base_url == URL_DEFAULT else f" --url {base_url}")
 
 
 def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None:
@@ -114,7 +126,24 @@ def _serve(config: Path | None, flags: Mapping[str, Any], *, ingest: bool, query
     _run(run_http(settings, ingest=ingest, query=query))
 
 
-@app.command("up")
+def _print_version(wanted: bool = True) -> None:
+    from importlib.metadata import version
+
+    if wanted:
+        print(version("logfeed"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What stands before a command; the help is the program's."""
+
+
+@app.command("up", cls=Command)
 def up_command(
     config: ConfigOption = None, host: HostOption = None, port: PortOption = None, data: DataOption = None
 ) -> None:
@@ -125,7 +154,7 @@ def up_command(
     _start(config, {"http.host": host, "http.port": port, "data_dir": data}, demo=False)
 
 
-@app.command("demo")
+@app.command("demo", cls=Command)
 def demo_command(
     config: ConfigOption = None, host: HostOption = None, port: PortOption = None, data: DataOption = None
 ) -> None:
@@ -136,29 +165,34 @@ def demo_command(
     _start(config, {"http.host": host, "http.port": port, "data_dir": data}, demo=True)
 
 
-@app.command("serve")
+app.command("logs", cls=Command)(logs)
+app.command("import", cls=Command)(import_logs)
+
+
+@app.command("serve", cls=Command)
 def serve_command(config: ConfigOption = None, host: HostOption = None, port: PortOption = None) -> None:
     """Run ingest and query as one HTTP application (what `up` does)."""
     _serve(config, {"http.host": host, "http.port": port}, ingest=True, query=True)
 
 
-@app.command("ingest")
+@app.command("ingest", cls=Command)
 def ingest_command(config: ConfigOption = None, host: HostOption = None, port: PortOption = None) -> None:
     """Run the ingestion API: takes logs, filters them, publishes them to the broker."""
     _serve(config, {"http.host": host, "http.port": port}, ingest=True, query=False)
 
 
-@app.command("query")
+@app.command("query", cls=Command)
 def query_command(config: ConfigOption = None, host: HostOption = None, port: PortOption = None) -> None:
     """Run the query API: pages, look-ups, correlations, ledger."""
     _serve(config, {"http.host": host, "http.port": port}, ingest=False, query=True)
 
 
-@app.command("write")
+@app.command("write", cls=Command)
 def write_command(
     config: ConfigOption = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="Stable name of this writer (default: the host's name).")
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Stable name of this writer (default: the host's name)."),
     ] = None,
 ) -> None:
     """Run a writer: stores what the broker holds, exactly once, and keeps the store in shape."""
@@ -167,12 +201,15 @@ def write_command(
     _run(run_writer(_settings(config, {"writer.name": name}, "write")))
 
 
-@app.command("version")
+app.add_typer(database.app, name="db")
+app.add_typer(dead.app, name="dead")
+app.add_typer(config.app, name="config")
+
+
+@app.command("version", cls=Command)
 def version_command() -> None:
     """Print the version."""
-    from importlib.metadata import version
-
-    print(version("logfeed"))
+    _print_version()
 
 
 def main() -> None:

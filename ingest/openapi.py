@@ -49,7 +49,7 @@ class LogAnswer(BaseModel):
 
     log_id: str | None = Field(examples=["391824718239461376"])
     """Id as a decimal string (it does not fit a double); null when a filter dropped the log."""
-    filtered_by: str | None = None
+    filtered_by: str | None = Field(default=None, examples=["no-debug"])
     """Name of the filter; absent when the log was kept."""
 
 
@@ -140,10 +140,20 @@ _PROBLEM: Final = Problem.model_json_schema()
 _PROBLEM_SCHEMA: Final = _inlined(_PROBLEM, _PROBLEM["$defs"])
 
 
-def _problem(description: str, *, retry: bool = False) -> dict[str, Any]:
+def _problem(
+    status: int, description: str, *, kind: str, title: str, detail: str, retry: bool = False, **members: Any
+) -> dict[str, Any]:
+    """kind, title, detail, members: of the example."""
+    example = {
+        "type": f"urn:logfeed:problem:{kind}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        **members,
+    }
     response: dict[str, Any] = {
         "description": description,
-        "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA}},
+        "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA, "example": example}},
     }
     if retry:
         response["headers"] = {
@@ -154,30 +164,99 @@ def _problem(description: str, *, retry: bool = False) -> dict[str, Any]:
 
 _COMMON: Final[dict[int | str, dict[str, Any]]] = {
     400: _problem(
-        "The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken."
+        400,
+        "The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was"
+        " taken.",
+        kind="malformed-body",
+        title="The body cannot be read",
+        detail="the gzip body is cut off",
     ),
-    403: _problem("The token does not permit writing logs of this service."),
-    408: _problem("The body did not arrive in time."),
+    403: _problem(
+        403,
+        "The token does not permit writing logs of this service.",
+        kind="not-permitted",
+        title="Not permitted",
+        detail="the token does not permit writing logs of 'shop/checkout'",
+    ),
+    408: _problem(
+        408,
+        "The body did not arrive in time.",
+        kind="body-too-slow",
+        title="The body arrived too slowly",
+        detail="the body did not arrive within 30 s",
+    ),
     413: _problem(
-        "The body is larger than one request may be, or its logs name more than 1,000 services: send several."
+        413,
+        "The body is larger than one request may be, or its logs name more than 1,000 services: send several.",
+        kind="body-too-large",
+        title="The body is too large",
+        detail="the body is larger than 8388608 bytes (decompressed): send several requests",
     ),
-    415: _problem("The body's type or encoding is not supported."),
-    422: _problem("Fields are not valid (each is named), or the Idempotency-Key was used with another body."),
-    429: _problem("A rate limit refuses the whole request.", retry=True),
-    503: _problem("The request cannot be taken now: broker away, too much under way, or no ids.", retry=True),
+    415: _problem(
+        415,
+        "The body's type or encoding is not supported.",
+        kind="unsupported-body",
+        title="The body's type or encoding is not supported",
+        detail="Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+    ),
+    422: _problem(
+        422,
+        "Fields are not valid (each is named), or the Idempotency-Key was used with another body.",
+        kind="invalid-fields",
+        title="Fields are not valid",
+        detail="level: expected a name such as INFO or a whole number 1..24, got 'loud'",
+        errors=[{"field": "level", "message": "expected a name such as INFO or a whole number 1..24, got 'loud'"}],
+    ),
+    429: _problem(
+        429,
+        "A rate limit refuses the whole request.",
+        kind="rate-limited",
+        title="A rate limit refuses the request",
+        detail="the limit 'pace' is exceeded",
+        retry=True,
+    ),
+    503: _problem(
+        503,
+        "The request cannot be taken now: broker away, too much under way, or no ids.",
+        kind="unavailable",
+        title="The request cannot be taken now",
+        detail="the broker does not answer",
+        retry=True,
+    ),
 }
+_ID: Final = "391824718239461376"
+
+
+def _json(example: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"example": example}}
+
+
 ONE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "A filter dropped the log.", "model": LogAnswer},
     201: {
         "description": "The log is durable.",
         "model": LogAnswer,
+        "content": _json({"log_id": _ID}),
         "headers": {"Location": {"description": "Where the log can be read.", "schema": {"type": "string"}}},
     },
     **_COMMON,
 }
 BATCH_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "Filters dropped every log.", "model": BatchAnswer},
-    201: {"description": "Every accepted log is durable.", "model": BatchAnswer},
+    201: {
+        "description": "Every accepted log is durable.",
+        "model": BatchAnswer,
+        "content": _json(
+            {
+                "accepted": 997,
+                "filtered": {"no-debug": 2},
+                "rejected_count": 1,
+                "rejected": [{"index": 3, "code": "level", "error": "level: expected 1..24, got 99"}],
+                "first_id": _ID,
+                "last_id": "391824718239462373",
+            }
+        ),
+    },
     **_COMMON,
 }
 

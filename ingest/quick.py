@@ -57,13 +57,22 @@ _known_services: Final[set[str]] = set()
 _options = re2.Options()
 _options.encoding = re2.Options.Encoding.LATIN1
 _options.never_capture = True
-_suspicious: Final = re2.compile(rb"[\[:,\s]-?[0-9.]*(?:[0-9]{40}|\.[0-9]{19}|[eE][+-]?[0-9]{3})", _options)
-"""Where a number may stand that a double does not hold, or not exactly: 40 digits on end, 19 decimals, or an exponent of
-three digits (0.12 µs a log)."""
-_odd_escape: Final = re2.compile(rb"\\u(?:00[0-7]|[dD][89a-fA-F])", _options)
-"""NUL, ASCII in disguise (so that a key below is found), and halves of characters."""
-_STORIES: Final = tuple(b'"%b"' % key.encode() for key in STORY_KEYS)
-"""Keys that may stand in for a correlation id."""
+_odd: Final = re2.compile(
+    b"|".join(
+        (
+            # A line that is no object, or a text of several lines.
+            rb"\n[^{]|\r",
+            # Where a number may stand that a double does not hold, or not exactly.
+            rb"[\[:,\s]-?[0-9.]*(?:[0-9]{40}|\.[0-9]{19}|[eE][+-]?[0-9]{3})",
+            # NUL, ASCII in disguise (so that a key below is found), and halves of characters.
+            rb"\\u(?:00[0-7]|[dD][89a-fA-F])",
+            # Keys that may stand in for a correlation id.
+            *(b'"%b"' % key.encode() for key in STORY_KEYS),
+        )
+    ),
+    _options,
+)
+"""What must not be in metadata, one to a line, that go through as they are. One pass: 0.12 µs a log."""
 
 
 def read_plain(body: bytes, *, logs_max: int) -> Sequence[PlainLog] | None:
@@ -117,20 +126,16 @@ def plain_lines(logs: Sequence[PlainLog], ids: Sequence[int], window: Window) ->
 
 
 def _are_plain(texts: Sequence[msgspec.Raw]) -> bool:
-    """Whether each text is an object that may go through as it is. All of them at once: 0.3 µs a log."""
+    """Whether each text is an object that may go through as it is. All of them at once: 0.25 µs a log."""
     blob = b"\n".join(texts)
     brackets = blob.count(b"{") + blob.count(b"[")
     return (
-        # One line each, each an object.
         blob.startswith(b"{")
-        and blob.count(b"\n{") == blob.count(b"\n") == len(texts) - 1
-        and b"\r" not in blob
+        and blob.count(b"\n") == len(texts) - 1
         and (brackets < len(texts) + METADATA_DEPTH_MAX or max(map(_brackets, texts)) <= METADATA_DEPTH_MAX)
         and max(map(len, texts)) <= METADATA_BYTES_MAX
-        and not any(story in blob for story in _STORIES)
-        and (b"\\u" not in blob or _odd_escape.search(blob) is None)
         and (blob.isascii() or _is_utf8(blob))
-        and _suspicious.search(blob) is None
+        and _odd.search(blob) is None
     )
 
 

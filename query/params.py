@@ -41,17 +41,17 @@ class Parameter:
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
     """JSON Schema of one value."""
     is_list: bool = False
-    example: Any = None
+    example: str | None = None
 
     def openapi(self) -> dict[str, Any]:
-        """The parameter object of OpenAPI 3.1."""
+        """The parameter object of OpenAPI 3.1. The example is part of the description: as `example`, pages that try requests
+        fill all of them in at once, and such a question finds nothing."""
         schema = {"type": "array", "items": dict(self.schema)} if self.is_list else dict(self.schema)
         shown: dict[str, Any] = {"name": self.name, "in": "query", "required": False, "schema": schema}
         if self.is_list:
             shown |= {"style": "form", "explode": True}
-        if self.example is not None:
-            shown["example"] = self.example
-        return {**shown, "description": self.description}
+        example = "" if self.example is None else f" Example: `{self.example}`."
+        return {**shown, "description": self.description + example}
 
 
 def _limit(most: int, default: int, *, least: int = 1) -> Mapping[str, Any]:
@@ -65,7 +65,7 @@ _SERVICES: Final = Parameter(
     "service_name",
     "Service, or a prefix with `*` at its end. Several: any of them.",
     is_list=True,
-    example=["checkout"],
+    example="checkout",
 )
 FIND: Final = (
     _SERVICES,
@@ -73,10 +73,10 @@ FIND: Final = (
         "level",
         f"{', '.join(LEVELS)} or an alias such as `warning`. Several: any of them.",
         is_list=True,
-        example=["ERROR", "FATAL"],
+        example="ERROR",
     ),
     Parameter("min_level", "This level and above.", example="WARN"),
-    Parameter("start_time", f"Inclusive. {_TIME}", example="-15m"),
+    Parameter("start_time", f"Inclusive. {_TIME}"),
     Parameter("end_time", f"Exclusive. {_TIME} Without it: up to the newest log at the first page."),
     Parameter("correlation_id", "Exactly this correlation id."),
     Parameter("q", "The message contains this text, letters in either case; nothing in it is special."),
@@ -95,9 +95,7 @@ CONTEXT: Final = (
 )
 CORRELATION: Final = (_LIMIT, _CURSOR)
 LEDGER: Final = (
-    Parameter(
-        "start_time", f"Inclusive, cut to its minute; one hour before the end by default. {_TIME}", example="-1h"
-    ),
+    Parameter("start_time", f"Inclusive, cut to its minute; one hour before the end by default. {_TIME}"),
     Parameter("end_time", f"Exclusive, raised to a whole minute; now by default. {_TIME}"),
     Parameter("service_name", "Exactly this service. Several: any of them.", is_list=True),
 )

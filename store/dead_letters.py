@@ -2,7 +2,8 @@
 
 Replay is one transaction of the store and never goes through the broker: the letter is deleted, the line copied by the
 writers' own path, the ledger booked from dead to stored (INV-1). A line that is still refused stays a letter. Dropping
-leaves the ledger as it is: the line did die. Every call names the services that the asker may see (INV-5); what
+leaves the ledger as it is: the line did die. A letter that holds no line (a record that is no frame, logs that a frame
+counts and lacks) can only be dropped. Every call names the services that the asker may see (INV-5); what
 is not allowed looks like what is not there. Pages are ordered newest first and bounded; lines come one at a time.
 """
 
@@ -23,7 +24,7 @@ from schemas.levels import SEVERITY_MAX
 from schemas.record import LogLine
 from schemas.scope import ServiceScope
 from store.batches import Batch, store_errors
-from store.port import BorderMoved, ChunkMissing, LedgerRow, Outcome, RowsRefused, StorePlan
+from store.port import MISSING, NO_FRAME, BorderMoved, ChunkMissing, LedgerRow, Outcome, RowsRefused, StorePlan
 from store.rows import encode_row
 
 PAGE_MAX: Final = 1_000
@@ -125,6 +126,7 @@ class DeadLetters:
             try:
                 with store_errors():
                     letter = await _fetch(connection, _TAKE, letter_id, allowed)
+                _check_replayable(letter)
                 with _refusals(letter_id):
                     line = _decoded(letter)
                     row = encode_row(line)
@@ -143,6 +145,18 @@ class DeadLetters:
             finally:
                 await connection.rollback()
         return line.id
+
+
+def _check_replayable(letter: StoredDeadLetter) -> None:
+    """Raises ReplayRefused for a letter that is no line."""
+    why = {
+        NO_FRAME: "is a whole record that could not be read as a frame",
+        MISSING: "stands for logs that a frame counted and did not hold",
+    }.get(letter.reason)
+    if why is not None:
+        raise ReplayRefused(
+            f"dead letter {letter.id} {why}: there is no line to store, look at it and drop it ({letter.detail})"
+        )
 
 
 def _decoded(letter: StoredDeadLetter) -> LogLine:

@@ -24,6 +24,7 @@ from schemas.record import Log
 from schemas.scope import ServiceScope
 from search.match import compile_match
 from store.port import (
+    KEY_REUSED,
     SERVICES_MAX,
     Border,
     BorderMoved,
@@ -245,7 +246,7 @@ class MemoryStore:
         """See WriteStore. Nothing here is long ago."""
         sums = {Outcome.STORED: 0, Outcome.DEAD: 0}
         for (_, _, _, outcome, reason), count in self.database.ledger.items():
-            if outcome in sums and (outcome, reason) != (Outcome.DEAD, "key_reused"):
+            if outcome in sums and (outcome, reason) != (Outcome.DEAD, KEY_REUSED):
                 sums[Outcome(outcome)] += count
         return sum(sums.values()), sums[Outcome.DEAD]
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -86,6 +86,12 @@ class LedgerRow:
     count: int
 
 
+KEY_REUSED: Final = "key_reused"
+MISMATCH: Final = "mismatch"
+MISSING: Final = "missing"
+NO_FRAME: Final = "no_frame"
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A line that could not be stored, kept aside with the reason."""
@@ -94,12 +100,13 @@ class DeadLetter:
     offset: int
     line_index: int
     reason: str
-    """Short fixed code: `undecodable`, `refused`, `key_reused`, `timestamp`."""
+    """Short fixed code: `undecodable`, `refused`, `key_reused`, `timestamp`; `mismatch` for the lines of a frame that
+    contradicts its headers, `missing` for logs that such a frame counts and lacks, `no_frame` for a whole record."""
     detail: str
     service_name: str
     received_minute_us: int
     line: bytes
-    """The line's bytes as they were in the frame, or the frame's value when it could not be split."""
+    """The line's bytes as they were in the frame; the record's value for `no_frame`, empty for `missing`."""
     log_id: int | None = None
 
 

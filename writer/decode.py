@@ -5,6 +5,10 @@ because a newer program could read it (the partition waits for the upgrade).
 
 Every log the headers count as kept is booked exactly once under the service the headers name: a line that cannot be read
 is booked under a service whose count is still open, so that the ledger adds up per service (INV-1).
+
+A frame that contradicts its own headers is not trusted, but its lines are put aside one by one, so that each can be replayed
+or dropped. Lines beyond what the headers count raise what was received; what they count and the frame lacks is dead
+without a line. Only a record that cannot be read as a frame at all is one letter, which nobody can replay.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -30,7 +35,7 @@ from schemas.frames import (
 from schemas.ids import ID_MAX
 from schemas.levels import SEVERITY_MAX
 from schemas.record import LogLine
-from store.port import DeadLetter, EncodedRow
+from store.port import MISMATCH, MISSING, NO_FRAME, DeadLetter, EncodedRow
 from store.rows import encode_rows
 
 MINUTE_US: Final = 60_000_000
@@ -38,6 +43,8 @@ FUTURE_US_MAX: Final = 11 * 3600 * 1_000_000
 """A timestamp so far past the append time cannot be ingest's; chunks are made for at least 12 hours ahead."""
 RECEIVED_MS_APART_MAX: Final = 24 * 3600 * 1000
 """Ingest's clock and the broker's may differ by so much; a frame received at another time is not ingest's."""
+LINES_MAX: Final = 200_000
+"""Most lines of one frame; ingest takes far fewer in one request. Bounds what a frame of nothing but line ends weighs."""
 _DETAIL_CHARS_MAX: Final = 500
 _BANDS: Final = (0, *(((level - 1) & ~3) + 1 for level in range(1, SEVERITY_MAX + 1)))
 """Severity -> the first one of its band."""
@@ -61,7 +68,7 @@ class DecodedFrame:
     """(service, severity of the level's band) of each row."""
     dead: list[DeadLetter]
     dead_counts: dict[str, dict[str, int]]
-    """reason -> service -> logs, of `dead`; a frame-wide dead letter stands for many logs."""
+    """reason -> service -> logs, of `dead`; a letter of a whole record, or of missing logs, stands for many."""
     ndjson: bytes
 
 
@@ -72,20 +79,23 @@ def decode_frame(record: Delivered) -> DecodedFrame:
     except UnknownRecordVersion:
         raise
     except FrameError as error:
-        return _whole_frame_dead(record, _header_of_unreadable(record), str(error))
-    if abs(header.received_ms - record.append_ms) > RECEIVED_MS_APART_MAX:
-        detail = f"received at {header.received_ms} (Unix ms), appended at {record.append_ms}: more than a day apart"
-        return _whole_frame_dead(record, msgspec.structs.replace(header, received_ms=record.append_ms), detail)
+        return _unreadable(record, _header_of_unreadable(record), str(error))
     try:
         ndjson = decompress(record.value)
+        line_ends = ndjson.count(b"\n")
+        if line_ends > LINES_MAX:
+            raise FrameError(f"frame holds {line_ends} lines, at most {LINES_MAX} are read")
     except FrameError as error:
-        return _whole_frame_dead(record, header, str(error))
+        return _unreadable(record, _in_time(header, record), str(error))
     lines, indexes, undecodable = _decode_each(ndjson)
-    kept = Counter({service: counts.kept for service, counts in header.counts.items()})
-    found = len(lines) + len(undecodable)
-    if found != kept.total():
-        return _whole_frame_dead(record, header, f"headers count {kept.total()} kept logs, {found} are there", ndjson)
-    return _book(record, header, ndjson, lines, indexes, undecodable, kept)
+    if abs(header.received_ms - record.append_ms) > RECEIVED_MS_APART_MAX:
+        detail = f"received at {header.received_ms} (Unix ms), appended at {record.append_ms}: more than a day apart"
+        return _put_aside(record, _in_time(header, record), ndjson, lines, indexes, undecodable, detail)
+    counted, found = _kept(header).total(), len(lines) + len(undecodable)
+    if counted != found:
+        detail = f"headers count {counted} kept logs, {found} are there"
+        return _put_aside(record, header, ndjson, lines, indexes, undecodable, detail)
+    return _book(record, header, ndjson, lines, indexes, undecodable)
 
 
 def without_rows(frame: DecodedFrame, refused: dict[int, str]) -> DecodedFrame:
@@ -147,20 +157,19 @@ def _book(
     lines: list[LogLine],
     indexes: Sequence[int],
     undecodable: list[tuple[int, bytes, str]],
-    kept: Counter[str],
 ) -> DecodedFrame:
+    kept, found = _kept(header), Counter([line.service_name for line in lines])
+    if not found <= kept:
+        detail = "services of the lines are not those the headers count"
+        return _put_aside(record, header, ndjson, lines, indexes, undecodable, detail)
     frame = _empty(record, header, ndjson)
-    services = Counter([line.service_name for line in lines])
-    if not services <= kept:
-        return _whole_frame_dead(record, header, "services of the lines are not those the headers count", ndjson)
     latest_us = record.append_ms * 1000 + FUTURE_US_MAX
-    storable = lines
     if not _are_storable(lines, latest_us):
-        storable, indexes = _put_aside(frame, lines, indexes, latest_us)
-    frame.rows = encode_rows(storable)
+        lines, indexes = _without_problems(frame, lines, indexes, latest_us)
+    frame.rows = encode_rows(lines)
     frame.line_indexes = indexes
-    frame.bookings = [(line.service_name, _BANDS[line.level]) for line in storable]
-    leftover = (kept - services).elements()
+    frame.bookings = [(line.service_name, _BANDS[line.level]) for line in lines]
+    leftover = (kept - found).elements()
     for index, text, error in undecodable:
         service = next(leftover)
         frame.dead.append(_dead_letter(frame, index, "undecodable", error, service, text))
@@ -172,11 +181,8 @@ def _are_storable(lines: list[LogLine], latest_us: int) -> bool:
     """Whether `_problem` finds nothing in any line: all at once, 0.2 µs a line."""
     if not lines:
         return True
-    timestamps, ids, levels = (
-        [line.timestamp for line in lines],
-        [line.id for line in lines],
-        [line.level for line in lines],
-    )
+    timestamps, ids = [line.timestamp for line in lines], [line.id for line in lines]
+    levels = [line.level for line in lines]
     return (
         min(timestamps) >= 0
         and max(timestamps) <= latest_us
@@ -187,7 +193,7 @@ def _are_storable(lines: list[LogLine], latest_us: int) -> bool:
     )
 
 
-def _put_aside(
+def _without_problems(
     frame: DecodedFrame, lines: list[LogLine], indexes: Sequence[int], latest_us: int
 ) -> tuple[list[LogLine], list[int]]:
     """The lines that can be rows, with their indexes; the others become dead letters of the frame."""
@@ -236,15 +242,68 @@ def _empty(record: Delivered, header: FrameHeader, ndjson: bytes) -> DecodedFram
     )
 
 
-def _whole_frame_dead(record: Delivered, header: FrameHeader, detail: str, ndjson: bytes = b"") -> DecodedFrame:
-    """The frame as one dead letter, its logs booked under their services as the headers count them."""
-    frame = _empty(record, header, ndjson)
-    value = ndjson or record.value
-    frame.dead.append(_dead_letter(frame, 0, "undecodable", detail, "", value))
-    for service, counts in header.counts.items():
-        if counts.kept:
-            _count(frame.dead_counts, "undecodable", service, counts.kept)
+def _kept(header: FrameHeader) -> Counter[str]:
+    """service -> logs that the headers say are in the frame"""
+    return Counter({service: counts.kept for service, counts in header.counts.items()})
+
+
+def _in_time(header: FrameHeader, record: Delivered) -> FrameHeader:
+    """The header with a time of receipt that can be true."""
+    if abs(header.received_ms - record.append_ms) <= RECEIVED_MS_APART_MAX:
+        return header
+    return msgspec.structs.replace(header, received_ms=record.append_ms)
+
+
+def _unreadable(record: Delivered, header: FrameHeader, detail: str) -> DecodedFrame:
+    """The record as one dead letter, its logs booked under their services as the headers count them."""
+    frame = _empty(record, header, b"")
+    frame.dead.append(_dead_letter(frame, 0, NO_FRAME, detail, "", record.value))
+    for service, number in _kept(header).items():
+        if number:
+            _count(frame.dead_counts, NO_FRAME, service, number)
     return frame
+
+
+def _put_aside(
+    record: Delivered,
+    header: FrameHeader,
+    ndjson: bytes,
+    lines: list[LogLine],
+    indexes: Sequence[int],
+    undecodable: list[tuple[int, bytes, str]],
+    contradiction: str,
+) -> DecodedFrame:
+    """Every line as a dead letter of its own."""
+    raw = ndjson.splitlines()
+    found = Counter([line.service_name for line in lines])
+    missing = _kept(header) - found
+    unread_services = list(islice(missing.elements(), len(undecodable)))
+    unread_services += [""] * (len(undecodable) - len(unread_services))
+    found += Counter(unread_services)
+    missing -= Counter(unread_services)
+    frame = _empty(record, _raised(header, found - _kept(header)), ndjson)
+    for index, line in zip(indexes, lines, strict=True):
+        frame.dead.append(
+            _dead_letter(frame, index, MISMATCH, contradiction, line.service_name, raw[index], log_id=line.id)
+        )
+        _count(frame.dead_counts, MISMATCH, line.service_name, 1)
+    for (index, text, error), service in zip(undecodable, unread_services, strict=True):
+        frame.dead.append(_dead_letter(frame, index, "undecodable", f"{error}; {contradiction}", service, text))
+        _count(frame.dead_counts, "undecodable", service, 1)
+    for service, number in sorted(missing.items()):
+        detail = f"{number} logs are counted and not there; {contradiction}"
+        frame.dead.append(_dead_letter(frame, len(raw), MISSING, detail, service, b""))
+        _count(frame.dead_counts, MISSING, service, number)
+    return frame
+
+
+def _raised(header: FrameHeader, more: Counter[str]) -> FrameHeader:
+    """The header as if these logs had been received as well."""
+    counts = dict(header.counts)
+    for service, number in more.items():
+        one = counts.get(service, ServiceCounts())
+        counts[service] = msgspec.structs.replace(one, received=one.received + number)
+    return msgspec.structs.replace(header, counts=counts)
 
 
 def _header_of_unreadable(record: Delivered) -> FrameHeader:

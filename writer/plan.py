@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from schemas.errors import LogfeedError
-from store.port import Border, DeadLetter, EncodedRow, LedgerRow, OffsetMove, Outcome, StoredKey, StorePlan
+from store.port import KEY_REUSED, Border, DeadLetter, EncodedRow, LedgerRow, OffsetMove, Outcome, StoredKey, StorePlan
 from writer.dead_window import DeadWindow
 from writer.decode import DecodedFrame, all_dead
-
-KEY_REUSED: Final = "key_reused"
 
 
 class TooManyDeadLetters(LogfeedError):

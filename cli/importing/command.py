@@ -37,7 +37,7 @@ def import_logs(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE...", help="Files to import, also .gz and .zst; - is standard input.", show_default=False
+            metavar="FILE", help="Files to import, also .gz and .zst; - is standard input.", show_default=False
         ),
     ],
     service: Annotated[
@@ -50,19 +50,23 @@ def import_logs(
         TimeMode,
         typer.Option(
             "--time",
+            metavar="HOW",
             help="keep: the times in the file. shift: all times move so that the file's newest line is now."
             " now: the moment of the import.",
         ),
     ] = TimeMode.KEEP,
     format: Annotated[
-        Format, typer.Option("--format", help="What the lines are; auto finds it from the first ones.")
+        Format,
+        typer.Option(
+            "--format", metavar="FORMAT", help="plain, json or pipe: what the lines are. auto: as the first ones look."
+        ),
     ] = Format.AUTO,
     zone: Annotated[
         str, typer.Option("--tz", metavar="ZONE", help="Time zone of times that name none, such as Europe/Berlin.")
     ] = "UTC",
-    join: Annotated[
-        bool, typer.Option("--join/--no-join", help="Stack traces and indented lines belong to the log before them.")
-    ] = True,
+    no_join: Annotated[
+        bool, typer.Option("--no-join", help="Every line is a log, also stack traces and indented ones.")
+    ] = False,
     together: Annotated[
         bool, typer.Option("--together", help="With --time shift: one shift for all files, so that they stay in step.")
     ] = False,
@@ -84,15 +88,17 @@ def import_logs(
     retention_days: Annotated[
         int,
         typer.Option(
-            min=1, help="The server's ingest.retention_days: older lines are refused before anything is sent."
+            min=1,
+            metavar="DAYS",
+            help="The server's ingest.retention_days: older lines are refused before anything is sent.",
         ),
     ] = RETENTION_DAYS_DEFAULT,
     state: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Where the import remembers how far it came (one file only).",
-            show_default="~/.local/state/logfeed",
+            help="Where the import remembers how far it came, for one file; else under ~/.local/state/logfeed.",
+            show_default=False,
         ),
     ] = None,
     restart: Annotated[
@@ -107,44 +113,36 @@ def import_logs(
             show_default=False,
         ),
     ] = None,
-    parallel: Annotated[int, typer.Option(min=1, max=32, help="Requests in flight.")] = 4,
+    parallel: Annotated[int, typer.Option(metavar="REQUESTS", min=1, max=32, help="Requests in flight.")] = 4,
     give_up_after: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to try again when the server does not take logs.")
     ] = 300.0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")] = False,
-    url: Annotated[str, typer.Option(envvar=URL_VARIABLE, help=URL_HELP)] = URL_DEFAULT,
+    url: Annotated[str, typer.Option(envvar=URL_VARIABLE, metavar="URL", help=URL_HELP)] = URL_DEFAULT,
 ) -> None:
     """Import log files: plain text, JSON lines, or columns separated by "|".
 
-    Time and level of each line are found by themselves. Interrupt the import when you like: the same command goes on where it
-    stopped, and each line is stored once. When the file has grown since, the same command imports what is new.
+    Time and level of each line are found by themselves. Interrupt the import
+    when you like: the same command goes on where it stopped, and each line is
+    stored once. When the file has grown since, it imports what is new.
 
     [bold]Examples[/bold]
-
-        logfeed import app.log --service shop
-
-        logfeed import old/*.log.gz --service shop --time shift
-
-        logfeed import events.jsonl
-
-        zcat old.gz | logfeed import - --service shop
+      logfeed import app.log --service shop
+      logfeed import old/*.log.gz --service shop --time shift
+      logfeed import events.jsonl
+      zcat old.gz | logfeed import - --service shop
 
     [bold]Exit codes[/bold]
-
-        0  every line is with the server (accepted, or dropped by its filters)
-
-        1  some lines were rejected, all others are stored
-
-        2  wrong usage, unreadable file, or lines past the retention: nothing was sent
-
-        3  stopped before the end (no server, or it refuses): the same command goes on
-
-        130  interrupted: the same command goes on
+      0    every line is with the server (accepted, or dropped by its filters)
+      1    some lines were rejected, all others are stored
+      2    wrong usage, unreadable file, or lines past the retention
+      3    stopped before the end (no server, or it refuses); repeat to go on
+      130  interrupted; repeat to go on
     """
     screen = Screen(quiet=quiet)
     try:
         base_url = check_url(url)
-        options = _options(service, time_mode, zone, format, join, correlation_pattern, metadata or [])
+        options = _options(service, time_mode, zone, format, not no_join, correlation_pattern, metadata or [])
         choices = Choices(options, base_url, restart, together, retention_days)
         sources = _open_sources(files, state, base_url, service)
         with screen:

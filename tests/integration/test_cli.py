@@ -136,9 +136,21 @@ def test_unknown_commands_and_options_are_wrong_usage(logfeed: Typed) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_version_is_printed() -> None:
-    done = in_a_process("version")
-    assert (done.returncode, done.stdout) == (0, version("logfeed") + "\n")
+def test_version_is_printed(logfeed: Typed) -> None:
+    for argument in ("version", "--version"):
+        done = logfeed(argument)
+        assert (done.returncode, done.stdout) == (0, version("logfeed") + "\n")
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_on_a_narrow_terminal_shows_every_option_whole(logfeed: Typed, words: tuple[str, ...]) -> None:
+    done = logfeed(*words, "--help", COLUMNS="80")
+    assert done.returncode == 0
+    for parameter in COMMANDS[words].params:
+        for name in parameter.opts:
+            assert not name.startswith("--") or re.search(rf"{name}\b", done.stdout), name
+    assert "<bool>" not in done.stdout or words[0] == "dead"
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 # Configuration
@@ -200,6 +212,7 @@ def test_every_setting_is_explained(logfeed: Typed) -> None:
     for expected in ("\nhttp.port = 8080\n    TCP port", "\nwriter.name = the host's name\n", "\ndatabase.url = \n"):
         assert expected in lines
     assert "None" not in lines
+    assert all(re.fullmatch(r"[a-z_.]+ = .*|    .{1,106}", line) for line in lines.splitlines())
 
 
 # Database

@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from broker.port import Delivered
 from db.migrations import Layout
 from schemas.errors import InvalidInput
-from schemas.record import LogLine
+from schemas.frames import FrameHeader, ServiceCounts, encode_headers, encode_lines
+from schemas.record import Log, LogLine
 from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
 from store.dead_letters import PREVIEW_BYTES, DeadLetterMissing, DeadLetters, ReplayRefused
 from store.port import DeadLetter, LedgerRow, Outcome, StorePlan
 from tests.store_sites import HOUR_US, PostgresSite, now_us, postgres_site, prepared
+from writer.decode import decode_frame
+from writer.plan import plan_batch
 
 API_ONLY = ServiceScope(names=frozenset({"api"}))
 WEB_PREFIX = ServiceScope(prefixes=frozenset({"we"}))
@@ -138,6 +142,72 @@ async def test_line_that_is_still_refused_stays_with_a_clear_error(
     assert (await letters.show(letter_id, allowed=ALL_SERVICES)).line == text
     assert await site.rows() == []
     assert await ledger_of(site) == before
+
+
+@pytest.mark.parametrize(
+    ("reason", "text", "says"),
+    [
+        ("no_frame", b"\x28\xb5\x2f\xfd cut", "is a whole record that could not be read as a frame"),
+        ("missing", b"", "stands for logs that a frame counted and did not hold"),
+    ],
+)
+async def test_letter_that_is_no_line_says_so_and_can_be_dropped(
+    site: PostgresSite, reason: str, text: bytes, says: str
+) -> None:
+    letters = DeadLetters(site.database, site.layout)
+    (letter_id,) = await die(site, ("", reason, text))
+    with pytest.raises(ReplayRefused, match=rf"{says}: .*drop it \({reason} because\)"):
+        await letters.replay(letter_id, allowed=ALL_SERVICES)
+    assert (await letters.show(letter_id, allowed=ALL_SERVICES)).line == text
+    await letters.drop(letter_id, allowed=ALL_SERVICES)
+    assert await letters.page(allowed=ALL_SERVICES) == []
+    assert await ledger_of(site) == {("", 0, "dead", reason, 1)}
+
+
+async def test_frame_that_contradicts_its_headers_is_replayed_line_by_line(site: PostgresSite) -> None:
+    """INV-1: what the writer put aside of it adds up before, between and after."""
+    now_ms = now_us() // 1000
+    logs = [
+        Log(n, now_us(), 9, service, "m", None, {}) for n, service in ((1, "api"), (2, "web"), (3, "web"), (4, "other"))
+    ]
+    head = FrameHeader(
+        frame_id=bytes(16),
+        received_ms=now_ms,
+        counts={"api": ServiceCounts(received=4, filtered={"debug": 1}), "web": ServiceCounts(received=2)},
+    )
+    record = Delivered(0, 0, now_ms, encode_headers(head), encode_lines(logs))
+    store = site.writer
+    (lease,) = await store.claim("w", want=1, ttl_s=60)
+    async with store.begin() as batch:
+        plan = plan_batch([decode_frame(record)], epochs={0: lease.epoch}, known={}, border=batch.border)
+        await batch.commit(plan)
+    await _adds_up(site)
+    letters = DeadLetters(site.database, site.layout)
+    found = await letters.page(allowed=ALL_SERVICES, reason="mismatch")
+    assert [(letter.log_id, letter.service_name) for letter in found[::-1]] == [
+        (1, "api"),
+        (2, "web"),
+        (3, "web"),
+        (4, "other"),
+    ]
+    for letter in found:
+        await letters.replay(letter.id, allowed=ALL_SERVICES)
+        await _adds_up(site)
+    assert [log_id for log_id, _ in await site.rows()] == [1, 2, 3, 4]
+    (missing,) = await letters.page(allowed=ALL_SERVICES)
+    assert (missing.reason, missing.service_name) == ("missing", "api")
+    assert await ledger_of(site) >= {("api", 0, "dead", "missing", 2), ("other", 0, "received", "", 1)}
+
+
+async def _adds_up(site: PostgresSite) -> None:
+    """Per minute and service."""
+    assert (
+        await site.database.fetch_all(
+            "SELECT minute, service_name, sum(CASE outcome WHEN 'received' THEN count ELSE -count END) FROM ledger"
+            " GROUP BY 1, 2 HAVING sum(CASE outcome WHEN 'received' THEN count ELSE -count END) <> 0"
+        )
+        == []
+    )
 
 
 async def test_drop_deletes_the_letter_and_leaves_the_ledger(site: PostgresSite) -> None:

@@ -383,6 +383,17 @@ def test_logs_has_exit_codes_for_scripts(answer: tuple[int, Any], code: int, sho
     assert shown in result.stderr
 
 
+def test_logs_says_on_a_terminal_that_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shown, forced in (("", None), ("no logs found", "1")):
+        if forced:
+            monkeypatch.setenv("FORCE_COLOR", forced)
+        with RecordingServer() as server:
+            server.pages = [page()]
+            result = run_logs("--url", server.url, "level:x")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert (shown in result.stderr) if shown else (result.stderr == "")
+
+
 def test_logs_without_a_server_ends_with_3() -> None:
     result = run_logs("--url", "http://127.0.0.1:9", "--give-up-after", "0.1")
     assert result.exit_code == 3

@@ -22,6 +22,7 @@ from broker.settings import BrokerSettings
 from cli.http_app import build_app
 from db.database import Database
 from db.migrations import Layout, migrate
+from ingest import openapi, problems
 from ingest.main import IngestService
 from ingest.settings import IngestSettings
 from runtime.clock import ManualClock, SystemClock
@@ -654,4 +655,11 @@ async def test_openapi_document_shows_models_statuses_and_examples(edge: Edge) -
         assert "errors" in operation["responses"]["422"]["content"]["application/problem+json"]["schema"]["properties"]
         assert "Idempotency-Key" in [each["name"] for each in operation["parameters"]]
         assert "example" in operation["requestBody"]["content"]["application/json"]
+        getattr(openapi, ok).model_validate(operation["responses"]["201"]["content"]["application/json"]["example"])
+        for status in {"400", "403", "408", "413", "415", "422", "429", "503"}:
+            example = operation["responses"][status]["content"]["application/problem+json"]["example"]
+            openapi.Problem.model_validate(example)
+            known = {(row[1], f"urn:logfeed:problem:{row[2]}", row[3]) for row in problems._TABLE}
+            assert (int(status), example["type"], example["title"]) in known
+            assert example["status"] == int(status)
     assert {"LogAnswer", "BatchAnswer", "RejectedItem"} <= document["components"]["schemas"].keys()

@@ -266,6 +266,7 @@ def test_demo_shows_a_lively_shop_and_stops_on_ctrl_c(directory: Path) -> None:
     try:
         demo.ready()
         assert "Sample traffic is flowing" in demo.output
+        assert f"logfeed logs --url {demo.url} 'level:error' --limit 20\n" in demo.output
         until(lambda: len({log["service_name"] for log in demo.logs()}) >= 4, "several services")
         failed = until(lambda: demo.logs(level="error"), "errors")
         followed = next(log["correlation_id"] for log in failed if log["correlation_id"])

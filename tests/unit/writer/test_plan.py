@@ -6,15 +6,17 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.port import Delivered
 from schemas.frames import ServiceCounts, UnknownRecordVersion, encode_lines
 from store.port import Border, Outcome, StorePlan
 from tests.unit.writer.builders import NOON_MS, delivered, frame, header, log
 from writer.bisect import refused_rows
 from writer.dead_window import DeadWindow
-from writer.decode import DecodedFrame, decode_frame, without_rows
+from writer.decode import LINES_MAX, DecodedFrame, decode_frame, without_rows
 from writer.plan import TooManyDeadLetters, check_dead_lines, judged_lines, plan_batch
 
 OPEN_BORDER = Border(closed_before_us=0, late_generation=1)
@@ -115,8 +117,6 @@ def test_counts_only_frame_moves_the_offset() -> None:
 
 
 def test_one_bad_line_becomes_a_dead_letter_and_the_rest_is_stored() -> None:
-    import zstandard
-
     good = [log(1), log(2)]
     lines = zstandard.decompress(encode_lines(good)).splitlines()
     head = header([*good, log(3)])
@@ -129,24 +129,118 @@ def test_one_bad_line_becomes_a_dead_letter_and_the_rest_is_stored() -> None:
     assert_balanced(result)
 
 
-@pytest.mark.parametrize(
-    "value", [b"no zstd at all", encode_lines([log(1)]), encode_lines([log(1, service="other")] * 2)]
-)
-def test_frame_that_contradicts_its_headers_is_one_dead_letter(value: bytes) -> None:
-    result = plan([decode_frame(delivered(header([log(1), log(2)]), value))])
-    assert not result.hot
-    assert len(result.dead) == 1
-    assert sums(result) == {Outcome.RECEIVED: 2, Outcome.DEAD: 2}
+def letters(result: StorePlan) -> list[tuple[str, int, str, int | None]]:
+    """(reason, line, service, log id) of the dead letters."""
+    return [(one.reason, one.line_index, one.service_name, one.log_id) for one in result.dead]
+
+
+def ledger(result: StorePlan) -> dict[tuple[str, str, str], int]:
+    """(service, outcome, reason) -> logs."""
+    return {(row.service_name, row.outcome.value, row.reason): row.count for row in result.ledger}
+
+
+def test_record_that_is_no_frame_is_one_dead_letter() -> None:
+    result = plan([decode_frame(delivered(header([log(1), log(2, service="mail")]), b"no zstd at all"))])
+    assert letters(result) == [("no_frame", 0, "", None)]
+    assert result.dead[0].line == b"no zstd at all"
+    assert ledger(result) == {
+        ("shop", "received", ""): 1,
+        ("mail", "received", ""): 1,
+        ("shop", "dead", "no_frame"): 1,
+        ("mail", "dead", "no_frame"): 1,
+    }
     assert_balanced(result)
 
 
-def test_record_without_headers_is_one_dead_letter() -> None:
-    from broker.port import Delivered
+def test_frame_of_too_many_lines_is_not_taken_apart() -> None:
+    result = plan([decode_frame(delivered(header([log(1)]), zstandard.compress(b"\n" * (LINES_MAX + 1))))])
+    assert letters(result) == [("no_frame", 0, "", None)]
+    assert_balanced(result)
 
+
+def test_lines_beyond_what_the_headers_count_are_put_aside_one_by_one_and_received() -> None:
+    value = encode_lines([log(1), log(2), log(3, service="mail")])
+    result = plan([decode_frame(delivered(header([log(1)]), value))])
+    assert letters(result) == [
+        ("mismatch", 0, "shop", 1),
+        ("mismatch", 1, "shop", 2),
+        ("mismatch", 2, "mail", 3),
+    ]
+    assert result.dead[2].line == zstandard.decompress(value).splitlines()[2]
+    assert "headers count 1 kept logs, 3 are there" in result.dead[0].detail
+    assert ledger(result) == {
+        ("shop", "received", ""): 2,
+        ("shop", "dead", "mismatch"): 2,
+        ("mail", "received", ""): 1,
+        ("mail", "dead", "mismatch"): 1,
+    }
+    assert_balanced(result)
+
+
+def test_logs_that_the_headers_count_and_the_frame_lacks_are_dead_without_a_line() -> None:
+    head = header([log(1), log(2), log(3), log(4, service="mail")])
+    result = plan([decode_frame(delivered(head, encode_lines([log(1)])))])
+    assert letters(result) == [("mismatch", 0, "shop", 1), ("missing", 1, "mail", None), ("missing", 1, "shop", None)]
+    assert [one.line for one in result.dead[1:]] == [b"", b""]
+    assert sums(result) == {Outcome.RECEIVED: 4, Outcome.DEAD: 4}
+    assert_balanced(result)
+
+
+def test_lines_of_other_services_than_the_headers_count_are_put_aside_under_their_own() -> None:
+    result = plan([decode_frame(delivered(header([log(1), log(2)]), encode_lines([log(1), log(2, service="mail")])))])
+    assert letters(result) == [("mismatch", 0, "shop", 1), ("mismatch", 1, "mail", 2), ("missing", 2, "shop", None)]
+    assert_balanced(result)
+
+
+def test_unreadable_lines_of_a_contradictory_frame_take_the_places_that_are_open() -> None:
+    value = zstandard.compress(b"\n".join([b"[1", b"{}", zstandard.decompress(encode_lines([log(7)])).strip()]))
+    result = plan([decode_frame(delivered(header([log(1), log(2)]), value))])
+    assert letters(result) == [
+        ("mismatch", 2, "shop", 7),
+        ("undecodable", 0, "shop", None),
+        ("undecodable", 1, "", None),
+    ]
+    assert_balanced(result)
+
+
+def test_frame_received_at_an_impossible_time_is_booked_when_it_was_appended() -> None:
+    head = header([log(1), log(2)], received_ms=NOON_MS - 3 * 24 * 3_600_000)
+    result = plan([decode_frame(delivered(head, encode_lines([log(1), log(2)])))])
+    assert letters(result) == [("mismatch", 0, "shop", 1), ("mismatch", 1, "shop", 2)]
+    assert "more than a day apart" in result.dead[0].detail
+    assert {row.minute_us for row in result.ledger} == {NOON_MS * 1000}
+    assert_balanced(result)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["shop", "mail", ""]), st.integers(0, 5)),
+    st.lists(st.sampled_from([b"shop", b"mail", b"other", b"bad"]), max_size=8),
+    st.booleans(),
+)
+def test_every_line_of_a_frame_is_booked_whatever_its_headers_say(
+    kept: dict[str, int], lines: list[bytes], is_late: bool
+) -> None:
+    """INV-1; and each line is stored or in a letter of its own."""
+    head = header([], received_ms=NOON_MS - is_late * 2 * 24 * 3_600_000)
+    for service, number in kept.items():
+        head.counts[service] = ServiceCounts(received=number + 1, filtered={"debug": 1})
+    raw = [
+        b"[" if text == b"bad" else b'[%d,%d,9,"%s","m",null,{}]' % (n + 1, NOON_MS * 1000, text)
+        for n, text in enumerate(lines)
+    ]
+    result = plan([decode_frame(delivered(head, zstandard.compress(b"\n".join(raw))))])
+    assert_balanced(result)
+    assert len(result.hot) + sum(one.reason != "missing" for one in result.dead) == len(lines)
+    dead = sum(row.count for row in result.ledger if row.outcome is Outcome.DEAD)
+    assert dead + len(result.hot) >= max(len(lines), sum(kept.values()))
+    assert {one.line for one in result.dead if one.reason != "missing"} <= set(raw)
+
+
+def test_record_without_headers_is_one_dead_letter() -> None:
     result = plan(
         [decode_frame(Delivered(partition=0, offset=5, append_ms=NOON_MS, headers=[("v", b"1")], value=b"x"))]
     )
-    assert [letter.reason for letter in result.dead] == ["undecodable"]
+    assert letters(result) == [("no_frame", 0, "", None)]
     assert_balanced(result)
 
 
@@ -184,7 +278,7 @@ def test_header_that_cannot_be_true_is_one_dead_letter_that_the_store_can_book(n
     headers = [(header_name, value if header_name == name else old) for header_name, old in record.headers]
     result = plan([decode_frame(replace(record, headers=headers))])
     assert not result.hot
-    assert [letter.reason for letter in result.dead] == ["undecodable"]
+    assert len(result.dead) == 1
     assert all(0 < row.count < 2**31 and abs(row.minute_us - NOON_MS * 1000) < 60_000_000 for row in result.ledger)
     assert_balanced(result)
 
@@ -213,8 +307,6 @@ async def test_bisect_gives_up_when_too_many_rows_are_refused() -> None:
 
 def test_all_poison_is_refused_as_a_whole() -> None:
     head = header([log(number) for number in range(1, 201)])
-    import zstandard
-
     poison = decode_frame(delivered(head, zstandard.compress(b"\n".join([b"[]"] * 200))))
     result = plan([poison])
     with pytest.raises(TooManyDeadLetters, match="200 of 200 lines"):
