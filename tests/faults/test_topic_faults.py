@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import psycopg
+import pytest
 import zstandard
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from broker.factory import make_broker
+from broker.kafka_topic import topic_settings
 from broker.port import Record
 from broker.settings import BrokerSettings
 from db.database import Database
 from db.migrations import Layout, Migration, migrate, migrations
-from infra.fleet import EMBEDDED, Fleet, until
+from infra.fleet import EMBEDDED, FULL, Fleet, until
 from schemas.frames import FrameHeader, ServiceCounts, encode_headers
 from tests.faults.conftest import MakeFleet
 from tests.faults.producers import Producers, assert_exactly_once
@@ -28,17 +33,24 @@ def _settings(fleet: Fleet) -> BrokerSettings:
     return BrokerSettings(kind="queue", topic=fleet.topic, partitions=fleet.partitions)
 
 
-async def _publish(fleet: Fleet, *records: Record) -> None:
+@asynccontextmanager
+async def _publishing(fleet: Fleet) -> AsyncIterator[Callable[[Record], Awaitable[object]]]:
+    """Publishes records into one partition."""
     database = Database(fleet.database_url, application_name="test")
     await database.open()
     broker = make_broker(_settings(fleet), database)
     await broker.open()
     producer = await broker.producer()
-    for record in records:
-        await producer.publish(record, partition_key=b"one partition")
+    yield lambda record: producer.publish(record, partition_key=b"one partition")
     await producer.close()
     await broker.close()
     await database.close()
+
+
+async def _publish(fleet: Fleet, *records: Record) -> None:
+    async with _publishing(fleet) as publish:
+        for record in records:
+            await publish(record)
 
 
 def _frame(lines: list[bytes], *, version: int = 1, number: int = 1) -> Record:
@@ -97,6 +109,90 @@ async def test_all_poison_stops_the_writer_and_diverts_nothing(make_fleet: MakeF
     with psycopg.connect(fleet.database_url) as connection:
         assert connection.execute("SELECT count(*) FROM dead_letters").fetchone() == (0,)
         assert connection.execute("SELECT sum(next_offset) FROM consumer_offsets").fetchone() == (0,)
+
+
+async def test_flood_of_small_poison_frames_stops_the_writer_for_good(make_fleet: MakeFleet, profile: str) -> None:
+    """However small the frames are, and however often a supervisor starts the writer again."""
+    fleet = await asyncio.to_thread(make_fleet, profile)
+    writer = fleet.role("write")
+    async with _publishing(fleet) as publish:
+        for number in range(1, 21):
+            await publish(_frame([b"poison"] * 5, number=number))
+
+            async def put_aside(number: int = number) -> bool:
+                return sum(await asyncio.to_thread(_next_offsets, fleet)) == number
+
+            await until(put_aside, what=f"frame {number} is put aside")
+        await publish(_frame([b"poison"] * 5, number=21))
+    assert writer.process is not None
+    for _ in range(3):
+        assert await asyncio.to_thread(writer.process.wait, 60) == 1
+        with psycopg.connect(fleet.database_url) as connection:
+            assert connection.execute("SELECT count(*) FROM dead_letters").fetchone() == (100,)
+        assert sum(_next_offsets(fleet)) == 20
+        writer.start()
+    assert writer.log_text().count("105 of 105 lines cannot be stored, 100 of them put aside before") >= 3
+
+
+@pytest.mark.kafka
+async def test_topic_deleted_and_made_again_halts_its_partitions(make_fleet: MakeFleet) -> None:
+    """Under a running writer, and again for one that starts when the new topic has more records than were stored."""
+    fleet = await asyncio.to_thread(make_fleet, FULL, partitions=2)
+    writer = fleet.role("write")
+    good = b'[%d,1767268800000000,9,"shop","fine",null,{"number":%d}]'
+    await _publish(fleet, *(_frame([good % (number, number)], number=number) for number in range(1, 4)))
+
+    async def stored() -> bool:
+        return await asyncio.to_thread(_next_offsets, fleet) == [0, 3]
+
+    await until(stored, what="three frames are stored")
+    await _make_topic_again(fleet)
+
+    async def halted() -> bool:
+        return len(await asyncio.to_thread(_halted, fleet)) == 1
+
+    await until(halted, what="the partition that was stored from is halted")
+    assert _halted(fleet) == ["partition 0: offset 2 was asked for, the broker has 0..-1"]
+    assert writer.alive
+    await asyncio.to_thread(writer.stop)
+    await asyncio.to_thread(_forget_halt, fleet)
+    await _publish(fleet, *(_frame([good % (number, number)], number=number) for number in range(11, 16)))
+    writer.start()
+    await until(halted, what="the partition is halted again")
+    assert "the topic was made again or restored; nothing was stored from it" in _halted(fleet)[0]
+    assert _next_offsets(fleet) == [0, 3]
+    with psycopg.connect(fleet.database_url) as connection:
+        sums = connection.execute("SELECT outcome, sum(count)::bigint FROM ledger GROUP BY 1").fetchall()
+    assert dict(sums) == {"received": 3, "stored": 3}
+
+
+async def _make_topic_again(fleet: Fleet) -> None:
+    assert fleet.kafka is not None
+    admin = AIOKafkaAdminClient(bootstrap_servers=fleet.kafka.bootstrap)
+    await admin.start()
+    await admin.delete_topics([fleet.topic])
+
+    async def made() -> bool:
+        new = NewTopic(fleet.topic, fleet.partitions, 1, topic_configs=topic_settings(1))
+        answer = await admin.create_topics([new])
+        return all(code == 0 for _, code, *_ in answer.topic_errors)
+
+    await until(made, what="the old topic is gone and there is a new one")
+    await admin.close()
+
+
+def _next_offsets(fleet: Fleet) -> list[int]:
+    with psycopg.connect(fleet.database_url) as connection:
+        rows = connection.execute(
+            "SELECT next_offset FROM consumer_offsets WHERE topic = %s ORDER BY next_offset", (fleet.topic,)
+        ).fetchall()
+    return [offset for (offset,) in rows]
+
+
+def _forget_halt(fleet: Fleet) -> None:
+    """As if an operator had resumed it without looking."""
+    with psycopg.connect(fleet.database_url) as connection:
+        connection.execute("UPDATE consumer_offsets SET halted = NULL WHERE topic = %s", (fleet.topic,))
 
 
 async def test_topic_that_lost_its_records_halts_and_can_be_resumed(make_fleet: MakeFleet, profile: str) -> None:

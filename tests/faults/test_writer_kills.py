@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx
 import psycopg
@@ -20,6 +21,9 @@ from tests.faults.proxy import DatabaseProxy, Moment, Trap
 
 BATCHES = b"logfeed write batches"
 """application_name of the connection that stores batches."""
+
+
+_WAITS_FOR_LOGS = "SELECT FROM pg_locks WHERE relation = 'logs'::regclass AND NOT granted"
 
 
 @asynccontextmanager
@@ -140,6 +144,39 @@ async def test_database_away_when_the_writer_starts_and_when_leases_run_out(
         proxy.refusing = False
         await assert_exactly_once(fleet.url("serve"), producers)
         assert writer.alive
+
+
+async def test_deadlock_with_who_drops_a_chunk_is_retried(make_fleet: MakeFleet, profile: str) -> None:
+    """Who drops or detaches a chunk takes the table whole; here it holds what the batch needs next, and waits for longer."""
+    fleet = await asyncio.to_thread(make_fleet, profile)
+    async with proxied_writer(fleet) as (proxy, writer):
+        producers = Producers(lambda: fleet.url("serve"), seed=35)
+        await _send(fleet, producers, requests=2)
+        with psycopg.connect(fleet.database_url) as dropping, psycopg.connect(fleet.database_url) as watching:
+            dropping.execute("SET LOCAL deadlock_timeout = '60s'")
+            locking: list[asyncio.Future[object]] = []
+
+            def lock() -> None:
+                dropping.execute("SELECT FROM consumer_offsets FOR UPDATE")
+                loop = asyncio.get_running_loop()
+                take = partial(dropping.execute, "LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
+                locking.append(loop.run_in_executor(None, take))
+                # The batch goes on only when it stands in the way.
+                while not watching.execute(_WAITS_FOR_LOGS).fetchall():
+                    watching.rollback()
+
+            trap = Trap(Moment.MID_COPY, lock)
+            proxy.trap = trap
+            sending = asyncio.create_task(_send(fleet, producers, requests=10))
+            await asyncio.wait_for(trap.fired.wait(), 60)
+            await asyncio.wait_for(locking[0], 30)
+            dropping.rollback()
+        await sending
+        await assert_exactly_once(fleet.url("serve"), producers)
+        assert "deadlock detected" in writer.log_text()
+        assert writer.alive
+        with psycopg.connect(fleet.database_url) as connection:
+            assert connection.execute("SELECT count(*) FROM dead_letters").fetchone() == (0,)
 
 
 async def test_writers_come_and_go_and_everything_is_stored_once(make_fleet: MakeFleet, profile: str) -> None:
