@@ -82,7 +82,7 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
         stack.push_async_callback(broker.close)
         unread = UnreadRecords(settings.broker, database)
         stack.push_async_callback(unread.close)
-        store = PostgresWriteStore(database, topic=settings.broker.topic, layout=settings.layout)
+        store = write_store(settings, database)
 
         async def register() -> None:
             # What ingest publishes to counts for `visible_through` from then on, also before a writer has seen it.
@@ -177,7 +177,7 @@ async def _write(settings: Settings, broker: Broker, database: Database, health:
         return
     writer = settings.writer
     clock = SystemClock()
-    store = PostgresWriteStore(database, topic=settings.broker.topic, layout=settings.layout)
+    store = write_store(settings, database)
     upkeep = PostgresUpkeep(database, topic=settings.broker.topic, layout=settings.layout, settings=settings.store)
     consumer = Consumer(settings=writer, broker=broker, store=store, upkeep=upkeep, clock=clock, stop=stop)
     sealer = Sealer(
@@ -193,6 +193,17 @@ async def _write(settings: Settings, broker: Broker, database: Database, health:
         await side_by_side(stop, consumer.run(), sealer.run())
     finally:
         await store.close()
+
+
+def write_store(settings: Settings, database: Database) -> PostgresWriteStore:
+    """The writers' store."""
+    return PostgresWriteStore(
+        database,
+        topic=settings.broker.topic,
+        layout=settings.layout,
+        # The queue lives in the same database: what it has forgotten nobody can read again.
+        waits_for_disk=settings.broker.kind == "queue",
+    )
 
 
 class _WriterHealth:

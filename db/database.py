@@ -8,6 +8,8 @@ Connection trouble of any kind is `DatabaseUnavailable`; data errors keep psycop
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -39,6 +41,8 @@ DATA_ERRORS: Final = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
 
 _CHECK_S: Final = 5.0
 """How long a pooled connection may take to prove that it works."""
+_RESTED_S: Final = 1.0
+"""A connection that was used less long ago is taken to work: proving it costs a round trip."""
 _PARAMETERS: Final[dict[str, Any]] = {
     "autocommit": True,
     "prepare_threshold": None,
@@ -98,6 +102,11 @@ async def bounded(seconds: float) -> AsyncIterator[None]:
         raise DatabaseUnavailable(f"the database did not answer within {seconds:g} s") from error
 
 
+class _PooledConnection(AsyncConnection[TupleRow]):
+    used_s: float = -math.inf
+    """Monotonic time at which it was last used without an error."""
+
+
 class Database:
     """A bounded pool of autocommit connections to one database."""
 
@@ -107,7 +116,7 @@ class Database:
         self.application_name = application_name
         self._pool = AsyncConnectionPool(
             url,
-            connection_class=AsyncConnection[TupleRow],
+            connection_class=_PooledConnection,
             min_size=0,
             max_size=connections_max,
             timeout=wait_s,
@@ -132,6 +141,7 @@ class Database:
         try:
             async with self._pool.connection() as connection:
                 yield connection
+                connection.used_s = time.monotonic()
         except DatabaseUnavailable:
             raise
         except (psycopg.Error, PoolTimeout, OSError) as error:
@@ -172,6 +182,8 @@ class Database:
             return cursor.rowcount
 
 
-async def _check(connection: Connection) -> None:
+async def _check(connection: _PooledConnection) -> None:
+    if time.monotonic() - connection.used_s < _RESTED_S:
+        return
     async with bounded(_CHECK_S):
         await AsyncConnectionPool.check_connection(connection)

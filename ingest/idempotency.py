@@ -4,11 +4,15 @@ A retry finds the reservation, so it gets the same ids and the same answer, and 
 stores one of the copies (schemas/frames.py, key hash). The reservation is a courtesy to the answer, not what makes
 storing exactly once: where the database does not answer in time, the request goes on without it, and for a while
 none is tried. Keys belong to a principal: two of them may use the same key. They live as long as the rows do (72 h).
+
+Requests under way together share statements (db/gathering.py): one at a time would cost two round trips and a
+connection of the pool each.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -16,6 +20,7 @@ from typing import Final
 import structlog
 
 from db.database import Database
+from db.gathering import Gathering
 from ingest import metrics
 from ingest.errors import FieldError, InvalidFields, KeyReused
 from runtime.clock import Clock
@@ -25,11 +30,15 @@ log = structlog.get_logger(__name__)
 
 KEY_CHARS_MAX: Final = 255
 
-_FIND: Final = "SELECT body_sha256, received_ms, first_id, answer FROM id_reservations WHERE key_hash = %s"
+_TOGETHER_MAX: Final = 256
+"""Most keys of one statement."""
+_FIND: Final = """
+SELECT key_hash, body_sha256, received_ms, first_id, answer FROM id_reservations WHERE key_hash = ANY(%s)"""
+# In one order, so that two processes with the same keys never wait for one another.
 _RESERVE: Final = """
-INSERT INTO id_reservations (key_hash, body_sha256, received_ms, first_id, answer) VALUES (%s, %s, %s, %s, %s)
-ON CONFLICT (key_hash) DO NOTHING
-"""
+INSERT INTO id_reservations (key_hash, body_sha256, received_ms, first_id, answer)
+SELECT * FROM unnest(%s::bytea[], %s::bytea[], %s::bigint[], %s::bigint[], %s::bytea[]) AS r (key_hash) ORDER BY key_hash
+ON CONFLICT (key_hash) DO NOTHING RETURNING key_hash"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,8 @@ class Reservations:
         self._deadline_s = deadline_s
         self._pause_s = pause_s
         self._paused_until_s = float("-inf")
+        self._finding = Gathering(self._find_all, most=_TOGETHER_MAX)
+        self._reserving = Gathering(self._reserve_all, most=_TOGETHER_MAX)
 
     async def find(self, request: Keyed) -> Reservation | None:
         """The reservation of the key; None without one, or without database. Raises KeyReused."""
@@ -78,38 +89,50 @@ class Reservations:
             return None
         try:
             async with asyncio.timeout(self._deadline_s):
-                row = await self._database.fetch_one(_FIND, (request.key_hash,))
+                found = await self._finding.ask(request.key_hash)
         except (DatabaseUnavailable, TimeoutError) as error:
             self._pause(error)
             return None
-        if row is None:
+        if found is None:
             return None
-        body_sha256, received_ms, first_id, answer = row
+        body_sha256, reservation = found
         if body_sha256 != request.body_sha256:
             raise KeyReused()
         metrics.KEYS_RETRIED.inc()
-        return Reservation(received_ms, first_id, answer)
+        return reservation
 
     async def reserve(self, request: Keyed, reservation: Reservation) -> Reservation | None:
         """Reserve; returns the one of a concurrent request where that came first, else None. Raises KeyReused."""
         if self._clock.monotonic_s() < self._paused_until_s:
             metrics.RESERVATIONS_SKIPPED.inc()
             return None
-        values = (
-            request.key_hash,
-            request.body_sha256,
-            reservation.received_ms,
-            reservation.first_id,
-            reservation.answer,
-        )
         try:
             async with asyncio.timeout(self._deadline_s):
-                inserted = await self._database.execute(_RESERVE, values)
+                inserted = await self._reserving.ask((request, reservation))
         except (DatabaseUnavailable, TimeoutError) as error:
             self._pause(error)
             metrics.RESERVATIONS_SKIPPED.inc()
             return None
         return None if inserted else await self.find(request)
+
+    async def _find_all(self, key_hashes: Sequence[bytes]) -> list[tuple[bytes, Reservation] | None]:
+        """body sha256 and reservation of each key."""
+        rows = await self._database.fetch_all(_FIND, (list(set(key_hashes)),))
+        found = {key_hash: (body_sha256, Reservation(*rest)) for key_hash, body_sha256, *rest in rows}
+        return [found.get(key_hash) for key_hash in key_hashes]
+
+    async def _reserve_all(self, wanted: Sequence[tuple[Keyed, Reservation]]) -> list[bool]:
+        """Whether each was reserved; of several with one key the first."""
+        columns = [
+            (each.key_hash, each.body_sha256, mine.received_ms, mine.first_id, mine.answer) for each, mine in wanted
+        ]
+        rows = await self._database.fetch_all(_RESERVE, tuple(map(list, zip(*columns, strict=True))))
+        reserved = {key_hash for (key_hash,) in rows}
+        answers = []
+        for each, _ in wanted:
+            answers.append(each.key_hash in reserved)
+            reserved.discard(each.key_hash)
+        return answers
 
     def _pause(self, error: BaseException) -> None:
         self._paused_until_s = self._clock.monotonic_s() + self._pause_s

@@ -124,11 +124,17 @@ _RECORD_BACKEND: Final = """
 class PostgresWriteStore:
     """WriteStore on PostgreSQL, one per writer process; `close` when done."""
 
-    def __init__(self, database: Database, topic: str, layout: Layout) -> None:
-        """database: open; the connection for batches is made besides its pool, at first need."""
+    def __init__(self, database: Database, topic: str, layout: Layout, *, waits_for_disk: bool = True) -> None:
+        """database: open; the connection for batches is made besides its pool, at first need.
+
+        waits_for_disk False: a batch's COMMIT does not wait for its WAL to be on disk. Only where the broker keeps what was
+        acknowledged (Kafka): a crash of the database then loses the last half second of batches whole, rows together with
+        offsets, and they are read again.
+        """
         self._database = database
         self._topic = topic
         self._layout = layout
+        self._waits_for_disk = waits_for_disk
         self._token = secrets.token_hex(8)
         self._noted: set[str] = set()
         """Names of writers that this object has noted as living."""
@@ -269,6 +275,8 @@ class PostgresWriteStore:
                 if self._backend is not None:
                     # It may not have noticed that its client has gone, and hold locks on our own partitions.
                     await connection.execute(_TERMINATE, (_TERMINATE_MS, *self._backend))
+                if not self._waits_for_disk:
+                    await connection.execute("SET synchronous_commit = off")
                 cursor = await connection.execute(_OWN_BACKEND)
                 row = await cursor.fetchone()
                 assert row is not None, "a backend sees itself"
