@@ -204,6 +204,78 @@ def long_message(now_us: int) -> Sendable:
     )
 
 
+# --- hostile and extreme ones -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """An item that is refused. service: under which the ledger books it."""
+
+    text: bytes
+    code: str
+    service: str = "hostile"
+
+
+def _item(message: bytes = b'"m"', more: bytes = b"") -> bytes:
+    return b'{"service_name":"hostile","message":%b%b}' % (message, more)
+
+
+def _metadata(text: bytes) -> bytes:
+    return _item(more=b',"metadata":{"x":%b}' % text)
+
+
+def _at(text: bytes) -> bytes:
+    return _item(more=b',"timestamp":%b' % text)
+
+
+HOSTILE: Final = {
+    "depth 100,000": Hostile(_metadata(b"[" * 100_000 + b"]" * 100_000), "json", ""),
+    "depth 17": Hostile(_metadata(b"[" * 16 + b"]" * 16), "metadata"),
+    "raw NUL": Hostile(_item(b'"\x00"'), "json", ""),
+    "lone surrogate": Hostile(_item(b'"\\ud800"'), "json", ""),
+    "invalid UTF-8": Hostile(_item(b'"\xff"'), "message"),
+    "surrogate in UTF-8": Hostile(_item(b'"\xed\xa0\x80"'), "message"),
+    "NaN": Hostile(_metadata(b"NaN"), "json", ""),
+    "1e400": Hostile(_metadata(b"1e400"), "metadata"),
+    "5,000 digits": Hostile(_metadata(b"9" * 5_000), "metadata"),
+    "10,000 keys": Hostile(_metadata(b"{%b}" % b",".join(b'"%d":1' % n for n in range(10_000))), "metadata"),
+    "key of 1 MB": Hostile(_item(more=b',"metadata":{"%b":1}' % (b"k" * 1_000_000)), "metadata"),
+    "field of 1 MB": Hostile(_item(more=b',"%b":1' % (b"k" * 1_000_000)), "unknown_field"),
+    "no object": Hostile(b"17", "json", ""),
+    "cut off": Hostile(_item()[:-4], "json", ""),
+    "year 1": Hostile(_at(b'"0001-01-01T00:00:00Z"'), "timestamp"),
+    "year 9999": Hostile(_at(b'"9999-12-31T23:59:59Z"'), "timestamp"),
+    "negative time": Hostile(_at(b"-1"), "timestamp"),
+    "time past all years": Hostile(_at(b"1e300"), "timestamp"),
+    "no time": Hostile(_at(b'"soon"'), "timestamp"),
+    "an hour ahead": Hostile(_at(b'"now"').replace(b"now", b"2999-01-01T00:00:00Z"), "timestamp"),
+}
+"""Each is refused for itself, with a reason."""
+
+
+def extreme(now_us: int) -> list[Sendable]:
+    """Logs at the edge of what is taken."""
+    deep: Any = "bottom"
+    for _ in range(15):
+        deep = [deep]
+    nanoseconds = f'{{"service_name":"extreme","message":"in ns","timestamp":{now_us * 1_000 + 999}}}'
+    twice = f'{{"service_name":"x","service_name":"extreme","message":"twice","timestamp":{now_us},"metadata":{{"k":1,"k":2}}}}'
+    return [
+        post(Expected("extreme", now_us, 9, "deep", None, {"x": deep})),
+        post(Expected("extreme", now_us, 9, "keys", None, {str(n): n for n in range(4_000)})),
+        post(Expected("extreme", now_us, 9, "key", None, {"k" * 65_000: 1})),
+        post(Expected("extreme", now_us, 9, "digits", None, {"x": int("9" * 4_300)})),
+        post(Expected("extreme", now_us, 9, "é" * 131_072, "c" * 128, {})),
+        post(Expected("e" * 100, now_us, 9, "", None, {})),
+        Sendable(nanoseconds, Expected("extreme", now_us, 9, "in ns", None, {})),
+        Sendable(twice, Expected("extreme", now_us, 9, "twice", None, {"k": 2})),
+        Sendable(
+            f'{{"service_name":"extreme","message":"a\\u0000b","timestamp":{now_us},"metadata":{{"k\\u0000":"\\u0000"}}}}',
+            Expected("extreme", now_us, 9, "a\ufffdb", None, {"k\ufffd": "\ufffd"}),
+        ),
+    ]
+
+
 # --- real lines -------------------------------------------------------------------------------------------------------
 
 SYSTEMS: Final = ("Apache", "HDFS", "Hadoop", "OpenSSH", "OpenStack", "Zookeeper")

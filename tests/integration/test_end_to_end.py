@@ -493,11 +493,11 @@ def test_cursors_lead_to_the_end_and_back(site: Site, limit: int, order: str) ->
     assert_same(ids_of(log for page in pages for log in page["logs"]), expected, parameters)
     assert len(expected) > limit or limit == 1_000
     assert pages[0]["prev_cursor"] is None
+    full, rest = divmod(len(expected), limit)
+    assert [len(page["logs"]) for page in pages] == [limit] * full + [rest] * (rest > 0)
     back = [pages[-1]]
     while (cursor := back[-1]["prev_cursor"]) is not None:
         back.append(site.get(LOGS, limit=limit, cursor=cursor, **parameters))
-    if not back[-1]["logs"]:  # a full page does not know yet whether there is one before it
-        back.pop()
     is_the_way_back = [page["logs"] for page in reversed(back)] == [page["logs"] for page in pages]
     assert is_the_way_back, f"{len(back)} pages lead back over {len(pages)}: {parameters}"
 
@@ -650,6 +650,46 @@ def test_bad_lines_are_named_and_the_others_stored(site: Site) -> None:
     site.rejected["", "json"] += 1
     site.wait_stored()
     assert len(site.walk(service_name="mixed")) == 2
+
+
+def test_hostile_items_have_a_reason_and_their_neighbours_are_stored(site: Site) -> None:
+    """FAULTS 20 and 21, as lines, as an array where its brackets match, and each alone."""
+    good = corpora.post(Expected("hostile", now_us(), 9, "good", None, {}))
+    lines = [text for hostile in corpora.HOSTILE.values() for text in (good.text.encode(), hostile.text)]
+    told_apart = [hostile for name, hostile in corpora.HOSTILE.items() if name != "cut off"]
+    array = [text for hostile in told_apart for text in (good.text.encode(), hostile.text)]
+    for sent, body in (
+        ([*corpora.HOSTILE.values()], b"\xef\xbb\xbf" + b"\r\n".join(lines)),
+        (told_apart, b"[" + b",\n".join(array) + b"]"),
+    ):
+        response = site.post_batch("serve", body)
+        assert response.status_code == 201, response.text
+        answer = response.json()
+        assert (answer["accepted"], answer["rejected_count"]) == (len(sent), len(sent))
+        codes = [(item["index"], item["code"]) for item in answer["rejected"]]
+        assert codes == [(2 * number + 1, hostile.code) for number, hostile in enumerate(sent)]
+        assert all(0 < len(item["error"]) < 2_000 for item in answer["rejected"])
+        site.note(answer["ids"][::2], [good] * len(sent))
+        site.rejected.update((hostile.service, hostile.code) for hostile in sent)
+    for name, hostile in corpora.HOSTILE.items():
+        response = site.client.post(
+            f"{site.fleet.url('serve')}{LOGS}", content=hostile.text, headers={"Content-Type": "application/json"}
+        )
+        assert response.status_code == 422, (name, response.text)
+        assert response.json()["errors"][0]["message"]
+        site.rejected[hostile.service, hostile.code] += 1
+    site.wait_stored()
+    assert len(site.walk(service_name="hostile")) == len(corpora.HOSTILE) + len(told_apart)
+
+
+def test_extreme_items_are_found_exactly_as_they_were_sent(site: Site) -> None:
+    logs = corpora.extreme(now_us())
+    answer = site.send(logs)
+    site.wait_stored()
+    found = {log["id"]: log for log in site.walk(service_name=["extreme", "e" * 100])}
+    assert list(found) == answer["ids"][::-1]
+    for log_id, log in zip(answer["ids"], logs, strict=True):
+        assert read(found[log_id]).identity == log.expected.identity, log.expected.message[:40]
 
 
 def test_filters_of_a_file_drop_mask_and_are_counted(site: Site) -> None:
