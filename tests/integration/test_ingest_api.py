@@ -387,6 +387,40 @@ async def test_body_without_length_is_bounded_and_slow_one_is_ended(make_edge: M
     problem(await impatient.post("/api/v1/logs", slow()), 408, "body-too-slow")
 
 
+ATTACKS = (
+    "'; DROP TABLE queue_0; --",
+    "\\'; DELETE FROM id_reservations; --",
+    "%s %(x)s {} {0} %%",
+    "$1 $$x$$ 1) OR (1=1",
+)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_sql_in_every_field_and_header_is_only_text(edge: Edge, attack: str) -> None:
+    log = {**SHOP, "message": attack, "correlation_id": attack, "metadata": {attack: attack}}
+    for _ in range(2):
+        response = await edge.post("/api/v1/logs", log, headers={"idempotency-key": attack})
+        assert response.status_code == 201, response.text
+    assert {(line.message, line.correlation_id) for line in await edge.lines()} == {(attack, attack)}
+    assert [metadata_of(line) for line in await edge.lines()] == [{attack: attack}] * 2
+    for refused in ({**log, "service_name": attack}, {**log, "timestamp": attack}, {**log, "level": attack}):
+        problem(await edge.post("/api/v1/logs", refused), 422, "invalid-fields")
+    problem(await edge.post("/api/v1/logs/batch", [log], params={"return_ids": attack}), 422, "invalid-fields")
+    problem(await edge.post("/api/v1/logs/batch", [log], params={attack: attack}), 422, "invalid-fields")
+
+
+async def test_record_larger_than_the_broker_takes_is_refused_before_it_is_sent(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.receive.FRAME_BYTES_MAX", 2_000)
+    incompressible = [{**SHOP, "message": uuid.uuid4().hex} for _ in range(200)]
+    for options in ({}, {"headers": KEY}):
+        problem(await edge.post("/api/v1/logs/batch", incompressible, **options), 413, "record-too-large")
+    assert await edge.records() == []
+    assert await edge.database.fetch_all("SELECT key_hash FROM id_reservations") == []
+    assert (await edge.post("/api/v1/logs/batch", [SHOP], headers=KEY)).status_code == 201
+
+
 # --- Idempotency-Key ----------------------------------------------------------------------------------------------
 
 KEY = {"idempotency-key": "order-17"}

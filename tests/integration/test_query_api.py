@@ -274,8 +274,10 @@ async def test_sql_in_any_parameter_is_only_text(api: Api) -> None:
     for attack in ATTACKS:
         quoted = httpx.QueryParams({"x": attack}).__str__()[2:].replace("+", "%20")
         requests += [(f"logs/{quoted}", {}), (f"logs/{quoted}/context", {}), (f"correlations/{quoted}/logs", {})]
-        requests += [("ledger", {"service_name": attack}), ("ledger", {"start_time": attack})]
-        requests += [(f"logs/{FIRST_ID}/context", {"before": attack})]
+        requests += [("ledger", {name: attack}) for name in ("service_name", "start_time", "end_time", attack)]
+        requests += [(f"logs/{FIRST_ID}/context", {name: attack}) for name in ("before", "after", attack)]
+        requests += [("correlations/x/logs", {name: attack}) for name in ("limit", "cursor", attack)]
+        requests += [("services", {attack: attack}), (f"logs/{FIRST_ID}", {attack: attack})]
     for path, parameters in requests:
         response = await api.client.get(f"/api/v1/{path}", params=parameters or None)
         assert response.status_code in (200, 400, 404, 422), (path, parameters, response.text)
