@@ -6,6 +6,7 @@ Pure bookkeeping of one event loop: no locks, no awaits, no clock. Chance (where
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from broker.port import Record
 from schemas.errors import Overloaded, RecordTooLarge
@@ -28,8 +29,13 @@ class Intake:
         self._next_partition = first_partition % partitions
         self.bytes_in_flight = 0
 
-    def admit(self, record: Record, partition_key: bytes | None) -> int:
-        """Count the record and return its partition. Raises RecordTooLarge, Overloaded; then nothing was counted."""
+    def admit(
+        self, record: Record, partition_key: bytes | None, *, has_leader: Callable[[int], bool] | None = None
+    ) -> int:
+        """Count the record and return its partition. Raises RecordTooLarge, Overloaded; then nothing was counted.
+
+        Without a key, partitions of which has_leader says no are passed over, while there are others.
+        """
         size = record.size_bytes
         if size > FRAME_BYTES_MAX:
             raise RecordTooLarge(f"the record has {size} bytes, at most {FRAME_BYTES_MAX} are taken: send less at once")
@@ -38,7 +44,12 @@ class Intake:
         self.bytes_in_flight += size
         if partition_key is not None:
             return partition_of(partition_key, self._partitions)
-        partition = self._next_partition
+        for step in range(self._partitions):
+            partition = (self._next_partition + step) % self._partitions
+            if has_leader is None or has_leader(partition):
+                break
+        else:
+            partition = self._next_partition
         self._next_partition = (partition + 1) % self._partitions
         return partition
 

@@ -62,10 +62,7 @@ class KafkaBroker:
             async with asyncio.timeout(timeout_s):
                 await start_whole(admin.start(), admin.close, self._endings, "admin client", timeout_s)
                 try:
-                    replicas = await self._find_topic(admin)
-                    if replicas is None:
-                        replicas = await self._make_topic(admin)
-                    await self._assert_settings(admin, len(replicas[0]))
+                    partitions = await self._settled(admin)
                 finally:
                     await self._endings.run(admin.close(), "admin client")
         except TimeoutError as error:
@@ -74,7 +71,21 @@ class KafkaBroker:
             if isinstance(error, KafkaError) and not error.retriable:
                 raise ConfigurationError(f"Kafka refused to open topic {self.topic}: {error!r}") from error
             raise BrokerUnavailable(f"Kafka does not answer: {error!r}") from error
-        self._partitions = len(replicas)
+        self._partitions = partitions
+
+    async def _settled(self, admin: AIOKafkaAdminClient) -> int:
+        """Partitions of the topic, once it is there and its settings are right. Asks again while an error passes by itself:
+        each question goes to any broker that the cluster still lists."""
+        while True:
+            try:
+                replicas = await self._find_topic(admin) or await self._make_topic(admin)
+                await self._assert_settings(admin, len(replicas[0]))
+                return len(replicas)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                log.warning("asking Kafka again", error=repr(error))
+                await asyncio.sleep(BACKOFF_S)
 
     async def close(self) -> None:
         """See Broker. Bounded."""

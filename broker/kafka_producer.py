@@ -5,6 +5,10 @@ a deadline. Any failure of a send leaves a hole in the session's sequence number
 would be delivered long after their callers were told 503; in both cases the session is abandoned: what it held fails with
 BrokerUnavailable (outcome unknown), its sender is ended, a new one is made in the background, and
 `logfeed_producer_restarts_total` says so.
+
+A partition known to have no leader must not bring that about: records without a key pass it over, those with one wait for its
+leader here and are handed to aiokafka only then, so that their deadline abandons nothing. Who learns of it by a failure of a
+send abandons one session.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import random
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter
 
@@ -38,6 +42,8 @@ PRODUCER_RESTARTS: Final = Counter(
 _RECONNECT_BACKOFF_MAX_S: Final = 2.0
 _BATCH_BYTES: Final = 1024 * 1024
 """Frames that arrive during a request share the next one up to here per partition; a larger frame goes alone."""
+_LEADER_EVERY_S: Final = 0.2
+"""How often the cluster is asked for a leader that a partition lacks."""
 _CLOSE_RESERVE_S: Final = 2.0
 """The part of a producer's closing that is kept for ending its connections, once records were waited for."""
 
@@ -45,9 +51,29 @@ _CLOSE_RESERVE_S: Final = 2.0
 class _Session:
     """One aiokafka producer and the sends it holds."""
 
-    def __init__(self, client: AIOKafkaProducer) -> None:
+    def __init__(self, client: AIOKafkaProducer, topic: str) -> None:
         self.client = client
         self.sends: set[asyncio.Task[tuple[int, int]]] = set()
+        self._topic = topic
+        self._asked_s = 0.0
+
+    def has_leader(self, partition: int) -> bool:
+        """False while the cluster says that the partition has none; then it is asked again, now and then."""
+        client = self.client.client
+        if client.cluster.leader_for_partition(TopicPartition(self._topic, partition)) != -1:
+            return True
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._asked_s >= _LEADER_EVERY_S:
+            self._asked_s = now_s
+            client.force_metadata_update()
+        return False
+
+    async def until_led(self, partition: int) -> None:
+        """Wait for the partition's leader."""
+        while not self.has_leader(partition):
+            update = self.client.client.force_metadata_update()
+            await asyncio.wait({update}, timeout=_LEADER_EVERY_S)
+            await asyncio.sleep(_LEADER_EVERY_S)
 
 
 class KafkaProducer:
@@ -81,7 +107,7 @@ class KafkaProducer:
         session = self._session
         if self._closed or session is None:
             raise BrokerUnavailable("the producer is closed" if self._closed else "Kafka does not answer; connecting")
-        partition = self._intake.admit(record, partition_key)
+        partition = self._intake.admit(record, partition_key, has_leader=session.has_leader)
         # A task of its own: the caller's cancellation ends the waiting, not the send nor its bookkeeping.
         send = asyncio.create_task(self._send(session, record, partition))
         session.sends.add(send)
@@ -106,13 +132,18 @@ class KafkaProducer:
         await self._endings.finish(max(0.0, deadline_s - loop.time()))
 
     async def _send(self, session: _Session, record: Record, partition: int) -> tuple[int, int]:
+        is_handed_over = False
         try:
             async with asyncio.timeout(self._timeout_s):
+                await session.until_led(partition)
+                is_handed_over = True
                 acknowledged = await session.client.send(
                     self._settings.topic, record.value, partition=partition, headers=record.headers
                 )
                 metadata = await acknowledged
         except TimeoutError as error:
+            if not is_handed_over:
+                raise BrokerUnavailable(f"partition {partition} has no leader; the record was not sent") from error
             self._abandon(session, "timeout")
             raise BrokerUnavailable(f"Kafka did not acknowledge within {self._timeout_s:g} s") from error
         except asyncio.CancelledError as error:  # only _retire cancels this task
@@ -169,7 +200,7 @@ class KafkaProducer:
             await start_whole(start(), end, self._endings, "producer", self._timeout_s)
         except (KafkaError, OSError, TimeoutError) as error:
             raise BrokerUnavailable(f"Kafka does not answer: {error!r}") from error
-        return _Session(client)
+        return _Session(client, self._settings.topic)
 
     def _retire(self, session: _Session, timeout_s: float) -> None:
         """End a session in the background; what it holds fails at once."""

@@ -47,7 +47,8 @@ class Producer(Protocol):
     async def publish(self, record: Record, *, partition_key: bytes | None) -> tuple[int, int]:
         """Append one record; returns (partition, offset) once it is durable (acks=all, or the commit).
 
-        With partition_key the partition is a pure function of the key and the partition count; without, round robin.
+        With partition_key the partition is a pure function of the key and the partition count; without, round robin over
+        those that have a leader.
         Must not return before durability. Must raise RecordTooLarge before anything was sent, Overloaded when
         bytes_in_flight would pass the limit (before anything was sent), BrokerUnavailable when the outcome is
         failure or unknown. Cancelling the caller must not cancel the send, nor corrupt bytes_in_flight.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from broker.kafka_producer import PRODUCER_RESTARTS
 from broker.kafka_topic import topic_settings
 from broker.port import Broker, Producer, Reader, Record
 from broker.settings import BrokerSettings
@@ -136,6 +138,10 @@ async def _reads(reader: Reader, offsets: dict[int, list[int]], expected: dict[i
     assert offsets == {partition: list(range(count)) for partition, count in expected.items()}
 
 
+def _producer_restarts() -> float:
+    return sum(sample.value for metric in PRODUCER_RESTARTS.collect() for sample in metric.samples)
+
+
 async def _answers(reader: Reader) -> set[int]:
     return set(await reader.end_offsets(range(PARTITIONS)))
 
@@ -173,8 +179,25 @@ async def test_reader_goes_on_with_the_other_partitions_and_returns_to_it(cluste
     assert await reader.first_offsets(stay) == dict.fromkeys(stay, 0)
     with pytest.raises(BrokerUnavailable):
         await reader.end_offsets(away)
-    await _publish(producer, stay)
-    await _reads(reader, offsets, dict.fromkeys(stay, 6) | dict.fromkeys(away, 3))
+    went: Counter[int] = Counter()
+
+    async def passed_over() -> bool:
+        # One that was idle learns of it by the first failure.
+        with contextlib.suppress(BrokerUnavailable):
+            for _ in range(4):
+                went[(await producer.publish(Record(b"x", [("v", b"1")]), partition_key=None))[0]] += 1
+            return True
+        return False
+
+    await until(passed_over, what="records without a key pass over partitions without a leader")
+    assert went.keys() == stay
+    restarts = _producer_restarts()
+    with pytest.raises(BrokerUnavailable, match="has no leader; the record was not sent"):
+        await _publish(producer, away)
+    assert _producer_restarts() == restarts
+    ends = await reader.end_offsets(stay)
+    assert all(end > 3 for end in ends.values())
+    await _reads(reader, offsets, ends | dict.fromkeys(away, 3))
 
     # A reader made meanwhile reads the others as well, and so does one that is sought again.
     fresh = await broker.reader(group="readers")
@@ -186,12 +209,12 @@ async def test_reader_goes_on_with_the_other_partitions_and_returns_to_it(cluste
         async def rest(found: dict[int, list[int]] = found, first: int = positions) -> bool:
             for record in await fresh.poll(max_bytes=1 << 20, wait_ms=100):
                 found.setdefault(record.partition, []).append(record.offset)
-            return found == {partition: list(range(first, 6)) for partition in stay}
+            return found == {partition: list(range(first, ends[partition])) for partition in stay}
 
         await until(rest, what="the others are read")
 
     # Nothing is unread where it can be asked; what may be unread elsewhere grows older.
-    await broker.commit_group(group, dict.fromkeys(stay, 6))
+    await broker.commit_group(group, ends)
 
     async def risky() -> bool:
         return await broker.retention_risk(group) >= 0.1
@@ -207,10 +230,8 @@ async def test_reader_goes_on_with_the_other_partitions_and_returns_to_it(cluste
 
     await until(present, what="the leader is back")
     assert await broker.retention_risk(group) == 0.0
-    late = await broker.producer()
-    place.stack.push_async_callback(late.close)
-    await _publish(late, away)
-    await _reads(reader, offsets, dict.fromkeys(everything, 6))
+    await _publish(producer, away)
+    await _reads(reader, offsets, ends | dict.fromkeys(away, 6))
     found = {}
 
     async def also_fresh() -> bool:
@@ -252,10 +273,8 @@ async def test_writer_stores_the_other_partitions_and_takes_it_up_again(cluster:
         assert await _stored_to_us(place, away) == stood_us, "what cannot be read is not said to be visible"
 
         await cluster.bring_back()
-        back = await (await place.broker()).producer()
-        place.stack.push_async_callback(back.close)
         for partition in range(PARTITIONS):
-            await place.publish(back, partition, frames=2)
+            await place.publish(producer, partition, frames=2)
         await place.stores_everything()
 
         async def all_move_on() -> bool:

@@ -28,6 +28,19 @@ def test_round_robin_begins_where_told_and_keys_do_not_move_it() -> None:
     assert [partition for partition, key in zip(chosen, keys, strict=True) if key is None] == [2, 0, 1, 2]
 
 
+def test_round_robin_passes_over_partitions_without_a_leader() -> None:
+    intake = Intake(partitions=4, bytes_max=1000, first_partition=0)
+    led = {0, 2}
+
+    def admit(key: bytes | None = None) -> int:
+        return intake.admit(Record(b"", []), key, has_leader=led.__contains__)
+
+    assert [admit() for _ in range(4)] == [0, 2, 0, 2]
+    assert {admit(b"%d" % n) for n in range(50)} == {0, 1, 2, 3}, "a key stays with its partition"
+    led.clear()
+    assert [admit() for _ in range(5)] == [3, 0, 1, 2, 3], "without any leader it goes on as ever"
+
+
 @given(st.lists(st.tuples(st.integers(0, 400), st.booleans())))
 def test_bytes_in_flight_are_those_admitted_and_not_settled(steps: list[tuple[int, bool]]) -> None:
     intake = Intake(partitions=2, bytes_max=1000, first_partition=0)
