@@ -30,38 +30,40 @@ class Goal:
         )
 
 
-_SECOND_MS: Final = 1_000.0
-_LOOK_UP_MS: Final = 200.0
+_PAGES: Final = (
+    ("newest", "no filter"),
+    ("service", "one of 45 services"),
+    ("errors", "ERROR and above (2%)"),
+    ("metadata", "metadata equality (1 of 10,000)"),
+    ("common_word", "a common word"),
+)
+_LOOK_UPS: Final = (
+    ("id_present", "an id", 10),
+    ("id_absent", "an id that does not exist", 10),
+    ("correlation_present", "a correlation id, no time given", 20),
+    ("correlation_absent", "a correlation id that does not exist", 20),
+)
 
 GOALS: Final = (
-    Goal("stored_per_s", "100,000 logs/s stored while they come in", at_least=100_000),
-    Goal("accepted_alone_per_s", "100,000 logs/s accepted while writers are stopped", at_least=100_000),
-    Goal("stored_ratio", "half of the floor, with everything on", at_least=0.5),
-    Goal("stored_per_s", "twice the usual way of storing rows", at_least=2.0, than="naive_rows_per_s"),
-    Goal("embedded_stored_per_s", "10,000 logs/s stored without anything installed", at_least=10_000),
-    Goal("embedded_stored_ratio", "half of the floor in the embedded profile", at_least=0.5),
-    Goal("single_posts_per_s", "1,000 single POSTs a second, durable each", at_least=1_000),
-    Goal("freshness_p99_ms", "visible within a second of its POST at 10,000 logs/s", at_most=_SECOND_MS),
+    Goal("stored_ratio", "stored with everything on: 0.4 of the floor", at_least=0.4),
+    Goal("stored_ratio", "stored with everything on: half of the floor", at_least=0.5),
+    Goal("stored_per_s", "stored with everything on: 100,000 logs/s", at_least=100_000),
+    Goal("accepted_alone_ratio", "accepted while writers are stopped: 0.7 of the floor", at_least=0.7),
+    Goal("embedded_stored_ratio", "stored in the embedded profile: 0.2 of the floor", at_least=0.2),
+    Goal("cpu_us_per_post.ingest", "single POSTs: 4,000/s a core of ingest", at_most=250),
+    Goal("cpu_us_per_post_keyed.ingest", "single POSTs with keys: 1,000/s a core of ingest", at_most=1_000),
+    Goal("peak_mib.ingest", "memory of ingest: 300 MB", at_most=286),
+    Goal("peak_mib.writer", "memory of a writer: 500 MB", at_most=477),
+    Goal("freshness_p50_ms", "visible at 10,000 logs/s, p50: 250 ms after its POST", at_most=250),
+    Goal("freshness_p99_ms", "visible at 10,000 logs/s, p99: 1 s after its POST", at_most=1_000),
+    *(Goal(f"page_p50_ms.{kind}", f"page, {what}, p50: 10 ms", at_most=10) for kind, what in _PAGES),
+    *(Goal(f"page_p99_ms.{kind}", f"page, {what}, p99: 50 ms", at_most=50) for kind, what in _PAGES),
+    *(Goal(f"page_p50_ms.{kind}", f"{what}, p50: {ms} ms", at_most=ms) for kind, what, ms in _LOOK_UPS),
+    Goal("page_p50_ms.deep", "page 1,000 deep, p50: as fast as page 1 (1.25)", at_most=1.25, than="page_p50_ms.newest"),
+    Goal("page_rare_word_ms_per_million_rows", "a rare word: 300 ms a million rows looked at", at_most=300),
     *(
-        Goal(f"page_p99_ms.{kind}", f"page, {what}: below a second", at_most=_SECOND_MS)
-        for kind, what in (
-            ("newest", "no filter"),
-            ("service", "one of 45 services"),
-            ("errors", "ERROR and above"),
-            ("metadata", "metadata equality, 1 of 10,000"),
-            ("common_word", "a common word"),
-            ("deep", "1,000 pages deep"),
-        )
+        Goal(f"page_busy_p99_ms.{kind}", f"page, {what}, while logs come in, p99: 200 ms", at_most=200)
+        for kind, what in _PAGES
     ),
-    *(
-        Goal(f"page_p99_ms.{kind}", f"{what}: below 0.2 s", at_most=_LOOK_UP_MS)
-        for kind, what in (
-            ("id_present", "look-up by id"),
-            ("id_absent", "look-up by id that does not exist"),
-            ("correlation_present", "correlation id without a time"),
-            ("correlation_absent", "correlation id that does not exist"),
-        )
-    ),
-    Goal("page_busy_p99_ms.newest", "newest page while logs come in: below a second", at_most=_SECOND_MS),
 )
 """In the order of the report."""

@@ -70,8 +70,10 @@ def test_json_has_everything(figures: Figures) -> None:
 
 def test_markdown_says_which_goals_are_met(figures: Figures) -> None:
     figures.errors["full.pages"] = "RuntimeError: it broke\nfar below"
+    figures.numbers |= {"page_p50_ms.deep": 6.0, "page_p50_ms.newest": 5.0, "cpu_us_per_post.ingest": 180.0}
     text = report.as_markdown(figures, MACHINE)
-    assert "| twice the usual way of storing rows | stored_per_s / naive_rows_per_s | 3 | yes |" in text
+    assert "| page_p50_ms.deep / page_p50_ms.newest | 1.2 | yes |" in text
+    assert "| cpu_us_per_post.ingest | 180 | yes |" in text
     assert "| stored_per_s | 90,000 | **no** |" in text
     assert "| freshness_p99_ms | – | not measured |" in text
     assert "**full.pages failed:** RuntimeError: it broke\n" in text
