@@ -141,7 +141,7 @@ async def test_server_without_its_database_listens_refuses_and_works_on_its_retu
 
             await until(is_ready, what="it is ready")
             assert (await http.post(f"{url}/api/v1/logs", json=LOG)).status_code == 201
-            assert serve.stop() == 0
+            assert await asyncio.to_thread(serve.stop) == 0
 
 
 async def test_stop_while_waiting_ends_at_once(start: MakeRole, empty_url: str) -> None:
