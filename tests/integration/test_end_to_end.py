@@ -747,9 +747,17 @@ def test_killed_import_run_again_stores_each_line_once(site: Site) -> None:
     path = site.directory / "killed.log"
     logs = lines_of(path, "killed", 11_000)
     command = (str(path), "--service", "killed")
-    # Two of three batches get in; the rate limit holds the third back for a second.
+
+    def accepted() -> float:
+        metrics = site.client.get(f"{site.fleet.url('filtering')}/metrics").text
+        found = re.search(r"^logfeed_ingest_logs_accepted_total (\S+)$", metrics, re.MULTILINE)
+        assert found is not None
+        return float(found[1])
+
+    # The rate limit holds the second of three batches back for more than a second, and the third after it.
+    before = accepted()
     process = site.start_import(*command, to="filtering")
-    wait_until(lambda: bool(site.get(LOGS, service_name="killed", limit=1)["logs"]), "a batch is stored")
+    wait_until(lambda: accepted() > before, "a batch is accepted")
     process.send_signal(signal.SIGKILL)
     code, output = finished(process)
     assert code == -signal.SIGKILL, output
