@@ -42,6 +42,14 @@ class Producers:
                 *(self._produce(client, producer, requests, logs_per_request) for producer in range(producers))
             )
 
+    async def acknowledged(self, logs: int) -> None:
+        """Wait until so many logs were acknowledged in all: for faults that fall among the requests."""
+
+        async def reached() -> bool:
+            return len(self.acked) >= logs
+
+        await until(reached, what=f"{logs} logs are acknowledged", timeout_s=self.retry_s)
+
     async def _produce(self, client: httpx.AsyncClient, producer: int, requests: int, count: int) -> None:
         producer += self.seed * 100
         chance = random.Random(producer)

@@ -23,8 +23,8 @@ async def test_ingest_killed_while_clients_retry_stores_once(make_fleet: MakeFle
     await fleet.ready("ingest", "query")
     producers = Producers(lambda: fleet.url("ingest"), seed=60)
     sending = asyncio.create_task(producers.run(producers=4, requests=40, logs_per_request=50))
-    for _ in range(4):
-        await asyncio.sleep(0.5)
+    for kill in range(1, 5):
+        await producers.acknowledged(kill * 1_500)  # of 8,000
         await asyncio.to_thread(ingest.restart_killed)
         await fleet.ready("ingest")
     await sending
@@ -135,7 +135,7 @@ async def test_sigterm_ends_each_role_cleanly(make_fleet: MakeFleet, profile: st
     await fleet.ready("ingest", "query")
     producers = Producers(lambda: fleet.url("ingest"), seed=90)
     sending = asyncio.create_task(producers.run(producers=2, requests=20, logs_per_request=50))
-    await asyncio.sleep(0.5)
+    await producers.acknowledged(100)  # of 2,000
     role = roles[role_name]
     assert await asyncio.to_thread(role.stop) == 0, role.log_text()[-2000:]
     role.start()

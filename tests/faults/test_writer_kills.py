@@ -140,10 +140,19 @@ async def test_database_away_when_the_writer_starts_and_when_leases_run_out(
         proxy.refusing = True
         proxy.cut_all()
         await _send(fleet, producers, requests=3)
-        await asyncio.sleep(1.5)  # the lease of one second runs out meanwhile
+        await until(lambda: _no_lease_is_left(fleet), what="the leases of one second have run out")
         proxy.refusing = False
         await assert_exactly_once(fleet.url("serve"), producers)
         assert writer.alive
+
+
+async def _no_lease_is_left(fleet: Fleet) -> bool:
+    def ask() -> bool:
+        with psycopg.connect(fleet.database_url) as connection:
+            held = "SELECT FROM consumer_offsets WHERE lease_until > clock_timestamp()"
+            return not connection.execute(held).fetchall()
+
+    return await asyncio.to_thread(ask)
 
 
 async def test_deadlock_with_who_drops_a_chunk_is_retried(make_fleet: MakeFleet, profile: str) -> None:
@@ -188,7 +197,7 @@ async def test_writers_come_and_go_and_everything_is_stored_once(make_fleet: Mak
     sending = asyncio.create_task(_send(fleet, producers, requests=60))
     end_by: list[Callable[[Role], object]] = [Role.kill, Role.stop]
     for round_number in range(6):
-        await asyncio.sleep(0.7)
+        await producers.acknowledged((round_number + 1) * 800)  # of 6,000
         writer = writers[round_number % 2]
         await asyncio.to_thread(end_by[round_number % 2], writer)
         writer.start()
