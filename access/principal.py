@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
+from starlette.requests import HTTPConnection
 
 from schemas.scope import ALL_SERVICES, ServiceScope
 
@@ -21,11 +22,10 @@ class Principal(msgspec.Struct, frozen=True):
 ANYONE: Final = Principal(subject="anyone", may_write=ALL_SERVICES, may_read=ALL_SERVICES)
 """Used while access control is off: everyone is one subject that may read and write every service."""
 
+Authenticate = Callable[[HTTPConnection], Awaitable[Principal]]
+"""Says who sent a request. Every service gets the same one from whoever composes them."""
 
-async def current_principal() -> Principal:
-    """FastAPI dependency: the principal of a request."""
+
+async def anyone(_: HTTPConnection) -> Principal:
+    """Authenticates nobody: everyone is `ANYONE`."""
     return ANYONE
-
-
-Authenticate = Callable[[], Awaitable[Principal]]
-"""Says who sent a request, where no dependency is solved."""

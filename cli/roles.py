@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 from fastapi import APIRouter
 
+from access.principal import anyone
 from broker.factory import make_broker
 from broker.port import Broker
 from broker.queue import QueueBroker
@@ -51,11 +52,17 @@ def http_services(
 ) -> dict[str, RunningService]:
     """The services of an HTTP role by their names, not started."""
     clock = SystemClock()
+    authenticate = anyone  # one for all services: nobody is let in by one of them alone
     services: dict[str, RunningService] = {}
     if ingest:
         instance = f"{socket.gethostname()}:{settings.http.port}"
         services["ingest"] = IngestService(
-            settings.ingest, broker=broker, database=database, instance=instance, clock=clock
+            settings.ingest,
+            broker=broker,
+            database=database,
+            instance=instance,
+            authenticate=authenticate,
+            clock=clock,
         )
     if query:
         services["query"] = QueryService(
@@ -64,6 +71,7 @@ def http_services(
             layout=settings.layout,
             unread=unread,
             topic=settings.broker.topic,
+            authenticate=authenticate,
             clock=clock,
         )
     return services

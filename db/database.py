@@ -42,7 +42,8 @@ DATA_ERRORS: Final = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
 _CHECK_S: Final = 5.0
 """How long a pooled connection may take to prove that it works."""
 _RESTED_S: Final = 1.0
-"""A connection that was used less long ago is taken to work: proving it costs a round trip."""
+"""A connection that was used less long ago, and since any other was found broken, is taken to work: proving it costs a
+round trip."""
 _PARAMETERS: Final[dict[str, Any]] = {
     "autocommit": True,
     "prepare_threshold": None,
@@ -114,6 +115,8 @@ class Database:
         """url: postgresql://…; wait_s: how long `connection` waits for a free one before DatabaseUnavailable."""
         self.url = url
         self.application_name = application_name
+        self._failed_s = -math.inf
+        """Monotonic time at which a connection was last found broken: those used before are suspect."""
         self._pool = AsyncConnectionPool(
             url,
             connection_class=_PooledConnection,
@@ -123,7 +126,7 @@ class Database:
             max_lifetime=1800.0,
             reconnect_timeout=5.0,
             open=False,
-            check=_check,
+            check=self._check,
             kwargs={"application_name": application_name, **_PARAMETERS},
         )
 
@@ -146,6 +149,7 @@ class Database:
             raise
         except (psycopg.Error, PoolTimeout, OSError) as error:
             if is_unavailable(error):
+                self._failed_s = time.monotonic()
                 raise DatabaseUnavailable(f"the database does not answer: {error}") from error
             raise
 
@@ -181,9 +185,9 @@ class Database:
             cursor = await connection.execute(query.encode(), params)
             return cursor.rowcount
 
-
-async def _check(connection: _PooledConnection) -> None:
-    if time.monotonic() - connection.used_s < _RESTED_S:
-        return
-    async with bounded(_CHECK_S):
-        await AsyncConnectionPool.check_connection(connection)
+    async def _check(self, connection: _PooledConnection) -> None:
+        is_fresh = time.monotonic() - connection.used_s < _RESTED_S
+        if is_fresh and connection.used_s > self._failed_s:
+            return
+        async with bounded(_CHECK_S):
+            await AsyncConnectionPool.check_connection(connection)

@@ -64,7 +64,7 @@ async def _answered(path: str, handle: Handler, service: TakesLogs, request: Req
     """The handler's answer, or our errors as problems; measured."""
     started_s = time.perf_counter()
     try:
-        response = await handle(request, await service.authenticate())
+        response = await handle(request, await service.authenticate(request))
     except LogfeedError as error:
         response = problem_of(error)
     except ClientDisconnect:

@@ -19,7 +19,7 @@ from typing import Final
 
 import structlog
 
-from db.database import Database
+from db.database import Database, bounded
 from db.gathering import Gathering
 from ingest import metrics
 from ingest.errors import FieldError, InvalidFields, KeyReused
@@ -117,25 +117,33 @@ class Reservations:
 
     async def _find_all(self, key_hashes: Sequence[bytes]) -> list[tuple[bytes, Reservation] | None]:
         """body sha256 and reservation of each key."""
-        rows = await self._database.fetch_all(_FIND, (list(set(key_hashes)),))
+        async with bounded(self._deadline_s):
+            rows = await self._database.fetch_all(_FIND, (list(set(key_hashes)),))
         found = {key_hash: (body_sha256, Reservation(*rest)) for key_hash, body_sha256, *rest in rows}
         return [found.get(key_hash) for key_hash in key_hashes]
 
     async def _reserve_all(self, wanted: Sequence[tuple[Keyed, Reservation]]) -> list[bool]:
-        """Whether each was reserved; of several with one key the first."""
+        """Whether each was reserved; of several with one key the first alone is tried."""
+        firsts: dict[bytes, int] = {}
+        for number, (each, _) in enumerate(wanted):
+            firsts.setdefault(each.key_hash, number)
         columns = [
-            (each.key_hash, each.body_sha256, mine.received_ms, mine.first_id, mine.answer) for each, mine in wanted
+            (each.key_hash, each.body_sha256, mine.received_ms, mine.first_id, mine.answer)
+            for each, mine in (wanted[number] for number in firsts.values())
         ]
-        rows = await self._database.fetch_all(_RESERVE, tuple(map(list, zip(*columns, strict=True))))
-        reserved = {key_hash for (key_hash,) in rows}
-        answers = []
-        for each, _ in wanted:
-            answers.append(each.key_hash in reserved)
-            reserved.discard(each.key_hash)
-        return answers
+        async with bounded(self._deadline_s):
+            rows = await self._database.fetch_all(_RESERVE, tuple(map(list, zip(*columns, strict=True))))
+        reserved = {firsts[key_hash] for (key_hash,) in rows}
+        return [number in reserved for number in range(len(wanted))]
 
     def _pause(self, error: BaseException) -> None:
-        self._paused_until_s = self._clock.monotonic_s() + self._pause_s
+        now_s = self._clock.monotonic_s()
+        is_news = now_s >= self._paused_until_s
+        self._paused_until_s = now_s + self._pause_s
+        if is_news:  # every request under way has the same trouble
+            self._say(error)
+
+    def _say(self, error: BaseException) -> None:
         log.warning(
             "keyed requests go on without reservation", error=str(error) or "no answer in time", seconds=self._pause_s
         )

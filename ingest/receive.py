@@ -166,6 +166,12 @@ class Answer:
     status: int
     body: bytes
 
+    @property
+    def accepted(self) -> int:
+        """Number of logs that the body acknowledges."""
+        content = orjson.loads(self.body)
+        return int(content["accepted"]) if "accepted" in content else int(content["log_id"] is not None)
+
     def pack(self) -> bytes:
         """As kept in a reservation."""
         return b"%d\n%b" % (self.status, self.body)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
-from access.principal import Principal, current_principal
+from access.principal import Authenticate
 from query import params
 from query.answers import Answers
 from query.params import Parameter
@@ -21,30 +21,31 @@ from query.settings import QuerySettings
 from runtime.clock import Clock
 from schemas.pages import CorrelationPage, LedgerAnswer, LogContext, LogPage, OneLog, ServiceList
 
-Reader = Annotated[Principal, Depends(current_principal)]
 LogId = Annotated[str, Path(description="The log's id, a decimal number.", examples=["382110771345817600"])]
 CorrelationId = Annotated[str, Path(description="The correlation id; it may have `/` in it.")]
 
 _JSON: Final = "application/json"
 
 
-def make_router(answers: Answers, settings: QuerySettings, clock: Clock) -> APIRouter:
+def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authenticate: Authenticate) -> APIRouter:
     """The routes of query under /api/v1."""
     router = APIRouter(prefix="/api/v1", tags=["query"], route_class=ProblemRoute)
 
     @router.get("/logs", summary="Find logs", **_documented(LogPage, params.FIND, 400, 422, 503))
-    async def find_logs(request: Request, principal: Reader) -> Response:
+    async def find_logs(request: Request) -> Response:
         """Logs that match every parameter given, a page at a time, in order of (timestamp, id).
 
         A walk along `next_cursor` shows each log that was visible at the first page exactly once. A page may have few logs or
         none and still have a `next_cursor`: its time was used up, and `scanned_to` says how far it came.
         """
+        principal = await authenticate(request)
         question = params.parse_find(request.query_params.multi_items(), now_us=clock.now_us())
         return _answer(await answers.find(question, principal, is_fresh=_wants_fresh(request)))
 
     @router.get("/logs/{log_id}", summary="One log", **_documented(OneLog, params.NONE, 404, 422, 503))
-    async def one_log(log_id: LogId, request: Request, principal: Reader) -> Response:
+    async def one_log(log_id: LogId, request: Request) -> Response:
         """The log with this id, wherever it is stored; no time is needed."""
+        principal = await authenticate(request)
         params.parse_none(request.query_params.multi_items())
         number = params.parse_log_id(log_id)
         return _answer(await answers.one(number, principal, is_fresh=_wants_fresh(request)))
@@ -52,8 +53,9 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock) -> APIR
     @router.get(
         "/logs/{log_id}/context", summary="A log's neighbours", **_documented(LogContext, params.CONTEXT, 404, 422, 503)
     )
-    async def log_context(log_id: LogId, request: Request, principal: Reader) -> Response:
+    async def log_context(log_id: LogId, request: Request) -> Response:
         """The logs of the same service just before and after this one, by (timestamp, id)."""
+        principal = await authenticate(request)
         before, after = params.parse_context(request.query_params.multi_items())
         return _answer(await answers.context(params.parse_log_id(log_id), principal, before=before, after=after))
 
@@ -62,22 +64,25 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock) -> APIR
         summary="The story of a correlation id",
         **_documented(CorrelationPage, params.CORRELATION, 400, 422, 503),
     )
-    async def correlated_logs(correlation_id: CorrelationId, request: Request, principal: Reader) -> Response:
+    async def correlated_logs(correlation_id: CorrelationId, request: Request) -> Response:
         """Every log with this correlation id, oldest first, over all services and all time."""
+        principal = await authenticate(request)
         limit, token = params.parse_correlation(request.query_params.multi_items())
         text = params.parse_correlation_id(correlation_id)
         return _answer(await answers.correlation(text, principal, limit=limit, token=token))
 
     @router.get("/services", summary="Services", **_documented(ServiceList, params.NONE, 422, 503))
-    async def services(request: Request, principal: Reader) -> Response:
+    async def services(request: Request) -> Response:
         """Every service that may be read, when it was last heard of, and how many logs of each level it has stored."""
+        principal = await authenticate(request)
         params.parse_none(request.query_params.multi_items())
         return _answer(await answers.services(principal, is_fresh=_wants_fresh(request)))
 
     @router.get("/ledger", summary="The ledger", **_documented(LedgerAnswer, params.LEDGER, 422, 503))
-    async def ledger(request: Request, principal: Reader) -> Response:
+    async def ledger(request: Request) -> Response:
         """What became of every log received, per minute and service: received = stored + filtered + rejected + duplicate +
         dead-lettered. `unread` is what is accepted and not stored yet."""
+        principal = await authenticate(request)
         start_us, end_us, names = params.parse_ledger(
             request.query_params.multi_items(), now_us=clock.now_us(), minutes_max=settings.ledger_minutes_max
         )

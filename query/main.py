@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import APIRouter
+from starlette.requests import HTTPConnection
 
+from access.principal import Authenticate, Principal, anyone
 from db.database import Database
 from db.migrations import Layout
 from query.answers import Answers, Unread
@@ -35,6 +37,7 @@ class QueryService:
         layout: Layout,
         unread: Unread,
         topic: str = LOGS_TOPIC,
+        authenticate: Authenticate = anyone,
         clock: Clock | None = None,
     ) -> None:
         """database: opened and closed by the caller, with settings.scans_max connections at least.
@@ -42,13 +45,14 @@ class QueryService:
         unread: partition -> records that are accepted and not stored yet; may raise Overloaded.
         """
         self.settings = settings
+        self.authenticate = authenticate
         clock = clock or SystemClock()
         store = PostgresReadStore(database, topic, layout, page_bytes_max=settings.page_bytes_max, clock=clock)
         self._answers = Answers(settings, store, clock=clock, unread=unread)
         self._stop = Stop()
         self._looking: asyncio.Task[None] | None = None
         self._is_there = False
-        self.router: APIRouter = make_router(self._answers, settings, clock)
+        self.router: APIRouter = make_router(self._answers, settings, clock, self._authenticated)
 
     async def start(self) -> None:
         """Begin to look after the database. Succeeds while it is away."""
@@ -67,6 +71,9 @@ class QueryService:
         if self._stop.is_set:
             return ["query is stopping"]
         return [] if self._is_there else ["the database does not answer questions"]
+
+    async def _authenticated(self, connection: HTTPConnection) -> Principal:
+        return await self.authenticate(connection)
 
     async def _look(self) -> None:
         self._is_there = await self._answers.is_ready(timeout_s=_LOOK_TIMEOUT_S)

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import httpx
 import pytest
 import zstandard
 from fastapi import FastAPI
+from starlette.requests import HTTPConnection
 
 from access.principal import Principal
 from broker.factory import make_broker
@@ -71,7 +72,7 @@ class Edge:
     def log_in(self, principal: Principal) -> None:
         """Whose the following requests are."""
 
-        async def authenticate() -> Principal:
+        async def authenticate(_: HTTPConnection) -> Principal:
             return principal
 
         self.service.authenticate = authenticate
@@ -697,3 +698,22 @@ async def test_openapi_document_shows_models_statuses_and_examples(edge: Edge) -
             assert (int(status), example["type"], example["title"]) in known
             assert example["status"] == int(status)
     assert {"LogAnswer", "BatchAnswer", "RejectedItem"} <= document["components"]["schemas"].keys()
+
+
+async def test_of_many_keys_at_once_each_repeated_one_gets_one_answer(edge: Edge) -> None:
+    """Requests under way share statements: the repeated ones among them are still told apart."""
+
+    def send(number: int, message: str) -> Awaitable[httpx.Response]:
+        return edge.post("/api/v1/logs", {**SHOP, "message": message}, headers={"Idempotency-Key": f"k-{number}"})
+
+    for round_number in range(3):
+        first = round_number * 100
+        sends = [send(first + number, "same") for number in range(40)]
+        repeated = [send(first + number, "same") for number in range(0, 40, 2)]
+        reused = [send(first + number, "other") for number in range(1, 40, 2)]
+        answers = [response.json() for response in await asyncio.gather(*sends, *repeated, *reused)]
+        for number in range(20):
+            assert answers[2 * number]["log_id"] == answers[40 + number]["log_id"]
+            both = [answers[2 * number + 1], answers[60 + number]]
+            assert sorted("log_id" in answer for answer in both) == [False, True], "one body wins, the other is refused"
+            assert next(answer for answer in both if "log_id" not in answer)["type"] == "urn:logfeed:problem:key-reused"

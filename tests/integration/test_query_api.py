@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import BaseModel
+from starlette.requests import HTTPConnection
 
-from access.principal import Principal, current_principal
+from access.principal import Principal
 from cli.http_app import build_app
 from db.database import Connection, Database, connect
 from db.migrations import Layout
@@ -54,10 +55,10 @@ ATTACKS = (
 class Api:
     """One query service on a fresh database, and its client."""
 
-    def __init__(self, client: httpx.AsyncClient, connection: Connection, app: Any) -> None:
+    def __init__(self, client: httpx.AsyncClient, connection: Connection, service: QueryService) -> None:
         self.client = client
         self.connection = connection
-        self.app = app
+        self.service = service
         self.unread: dict[int, int] | None = {0: 3, 1: 0}
 
     async def unread_records(self) -> dict[int, int]:
@@ -88,7 +89,10 @@ class Api:
             )
 
     def act_as(self, principal: Principal) -> None:
-        self.app.dependency_overrides[current_principal] = lambda: principal
+        async def authenticate(_: HTTPConnection) -> Principal:
+            return principal
+
+        self.service.authenticate = authenticate
 
 
 def check_problem(response: httpx.Response, status: int) -> dict[str, Any]:
@@ -114,7 +118,7 @@ async def running(url: str, *, settings: QuerySettings | None = None) -> AsyncIt
     app = build_app([service])
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        api = Api(client, connection, app)
+        api = Api(client, connection, service)
         await service.start()
         assert service.ready() == []
         yield api
@@ -150,7 +154,8 @@ def rows(count: int, **changes: Any) -> list[dict[str, Any]]:
     return [
         {
             "id": first + next(SEQUENCE),
-            "timestamp": moment + n * timedelta(milliseconds=1),
+            # Before the moment at which they are stored: none of a later call lies among them.
+            "timestamp": moment + n * timedelta(microseconds=1),
             "message": f"message {n}",
             **changes,
         }

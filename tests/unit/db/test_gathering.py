@@ -63,3 +63,21 @@ async def test_failure_and_cancelling_reach_only_those_concerned() -> None:
             await task
     assert await after == 14
     assert asked.together == [[-1, 5], [7]], "nobody waits for the answer to a question withdrawn"
+
+
+async def test_while_a_statement_hangs_only_callers_who_wait_are_kept() -> None:
+    asked = Asked()
+    gathering = Gathering(asked, most=10)
+    hanging = asyncio.create_task(gathering.ask(1))
+    await until_running(asked)
+    for _ in range(3):
+        impatient = [asyncio.create_task(gathering.ask(number)) for number in range(100)]
+        await asyncio.sleep(0)
+        for task in impatient:
+            task.cancel()
+        await asyncio.gather(*impatient, return_exceptions=True)
+    patient = asyncio.create_task(gathering.ask(7))
+    asked.gate.set()
+    assert await patient == 14
+    assert await hanging == 2
+    assert asked.together == [[1], [7]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -23,12 +24,18 @@ COMMON = [
     {"service_name": "a/b", "message": "zażółć", "level": 17, "timestamp": "2026-11-18T09:30:00.5Z", "metadata": {}},
     {"service_name": "shop", "message": "x", "metadata": {"amount": 12.5, "tags": ["a", "b"], "deep": {"x": [1]}}},
     {"service_name": "shop", "message": "x", "timestamp": NOW_MS, "metadata": {"gruß": "ü", "n": 10**30, "e": 1.5e-7}},
+    {"service_name": "shop", "message": "x", "metadata": {"took": 0.0023410320281982422, "at_ns": 1764098766123456789}},
 ]
 
 
 def quick(body: bytes, *, logs_max: int = LOGS_MAX) -> list[LogLine] | None:
     logs = read_plain(body, logs_max=logs_max)
     return None if logs is None else plain_lines(logs, range(1, len(logs) + 1), WINDOW)
+
+
+def exact(text: bytes) -> Any:
+    """JSON with every number as the decimal number it is written as: what queries compare."""
+    return json.loads(text, parse_float=Decimal, parse_int=Decimal)
 
 
 def opened(line: LogLine) -> Log:
@@ -45,6 +52,9 @@ def assert_same(body: bytes) -> None:
     items = decode_batch(body, logs_max=LOGS_MAX)
     expected = [to_log(item, n, WINDOW, may_hold_nul=may_hold_nul(body)) for n, item in enumerate(items, 1)]
     assert [opened(line) for line in lines] == expected
+    for line, log in zip(lines, expected, strict=True):
+        assert isinstance(log, Log)
+        assert exact(bytes(line.metadata)) == exact(msgspec.json.encode(log.metadata))
     frame = msgspec.json.Encoder().encode_lines(lines)
     assert len(frame.splitlines()) == len(lines)
     assert msgspec.json.Decoder(Log).decode_lines(frame) == expected
@@ -77,6 +87,12 @@ UNCOMMON = [
     b'{"service_name":"s","message":"m","metadata":{"x": -1E-999}}',
     b'{"service_name":"s","message":"m","metadata":{"x":[1,' + b"9" * 400 + b"]}}",
     b'{"service_name":"s","message":"m","metadata":{"x":0.' + b"1" * 30 + b"}}",
+    b'{"service_name":"s","message":"m","metadata":{"x":1769990400.123456789}}',
+    b'{"service_name":"s","message":"m","metadata":{"x":0.100000000000000006}}',
+    b'{"service_name":"s","message":"m","metadata":{"x":9007199254740993.0}}',
+    b'{"service_name":"s","message":"m","metadata":{"x":[12345678901234567890.0]}}',
+    b'{"service_name":"s","message":"m","metadata":{"x":12345678901234567891e3}}',
+    b'{"service_name":"s","message":"m","metadata":{"x":[' + b"1e15," * 13_000 + b"1]}}",
     b'{"service_name":"s","message":"m","metadata":{"x":"\xff"}}',
     b'{"service_name":"s","message":"m","metadata":{"x":"\xed\xa0\x80"}}',
     b'{"service_name":"s","message":"m","metadata":{"x":"\\u0000"}}',
