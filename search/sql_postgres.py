@@ -10,16 +10,21 @@ one core; LIKE with the right case is 1.0): `strpos(lower(m), needle)` 1.2, `low
 in which only ASCII letters have two cases is sought with strpos under "C", where lower maps A-Z and nothing else; other
 text as a regular expression of its letters, which depends on no Unicode version. A regular expression that needs certain
 text to match has that sought first.
+
+Half of what strpos(lower()) costs is lower(), which copies every message. Where the text has a few characters in a row that
+have no case (digits, punctuation), they are sought in the message as it is first: the whole then costs 0.6 of it on messages
+of 90 characters.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from search.fields import key_chains
-from search.letters import fold, is_bytewise
+from search.letters import VARIANTS, fold, is_bytewise
 from search.numbers import json_text, parse_number
 from search.predicate import (
     And,
@@ -48,6 +53,10 @@ from search.sql import Columns, Sql, joined
 
 _DEFAULT: Final = Columns()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_CASELESS: Final = re.compile(f"[^{''.join(map(re.escape, map(chr, sorted(VARIANTS))))}]+")
+"""Characters that are the same letter as no other."""
+_CASELESS_CHARS_MIN: Final = 3
+"""Fewer are in too many messages for looking at them first to pay."""
 
 
 def compile_postgres(predicate: Predicate, columns: Columns = _DEFAULT) -> Sql:
@@ -123,9 +132,15 @@ def _moment(timestamp_us: int) -> datetime:
 
 
 def _contains(text: str, column: str) -> Sql:
+    caseless = max(_CASELESS.findall(text), key=len, default="")
+    as_it_is = Sql(f'(strpos({column} COLLATE "C", %s::text) > 0)', (caseless,))
+    if caseless == text != "":
+        return as_it_is
     if is_bytewise(text):
-        return Sql(f'(strpos(lower({column} COLLATE "C"), %s::text) > 0)', (fold(text),))
-    return _matches(to_postgres(literal_pattern(text)), column)
+        exact = Sql(f'(strpos(lower({column} COLLATE "C"), %s::text) > 0)', (fold(text),))
+    else:
+        exact = _matches(to_postgres(literal_pattern(text)), column)
+    return joined("AND", [as_it_is, exact]) if len(caseless) >= _CASELESS_CHARS_MIN else exact
 
 
 def _matches(expression: str, column: str) -> Sql:

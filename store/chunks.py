@@ -149,7 +149,7 @@ async def partitions(connection: Connection, parent: str, bound_sql: str) -> lis
     )
     cursor = await connection.execute(
         f"""SELECT c.relname, {", ".join(bounds)} FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-            WHERE i.inhparent = '{_checked(parent)}'::regclass AND NOT i.inhdetachpending ORDER BY 2""".encode()
+            WHERE i.inhparent = '{checked(parent)}'::regclass AND NOT i.inhdetachpending ORDER BY 2""".encode()
     )
     return [(name, start, end) for name, start, end in await cursor.fetchall()]
 
@@ -160,7 +160,7 @@ async def attach_partition(connection: Connection, parent: str, name: str, start
     CREATE TABLE … PARTITION OF would take ACCESS EXCLUSIVE on the parent. ATTACH finds indexes that match the parent's.
     """
     await connection.execute(
-        f"""CREATE TABLE {_checked(name)} (LIKE {_checked(parent)} INCLUDING ALL);
+        f"""CREATE TABLE {checked(name)} (LIKE {checked(parent)} INCLUDING ALL);
             ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES FROM ('{start}') TO ('{end}')""".encode()
     )
 
@@ -169,21 +169,21 @@ async def pending_detaches(connection: Connection, parent: str) -> list[str]:
     """Partitions whose DETACH CONCURRENTLY was interrupted: no other one can be detached before they are finalised."""
     cursor = await connection.execute(
         f"""SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-            WHERE i.inhparent = '{_checked(parent)}'::regclass AND i.inhdetachpending ORDER BY 1""".encode()
+            WHERE i.inhparent = '{checked(parent)}'::regclass AND i.inhdetachpending ORDER BY 1""".encode()
     )
     return [name for (name,) in await cursor.fetchall()]
 
 
 async def finalise_detach(connection: Connection, parent: str, name: str) -> None:
     """Finish an interrupted DETACH CONCURRENTLY; the table stays, with its rows."""
-    statement = f"ALTER TABLE {_checked(parent)} DETACH PARTITION {_checked(name)} FINALIZE"
+    statement = f"ALTER TABLE {checked(parent)} DETACH PARTITION {checked(name)} FINALIZE"
     await connection.execute(statement.encode())
 
 
 async def detached_tables(connection: Connection, parent: str) -> list[str]:
     """Tables named `<parent>_YYYYMMDD` that are no partitions any more: whoever detached them did not come to drop them."""
     cursor = await connection.execute(
-        f"""SELECT c.relname FROM pg_class AS c JOIN pg_class AS p ON p.oid = '{_checked(parent)}'::regclass
+        f"""SELECT c.relname FROM pg_class AS c JOIN pg_class AS p ON p.oid = '{checked(parent)}'::regclass
             WHERE c.relnamespace = p.relnamespace AND c.relkind = 'r' AND NOT c.relispartition
               AND c.relname ~ '^{parent}_[0-9]{{8}}$' ORDER BY 1""".encode()
     )
@@ -195,14 +195,14 @@ async def drop_partition(connection: Connection, parent: str, name: str) -> None
     cursor = await connection.execute(
         """SELECT i.inhdetachpending FROM pg_class AS c LEFT JOIN pg_inherits AS i ON c.oid = i.inhrelid
            WHERE c.oid = to_regclass(%s)""",
-        (_checked(name),),
+        (checked(name),),
     )
     row = await cursor.fetchone()
     if row is None:
         return
     if row[0] is not None:
         how = "FINALIZE" if row[0] else "CONCURRENTLY"
-        await connection.execute(f"ALTER TABLE {_checked(parent)} DETACH PARTITION {name} {how}".encode())
+        await connection.execute(f"ALTER TABLE {checked(parent)} DETACH PARTITION {name} {how}".encode())
     await connection.execute(f"DROP TABLE IF EXISTS {name}".encode())
 
 
@@ -235,7 +235,7 @@ def _time(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=us)
 
 
-def _checked(name: str) -> str:
+def checked(name: str) -> str:
     """A table's name that can stand in SQL as it is."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of ours for a table")

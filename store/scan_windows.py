@@ -1,13 +1,18 @@
-"""Where a scan looks next: which stretch of (timestamp, id), which tables, how wide. Decided without a database.
+"""Where a scan looks next: which stretch of (timestamp, id), which tables, how much of it. Decided without a database.
 
-A scan's range is a half-open interval of positions [low, high). A `Walk` consumes it window by window from one end; it
-jumps over stretches in which no table can hold rows, so that data a year apart costs two windows. A `Pace` says how wide a
-window may be: it grows while windows are quick and shrinks when one was too much, at last to a counted number of rows,
-which always fits. Every position is in exactly one window, so each row is met once.
+A scan's range is a half-open interval of positions [low, high). A `Walk` consumes it window by window from one end; each
+window names, as arms, the tables that can hold rows in it, and jumps over stretches that no table covers. No window lies
+across the place where finished chunks end: they have other indexes. Every position is in exactly one window, so each row is
+met once.
+
+A `Pace` says how much one window may hold: first a counted number of rows, whose speed then gives a width of time; less
+where one was too much, at last one row, which always fits. Hence pages neither wait long for a window that finds
+nothing nor waste what was cancelled.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,13 +27,16 @@ GREATEST_US: Final = 253_402_300_799_999_999
 LEAST: Final[Position] = (LEAST_US, 0)
 BEYOND: Final[Position] = (GREATEST_US, ID_MAX)
 
+CHUNKS_MAX: Final = 64
+"""Chunks that one statement asks: 6 ms of planning natively, three times that on a hypertable."""
 _GAP_US: Final = 24 * 3_600 * 1_000_000
-"""A window does not reach over a longer stretch without rows: chunks there may be many, and planning looks at each."""
-_WIDTH_FACTOR: Final = 4
-_SHRINK_FACTOR: Final = 16
-_ROWS_FIRST: Final = 20_000
-_ROWS_MOST: Final = 320_000
+"""A window reaches over no longer stretch without rows: empty chunks there may be many, and planning looks at each."""
+_CHUNKS_FIRST: Final = 2
+_FACTOR: Final = 4
+_WIDTH_FACTOR: Final = 8
 _ROWS_SHRINK: Final = 20
+_QUICK_MS: Final = 20.0
+_LEAST_MS: Final = 0.5
 
 
 def successor(position: Position) -> Position:
@@ -44,79 +52,72 @@ def predecessor(position: Position) -> Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A table may hold rows with start_us <= timestamp < end_us."""
+class Arm:
+    """Look at positions low <= position < high of this table."""
 
     table: str
-    start_us: int
-    end_us: int
+    low: Position
+    high: Position
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Look at positions low <= position < high in these tables."""
+    """Positions low <= position < high; all rows there are in the arms."""
 
     low: Position
     high: Position
-    tables: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    is_open: bool
+    """Its chunks have the indexes of open chunks only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What there is to walk over."""
+
+    table: str
+    """All chunks, as one table."""
+    starts_us: Sequence[int]
+    """Of the finished chunks, oldest first. They do not overlap."""
+    ends_us: Sequence[int]
+    late: Sequence[tuple[str, int, int]]
+    """(table, start, end) of tables beside the chunks, with rows older than late_end_us."""
+    open_from_us: int
+    """Finished chunks end before; from here on everything is asked as `table`."""
+    late_end_us: int
 
 
 class Walk:
     """The windows of one scan, in its direction."""
 
-    def __init__(
-        self,
-        spans: Sequence[Span],
-        *,
-        newest_first: bool,
-        low: Position,
-        high: Position,
-        barrier_us: int,
-        tables_max: int,
-    ) -> None:
-        """low inclusive, high exclusive; no window crosses barrier_us; tables_max bounds what one statement has to plan."""
-        self._spans = spans
+    def __init__(self, ground: Ground, *, newest_first: bool, low: Position, high: Position) -> None:
+        """low inclusive, high exclusive."""
+        self._ground = ground
         self._newest_first = newest_first
         self._low = low
         self._high = high
-        self._barrier = (barrier_us, 0)
-        self._tables_max = tables_max
+        self._open_from: Position = (ground.open_from_us, 0)
 
     @property
     def scanned_to(self) -> Position:
         """Exclusive: everything before this, in the scan's direction, was looked at, and it too unless newest first."""
         return self._high if self._newest_first else predecessor(self._low)
 
-    def next(self, width_us: int) -> Window | None:
-        """The next window, at most so wide; None when nothing is left where a row could be."""
-        low, high = self._low, self._high
-        spans = [span for span in self._spans if (span.start_us, 0) < high and (span.end_us, 0) > low]
-        if low >= high or not spans:
-            return None
-        if self._newest_first:
-            high = min(high, max((span.end_us, 0) for span in spans))
-            low = max(low, (high[0] - width_us, 0), (_run_start(spans, high[0]), 0))
-            if low < self._barrier < high:
-                low = self._barrier
-            starts = sorted(((span.start_us, 0) for span in spans if (span.end_us, 0) > low), reverse=True)
-            if len(starts) > self._tables_max:
-                low = max(low, starts[self._tables_max - 1])
-        else:
-            low = max(low, min((span.start_us, 0) for span in spans))
-            high = min(high, (low[0] + width_us, 0), (_run_end(spans, low[0]), 0))
-            if low < self._barrier < high:
-                high = self._barrier
-            ends = sorted((span.end_us, 0) for span in spans if (span.start_us, 0) < high)
-            if len(ends) > self._tables_max:
-                high = min(high, ends[self._tables_max - 1])
-        tables = {span.table for span in spans if (span.start_us, 0) < high and (span.end_us, 0) > low}
-        return Window(low, high, tuple(sorted(tables)))
+    def next(self, *, width_us: int | None = None, chunks: int = CHUNKS_MAX) -> Window | None:
+        """The next window, at most so wide where there are chunks, over at most so many; None when nothing is left where
+        a row could be."""
+        while self._low < self._high:
+            window = self._newest(width_us, chunks) if self._newest_first else self._oldest(width_us, chunks)
+            if window.arms:
+                return window
+            self.done(window)
+        return None
 
     def narrow(self, window: Window, last: Position) -> Window:
         """The part of the window up to and with this position, in the scan's direction."""
         if self._newest_first:
-            return Window(max(window.low, last), window.high, window.tables)
-        return Window(window.low, min(window.high, successor(last)), window.tables)
+            return self._window(max(window.low, last), window.high)
+        return self._window(window.low, min(window.high, successor(last)))
 
     def done(self, window: Window) -> None:
         """The window was looked at completely: go on beyond it."""
@@ -125,54 +126,101 @@ class Walk:
         else:
             self._low = window.high
 
+    def _newest(self, width_us: int | None, chunks: int) -> Window:
+        low, high = self._low, self._high
+        starts, ends = self._ground.starts_us, self._ground.ends_us
+        if high > self._open_from:
+            low = max(low, self._open_from)
+            if width_us is not None:
+                low = max(low, (high[0] - width_us, 0))
+            return self._window(low, high)
+        least, end = self._chunks_in(low, high)
+        if least < end:
+            first = end - 1
+            while first > least and end - first < chunks and starts[first] - ends[first - 1] <= _GAP_US:
+                first -= 1
+            if first > least:
+                low = max(low, (starts[first], 0))
+            if width_us is not None:
+                low = max(low, (min(high[0], ends[end - 1]) - width_us, 0))
+        return self._window(low, high)
 
-def _run_start(spans: Sequence[Span], end_us: int) -> int:
-    """Where the stretch of rows that ends at end_us begins."""
-    start_us = end_us
-    for span in sorted(spans, key=lambda span: -span.end_us):
-        if span.end_us < start_us - _GAP_US:
-            break
-        start_us = min(start_us, span.start_us)
-    return start_us
+    def _oldest(self, width_us: int | None, chunks: int) -> Window:
+        low, high = self._low, self._high
+        starts, ends = self._ground.starts_us, self._ground.ends_us
+        if low >= self._open_from:
+            if width_us is not None:
+                high = min(high, (low[0] + width_us, 0))
+            return self._window(low, high)
+        high = min(high, self._open_from)
+        first, most = self._chunks_in(low, high)
+        if first < most:
+            end = first + 1
+            while end < most and end - first < chunks and starts[end] - ends[end - 1] <= _GAP_US:
+                end += 1
+            if end < most:
+                high = min(high, (ends[end - 1], 0))
+            if width_us is not None:
+                high = min(high, (max(low[0], starts[first]) + width_us, 0))
+        return self._window(low, high)
 
+    def _chunks_in(self, low: Position, high: Position) -> tuple[int, int]:
+        """Finished chunks [first, end) that can hold a position in [low, high)."""
+        return bisect_right(self._ground.ends_us, low[0]), bisect_left(self._ground.starts_us, high[0] + (high[1] > 0))
 
-def _run_end(spans: Sequence[Span], start_us: int) -> int:
-    """Where the stretch of rows that begins at start_us ends."""
-    end_us = start_us
-    for span in sorted(spans, key=lambda span: span.start_us):
-        if span.start_us > end_us + _GAP_US:
-            break
-        end_us = max(end_us, span.end_us)
-    return end_us
+    def _window(self, low: Position, high: Position) -> Window:
+        """The window with its arms. Chunks are asked within their own bounds: around them may lie what has expired."""
+        ground, arms = self._ground, []
+        is_open = low >= self._open_from
+        if is_open:
+            arms.append(Arm(ground.table, low, high))
+        else:
+            first, end = self._chunks_in(low, high)
+            if first < end:
+                least, most = (ground.starts_us[first], 0), (ground.ends_us[end - 1], 0)
+                arms.append(Arm(ground.table, max(low, least), min(high, most)))
+        for table, start_us, end_us in ground.late:
+            least, most = max(low, (start_us, 0)), min(high, (min(end_us, ground.late_end_us), 0))
+            if least < most:
+                arms.append(Arm(table, least, most))
+        return Window(low, high, tuple(arms), is_open)
 
 
 class Pace:
-    """How much one window may hold. Starts with a width of time; counts rows when even a narrow one was too much."""
+    """How much one window may hold."""
 
-    def __init__(self, width_us: int) -> None:
-        """width_us: of the first window."""
-        self.width_us = width_us
-        self.rows: int | None = None
+    def __init__(self, rows: int | None) -> None:
+        """rows: of the first window; None: all that there is."""
+        self.rows = rows
+        self.width_us: int | None = None
+        self.chunks = _CHUNKS_FIRST
+        self._us_per_ms: float | None = None
         self._refused = 0
 
-    def was_quick(self) -> None:
-        """The window took a small part of its time."""
-        self._refused = 0
-        if self.rows is None:
-            self.width_us = min(self.width_us * _WIDTH_FACTOR, GREATEST_US - LEAST_US)
-        else:
-            self.rows = min(self.rows * _WIDTH_FACTOR, _ROWS_MOST)
+    def aim(self, window_ms: float) -> None:
+        """Make the next window take about so long, if its speed is known."""
+        if self.width_us is not None and self._us_per_ms is not None:
+            self.width_us = max(1, min(self.width_us * _WIDTH_FACTOR, int(self._us_per_ms * window_ms)))
 
-    def was_enough(self) -> None:
-        """The window fitted, a larger one might not."""
+    def took(self, took_ms: float, *, span_us: int | None = None) -> None:
+        """A window ended in its time. span_us: of time, from end to end of what it looked at, where that is known."""
         self._refused = 0
+        if took_ms < _QUICK_MS:
+            self.chunks = min(self.chunks * _FACTOR, CHUNKS_MAX)
+        if span_us is None:
+            return
+        self._us_per_ms = max(1, span_us) / max(took_ms, _LEAST_MS)
+        if self.rows is not None and span_us > 0:
+            self.rows, self.width_us = None, span_us
+        elif self.rows is not None:  # so many rows at one moment: a width of time would look at none of them
+            self.rows *= _FACTOR
 
-    def was_too_much(self) -> None:
-        """The window did not end in its time."""
+    def was_too_much(self, rows: int) -> None:
+        """The window did not end in its time. rows: to begin counting with."""
         self._refused += 1
         if self.rows is not None:
             self.rows = max(1, self.rows // _ROWS_SHRINK)
-        elif self._refused == 1:
-            self.width_us = max(1, self.width_us // _SHRINK_FACTOR)
+        elif self.width_us is not None and self._refused == 1:
+            self.width_us = max(1, self.width_us // _WIDTH_FACTOR)
         else:
-            self.rows = _ROWS_FIRST
+            self.rows, self.width_us = rows, None

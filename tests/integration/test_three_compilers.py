@@ -350,6 +350,14 @@ def test_text_search_finds_what_a_user_expects(engines: Engines, predicate: Pred
     assert {log.message for log in engines.logs if log.id in ids} & set(MESSAGES) == messages
 
 
+@pytest.mark.parametrize(
+    "text", ["0% DONE", "100%", '": "X', "é CAFÉ", "e\u0301 CAF", '{"', "漢😀", "00% done_NOW", "\n", ""]
+)
+def test_what_has_no_case_is_found_alone_and_beside_letters(engines: Engines, text: str) -> None:
+    """PostgreSQL looks for the characters without case first, in the message as it is."""
+    assert engines.assert_agreement(Contains(text)) == engines.assert_agreement(Contains(text.swapcase()))
+
+
 def test_every_letter_is_found_by_its_other_case_in_all_engines(engines: Engines) -> None:
     """All 2,855 letters with two cases at once: one log each, sought by the other spelling, in texts of ten letters."""
     letters = [chr(point) for point in sorted(VARIANTS)]
@@ -360,6 +368,10 @@ def test_every_letter_is_found_by_its_other_case_in_all_engines(engines: Engines
             for char in text
         )
         assert fold(text) == fold(other)
+        for predicate in (Contains(other), Contains(f"{other} 100% ")):
+            log = Log(1, 0, 9, "s", f"{text} 100% ", None, {})
+            assert compile_match(predicate)(log)
+            assert _judge_postgres(engines, compile_postgres(predicate), log.message)
         predicate = Contains(other)
         log = Log(1, 0, 9, "s", text, None, {})
         assert compile_match(predicate)(log)

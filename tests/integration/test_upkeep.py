@@ -275,6 +275,27 @@ async def test_finished_chunk_has_figures_statistics_and_indexes(site: PostgresS
     assert await site.database.fetch_one("SELECT 1 FROM pg_class WHERE oid = to_regclass(%s) AND reltuples = 2", table)
 
 
+async def test_catalogue_has_a_new_version_exactly_when_it_has_changed(site: PostgresSite) -> None:
+    async def version() -> int:
+        row = await site.database.fetch_one("SELECT version FROM catalogue_version")
+        assert row is not None
+        return int(row[0])
+
+    start_us = await border_us(site)
+    seen = [await version()]
+    await all_seen(site, start_us + CHUNK_US)
+    for _ in range(2):
+        await site.upkeep.ensure_chunks(now_us=now_us())
+        await site.upkeep.close_due(now_us=now_us())
+        await site.upkeep.finish_closed()
+    assert await version() == seen[-1]
+    await all_seen(site, start_us + 2 * CHUNK_US)
+    for step in (site.upkeep.close_due(now_us=now_us()), site.upkeep.finish_closed()):
+        assert await step == 1
+        seen.append(await version())
+    assert seen == sorted(set(seen))
+
+
 async def test_late_table_ends_after_a_day_if_it_has_rows(site: PostgresSite) -> None:
     start_us = await border_us(site)
     tomorrow_us = now_us() + DAY_US + SECOND_US

@@ -1,0 +1,142 @@
+"""Fills one page: window after window until limit, bytes, budget or range are used up; then on to the first row beyond them.
+
+The first window of each part of time is a counted number of rows. Most pages end in it. Where it held too little, what it
+took says how wide the next windows may be (store/scan_windows.py, Pace). One task, no locks; time is the caller's clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from runtime.clock import Clock
+from schemas.errors import DatabaseUnavailable
+from schemas.record import Log
+from search.predicate import Predicate
+from search.sql_postgres import compile_postgres
+from store import page_sql
+from store.port import Order, Position, Scan, ScanResult
+from store.scan_ways import Traits
+from store.scan_windows import CHUNKS_MAX, Pace, Walk, Window
+from store.statements import BY_BITMAP, IN_ORDER, StatementRunner
+
+LOOK_ROWS: Final = 10_000
+"""Of a first window: some milliseconds, and enough for a page of what is in one row of a hundred."""
+_COUNTED_ROWS: Final = 2_000
+"""Of a window after two that were too much."""
+_WINDOW_MS: Final = 250
+_STATEMENT_MS: Final = (50, 1_000)
+"""Least and most that one window may take."""
+_LAST_TRY_MS: Final = 1_000
+_STOP_MS: Final = 20
+"""With so little left no further window begins, once the page has got on."""
+
+Row = tuple[Any, ...]  # as the database answers
+
+
+class PageScan:
+    """One scan of a snapshot."""
+
+    def __init__(
+        self, runner: StatementRunner, walk: Walk, predicate: Predicate, scan: Scan, *, bytes_max: int, clock: Clock
+    ) -> None:
+        """predicate: the scan's, and what may be read."""
+        self._runner = runner
+        self._walk = walk
+        self._scan = scan
+        self._clock = clock
+        self._newest_first = scan.order is Order.NEWEST_FIRST
+        self._condition = compile_postgres(predicate)
+        self._traits = Traits.of(predicate)
+        self._logs: list[Log] = []
+        self._bytes_left = bytes_max
+        self._is_full = False
+        self._got_on = False
+
+    async def run(self) -> ScanResult:
+        """Raises DatabaseUnavailable when the budget ended before anything was looked at."""
+        ends_s = self._clock.monotonic_s() + self._scan.budget_ms / 1000
+        was_open: bool | None = None
+        pace = Pace(None)
+        while True:
+            window = self._walk.next(width_us=pace.width_us, chunks=pace.chunks)
+            if window is None:
+                return ScanResult(self._logs, True, None)
+            if window.is_open is not was_open:
+                was_open, pace = window.is_open, self._first_pace(window)
+                window = self._walk.next(width_us=pace.width_us, chunks=pace.chunks)
+                assert window is not None
+            left_ms = (ends_s - self._clock.monotonic_s()) * 1000
+            if self._is_over(left_ms):
+                return ScanResult(self._logs, False, self._walk.scanned_to)
+            share_ms = _share_ms(left_ms, is_last_try=pace.rows == 1)
+            began_s = self._clock.monotonic_s()
+            rows = await self._found(window, pace, share_ms)
+            took_ms = (self._clock.monotonic_s() - began_s) * 1000
+            if rows is None:
+                pace.was_too_much(_COUNTED_ROWS)
+                continue
+            self._got_on = True
+            is_cut = bool(rows) and (self._is_full or len(rows) < rows[0][page_sql.TOTAL])
+            self._logs += () if self._is_full else map(page_sql.log_of, rows)
+            if len(self._logs) > self._scan.limit or is_cut:
+                del self._logs[self._scan.limit :]
+                return ScanResult(self._logs, False, (self._logs[-1].timestamp, self._logs[-1].id))
+            self._bytes_left -= sum(row[page_sql.BYTES] for row in rows)
+            looked_at, span_us = await self._looked_at(window, pace)
+            self._walk.done(looked_at)
+            if not self._is_full and (len(self._logs) == self._scan.limit or self._bytes_left <= 0):
+                self._is_full = True
+                ends_s = min(ends_s, self._clock.monotonic_s() + self._scan.beyond_ms / 1000)
+            pace.took(took_ms, span_us=span_us)
+            pace.aim(min(_WINDOW_MS, share_ms / 2))
+
+    def _first_pace(self, window: Window) -> Pace:
+        """For the first window in a part of time."""
+        traits = self._traits
+        if traits.correlation is not None:
+            pace = Pace(None)
+            pace.chunks = CHUNKS_MAX
+            return pace
+        has_order = traits.is_everything or (traits.has_bulk_index and not window.is_open)
+        return Pace(None if has_order else LOOK_ROWS)
+
+    def _is_over(self, left_ms: float) -> bool:
+        """Raises DatabaseUnavailable when the time is over and nothing was looked at."""
+        if self._got_on:
+            return left_ms <= _STOP_MS
+        if left_ms <= -_LAST_TRY_MS:
+            raise DatabaseUnavailable("the search got nowhere in its time: the database is busy")
+        return False
+
+    async def _found(self, window: Window, pace: Pace, share_ms: int) -> list[Row] | None:
+        """The window's rows; None when it took too long."""
+        query = page_sql.ordered(
+            window.arms,
+            self._condition,
+            wanted=1 if self._is_full else self._scan.limit - len(self._logs) + 1,
+            bytes_max=self._bytes_left,
+            newest_first=self._newest_first,
+            rows=pace.rows,
+        )
+        if self._traits.is_everything or (pace.rows is not None and not self._traits.is_slow):
+            return await self._runner.rows(*query)
+        # Open chunks answer correlation ids from a BRIN alone.
+        by_bitmap = self._traits.correlation is not None and window.is_open and pace.rows is None
+        return await self._runner.rows_within(share_ms, *query, plans=BY_BITMAP if by_bitmap else IN_ORDER)
+
+    async def _looked_at(self, window: Window, pace: Pace) -> tuple[Window, int | None]:
+        """What of the window was looked at, and its length in time where that says something."""
+        if pace.rows is None:
+            return window, None if pace.width_us is None else window.high[0] - window.low[0]
+        query = page_sql.edges(window.arms, pace.rows, newest_first=self._newest_first)
+        ((first, last, last_id),) = await self._runner.rows(*query)
+        if last is None:
+            return window, None
+        position: Position = (page_sql.to_us(last), last_id)
+        return self._walk.narrow(window, position), abs(page_sql.to_us(first) - position[0])
+
+
+def _share_ms(left_ms: float, *, is_last_try: bool) -> int:
+    """How long the next window may take."""
+    least_ms, most_ms = _STATEMENT_MS
+    return _LAST_TRY_MS if is_last_try else int(max(least_ms, min(left_ms / 2, most_ms)))

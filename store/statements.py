@@ -1,0 +1,94 @@
+"""Runs a snapshot's statements: with which plans allowed, for how long, and so that the snapshot outlives one that failed.
+
+Every statement is one round trip. What it needs beforehand (a savepoint, settings that differ from the last ones) goes along
+in the same pipeline. A savepoint is set only for statements that may run out of time and are then tried in another way.
+One task, no locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from db.database import Connection, Error, sqlstate
+
+Settings = Mapping[str, str]
+"""Settings of the planner that differ from OPENING's."""
+
+OPENING: Final[dict[str, str]] = {
+    "transaction_timeout": "60000",
+    "statement_timeout": "10000",
+    "max_parallel_workers_per_gather": "0",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+}
+"""Of every snapshot. Rows are met in the order of an index: statistics of a chunk that grows are always old, and with them
+the planner would now and then read all of a window where its first rows suffice."""
+IN_ORDER: Final[Settings] = {}
+BY_BITMAP: Final[Settings] = {"enable_bitmapscan": "on", "enable_indexscan": "off"}
+"""For what BRIN answers, which the planner holds for worse than it is."""
+
+_DEFAULTS: Final = {"enable_indexscan": "on"} | OPENING
+_CANCELLED: Final = "57014"
+
+
+class StatementRunner:
+    """Statements of one transaction that began with OPENING."""
+
+    def __init__(self, connection: Connection) -> None:
+        """connection: in the transaction."""
+        self._connection = connection
+        self._current = dict(_DEFAULTS)
+        self._has_savepoint = False
+
+    async def rows(self, text: str, params: Sequence[Any], *, plans: Settings = IN_ORDER) -> list[tuple[Any, ...]]:
+        """Rows of a statement that has its end in itself; when it runs out of time, the snapshot is lost. Any: values."""
+        before = self._changes({**_DEFAULTS, **plans})
+        return await self._run(before, text, params)
+
+    async def rows_within(
+        self, timeout_ms: int, text: str, params: Sequence[Any], *, plans: Settings = IN_ORDER
+    ) -> list[tuple[Any, ...]] | None:
+        """Rows, or None when the statement did not end in its time; the snapshot goes on either way."""
+        before: list[tuple[str, list[str]]] = [("RELEASE SAVEPOINT statement", [])] if self._has_savepoint else []
+        before.append(("SAVEPOINT statement", []))
+        settled = dict(self._current)
+        before += self._changes({**_DEFAULTS, **plans, "statement_timeout": str(timeout_ms)})
+        self._has_savepoint = True
+        try:
+            return await self._run(before, text, params)
+        except Error as error:
+            if sqlstate(error) != _CANCELLED:
+                raise
+        await self._connection.execute("ROLLBACK TO SAVEPOINT statement")
+        self._current = settled
+        return None
+
+    def _changes(self, wanted: dict[str, str]) -> list[tuple[str, list[str]]]:
+        """The statement that makes the settings these, if any is another."""
+        changed = {name: value for name, value in wanted.items() if self._current[name] != value}
+        if not changed:
+            return []
+        self._current = wanted
+        calls = ", ".join("set_config(%s, %s, true)" for _ in changed)
+        return [(f"SELECT {calls}", [text for pair in changed.items() for text in pair])]
+
+    async def _run(
+        self, before: Sequence[tuple[str, list[str]]], text: str, params: Sequence[Any]
+    ) -> list[tuple[Any, ...]]:
+        if not before:
+            return await (await self._connection.execute(text.encode(), params)).fetchall()
+        failed: Error | None = None
+        try:
+            async with self._connection.pipeline():
+                try:
+                    for statement, values in before:
+                        await self._connection.execute(statement.encode(), values or None)
+                    cursor = await self._connection.execute(text.encode(), params)
+                except Error as error:
+                    failed = error
+            if failed is None:
+                return await cursor.fetchall()
+        except Error as error:
+            raise failed or error from None
+        raise failed
