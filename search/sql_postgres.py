@@ -107,6 +107,27 @@ def compile_postgres(predicate: Predicate, columns: Columns = _DEFAULT) -> Sql:
             return _on_field(path, columns.metadata, test, json_text(number))
 
 
+def indexable_metadata(predicate: Predicate, column: str = "metadata") -> Sql | None:
+    """A condition that every match meets and that a GIN index on the column (jsonb_path_ops) answers; None when there is
+    none. It is not the predicate: other rows meet it too."""
+    match predicate:
+        case MetaEquals(path, text):
+            documents = [
+                f"{''.join(f'{{{json.dumps(key, ensure_ascii=False)}: ' for key in keys)}{value}{'}' * len(keys)}"
+                for keys in key_chains(path)
+                for value in _equal_values(text)
+            ]
+            return joined("OR", [Sql(f"({column} @> %s::jsonb)", (document,)) for document in documents])
+        case And(children):
+            parts = [part for child in children if (part := indexable_metadata(child, column)) is not None]
+            return joined("AND", parts) if parts else None
+        case Or(children) if children:
+            alternatives = [indexable_metadata(child, column) for child in children]
+            known = [part for part in alternatives if part is not None]
+            return joined("OR", known) if len(known) == len(alternatives) else None
+    return None
+
+
 def _compound(word: str, children: tuple[Predicate, ...], columns: Columns) -> Sql:
     # Equal estimates keep their order in PostgreSQL: cheap tests first.
     return joined(word, [compile_postgres(child, columns) for child in sorted(children, key=cost_of)])
@@ -159,9 +180,14 @@ def _on_field(path: tuple[str, ...], metadata: str, test: str, *params: object) 
 
 def _equals(text: str) -> tuple[str, *tuple[object, ...]]:
     """The test for `_on_field` and its parameters. jsonb compares strings by bytes and numbers as numeric."""
-    candidates = [json.dumps(text, ensure_ascii=False)]
+    return "COALESCE({0} = ANY(%s::jsonb[]), FALSE)", _equal_values(text)
+
+
+def _equal_values(text: str) -> list[str]:
+    """The JSON values that equal the text, as JSON."""
+    values = [json.dumps(text, ensure_ascii=False)]
     if text in ("true", "false"):
-        candidates.append(text)
+        values.append(text)
     elif (number := parse_number(text)) is not None:
-        candidates.append(json_text(number))
-    return "COALESCE({0} = ANY(%s::jsonb[]), FALSE)", candidates
+        values.append(json_text(number))
+    return values

@@ -21,7 +21,7 @@ LOGS: Final = "logs"
 
 CATALOGUE: Final = """
 SELECT table_name, kind, state, (extract(epoch FROM range_start) * 1000000)::bigint,
-       (extract(epoch FROM range_end) * 1000000)::bigint, id_min, id_max
+       (extract(epoch FROM range_end) * 1000000)::bigint, rows, id_min, id_max, metadata_indexed
 FROM catalogue WHERE rows IS DISTINCT FROM 0 ORDER BY range_start, table_name
 """
 
@@ -35,8 +35,11 @@ class Table:
     is_finished: bool
     start_us: int = LEAST_US
     end_us: int = GREATEST_US
+    rows: int | None = None
     id_min: int = 0
     id_max: int = ID_MAX
+    is_indexed: bool = False
+    """It has the bulk index on metadata."""
 
     def may_hold(self, log_id: int) -> bool:
         """Whether the log with this id can be in the table."""
@@ -63,9 +66,10 @@ class Catalogue:
         finished = bisect_left(self._starts_us, open_from_us)
         return Ground(
             LOGS,
+            self._chunks[:finished],
             self._starts_us[:finished],
             self._ends_us[:finished],
-            [(table.name, table.start_us, table.end_us) for table in self._late],
+            self._late,
             open_from_us,
             closed_before_us,
         )
@@ -85,7 +89,7 @@ class Catalogue:
 
 def catalogued(rows: Iterable[Sequence[Any]]) -> Iterator[Table]:
     """Tables from the rows of CATALOGUE. Any: what the database answers."""
-    for name, kind, state, *bounds in rows:
-        fields = ("start_us", "end_us", "id_min", "id_max")
-        known = {field: value for field, value in zip(fields, bounds, strict=True) if value is not None}
+    fields = ("start_us", "end_us", "rows", "id_min", "id_max", "is_indexed")
+    for name, kind, state, *found in rows:
+        known = {field: value for field, value in zip(fields, found, strict=True) if value is not None}
         yield Table(name, kind == "late", state == "finished", **known)

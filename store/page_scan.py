@@ -1,7 +1,8 @@
 """Fills one page: window after window until limit, bytes, budget or range are used up; then on to the first row beyond them.
 
 The first window of each part of time is a counted number of rows. Most pages end in it. Where it held too little, what it
-took says how wide the next windows may be (store/scan_windows.py, Pace). One task, no locks; time is the caller's clock.
+took says how wide the next windows may be (store/scan_windows.py, Pace), and how many of its rows matched says whether an
+index on metadata is the shorter way (store/scan_ways.py). One task, no locks; time is the caller's clock.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from runtime.clock import Clock
 from schemas.errors import DatabaseUnavailable
 from schemas.record import Log
 from search.predicate import Predicate
+from search.sql import Sql, joined
 from search.sql_postgres import compile_postgres
 from store import page_sql
 from store.port import Order, Position, Scan, ScanResult
-from store.scan_ways import Traits
+from store.scan_ways import INDEX_EXCESS, Density, Traits, prefers_index
 from store.scan_windows import CHUNKS_MAX, Pace, Walk, Window
 from store.statements import BY_BITMAP, IN_ORDER, StatementRunner
 
 LOOK_ROWS: Final = 10_000
 """Of a first window: some milliseconds, and enough for a page of what is in one row of a hundred."""
+_INDEX_LOOK_ROWS: Final = 2_000
+"""Of a first window where an index may be the shorter way."""
 _COUNTED_ROWS: Final = 2_000
 """Of a window after two that were too much."""
 _WINDOW_MS: Final = 250
@@ -47,6 +51,8 @@ class PageScan:
         self._newest_first = scan.order is Order.NEWEST_FIRST
         self._condition = compile_postgres(predicate)
         self._traits = Traits.of(predicate)
+        self._density = Density()
+        self._index_failed = False
         self._logs: list[Log] = []
         self._bytes_left = bytes_max
         self._is_full = False
@@ -58,20 +64,22 @@ class PageScan:
         was_open: bool | None = None
         pace = Pace(None)
         while True:
-            window = self._walk.next(width_us=pace.width_us, chunks=pace.chunks)
+            window, by_index = self._next(pace)
             if window is None:
                 return ScanResult(self._logs, True, None)
             if window.is_open is not was_open:
                 was_open, pace = window.is_open, self._first_pace(window)
-                window = self._walk.next(width_us=pace.width_us, chunks=pace.chunks)
-                assert window is not None
+                continue
             left_ms = (ends_s - self._clock.monotonic_s()) * 1000
             if self._is_over(left_ms):
                 return ScanResult(self._logs, False, self._walk.scanned_to)
             share_ms = _share_ms(left_ms, is_last_try=pace.rows == 1)
             began_s = self._clock.monotonic_s()
-            rows = await self._found(window, pace, share_ms)
+            rows = await (self._indexed(window, share_ms) if by_index else self._walked(window, pace, share_ms))
             took_ms = (self._clock.monotonic_s() - began_s) * 1000
+            if rows is None and by_index:
+                self._index_failed = True
+                continue
             if rows is None:
                 pace.was_too_much(_COUNTED_ROWS)
                 continue
@@ -82,13 +90,31 @@ class PageScan:
                 del self._logs[self._scan.limit :]
                 return ScanResult(self._logs, False, (self._logs[-1].timestamp, self._logs[-1].id))
             self._bytes_left -= sum(row[page_sql.BYTES] for row in rows)
-            looked_at, span_us = await self._looked_at(window, pace)
-            self._walk.done(looked_at)
             if not self._is_full and (len(self._logs) == self._scan.limit or self._bytes_left <= 0):
                 self._is_full = True
                 ends_s = min(ends_s, self._clock.monotonic_s() + self._scan.beyond_ms / 1000)
-            pace.took(took_ms, span_us=span_us)
-            pace.aim(min(_WINDOW_MS, share_ms / 2))
+            if by_index:
+                self._density.saw(window.rows or 0, len(rows))
+                self._walk.done(window)
+            else:
+                span_us = await self._walk_on(window, pace, len(rows))
+                pace.took(took_ms, span_us=span_us)
+                pace.aim(min(_WINDOW_MS, share_ms / 2))
+
+    @property
+    def _wanted(self) -> int:
+        """Rows that the page lacks, and one more: it says whether anything lies beyond."""
+        return 1 if self._is_full else self._scan.limit - len(self._logs) + 1
+
+    def _next(self, pace: Pace) -> tuple[Window | None, bool]:
+        """The next window, and whether the index on metadata is asked for it."""
+        density = self._density
+        may_use = self._traits.terms is not None and density.rows > 0 and not self._index_failed
+        if may_use and prefers_index(density, wanted=self._wanted):
+            window = self._walk.next(rows=density.rows_with(INDEX_EXCESS * self._wanted))
+            if window is None or window.is_indexed:
+                return window, True
+        return self._walk.next(width_us=pace.width_us, chunks=pace.chunks), False
 
     def _first_pace(self, window: Window) -> Pace:
         """For the first window in a part of time."""
@@ -97,8 +123,11 @@ class PageScan:
             pace = Pace(None)
             pace.chunks = CHUNKS_MAX
             return pace
-        has_order = traits.is_everything or (traits.has_bulk_index and not window.is_open)
-        return Pace(None if has_order else LOOK_ROWS)
+        if traits.terms is not None:
+            return Pace(_INDEX_LOOK_ROWS)
+        if traits.is_everything or (traits.has_bulk_index and not window.is_open):
+            return Pace(None)
+        return Pace(LOOK_ROWS)
 
     def _is_over(self, left_ms: float) -> bool:
         """Raises DatabaseUnavailable when the time is over and nothing was looked at."""
@@ -108,32 +137,49 @@ class PageScan:
             raise DatabaseUnavailable("the search got nowhere in its time: the database is busy")
         return False
 
-    async def _found(self, window: Window, pace: Pace, share_ms: int) -> list[Row] | None:
-        """The window's rows; None when it took too long."""
-        query = page_sql.ordered(
-            window.arms,
-            self._condition,
-            wanted=1 if self._is_full else self._scan.limit - len(self._logs) + 1,
-            bytes_max=self._bytes_left,
-            newest_first=self._newest_first,
-            rows=pace.rows,
-        )
+    async def _walked(self, window: Window, pace: Pace, share_ms: int) -> list[Row] | None:
+        """The window's rows, met in their order; None when it took too long."""
+        query = self._query(window, self._condition, rows=pace.rows)
         if self._traits.is_everything or (pace.rows is not None and not self._traits.is_slow):
             return await self._runner.rows(*query)
         # Open chunks answer correlation ids from a BRIN alone.
         by_bitmap = self._traits.correlation is not None and window.is_open and pace.rows is None
         return await self._runner.rows_within(share_ms, *query, plans=BY_BITMAP if by_bitmap else IN_ORDER)
 
-    async def _looked_at(self, window: Window, pace: Pace) -> tuple[Window, int | None]:
-        """What of the window was looked at, and its length in time where that says something."""
+    async def _indexed(self, window: Window, share_ms: int) -> list[Row] | None:
+        """The window's rows, found by the index on metadata; None when it took too long."""
+        assert self._traits.terms is not None
+        condition = joined("AND", [self._traits.terms, self._condition])
+        return await self._runner.rows_within(share_ms, *self._query(window, condition), plans=BY_BITMAP)
+
+    def _query(self, window: Window, condition: Sql, *, rows: int | None = None) -> page_sql.Query:
+        return page_sql.ordered(
+            window.arms,
+            condition,
+            wanted=self._wanted,
+            bytes_max=self._bytes_left,
+            newest_first=self._newest_first,
+            rows=rows,
+        )
+
+    async def _walk_on(self, window: Window, pace: Pace, hits: int) -> int | None:
+        """Go on beyond what of the window was looked at; its length in time, where that says something."""
         if pace.rows is None:
-            return window, None if pace.width_us is None else window.high[0] - window.low[0]
+            self._walk.done(window)
+            if pace.width_us is None:
+                return None
+            span_us = window.high[0] - window.low[0]
+            self._density.saw(pace.rows_in(span_us), hits)
+            return span_us
         query = page_sql.edges(window.arms, pace.rows, newest_first=self._newest_first)
         ((first, last, last_id),) = await self._runner.rows(*query)
+        self._density.saw(pace.rows, hits)
         if last is None:
-            return window, None
+            self._walk.done(window)
+            return None
         position: Position = (page_sql.to_us(last), last_id)
-        return self._walk.narrow(window, position), abs(page_sql.to_us(first) - position[0])
+        self._walk.done(self._walk.narrow(window, position))
+        return abs(page_sql.to_us(first) - position[0])
 
 
 def _share_ms(left_ms: float, *, is_last_try: bool) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from schemas.ids import ID_MAX
 from store.port import Position
@@ -51,6 +51,24 @@ def predecessor(position: Position) -> Position:
     return (timestamp_us, log_id - 1) if log_id > 0 else (timestamp_us - 1, ID_MAX)
 
 
+class Stretch(Protocol):
+    """A table that may hold rows with start_us <= timestamp < end_us."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def start_us(self) -> int: ...
+    @property
+    def end_us(self) -> int: ...
+    @property
+    def rows(self) -> int | None:
+        """None: unknown, it still grows."""
+
+    @property
+    def is_indexed(self) -> bool:
+        """It has the bulk index on metadata."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
     """Look at positions low <= position < high of this table."""
@@ -69,6 +87,10 @@ class Window:
     arms: tuple[Arm, ...]
     is_open: bool
     """Its chunks have the indexes of open chunks only."""
+    is_indexed: bool
+    """Metadata can be asked by index; tables that still grow and are beside the chunks count as small."""
+    rows: int | None
+    """That its chunks hold, about; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +99,13 @@ class Ground:
 
     table: str
     """All chunks, as one table."""
+    chunks: Sequence[Stretch]
+    """Finished ones, oldest first. They do not overlap."""
     starts_us: Sequence[int]
-    """Of the finished chunks, oldest first. They do not overlap."""
+    """Of the chunks, as ends_us."""
     ends_us: Sequence[int]
-    late: Sequence[tuple[str, int, int]]
-    """(table, start, end) of tables beside the chunks, with rows older than late_end_us."""
+    late: Sequence[Stretch]
+    """Tables beside the chunks, with rows older than late_end_us."""
     open_from_us: int
     """Finished chunks end before; from here on everything is asked as `table`."""
     late_end_us: int
@@ -103,10 +127,14 @@ class Walk:
         """Exclusive: everything before this, in the scan's direction, was looked at, and it too unless newest first."""
         return self._high if self._newest_first else predecessor(self._low)
 
-    def next(self, *, width_us: int | None = None, chunks: int = CHUNKS_MAX) -> Window | None:
-        """The next window, at most so wide where there are chunks, over at most so many; None when nothing is left where
-        a row could be."""
+    def next(
+        self, *, width_us: int | None = None, chunks: int = CHUNKS_MAX, rows: float | None = None
+    ) -> Window | None:
+        """The next window, at most so wide where there are chunks, over at most so many, and over no more than hold so many
+        rows; None when nothing is left where a row could be."""
         while self._low < self._high:
+            if rows is not None:
+                chunks = self._chunks_with(rows, chunks)
             window = self._newest(width_us, chunks) if self._newest_first else self._oldest(width_us, chunks)
             if window.arms:
                 return window
@@ -164,6 +192,18 @@ class Walk:
                 high = min(high, (max(low[0], starts[first]) + width_us, 0))
         return self._window(low, high)
 
+    def _chunks_with(self, rows: float, chunks: int) -> int:
+        """How many of the next finished chunks hold so many rows; at most `chunks`, at least 1."""
+        first, end = self._chunks_in(self._low, min(self._high, self._open_from))
+        ahead = range(end - 1, first - 1, -1) if self._newest_first else range(first, end)
+        count = 1
+        for index in ahead[: chunks - 1]:
+            rows -= self._ground.chunks[index].rows or 0
+            if rows <= 0:
+                break
+            count += 1
+        return count
+
     def _chunks_in(self, low: Position, high: Position) -> tuple[int, int]:
         """Finished chunks [first, end) that can hold a position in [low, high)."""
         return bisect_right(self._ground.ends_us, low[0]), bisect_left(self._ground.starts_us, high[0] + (high[1] > 0))
@@ -172,18 +212,23 @@ class Walk:
         """The window with its arms. Chunks are asked within their own bounds: around them may lie what has expired."""
         ground, arms = self._ground, []
         is_open = low >= self._open_from
+        is_indexed, rows = not is_open, None
         if is_open:
             arms.append(Arm(ground.table, low, high))
         else:
             first, end = self._chunks_in(low, high)
-            if first < end:
+            asked = ground.chunks[first:end]
+            if asked:
                 least, most = (ground.starts_us[first], 0), (ground.ends_us[end - 1], 0)
                 arms.append(Arm(ground.table, max(low, least), min(high, most)))
-        for table, start_us, end_us in ground.late:
-            least, most = max(low, (start_us, 0)), min(high, (min(end_us, ground.late_end_us), 0))
+            is_indexed = all(chunk.is_indexed for chunk in asked)
+            rows = sum(chunk.rows or 0 for chunk in asked)
+        for table in ground.late:
+            least, most = max(low, (table.start_us, 0)), min(high, (min(table.end_us, ground.late_end_us), 0))
             if least < most:
-                arms.append(Arm(table, least, most))
-        return Window(low, high, tuple(arms), is_open)
+                arms.append(Arm(table.name, least, most))
+                is_indexed = is_indexed and (table.is_indexed or table.rows is None)
+        return Window(low, high, tuple(arms), is_open, is_indexed, rows)
 
 
 class Pace:
@@ -195,6 +240,7 @@ class Pace:
         self.width_us: int | None = None
         self.chunks = _CHUNKS_FIRST
         self._us_per_ms: float | None = None
+        self._rows_per_us = 0.0
         self._refused = 0
 
     def aim(self, window_ms: float) -> None:
@@ -211,9 +257,14 @@ class Pace:
             return
         self._us_per_ms = max(1, span_us) / max(took_ms, _LEAST_MS)
         if self.rows is not None and span_us > 0:
+            self._rows_per_us = self.rows / span_us
             self.rows, self.width_us = None, span_us
         elif self.rows is not None:  # so many rows at one moment: a width of time would look at none of them
             self.rows *= _FACTOR
+
+    def rows_in(self, span_us: int) -> int:
+        """How many rows lie in so much time, as far as was counted."""
+        return int(self._rows_per_us * span_us)
 
     def was_too_much(self, rows: int) -> None:
         """The window did not end in its time. rows: to begin counting with."""

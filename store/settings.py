@@ -16,6 +16,9 @@ class StoreSettings(Section):
     chunk_hours: int = Field(default=6, ge=1, le=24)
     """Hours of one chunk, counted from midnight UTC of 1970-01-01. Small enough that bulk indexes take seconds; planning
     costs about 1 ms for each chunk a query touches. A change applies to chunks made from then on."""
+    metadata_index: bool = True
+    """Index the metadata of closed tables, so that a rare value is found in milliseconds. Building it costs about 0.7 µs of
+    one core for each field of each row, and as much disk as the other indexes together."""
     closing_delay_s: int = Field(default=900, ge=0, le=86_400)
     """Seconds by which everything visible must have passed a chunk's end before it is closed. Rows that come later still
     than that go to the late table, which costs more to read."""

@@ -15,22 +15,16 @@ stepped forward must not make what is retained unfindable.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, LiteralString
+from typing import Final
 
 import structlog
 
-from db.database import Connection, Database, Error, sqlstate
+from db.database import Connection, Database
 from db.migrations import Layout
-from db.pipelines import COMMIT, Statement, in_one_go
-from store.batches import BORDER_LOCK
 from store.chunks import (
-    BUSY,
     DEADLOCK,
-    DETACHING,
-    EXISTS_ALREADY,
     attach_partition,
     chunk_layout,
     detached_tables,
@@ -40,9 +34,10 @@ from store.chunks import (
     partitions,
     patient,
     pending_detaches,
-    retried,
 )
+from store.finishing import finish, index_metadata_of_one
 from store.settings import StoreSettings
+from store.steps import AT, US, clock_us, in_batches, one, tried, under_border
 
 log = structlog.get_logger(__name__)
 
@@ -59,18 +54,14 @@ _CHUNKS_A_CALL: Final = 100
 """Most chunks that one call makes: 25 days of them by default."""
 _BORDER_WAIT_MS: Final = 300
 """While the closer waits for the border, writers that come after it wait too."""
-_ROWS_A_BATCH: Final = 10_000
-_BATCHES_MAX: Final = 100
 _DEFAULTS: Final = StoreSettings()
 
-_AT: Final = "(timestamptz 'epoch' + %s::bigint * interval '1 microsecond')"
-_US: Final = "(extract(epoch FROM {}) * 1000000)::bigint"
 # Chunks that were made and not yet noted: by ensure_chunks when it was killed, or by a hypertable itself.
 _NOTE_CHUNKS: Final = f"""
     INSERT INTO catalogue (table_name, kind, state, range_start, range_end, closed_at)
-    SELECT table_name, 'chunk', CASE WHEN {_AT.replace("%s", "end_us")} <= closed_before THEN 'closed' ELSE 'open' END,
-        {_AT.replace("%s", "start_us")}, {_AT.replace("%s", "end_us")},
-        CASE WHEN {_AT.replace("%s", "end_us")} <= closed_before THEN clock_timestamp() END
+    SELECT table_name, 'chunk', CASE WHEN {AT.replace("%s", "end_us")} <= closed_before THEN 'closed' ELSE 'open' END,
+        {AT.replace("%s", "start_us")}, {AT.replace("%s", "end_us")},
+        CASE WHEN {AT.replace("%s", "end_us")} <= closed_before THEN clock_timestamp() END
     FROM border, unnest(%s::text[], %s::bigint[], %s::bigint[]) AS c (table_name, start_us, end_us)
     WHERE table_name NOT IN (SELECT table_name FROM expired_tables)
     ON CONFLICT DO NOTHING"""
@@ -93,15 +84,15 @@ _DUE: Final = f"""
         WHERE c.kind = 'chunk' AND c.state = 'open'
           AND (c.range_end + %s <= seen.by_all - interval '1 second'
                OR seen.halted AND c.range_end + %s <= seen.by_running - interval '1 second'
-                  AND c.range_end + %s <= {_AT}))
-    SELECT {_US.format("max(range_end)")}, bool_and(by_all), array_agg(DISTINCT range_end::text) FILTER (WHERE NOT by_all)
+                  AND c.range_end + %s <= {AT}))
+    SELECT {US.format("max(range_end)")}, bool_and(by_all), array_agg(DISTINCT range_end::text) FILTER (WHERE NOT by_all)
     FROM due"""
-_MOVE_BORDER: Final = f"UPDATE border SET closed_before = greatest(closed_before, {_AT})"
+_MOVE_BORDER: Final = f"UPDATE border SET closed_before = greatest(closed_before, {AT})"
 _CLOSE_CHUNKS: Final = """
     UPDATE catalogue SET state = 'closed', closed_at = clock_timestamp()
     FROM border WHERE kind = 'chunk' AND state = 'open' AND range_end <= closed_before"""
 _LATE_OPEN: Final = f"""
-    SELECT b.late_generation, c.opened_at <= {_AT} - %s,
+    SELECT b.late_generation, c.opened_at <= {AT} - %s,
         greatest(pg_stat_get_tuples_inserted(to_regclass(c.table_name)), t.reltuples) >= %s
     FROM border AS b JOIN catalogue AS c ON c.kind = 'late' AND c.generation = b.late_generation
     JOIN pg_class AS t ON t.oid = to_regclass(c.table_name)"""
@@ -115,40 +106,26 @@ _END_GENERATION: Final = "UPDATE border SET late_generation = late_generation + 
 _CLOSE_LATE: Final = """
     UPDATE catalogue SET state = 'closed', closed_at = clock_timestamp()
     FROM border WHERE kind = 'late' AND state = 'open' AND generation < late_generation"""
-_BULK_INDEXES: Final = {
-    "correlation": "(correlation_id, timestamp, id) WHERE correlation_id IS NOT NULL",
-    "service": "(service_name, timestamp, id)",
-    "errors": "(timestamp, id) WHERE level >= 17",
-}
-_FINISH: Final = """
-    WITH found AS (SELECT count(*) AS rows, min(id) AS id_min, max(id) AS id_max, min(timestamp) AS first,
-                       max(timestamp) + interval '1 microsecond' AS past FROM {table})
-    UPDATE catalogue AS c
-    SET state = 'finished', finished_at = clock_timestamp(), rows = found.rows, id_min = found.id_min,
-        id_max = found.id_max,
-        range_start = CASE kind WHEN 'late' THEN first ELSE range_start END,
-        range_end = CASE kind WHEN 'late' THEN past ELSE range_end END
-    FROM found WHERE c.table_name = '{table}' AND c.state = 'closed'"""
 _EXPIRE: Final = f"""
     WITH gone AS (
         DELETE FROM catalogue
-        WHERE state = 'finished' AND (range_end <= {_AT} OR kind = 'late' AND rows = 0) RETURNING table_name, kind)
-    INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, kind, {_AT} FROM gone
+        WHERE state = 'finished' AND (range_end <= {AT} OR kind = 'late' AND rows = 0) RETURNING table_name, kind)
+    INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, kind, {AT} FROM gone
     ON CONFLICT DO NOTHING"""
-_DROPPABLE: Final = f"SELECT table_name, kind FROM expired_tables WHERE expired_at <= {_AT} ORDER BY expired_at"
+_DROPPABLE: Final = f"SELECT table_name, kind FROM expired_tables WHERE expired_at <= {AT} ORDER BY expired_at"
 # A key table goes when everything that could repeat one of its keys has been read (INV-2), halted partitions included.
 _KEY_DAY_OVER: Final = """
     SELECT min(stored_to) - interval '1 second' >= (%s::date + 1) AT TIME ZONE 'UTC' + %s
     FROM consumer_offsets WHERE topic = %s"""
 _DROP_RESERVATIONS: Final = f"""
     DELETE FROM id_reservations WHERE key_hash IN (
-        SELECT key_hash FROM id_reservations WHERE reserved_at < {_AT} LIMIT %s)"""
+        SELECT key_hash FROM id_reservations WHERE reserved_at < {AT} LIMIT %s)"""
 _DROP_MINUTES: Final = f"""
     DELETE FROM ledger_minutes
-    WHERE ctid = ANY (ARRAY(SELECT ctid FROM ledger_minutes WHERE minute < {_AT} ORDER BY minute LIMIT %s))"""
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM ledger_minutes WHERE minute < {AT} ORDER BY minute LIMIT %s))"""
 _ROLL_UP: Final = f"""
     WITH settled AS (
-        DELETE FROM ledger WHERE appended_at < {_AT} RETURNING minute, service_name, level, outcome, reason, count),
+        DELETE FROM ledger WHERE appended_at < {AT} RETURNING minute, service_name, level, outcome, reason, count),
     minutes AS (
         INSERT INTO ledger_minutes AS m (minute, service_name, level, outcome, reason, count)
         SELECT minute, service_name, level, outcome, reason, sum(count) FROM settled
@@ -159,7 +136,6 @@ _ROLL_UP: Final = f"""
     GROUP BY service_name, level ORDER BY service_name, level
     ON CONFLICT (service_name, level) DO UPDATE
     SET count = t.count + excluded.count, last_minute = greatest(t.last_minute, excluded.last_minute)"""
-_CLOCK: Final = f"SELECT {_US.format('clock_timestamp()')}"
 
 
 class PostgresUpkeep:
@@ -185,38 +161,38 @@ class PostgresUpkeep:
     async def clock_us(self) -> int:
         """See Upkeep. Raises DatabaseUnavailable."""
         async with self._database.connection() as connection:
-            return await _clock_us(connection)
+            return await clock_us(connection)
 
     async def ensure_chunks(self, *, now_us: int) -> None:
         """Chunks from the border to two past the present one exist and are in the catalogue; so do the tables of keys for
         today and tomorrow by the database's clock. Raises DatabaseUnavailable."""
         chunk_us = self._settings.chunk_hours * _HOUR_US
         async with patient(self._database) as connection:
-            (start_us,) = await _one(connection, f"SELECT {_US.format('closed_before')} FROM border")
+            (start_us,) = await one(connection, f"SELECT {US.format('closed_before')} FROM border")
             # Whatever the caller's clock says, the database's present has its chunks.
-            now_us = max(await _clock_us(connection), await self._counted_us(connection, now_us))
+            now_us = max(await clock_us(connection), await self._counted_us(connection, now_us))
             end_us = now_us - now_us % chunk_us + (1 + _CHUNKS_AHEAD) * chunk_us
             chunks = await self._chunks.chunks(connection)
             missing = missing_ranges(chunks, start_us=start_us, end_us=end_us, chunk_us=chunk_us)
             if len(missing) > _CHUNKS_A_CALL:
                 log.warning("many chunks are missing, the next calls go on", missing=len(missing), made=_CHUNKS_A_CALL)
             for bounds in missing[:_CHUNKS_A_CALL]:
-                await _tried("make a chunk", "logs", partial(self._chunks.create, connection, *bounds))
+                await tried("make a chunk", "logs", partial(self._chunks.create, connection, *bounds))
             await self._note_chunks(connection)
             days = {day for _, day, _ in await partitions(connection, "stored_keys", "{bound}::date")}
-            (today,) = await _one(connection, "SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
+            (today,) = await one(connection, "SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
             for day in {today, today + timedelta(days=1)} - days:
                 name = f"stored_keys_{day:%Y%m%d}"
                 until = day + timedelta(days=1)
                 attach = partial(attach_partition, connection, "stored_keys", name, day.isoformat(), until.isoformat())
-                await _tried("make a table of keys", name, attach)
+                await tried("make a table of keys", name, attach)
 
     async def summarise(self) -> None:
         """Summarise the BRIN indexes of open tables, each in its own transaction. Raises DatabaseUnavailable."""
         async with patient(self._database, _BORDER_WAIT_MS) as connection:
             cursor = await connection.execute(_OPEN_BRIN)
             for (index,) in await cursor.fetchall():
-                await _tried("summarise", index, partial(connection.execute, _SUMMARISE, (index,)))
+                await tried("summarise", index, partial(connection.execute, _SUMMARISE, (index,)))
 
     async def close_due(self, *, now_us: int) -> int:
         """See Upkeep. Raises DatabaseUnavailable."""
@@ -225,7 +201,8 @@ class PostgresUpkeep:
             return await self._close_chunks(connection, now_us) + await self._end_late_generation(connection, now_us)
 
     async def finish_closed(self) -> int:
-        """See Upkeep. A table that somebody still holds on to is left for the next call. Raises DatabaseUnavailable."""
+        """See Upkeep. A table that somebody still holds on to is left for the next call; so is all but one of the finished
+        tables that lack the index on metadata. Raises DatabaseUnavailable."""
         finished = 0
         async with patient(self._database) as connection:
             await self._note_chunks(connection)
@@ -233,8 +210,10 @@ class PostgresUpkeep:
                 "SELECT table_name FROM catalogue WHERE state = 'closed' ORDER BY closed_at, table_name"
             )
             for (table,) in await cursor.fetchall():
-                finish = partial(_finish, connection, table)
-                finished += await _tried("finish", table, finish, again_on=(DEADLOCK,))
+                work = partial(finish, connection, table, metadata_index=self._settings.metadata_index)
+                finished += await tried("finish", table, work, again_on=(DEADLOCK,))
+            if self._settings.metadata_index:
+                await tried("index metadata", "a finished table", partial(index_metadata_of_one, connection))
         return finished
 
     async def drop_expired(self, *, now_us: int, retention_us: int) -> int:
@@ -248,10 +227,10 @@ class PostgresUpkeep:
             cursor = await connection.execute(_DROPPABLE, (now_us - DROP_DELAY_S * 1_000_000,))
             for table, kind in await cursor.fetchall():
                 drop = partial(self._drop, connection, table, kind)
-                dropped += await _tried("drop", table, drop, again_on=(DEADLOCK,))
+                dropped += await tried("drop", table, drop, again_on=(DEADLOCK,))
             dropped += await self._drop_keys(connection)
-            await _in_batches(connection, _DROP_RESERVATIONS, now_us - KEYS_KEPT_H * _HOUR_US)
-            await _in_batches(connection, _DROP_MINUTES, now_us - retention_us)
+            await in_batches(connection, _DROP_RESERVATIONS, now_us - KEYS_KEPT_H * _HOUR_US)
+            await in_batches(connection, _DROP_MINUTES, now_us - retention_us)
         return dropped
 
     async def roll_up_ledger(self, *, now_us: int) -> None:
@@ -262,24 +241,24 @@ class PostgresUpkeep:
 
     async def _counted_us(self, connection: Connection, now_us: int) -> int:
         """The time that counts when the caller says that it is `now_us`."""
-        return min(now_us, await _clock_us(connection) + self._ahead_us_max)
+        return min(now_us, await clock_us(connection) + self._ahead_us_max)
 
     async def _finish_detaches(self, connection: Connection) -> None:
         for parent in ("logs", "stored_keys"):
             for name in await pending_detaches(connection, parent):
                 finalise = partial(finalise_detach, connection, parent, name)
-                await _tried("finish a detach", name, finalise, again_on=(DEADLOCK,))
+                await tried("finish a detach", name, finalise, again_on=(DEADLOCK,))
 
     async def _drop_keys(self, connection: Connection) -> int:
         tables = await detached_tables(connection, "stored_keys")
         for name, day, _ in await partitions(connection, "stored_keys", "{bound}::date"):
-            (over,) = await _one(connection, _KEY_DAY_OVER, (day, timedelta(hours=KEYS_KEPT_H), self._topic))
+            (over,) = await one(connection, _KEY_DAY_OVER, (day, timedelta(hours=KEYS_KEPT_H), self._topic))
             if over:
                 tables.append(name)
         dropped = 0
         for name in tables:
             drop = partial(drop_partition, connection, "stored_keys", name)
-            dropped += await _tried("drop", name, drop, again_on=(DEADLOCK,))
+            dropped += await tried("drop", name, drop, again_on=(DEADLOCK,))
         return dropped
 
     async def _note_chunks(self, connection: Connection) -> None:
@@ -291,28 +270,28 @@ class PostgresUpkeep:
         await self._note_chunks(connection)
         delay = timedelta(seconds=self._settings.closing_delay_s)
         halted_delay = timedelta(seconds=self._settings.halted_closing_s)
-        due = await _one(connection, _DUE, (self._topic, delay, delay, delay, halted_delay, now_us))
+        due = await one(connection, _DUE, (self._topic, delay, delay, delay, halted_delay, now_us))
         border_us, seen_by_all, forced = due
         if border_us is None:
             return 0
-        closed = await _under_border(connection, (_MOVE_BORDER, (border_us,)), (_CLOSE_CHUNKS, ()))
+        closed = await under_border(connection, (_MOVE_BORDER, (border_us,)), (_CLOSE_CHUNKS, ()))
         if closed and not seen_by_all:
             log.error("chunks closed although a halted partition has not passed them", ends=forced, topic=self._topic)
         return closed
 
     async def _end_late_generation(self, connection: Connection, now_us: int) -> int:
         age = timedelta(seconds=self._settings.late_age_s)
-        generation, old, full = await _one(connection, _LATE_OPEN, (now_us, age, self._settings.late_rows_max))
+        generation, old, full = await one(connection, _LATE_OPEN, (now_us, age, self._settings.late_rows_max))
         if not (old or full):
             return 0
-        (has_rows,) = await _one(connection, f"SELECT EXISTS (SELECT FROM logs_late_{generation:d})")
+        (has_rows,) = await one(connection, f"SELECT EXISTS (SELECT FROM logs_late_{generation:d})")
         if not has_rows:
             return 0
         # Before the border names it, so that it is there for whoever reads the new border.
         following = generation + 1
         table = _LATE_TABLE.format(table=f"logs_late_{following:d}", generation=following)
-        await _tried("make a late table", f"logs_late_{following:d}", partial(connection.execute, table.encode()))
-        return await _under_border(connection, (_END_GENERATION, (generation,)), (_CLOSE_LATE, ()))
+        await tried("make a late table", f"logs_late_{following:d}", partial(connection.execute, table.encode()))
+        return await under_border(connection, (_END_GENERATION, (generation,)), (_CLOSE_LATE, ()))
 
     async def _drop(self, connection: Connection, table: str, kind: str) -> None:
         if kind == "chunk":
@@ -320,66 +299,3 @@ class PostgresUpkeep:
         else:
             await connection.execute(f"DROP TABLE IF EXISTS {table}".encode())
         await connection.execute("DELETE FROM expired_tables WHERE table_name = %s", (table,))
-
-
-async def _finish(connection: Connection, table: str) -> None:
-    """Indexes, statistics, figures: each stays when the next one fails."""
-    name = table.rpartition(".")[2]
-    for suffix, columns in _BULK_INDEXES.items():
-        await connection.execute(f"CREATE INDEX IF NOT EXISTS {name}_{suffix} ON {table} {columns}".encode())
-    await connection.execute(f"ANALYZE {table}".encode())
-    await connection.execute(_FINISH.format(table=table).encode())
-
-
-async def _under_border(connection: Connection, *statements: Statement) -> int:
-    """Run statements alone with the border, in one round trip; rows touched by the last, 0 when writers were busy."""
-    alone = ("SELECT pg_advisory_xact_lock(%s)", (BORDER_LOCK,))
-
-    async def once() -> int:
-        try:
-            cursors = await in_one_go(connection, [("BEGIN", ()), alone, *statements, COMMIT])
-        except Error:
-            await connection.rollback()
-            raise
-        return cursors[-2].rowcount
-
-    try:
-        return await retried(once)
-    except Error as error:
-        if sqlstate(error) not in BUSY:
-            raise
-        log.warning("the border was not moved: a writer holds it", reason=str(error))
-        return 0
-
-
-async def _tried(
-    step: str, table: object, action: Callable[[], Awaitable[object]], *, again_on: Sequence[str] = BUSY
-) -> bool:
-    """Do the step; False when somebody else holds the table, or has done the same: the next call sees to it."""
-    try:
-        await retried(action, again_on=again_on)
-    except Error as error:
-        if sqlstate(error) not in (*BUSY, DETACHING, *EXISTS_ALREADY):
-            raise
-        log.warning("upkeep step put off", step=step, table=table, reason=str(error).strip())
-        return False
-    return True
-
-
-async def _in_batches(connection: Connection, statement: LiteralString, before_us: int) -> None:
-    """Run a statement that deletes up to so many rows until it finds fewer; the rest is left for the next call."""
-    for _ in range(_BATCHES_MAX):
-        if (await connection.execute(statement, (before_us, _ROWS_A_BATCH))).rowcount < _ROWS_A_BATCH:
-            break
-
-
-async def _clock_us(connection: Connection) -> int:
-    (clock_us,) = await _one(connection, _CLOCK)
-    return int(clock_us)
-
-
-async def _one(connection: Connection, statement: LiteralString, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
-    """The row of a statement that always has one."""
-    row = await (await connection.execute(statement, parameters)).fetchone()
-    assert row is not None, statement
-    return row

@@ -16,3 +16,6 @@ END
 $$;
 CREATE TRIGGER catalogue_changed AFTER INSERT OR UPDATE OR DELETE ON catalogue
     FOR EACH ROW EXECUTE FUNCTION logfeed_catalogue_changed();
+
+-- Tables finished from now on have a GIN index on metadata; older ones get it one after the other.
+ALTER TABLE catalogue ADD COLUMN metadata_indexed boolean NOT NULL DEFAULT false;

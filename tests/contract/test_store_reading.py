@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import store.memory
+import store.page_scan
 import store.postgres_read
 from db.database import Connection, Database, connect
 from db.migrations import Layout
@@ -22,7 +23,18 @@ from schemas.ids import first_id_at
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
 from schemas.topics import LOGS_TOPIC
-from search.predicate import EVERYTHING, Contains, CorrelationIs, Matches, MinLevel, Predicate, ServiceIn, all_of
+from search.predicate import (
+    EVERYTHING,
+    Contains,
+    CorrelationIs,
+    Matches,
+    MetaEquals,
+    MinLevel,
+    Predicate,
+    ServiceIn,
+    all_of,
+    any_of,
+)
 from search.regex import parse_pattern
 from store.chunks import chunk_layout
 from store.memory import CHUNK_US, MemoryDatabase, MemoryStore
@@ -340,8 +352,9 @@ async def walk(
         after = result.scanned_to
 
 
-async def with_many_places(subject: Subject) -> list[Log]:
-    """Rows in two closed chunks (one finished), two open ones, an ended and an open late generation; some equal times."""
+async def with_many_places(subject: Subject, *, metadata: Sequence[dict[str, Any]] = ()) -> list[Log]:
+    """Rows in two closed chunks (one finished), two open ones, an ended and an open late generation; some equal times.
+    metadata: of the rows, in turn."""
     await subject.open_chunks(T0 + n * CHUNK_US for n in range(4))
     services = ("shop", "pay", "pay/cards", "mail")
     logs = [
@@ -352,6 +365,7 @@ async def with_many_places(subject: Subject) -> list[Log]:
             level=(9, 13, 17, 21)[n // 4 % 4],
             correlation_id=f"story-{n % 5}" if n % 3 else None,
             message=f"Order {n} was {'paid' if n % 2 else 'refused'}",
+            metadata=metadata[n * 13 % 300 % len(metadata)] if metadata else {"n": n},
         )
         for n in range(300)
     ]
@@ -876,7 +890,8 @@ async def with_a_big_closed_chunk(subject: PostgresSubject) -> None:
     await subject.open_chunks(T0 + n * CHUNK_US for n in range(6))
     await subject.run(
         "INSERT INTO logs SELECT %s::timestamptz + g * interval '6 s', %s + g, (array[9,9,9,9,9,9,9,9,9,17])[1 + g %% 10],"
-        " 'service-' || g * 7 %% 50, md5((g / 3)::text), 'message ' || g, '{}' FROM generate_series(0, 20000) g",
+        " 'service-' || g * 7 %% 50, md5((g / 3)::text), 'message ' || g,"
+        " jsonb_build_object('order', 'o-' || g, 'n', g %% 9) FROM generate_series(0, 20000) g",
         moment(T0),
         first_id_at(T0 // 1000),
     )
@@ -898,6 +913,70 @@ async def test_closed_chunks_answer_rare_questions_from_their_indexes(database_s
             plans = await explain(subject, snapshot, Scan(predicate, Order.NEWEST_FIRST, 10))
         assert any(index in plan for plan in plans), plans
         assert not any("Seq Scan" in plan for plan in plans), plans
+
+
+METADATA: tuple[dict[str, Any], ...] = (
+    {"k": 7},
+    {"k": "7"},
+    {"k": 7.0},
+    {"k": "8"},
+    {"a": {"k": "x"}},
+    {"a.k": "x"},
+    {"a": ["x"]},
+    {},
+)
+METADATA_QUESTIONS: list[tuple[Predicate, Callable[[Log], bool]]] = [
+    (MetaEquals(("k",), "7"), lambda log: log.metadata.get("k") in (7, "7")),
+    (MetaEquals(("a", "k"), "x"), lambda log: log.metadata in ({"a": {"k": "x"}}, {"a.k": "x"})),
+    (
+        all_of(MetaEquals(("k",), "8"), ServiceIn(frozenset({"pay"}))),
+        lambda log: log.metadata == {"k": "8"} and log.service_name == "pay",
+    ),
+    (
+        any_of(MetaEquals(("k",), "8"), MetaEquals(("a", "k"), "x")),
+        lambda log: log.metadata in ({"k": "8"}, {"a": {"k": "x"}}, {"a.k": "x"}),
+    ),
+    (MetaEquals(("k",), "nowhere"), lambda log: False),
+]
+
+
+@pytest.mark.parametrize("by_index", [True, False])
+@pytest.mark.parametrize("order", list(Order))
+async def test_metadata_is_found_alike_by_index_and_in_order(
+    database_subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch, order: Order, by_index: bool
+) -> None:
+    monkeypatch.setattr(store.page_scan, "prefers_index", lambda *_, **__: by_index)
+    monkeypatch.setattr(store.page_scan, "_INDEX_LOOK_ROWS", 1)
+    subject = database_subject
+    logs = await with_many_places(subject, metadata=METADATA)
+    for predicate, matches in METADATA_QUESTIONS:
+        for limit in (3, 100):
+            found = await walk(subject.store, predicate, order=order, limit=limit)
+            assert ids(found) == ids(in_order(filter(matches, logs), order)), (predicate, limit)
+
+
+async def test_rare_metadata_of_closed_chunks_is_asked_of_their_index(database_subject: PostgresSubject) -> None:
+    subject = database_subject
+    await with_a_big_closed_chunk(subject)
+    frequent, rare = MetaEquals(("n",), "3"), MetaEquals(("order",), "o-77")
+    for predicate, is_indexed, limit in ((rare, True, 10), (frequent, False, 10), (rare, True, 1000)):
+        async with subject.store.snapshot() as snapshot:
+            plans = await explain(subject, snapshot, Scan(predicate, Order.NEWEST_FIRST, limit))
+        assert any("_metadata" in plan for plan in plans) is is_indexed, plans
+        assert not any("Seq Scan" in plan for plan in plans), plans
+    found = await walk(subject.store, rare, limit=10)
+    assert [log.metadata for log in found] == [{"n": 77 % 9, "order": "o-77"}]
+
+
+async def test_chunks_without_an_index_on_metadata_are_walked(database_subject: PostgresSubject) -> None:
+    subject = database_subject
+    await with_a_big_closed_chunk(subject)
+    await subject.run(
+        "UPDATE catalogue SET metadata_indexed = range_start <> %s WHERE kind = 'chunk'", moment(T0 + CHUNK_US)
+    )
+    for number in (77, 4_000, 17_000):
+        found = await walk(subject.store, MetaEquals(("order",), f"o-{number}"), limit=10)
+        assert [log.message for log in found] == [f"message {number}"]
 
 
 async def test_a_window_asks_no_chunk_outside_it(database_subject: PostgresSubject) -> None:

@@ -5,6 +5,7 @@ One table of a few hundred odd logs in real engines; each example is a random pr
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,9 +43,9 @@ from search.predicate import (
     TimeRange,
 )
 from search.regex import RegexError, literal_pattern, parse_pattern
-from search.sql import Columns, Sql
+from search.sql import Columns, Sql, joined
 from search.sql_duckdb import compile_duckdb
-from search.sql_postgres import compile_postgres
+from search.sql_postgres import compile_postgres, indexable_metadata
 
 T = TypeVar("T")
 ODD_CHARS = (
@@ -154,7 +155,19 @@ class Engines:
         assert self._shown(self.ids_in_postgres(predicate) ^ expected) == []
         for found in self.ids_in_duckdb(predicate):
             assert self._shown(found ^ expected) == []
+        assert self._shown(self.ids_by_index(predicate) ^ expected) == []
         return expected
+
+    def ids_by_index(self, predicate: Predicate) -> set[int]:
+        """What is found by the GIN index on metadata, where that can be asked."""
+        terms = indexable_metadata(predicate)
+        if terms is None:
+            return self.ids_in_python(predicate)
+        sql = joined("AND", [terms, compile_postgres(predicate)])
+        query = f"SELECT id FROM logs WHERE {sql.text}".encode()
+        plan = self.postgres.execute(b"EXPLAIN " + query, sql.params).fetchall()
+        assert any("Index Cond: (metadata @>" in line for (line,) in plan), plan
+        return {log_id for (log_id,) in self.postgres.execute(query, sql.params).fetchall()}
 
     def _shown(self, ids: set[int]) -> list[Log]:
         return [log for log in self.logs if log.id in ids]
@@ -216,6 +229,8 @@ def engines(postgres_url: str) -> Iterator[Engines]:
                 "INSERT INTO logs VALUES (%s, 'epoch'::timestamptz + %s * interval '1 microsecond', %s, %s, %s, %s, %s)",
                 rows,
             )
+        postgres.execute("CREATE INDEX ON logs USING gin (metadata jsonb_path_ops)")
+        postgres.execute("SET enable_seqscan = off")
         from_jsonb: dict[int, str] = dict(postgres.execute("SELECT id, metadata::text FROM logs").fetchall())
         duck.executemany(
             "INSERT INTO logs VALUES (?, make_timestamptz(?::BIGINT), ?, ?, ?, ?, ?, ?)",
@@ -317,6 +332,18 @@ def test_three_compilers_agree(engines: Engines, predicate: Predicate) -> None:
 @given(predicate=_patterns())
 def test_three_engines_agree_on_regular_expressions(engines: Engines, predicate: Predicate) -> None:
     engines.assert_agreement(predicate)
+
+
+def test_the_index_on_metadata_finds_every_value_there_is(engines: Engines) -> None:
+    """However a field is nested, and whatever its value: each is found by the index, among others that it is not."""
+    for path in PATHS:
+        for text in (*NUMBERS, *TEXTS):
+            engines.assert_agreement(MetaEquals(path, text))
+    for log in engines.logs:
+        for key, value in log.metadata.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            if "." not in key and not isinstance(value, (dict, list)) and value is not None and len(text) < 300:
+                assert log.id in engines.ids_by_index(MetaEquals((key,), text))
 
 
 def test_three_compilers_agree_on_every_number(engines: Engines) -> None:

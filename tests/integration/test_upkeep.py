@@ -270,9 +270,37 @@ async def test_finished_chunk_has_figures_statistics_and_indexes(site: PostgresS
         '(correlation_id, "timestamp", id) WHERE (correlation_id IS NOT NULL)',
         '(service_name, "timestamp", id)',
         '("timestamp", id) WHERE (level >= 17)',
+        "USING gin (metadata jsonb_path_ops)",
     ):
         assert columns in text
     assert await site.database.fetch_one("SELECT 1 FROM pg_class WHERE oid = to_regclass(%s) AND reltuples = 2", table)
+
+
+async def test_finished_tables_get_the_index_on_metadata_one_after_the_other(place: tuple[str, Layout]) -> None:
+    """Tables that were finished by an older program, or while the setting was off; the newest first."""
+    async with postgres_site(*place, StoreSettings(metadata_index=False)) as site:
+        await prepared(site)
+        start_us = await closed_and_finished(site)
+        await store(site, [(4, start_us + CHUNK_US)])
+        await all_seen(site, start_us + 3 * CHUNK_US)
+        assert await site.upkeep.close_due(now_us=start_us + 2 * CHUNK_US) == 1
+        assert await site.upkeep.finish_closed() == 1
+
+    async def indexed(site: PostgresSite) -> list[bool]:
+        rows = await site.database.fetch_all(
+            "SELECT metadata_indexed, EXISTS (SELECT FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid"
+            "    WHERE i.indrelid = to_regclass(table_name) AND c.relname ~ '_metadata$')"
+            " FROM catalogue WHERE state = 'finished' ORDER BY range_end"
+        )
+        assert all(said == there for said, there in rows)
+        return [said for said, _ in rows]
+
+    async with postgres_site(*place) as site:
+        seen = [await indexed(site)]
+        for _ in range(4):
+            assert await site.upkeep.finish_closed() == 0
+            seen.append(await indexed(site))
+    assert seen == [[False] * 3, [False, False, True], [False, True, True], [True] * 3, [True] * 3]
 
 
 async def test_catalogue_has_a_new_version_exactly_when_it_has_changed(site: PostgresSite) -> None:

@@ -7,7 +7,15 @@ from store.scan_windows import BEYOND, GREATEST_US, LEAST, LEAST_US, Arm
 
 
 def chunk(start: int, *, is_finished: bool = True, ids: tuple[int, int] = (0, 99)) -> Table:
-    return Table(f"logs_{start}", False, is_finished, start, start + 10, *(ids if is_finished else ()))
+    return Table(
+        f"logs_{start}",
+        False,
+        is_finished,
+        start,
+        start + 10,
+        5 if is_finished else None,
+        *(ids if is_finished else ()),
+    )
 
 
 def test_finished_chunks_end_where_the_first_unfinished_one_begins() -> None:
@@ -19,7 +27,7 @@ def test_finished_chunks_end_where_the_first_unfinished_one_begins() -> None:
 
 
 def test_a_log_is_sought_in_open_tables_and_where_its_id_can_be() -> None:
-    late = [Table("logs_late_1", True, True, 3, 7, 50, 60), Table("logs_late_2", True, False)]
+    late = [Table("logs_late_1", True, True, 3, 7, 4, 50, 60), Table("logs_late_2", True, False)]
     chunks = [chunk(0, ids=(1, 9)), chunk(10, ids=(5, 55)), chunk(20, is_finished=False)]
     catalogue = Catalogue(1, [*late, *chunks])
     everywhere = Arm("logs", (20, 0), BEYOND), Arm("logs_late_2", LEAST, BEYOND)
@@ -29,7 +37,7 @@ def test_a_log_is_sought_in_open_tables_and_where_its_id_can_be() -> None:
 
 
 def test_what_the_catalogue_does_not_know_of_a_table_is_as_wide_as_can_be() -> None:
-    (table,) = catalogued([("logs_late_1", "late", "open", None, None, None, None)])
+    (table,) = catalogued([("logs_late_1", "late", "open", None, None, None, None, None, False)])
     assert (table.is_late, table.is_finished, table.start_us, table.end_us) == (True, False, LEAST_US, GREATEST_US)
     assert table.may_hold(0)
     assert table.may_hold((1 << 63) - 1)

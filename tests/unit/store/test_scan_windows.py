@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from store.catalogue import Table
 from store.port import Position
 from store.scan_windows import BEYOND, LEAST, LEAST_US, Ground, Pace, Walk, Window, predecessor, successor
 
@@ -17,8 +18,10 @@ YEAR = 365 * 24 * HOUR
 def ground(
     chunks: Sequence[tuple[int, int]] = (), late: Sequence[tuple[str, int, int]] = (), open_from: int = 0
 ) -> Ground:
-    """Finished chunks, late tables, and where the open part begins; the border is there too."""
-    return Ground("logs", [s for s, _ in chunks], [e for _, e in chunks], late, open_from, open_from)
+    """Finished chunks of a row per µs, late tables, and where the open part begins; the border is there too."""
+    tables = [Table("chunk", False, True, start, end, end - start, is_indexed=True) for start, end in chunks]
+    late_tables = [Table(name, True, False, start, end) for name, start, end in late]
+    return Ground("logs", tables, [s for s, _ in chunks], [e for _, e in chunks], late_tables, open_from, open_from)
 
 
 def windows(walk: Walk, *, width_us: int | None = None, chunks: int = 64) -> list[Window]:
@@ -43,7 +46,7 @@ def grounds(draw: st.DrawFn) -> Ground:
 
 def holders(of: Ground, time: int) -> set[str]:
     """The tables that can hold a row with this timestamp."""
-    late = {name for name, start, end in of.late if start <= time < end and time < of.late_end_us}
+    late = {table.name for table in of.late if table.start_us <= time < table.end_us and time < of.late_end_us}
     is_in_chunk = any(start <= time < end for start, end in zip(of.starts_us, of.ends_us, strict=True))
     return late | {"logs"} if is_in_chunk or time >= of.open_from_us else late
 
@@ -120,6 +123,39 @@ def test_an_open_late_table_is_asked_wherever_it_can_hold_rows() -> None:
     on = ground([(10, 20)], [("late", LEAST_US, BEYOND[0])], open_from=15)
     asked = windows(Walk(on, newest_first=True, low=LEAST, high=BEYOND))
     assert [[arm.table for arm in window.arms] for window in asked] == [["logs"], ["logs", "late"]]
+
+
+def test_a_window_holds_as_many_chunks_as_so_many_rows_need() -> None:
+    on = ground([(0, 10), (10, 40), (40, 60)], open_from=70)
+    for newest_first, rows, bounds in (
+        (True, 1, (40, 60)),
+        (True, 21, (10, 60)),
+        (True, 51, (0, 60)),
+        (False, 10, (0, 10)),
+        (False, 11, (0, 40)),
+    ):
+        window = Walk(on, newest_first=newest_first, low=LEAST, high=(65, 0)).next(rows=rows)
+        assert window is not None
+        assert (window.arms[0].low[0], window.arms[0].high[0], window.rows) == (*bounds, bounds[1] - bounds[0])
+        assert window.is_indexed
+
+
+def test_a_window_is_indexed_when_everything_in_it_is() -> None:
+    def is_indexed(*tables: Table, late: Sequence[Table] = ()) -> bool:
+        starts, ends = [table.start_us for table in tables], [table.end_us for table in tables]
+        window = Walk(
+            Ground("logs", tables, starts, ends, late, 99, 99), newest_first=True, low=LEAST, high=(9, 0)
+        ).next()
+        assert window is not None
+        return window.is_indexed
+
+    old = Table("old", False, True, 0, 5, 10)
+    new = Table("new", False, True, 5, 9, 10, is_indexed=True)
+    assert is_indexed(new)
+    assert not is_indexed(old, new)
+    assert not is_indexed(new, late=[Table("late", True, True, 0, 9, 10)])
+    assert is_indexed(new, late=[Table("growing and small", True, False, 0, 9)])
+    assert not is_indexed(new, late=[Table("elsewhere", True, True, 0, 9, 10, is_indexed=True), old])
 
 
 def test_scanned_to_is_where_the_next_call_goes_on() -> None:
