@@ -6,11 +6,16 @@ Pure bookkeeping of one event loop: no locks, no awaits, no clock. Chance (where
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
 
 from broker.port import Record
-from schemas.errors import Overloaded, RecordTooLarge
+from schemas.errors import Overloaded, PartitionUnavailable, RecordTooLarge
 from schemas.frames import FRAME_BYTES_MAX
+
+WAITING_SHARE: Final = 4
+"""Records whose partition has no leader may hold one part in so many of the bytes in flight: the rest is for the others."""
 
 
 def partition_of(key: bytes, partitions: int) -> int:
@@ -28,6 +33,7 @@ class Intake:
         self._bytes_max = bytes_max
         self._next_partition = first_partition % partitions
         self.bytes_in_flight = 0
+        self._bytes_waiting = 0
 
     def admit(
         self, record: Record, partition_key: bytes | None, *, has_leader: Callable[[int], bool] | None = None
@@ -52,6 +58,25 @@ class Intake:
             partition = self._next_partition
         self._next_partition = (partition + 1) % self._partitions
         return partition
+
+    @contextmanager
+    def waiting(self, record: Record, partition: int) -> Iterator[None]:
+        """Count an admitted record as one that waits for its partition's leader while others have one.
+
+        Raises PartitionUnavailable where such records hold all that they may.
+        """
+        size, bytes_max = record.size_bytes, self._bytes_max // WAITING_SHARE
+        if self._bytes_waiting + size > bytes_max:
+            raise PartitionUnavailable(
+                f"partition {partition} has no leader and {self._bytes_waiting} bytes wait for theirs, at most {bytes_max}"
+                " may; the record was not sent",
+                retry_after_s=2,
+            )
+        self._bytes_waiting += size
+        try:
+            yield
+        finally:
+            self._bytes_waiting -= size
 
     def settle(self, record: Record) -> None:
         """The record was acknowledged or has failed."""

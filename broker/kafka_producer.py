@@ -7,14 +7,20 @@ BrokerUnavailable (outcome unknown), its sender is ended, a new one is made in t
 `logfeed_producer_restarts_total` says so.
 
 A partition known to have no leader must not bring that about: records without a key pass it over, those with one wait for its
-leader here and are handed to aiokafka only then, so that their deadline abandons nothing. Who learns of it by a failure of a
-send abandons one session.
+leader here and are handed to aiokafka only then, so that their deadline abandons nothing. While other partitions have
+leaders they wait for a moment only (an election), in a part of the bytes only, and fail with PartitionUnavailable: what a lost
+partition holds must not keep the others' records out. Who learns of it by a failure of a send abandons one session.
+
+Each send is a task. It is settled by the task's callback, never by its coroutine, which does not run at all when the session
+is abandoned in the turn of the loop that made the task.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -28,7 +34,7 @@ from broker.kafka_topic import BATCH_BYTES_MAX
 from broker.port import Record
 from broker.settings import BrokerSettings
 from runtime.telemetry import REGISTRY
-from schemas.errors import BrokerUnavailable
+from schemas.errors import BrokerUnavailable, PartitionUnavailable, RecordNotSent
 
 log = structlog.get_logger(__name__)
 
@@ -44,17 +50,30 @@ _BATCH_BYTES: Final = 1024 * 1024
 """Frames that arrive during a request share the next one up to here per partition; a larger frame goes alone."""
 _LEADER_EVERY_S: Final = 0.2
 """How often the cluster is asked for a leader that a partition lacks."""
+_LEADERLESS_S: Final = 2.0
+"""How long a record waits for its partition's leader while other partitions have theirs: an election takes less."""
 _CLOSE_RESERVE_S: Final = 2.0
 """The part of a producer's closing that is kept for ending its connections, once records were waited for."""
+
+
+@dataclass(slots=True)
+class _Send:
+    """One record on its way."""
+
+    record: Record
+    partition: int
+    is_handed_over: bool = False
+    """False: aiokafka has not seen it, so nobody ever will."""
 
 
 class _Session:
     """One aiokafka producer and the sends it holds."""
 
-    def __init__(self, client: AIOKafkaProducer, topic: str) -> None:
+    def __init__(self, client: AIOKafkaProducer, topic: str, partitions: int) -> None:
         self.client = client
         self.sends: set[asyncio.Task[tuple[int, int]]] = set()
         self._topic = topic
+        self._partitions = partitions
         self._asked_s = 0.0
 
     def has_leader(self, partition: int) -> bool:
@@ -68,12 +87,15 @@ class _Session:
             client.force_metadata_update()
         return False
 
-    async def until_led(self, partition: int) -> None:
-        """Wait for the partition's leader."""
-        while not self.has_leader(partition):
-            update = self.client.client.force_metadata_update()
-            await asyncio.wait({update}, timeout=_LEADER_EVERY_S)
-            await asyncio.sleep(_LEADER_EVERY_S)
+    def has_any_leader(self) -> bool:
+        """False while the cluster says that no partition has one."""
+        return any(self.has_leader(partition) for partition in range(self._partitions))
+
+    async def look(self) -> None:
+        """Ask the cluster for leaders, and give it a moment."""
+        update = self.client.client.force_metadata_update()
+        await asyncio.wait({update}, timeout=_LEADER_EVERY_S)
+        await asyncio.sleep(_LEADER_EVERY_S)
 
 
 class KafkaProducer:
@@ -83,6 +105,7 @@ class KafkaProducer:
         """Connects in `start`."""
         self._settings = settings
         self._endings = Endings()
+        self._partitions = partitions
         self._timeout_s = settings.request_timeout_ms / 1000
         self._intake = Intake(
             partitions=partitions,
@@ -106,13 +129,19 @@ class KafkaProducer:
         """See Producer."""
         session = self._session
         if self._closed or session is None:
-            raise BrokerUnavailable("the producer is closed" if self._closed else "Kafka does not answer; connecting")
+            raise RecordNotSent("the producer is closed" if self._closed else "Kafka does not answer; connecting")
         partition = self._intake.admit(record, partition_key, has_leader=session.has_leader)
+        send = _Send(record, partition)
         # A task of its own: the caller's cancellation ends the waiting, not the send nor its bookkeeping.
-        send = asyncio.create_task(self._send(session, record, partition))
-        session.sends.add(send)
-        send.add_done_callback(session.sends.discard)
-        return await asyncio.shield(send)
+        task = asyncio.create_task(self._send(session, send))
+        session.sends.add(task)
+        task.add_done_callback(partial(self._settle, session, record))
+        await asyncio.wait({task})
+        if task.cancelled():
+            if not send.is_handed_over:
+                raise RecordNotSent("the Kafka producer was abandoned; the record was not sent")
+            raise BrokerUnavailable("the Kafka producer was abandoned; the record may have been taken")
+        return task.result()
 
     async def close(self) -> None:
         """See Producer. Takes request_timeout_ms at most; what is not acknowledged by then fails."""
@@ -131,30 +160,54 @@ class KafkaProducer:
             await asyncio.wait({self._reconnecting}, timeout=max(0.0, deadline_s - loop.time()))
         await self._endings.finish(max(0.0, deadline_s - loop.time()))
 
-    async def _send(self, session: _Session, record: Record, partition: int) -> tuple[int, int]:
-        is_handed_over = False
+    async def _send(self, session: _Session, send: _Send) -> tuple[int, int]:
         try:
             async with asyncio.timeout(self._timeout_s):
-                await session.until_led(partition)
-                is_handed_over = True
+                await self._until_led(session, send)
+                send.is_handed_over = True
                 acknowledged = await session.client.send(
-                    self._settings.topic, record.value, partition=partition, headers=record.headers
+                    self._settings.topic, send.record.value, partition=send.partition, headers=send.record.headers
                 )
                 metadata = await acknowledged
+        except PartitionUnavailable:
+            raise
         except TimeoutError as error:
-            if not is_handed_over:
-                raise BrokerUnavailable(f"partition {partition} has no leader; the record was not sent") from error
+            if not send.is_handed_over:
+                raise RecordNotSent("no partition has a leader; the record was not sent") from error
             self._abandon(session, "timeout")
             raise BrokerUnavailable(f"Kafka did not acknowledge within {self._timeout_s:g} s") from error
-        except asyncio.CancelledError as error:  # only _retire cancels this task
-            raise BrokerUnavailable("the Kafka producer was abandoned; the record may have been taken") from error
         except Exception as error:
             self._abandon(session, type(error).__name__)
             raise BrokerUnavailable(f"Kafka did not take the record: {error!r}") from error
-        else:
-            return partition, int(metadata.offset)
-        finally:
-            self._intake.settle(record)
+        return send.partition, int(metadata.offset)
+
+    async def _until_led(self, session: _Session, send: _Send) -> None:
+        """Wait for the partition's leader; where no partition has one, for as long as a send may take.
+
+        Raises PartitionUnavailable.
+        """
+        while not session.has_leader(send.partition) and not session.has_any_leader():
+            await session.look()
+        if session.has_leader(send.partition):
+            return
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + _LEADERLESS_S
+        with self._intake.waiting(send.record, send.partition):
+            while not session.has_leader(send.partition):
+                if loop.time() >= deadline_s:
+                    raise PartitionUnavailable(
+                        f"partition {send.partition} has no leader; the record was not sent", retry_after_s=2
+                    )
+                await session.look()
+
+    def _settle(self, session: _Session, record: Record, task: asyncio.Task[tuple[int, int]]) -> None:
+        """A send is over, however it ended, and whether it ever began."""
+        session.sends.discard(task)
+        self._intake.settle(record)
+        if not task.cancelled():
+            task.exception()  # seen: its caller may be gone
+        elif not self._closed:
+            self._abandon(session, "cancelled")  # unless that is what cancelled it
 
     def _abandon(self, session: _Session, reason: str) -> None:
         if self._session is not session:
@@ -200,7 +253,7 @@ class KafkaProducer:
             await start_whole(start(), end, self._endings, "producer", self._timeout_s)
         except (KafkaError, OSError, TimeoutError) as error:
             raise BrokerUnavailable(f"Kafka does not answer: {error!r}") from error
-        return _Session(client, self._settings.topic)
+        return _Session(client, self._settings.topic, self._partitions)
 
     def _retire(self, session: _Session, timeout_s: float) -> None:
         """End a session in the background; what it holds fails at once."""

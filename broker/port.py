@@ -51,7 +51,9 @@ class Producer(Protocol):
         those that have a leader.
         Must not return before durability. Must raise RecordTooLarge before anything was sent, Overloaded when
         bytes_in_flight would pass the limit (before anything was sent), BrokerUnavailable when the outcome is
-        failure or unknown. Cancelling the caller must not cancel the send, nor corrupt bytes_in_flight.
+        failure or unknown; of its subclasses RecordNotSent where nothing was sent, PartitionUnavailable where moreover only
+        the key's partition takes nothing: soon, and without holding up the others. Must not raise CancelledError unless the
+        caller is cancelled, which must not cancel the send, nor corrupt bytes_in_flight.
         """
 
     async def close(self) -> None:

@@ -22,7 +22,7 @@ from broker.intake import Intake
 from broker.port import Record
 from broker.settings import BrokerSettings
 from db.database import Database
-from schemas.errors import BrokerUnavailable, DatabaseUnavailable
+from schemas.errors import BrokerUnavailable, DatabaseUnavailable, RecordNotSent
 from schemas.frames import FRAME_BYTES_MAX
 
 log = structlog.get_logger(__name__)
@@ -69,7 +69,7 @@ class QueueProducer:
     async def publish(self, record: Record, *, partition_key: bytes | None) -> tuple[int, int]:
         """See Producer."""
         if self._closed:
-            raise BrokerUnavailable("the producer is closed")
+            raise RecordNotSent("the producer is closed")
         partition = self._intake.admit(record, partition_key)
         loop = asyncio.get_running_loop()
         waiting = _Waiting(record, partition, loop.time() + self._timeout_s, loop.create_future())
@@ -89,7 +89,7 @@ class QueueProducer:
             await asyncio.wait(set(self._unsettled), timeout=self._timeout_s)
         self._task.cancel()
         await asyncio.wait({self._task})
-        self._fail(list(self._waiting), BrokerUnavailable("the producer was closed before the record was sent"))
+        self._fail(list(self._waiting), RecordNotSent("the producer was closed before the record was sent"))
         self._waiting.clear()
 
     async def _run(self) -> None:
@@ -111,7 +111,7 @@ class QueueProducer:
                 break
             self._waiting.popleft()
             if waiting.deadline_s <= now_s:
-                self._fail([waiting], BrokerUnavailable("the record's turn did not come in time; it was not sent"))
+                self._fail([waiting], RecordNotSent("the record's turn did not come in time; it was not sent"))
                 continue
             group.append(waiting)
             group_bytes += waiting.record.size_bytes
@@ -156,7 +156,7 @@ class QueueProducer:
 
     def _fail(self, group: list[_Waiting], error: BrokerUnavailable) -> None:
         for waiting in group:
-            waiting.done.set_exception(BrokerUnavailable(str(error)))
+            waiting.done.set_exception(type(error)(str(error)))
             waiting.done.exception()  # seen: its caller may be gone
             self._settle(waiting)
 

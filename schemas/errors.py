@@ -37,6 +37,14 @@ class BrokerUnavailable(Overloaded):
     """The broker does not take records now; try again shortly."""
 
 
+class RecordNotSent(BrokerUnavailable):
+    """The broker does not take records now, and this one was certainly not sent."""
+
+
+class PartitionUnavailable(RecordNotSent):
+    """The record's partition has no leader now while others have theirs; it was certainly not sent."""
+
+
 class RecordTooLarge(LogfeedError):
     """The record is larger than the broker takes."""
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from broker.intake import Intake, partition_of
 from broker.port import Record
-from schemas.errors import Overloaded, RecordTooLarge
+from schemas.errors import Overloaded, PartitionUnavailable, RecordTooLarge
 from schemas.frames import FRAME_BYTES_MAX
 
 
@@ -57,6 +57,17 @@ def test_bytes_in_flight_are_those_admitted_and_not_settled(steps: list[tuple[in
             with pytest.raises(Overloaded):
                 intake.admit(record, None)
         assert intake.bytes_in_flight == sum(each.size_bytes for each in held) <= 1000
+
+
+def test_records_that_wait_for_a_leader_hold_a_quarter_of_the_bytes_at_most() -> None:
+    intake = Intake(partitions=2, bytes_max=4000, first_partition=0)
+    one = Record(bytes(500), [])
+    with intake.waiting(one, 0), intake.waiting(one, 1):
+        with pytest.raises(PartitionUnavailable, match=r"partition 1 .* 1000 bytes wait .* not sent"):
+            with intake.waiting(Record(b"x", []), 1):
+                pytest.fail("there was no room")
+    with intake.waiting(Record(bytes(1000), []), 0):
+        pass
 
 
 def test_largest_record_is_taken_and_one_byte_more_is_not() -> None:
