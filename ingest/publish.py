@@ -2,15 +2,19 @@
 
 Three tasks beside the requests: one connects the producer where the broker was away at the start, one asks for the
 retention's risk, one publishes the counts of requests that had nothing to keep. Counts are kept per minute of reception;
-at most one frame of counts is on its way, and it goes out again under the same key until it is acknowledged, so that the
-writer books it once. A request without room for its counts gets 503 rather than uncounted logs; one with logs to keep
-needs none, its frame carries them. The tasks outlive unexpected errors: they log them, show them, and try again.
+one frame of them after the other goes out. One that was certainly not sent gets a new key for the next attempt, and with it
+another partition: the one without a leader holds up no counts. One that may have been taken goes out again under its own key
+until it is acknowledged, so that the writer books it once; a few of those may wait while others pass. A request without
+room for its counts gets 503 rather than uncounted logs; one with logs to keep needs none, its frame carries them.
+
+The tasks outlive unexpected errors, cancellations that are not theirs included: they log them, show them, and try again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +28,16 @@ from ingest import metrics
 from ingest.errors import RetentionAtRisk
 from ingest.receive import SERVICES_MAX, frame_headers
 from ingest.settings import IngestSettings
+from runtime.sparing import Sparing
 from runtime.stopping import Stop, every
-from schemas.errors import BrokerUnavailable, ConfigurationError, LogfeedError, Overloaded
+from schemas.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    LogfeedError,
+    Overloaded,
+    PartitionUnavailable,
+    RecordNotSent,
+)
 from schemas.frames import FRAME_BYTES_MAX, FrameHeader, ServiceCounts
 from schemas.topics import WRITER_GROUP
 
@@ -34,6 +46,10 @@ log = structlog.get_logger(__name__)
 COUNTS_MAX: Final = 20_000
 """Most (minute, service) entries of counts that wait."""
 _COUNTS_PER_FRAME: Final = 1_000
+_DOUBTFUL_MAX: Final = 8
+"""Most frames of counts that may have been taken and are not acknowledged; while there are so many, no other goes out."""
+_KEYS_MAX: Final = 4
+"""Keys that a frame of counts is tried under in one go."""
 _CONNECT_EVERY_S: Final = 2.0
 _MINUTE_MS: Final = 60_000
 Counts = Mapping[str, ServiceCounts]
@@ -43,6 +59,8 @@ Counts = Mapping[str, ServiceCounts]
 class _CountsFrame:
     record: Record
     key: bytes
+    minute_ms: int
+    counts: Counts
 
 
 class Publisher:
@@ -63,7 +81,11 @@ class Publisher:
         self._promised_entries = 0
         self._failed: dict[str, str] = {}
         """Task -> the unexpected error of its last attempt."""
-        self._on_its_way: _CountsFrame | None = None
+        self._unsent: _CountsFrame | None = None
+        """Certainly not sent yet: free to take another key."""
+        self._doubtful: list[_CountsFrame] = []
+        """May have been taken: bound to their keys."""
+        self._sparing = Sparing()
 
     # --- state ---
 
@@ -78,9 +100,9 @@ class Publisher:
         return found
 
     def check(self) -> None:
-        """Raises BrokerUnavailable, RetentionAtRisk when a request would be refused whatever is in it."""
+        """Raises RecordNotSent, RetentionAtRisk when a request would be refused whatever is in it."""
         if self._producer is None:
-            raise BrokerUnavailable("the broker does not answer", retry_after_s=2)
+            raise RecordNotSent("the broker does not answer", retry_after_s=2)
         if self._risk >= self._settings.retention_risk_max:
             raise RetentionAtRisk(self._risk_text(), retry_after_s=30)
 
@@ -98,7 +120,7 @@ class Publisher:
     async def publish(self, value: bytes, header: FrameHeader) -> None:
         """One frame; returns when it is durable.
 
-        Raises RecordTooLarge (nothing was sent), Overloaded, BrokerUnavailable (may have been stored).
+        Raises RecordTooLarge, Overloaded, RecordNotSent (nothing was sent), BrokerUnavailable (may have been stored).
         """
         await self._publish(Record(value, frame_headers(header, value)), header.key_hash)
 
@@ -106,13 +128,15 @@ class Publisher:
         self.check()
         producer = self._producer
         if producer is None:
-            raise BrokerUnavailable("the broker does not answer", retry_after_s=2)
+            raise RecordNotSent("the broker does not answer", retry_after_s=2)
         try:
             async with asyncio.timeout(self._settings.publish_deadline_s):
                 await producer.publish(record, partition_key=key)
         except TimeoutError:
             self._broker_problem = f"the broker did not acknowledge within {self._settings.publish_deadline_s:g} s"
             raise BrokerUnavailable(self._broker_problem) from None
+        except PartitionUnavailable:
+            raise  # one key's trouble: nothing that another process would not have as well
         except BrokerUnavailable as error:
             self._broker_problem = str(error)
             raise
@@ -148,15 +172,55 @@ class Publisher:
 
     async def flush_counts(self) -> bool:
         """Publish what waits; False when something is left because the broker does not take it."""
-        while self._on_its_way is not None or self._waiting:
-            frame = self._on_its_way = self._on_its_way or self._next_counts()
+        left = await self._flush_waiting()
+        if left is None or isinstance(left, PartitionUnavailable) or len(self._doubtful) >= _DOUBTFUL_MAX:
+            left = await self._flush_doubtful() or left
+        if left is None:
+            return True
+        self._warn("counts not published, they are kept", str(left))
+        return False
+
+    async def _flush_waiting(self) -> Overloaded | None:
+        """Publish what was certainly not sent; why something is left, if it is."""
+        keys = 0
+        while self._unsent is not None or self._waiting:
+            if len(self._doubtful) >= _DOUBTFUL_MAX:
+                return Overloaded(f"{len(self._doubtful)} frames of counts wait for their acknowledgement")
+            # Doubtful from here on, unless it is known better: whatever ends this attempt, it must not be booked twice.
+            frame = self._unsent or self._next_counts()
+            self._unsent = None
+            self._doubtful.append(frame)
             try:
                 await self._publish(frame.record, frame.key)
+            except RecordNotSent as error:
+                self._doubtful.remove(frame)
+                self._unsent = self._counts_frame(frame.minute_ms, frame.counts)
+                keys += 1
+                if not isinstance(error, PartitionUnavailable) or keys >= _KEYS_MAX:
+                    return error
+            except BrokerUnavailable as error:
+                return error
             except Overloaded as error:
-                log.warning("counts not published, they are kept", error=str(error))
-                return False
-            self._on_its_way = None
-        return True
+                self._doubtful.remove(frame)
+                self._unsent = frame
+                return error
+            else:
+                self._doubtful.remove(frame)
+        return None
+
+    async def _flush_doubtful(self) -> Overloaded | None:
+        """Publish once more what may have been taken; why something is left, if it is."""
+        left: Overloaded | None = None
+        for frame in list(self._doubtful):
+            try:
+                await self._publish(frame.record, frame.key)
+            except PartitionUnavailable as error:
+                left = error
+            except Overloaded as error:
+                return error
+            else:
+                self._doubtful.remove(frame)
+        return left
 
     def _next_counts(self) -> _CountsFrame:
         minute_ms, waiting = next(iter(self._waiting.items()))
@@ -165,10 +229,16 @@ class Publisher:
         self._waiting_entries -= len(names)
         if not waiting:
             del self._waiting[minute_ms]
+        return self._counts_frame(minute_ms, counts)
+
+    def _counts_frame(self, minute_ms: int, counts: Counts) -> _CountsFrame:
+        """The counts under a new key."""
         frame_id = self._new_frame_id()
         key = sha256(b"counts\0" + frame_id).digest()
-        header = FrameHeader(frame_id=frame_id, received_ms=minute_ms, counts=counts, key_hash=key, body_sha256=key)
-        return _CountsFrame(Record(b"", frame_headers(header, b"")), key)
+        header = FrameHeader(
+            frame_id=frame_id, received_ms=minute_ms, counts=dict(counts), key_hash=key, body_sha256=key
+        )
+        return _CountsFrame(Record(b"", frame_headers(header, b"")), key, minute_ms, counts)
 
     # --- running ---
 
@@ -209,7 +279,9 @@ class Publisher:
         if self._producer is None:
             return
         if not await self.flush_counts():
-            log.error("counts of requests without kept logs are lost", entries=self._waiting_entries)
+            frames = self._doubtful if self._unsent is None else [*self._doubtful, self._unsent]
+            entries = self._waiting_entries + sum(len(frame.counts) for frame in frames)
+            log.error("counts of requests without kept logs may be lost", entries=entries)
         await self._producer.close()
         self._producer = None
         self._broker_problem = "ingest is stopped"
@@ -225,7 +297,7 @@ class Publisher:
             await self.connect()
         except LogfeedError as error:
             self._broker_problem = str(error)
-            log.warning("broker not reached, trying again", error=str(error))
+            self._warn("broker not reached, trying again", str(error))
 
     async def _flush(self) -> None:
         if self._producer is not None:
@@ -237,13 +309,37 @@ class Publisher:
         async def attempt() -> None:
             try:
                 await action()
+            except asyncio.CancelledError as error:
+                if _is_being_cancelled():
+                    raise
+                self._fail(task, error)  # of something that the action waited for
             except Exception as error:
-                self._failed[task] = repr(error)
-                log.exception("a task beside the requests failed, it will be tried again", task=task)
+                self._fail(task, error)
             else:
                 self._failed.pop(task, None)
 
         return attempt
+
+    def _fail(self, task: str, error: BaseException) -> None:
+        self._failed[task] = repr(error)
+        left_out = self._sparing.due((task, repr(error)), time.monotonic())
+        if left_out is not None:
+            log.error(
+                "a task beside the requests failed, it will be tried again",
+                task=task,
+                left_out=left_out,
+                exc_info=error,
+            )
+
+    def _warn(self, event: str, error: str) -> None:
+        left_out = self._sparing.due((event, error), time.monotonic())
+        if left_out is not None:
+            log.warning(event, error=error, left_out=left_out)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _add(sum_: ServiceCounts, count: ServiceCounts) -> None:

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+from asyncio import CancelledError
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from broker.intake import partition_of
 from broker.port import Producer, Record
 from ingest.errors import RetentionAtRisk
 from ingest.publish import COUNTS_MAX, Publisher
 from ingest.settings import IngestSettings
 from runtime.stopping import Stop
-from schemas.errors import BrokerUnavailable, Overloaded, RecordTooLarge
+from schemas.errors import (
+    BrokerUnavailable,
+    LogfeedError,
+    Overloaded,
+    PartitionUnavailable,
+    RecordNotSent,
+    RecordTooLarge,
+)
 from schemas.frames import FRAME_BYTES_MAX, FrameHeader, ServiceCounts, encode_lines
 from schemas.record import Log
 from tests.unit.ingest.memory_broker import MemoryBroker, MemoryProducer
@@ -118,9 +129,137 @@ async def test_counts_whose_acknowledgement_was_lost_go_out_again_under_the_same
     assert await publisher.flush_counts()
     headers = [frame for frame, _ in broker.frames()]
     assert len(headers) == 3
-    assert headers[0].key_hash == headers[1].key_hash != headers[2].key_hash
-    assert headers[0].body_sha256 == headers[1].body_sha256
+    assert headers[0] == headers[2] != headers[1], "a copy of the doubtful one, and new ones do not wait for it"
+    assert headers[0].key_hash != headers[1].key_hash
     assert [frame.counts["shop"].received for frame in headers] == [1, 1, 1]
+
+
+async def flushed(publisher: Publisher) -> None:
+    """Flush, again and again, until nothing is left."""
+    async with asyncio.timeout(5):
+        while not await publisher.flush_counts():  # noqa: ASYNC110  # asks a broker
+            await asyncio.sleep(0.005)
+
+
+def booked_once(broker: MemoryBroker) -> int:
+    """What a writer books: one copy of each key."""
+    frames = {frame.key_hash: frame for frame, _ in broker.frames()}
+    return sum(count.received for frame in frames.values() for count in frame.counts.values())
+
+
+class Refusing(MemoryBroker):
+    """A broker whose producer raises what the test says, before or after the record was taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals: list[BaseException | None] = []
+        """One for each attempt, None to take it; after the last one all are taken."""
+        self.lost: set[int] = set()
+        """Of `partitions` those that have no leader: for keys only."""
+        self.partitions = 4
+        self.keys: list[bytes] = []
+
+    async def producer(self) -> Producer:
+        self.producers += 1
+        return RefusingProducer(self)
+
+
+class RefusingProducer(MemoryProducer):
+    """Of `Refusing`."""
+
+    def __init__(self, broker: Refusing) -> None:
+        super().__init__(broker)
+        self._refusing = broker
+
+    async def publish(self, record: Record, *, partition_key: bytes | None) -> tuple[int, int]:
+        refusing = self._refusing
+        if partition_key is not None:
+            refusing.keys.append(partition_key)
+            if partition_of(partition_key, refusing.partitions) in refusing.lost:
+                raise PartitionUnavailable("no leader")
+        refusal = refusing.refusals.pop(0) if refusing.refusals else None
+        if refusal is not None:
+            raise refusal
+        return await super().publish(record, partition_key=partition_key)
+
+
+async def test_counts_go_around_partitions_without_a_leader_which_trouble_nobody_else() -> None:
+    broker = Refusing()
+    publisher = await connected(broker)
+    broker.lost = {0, 1, 2}
+    for minute in range(20):
+        publisher.note(minute * MINUTE_MS, {"shop": ServiceCounts(received=1, rejected={"level": 1})})
+        await flushed(publisher)
+        assert not publisher.problems()
+    assert len(set(broker.keys)) == len(broker.keys) > 20, "a new key each time: nothing of the old one was sent"
+    assert booked_once(broker) == len(broker.records) == 20
+
+
+async def test_counts_that_may_have_been_taken_keep_their_key_and_hold_up_no_others() -> None:
+    broker = Refusing()
+    publisher = await connected(broker)
+    broker.refusals = [BrokerUnavailable("no acknowledgement"), CancelledError(), ValueError("what is this?")]
+    for minute in range(3):
+        publisher.note(minute * MINUTE_MS, {"shop": ServiceCounts(received=1, rejected={"level": 1})})
+        try:
+            assert not await publisher.flush_counts()
+        except (CancelledError, ValueError):
+            continue
+    doubtful = list(broker.keys)
+    assert len(set(doubtful)) == 3
+    broker.lost = {partition_of(doubtful[0], broker.partitions)}
+    publisher.note(9 * MINUTE_MS, {"shop": ServiceCounts(received=1, rejected={"level": 1})})
+    for _ in range(10):
+        assert not await publisher.flush_counts()
+    assert doubtful[0] not in {frame.key_hash for frame, _ in broker.frames()}
+    assert any(frame.received_ms == 9 * MINUTE_MS for frame, _ in broker.frames())
+    broker.lost.clear()
+    assert await publisher.flush_counts()
+    assert {frame.key_hash for frame, _ in broker.frames()} > set(doubtful)
+    assert booked_once(broker) == 4
+
+
+@given(outcomes=st.lists(st.sampled_from(["taken", "taken, not told", "lost", "not sent", "no leader", "full"])))
+def test_counts_are_booked_once_whatever_becomes_of_the_attempts(outcomes: list[str]) -> None:
+    async def scenario() -> None:
+        broker = Refusing()
+        publisher = await connected(broker)
+        for number, outcome in enumerate(outcomes):
+            publisher.note(number * MINUTE_MS, {"shop": ServiceCounts(received=1, rejected={"level": 1})})
+            broker.error = BrokerUnavailable() if outcome == "taken, not told" else None
+            broker.error_after_append = True
+            refusal: dict[str, LogfeedError] = {
+                "lost": BrokerUnavailable(),
+                "not sent": RecordNotSent(),
+                "no leader": PartitionUnavailable(),
+                "full": Overloaded(),
+            }
+            broker.refusals = [refusal[outcome]] if outcome in refusal else []
+            await publisher.flush_counts()
+        broker.error, broker.refusals = None, []
+        await flushed(publisher)
+        assert booked_once(broker) == len(outcomes)
+
+    asyncio.run(scenario())
+
+
+async def test_cancellation_of_something_else_does_not_end_the_tasks_beside_the_requests() -> None:
+    broker = Refusing()
+    publisher, stop = Publisher(broker, SETTINGS), Stop()
+    running = asyncio.create_task(publisher.run(stop))
+    await until(lambda: not publisher.problems())
+    broker.refusals = [CancelledError() for _ in range(3)]
+    publisher.note(0, {"shop": ServiceCounts(received=1, rejected={"level": 1})})
+    await until(lambda: any("CancelledError" in each for each in publisher.problems()))
+    await until(lambda: not publisher.problems() and booked_once(broker) == 1)
+    stop.set()
+    await running
+    running = asyncio.create_task(Publisher(broker, SETTINGS).run(Stop()))
+    producers = broker.producers
+    await until(lambda: broker.producers > producers)
+    running.cancel()
+    await asyncio.wait({running}, timeout=5)
+    assert running.cancelled(), "its own cancellation does"
 
 
 def rejected(services: int, *, first: int = 0) -> dict[str, ServiceCounts]:
