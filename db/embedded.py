@@ -37,6 +37,7 @@ with warnings.catch_warnings():
         ensure_user_exists,
     )
 
+from db.server_settings import SERVER_SETTINGS
 from schemas.errors import ConfigurationError, DatabaseUnavailable
 
 POSTGRES_VERSION: Final = 18
@@ -47,17 +48,11 @@ _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 30.0
 _PR_SET_PDEATHSIG: Final = 1
 _SETTINGS: Final = {
+    **SERVER_SETTINGS,
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "max_connections": "100",
-    "shared_buffers": "256MB",
-    "max_wal_size": "2GB",
-    "checkpoint_timeout": "15min",
-    "jit": "off",
-    "timezone": "UTC",
     "log_timezone": "UTC",
     "log_min_messages": "warning",
-    "max_locks_per_transaction": "256",
     "autovacuum_naptime": "15s",
 }
 

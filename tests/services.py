@@ -25,7 +25,7 @@ import psycopg
 from infra.native import KafkaNode, TimescaleNode
 from infra.native.install import KAFKA_VERSION, POSTGRES_MAJOR, TIMESCALE_VERSION
 from infra.native.kafka import BROKER_SETTINGS, HEAP_MIB, JVM_OPTIONS, broker_answers
-from infra.native.timescale import INITDB_ARGUMENTS, SERVER_SETTINGS, SUPERUSER
+from infra.native.timescale import INITDB_ARGUMENTS, SUPERUSER, TIMESCALE_SETTINGS
 
 KAFKA_IMAGE = f"apache/kafka:{KAFKA_VERSION}"
 TIMESCALE_IMAGE = f"timescale/timescaledb:{TIMESCALE_VERSION}-pg{POSTGRES_MAJOR}"
@@ -163,7 +163,7 @@ def _kafka_container() -> _Starting:
 def _timescale_container() -> _Starting:
     from testcontainers.core.container import DockerContainer
 
-    command = ["postgres", *(part for key, value in SERVER_SETTINGS.items() for part in ("-c", f"{key}={value}"))]
+    command = ["postgres", *(part for key, value in TIMESCALE_SETTINGS.items() for part in ("-c", f"{key}={value}"))]
     container = (
         DockerContainer(TIMESCALE_IMAGE)
         .with_exposed_ports(5432)

@@ -1,7 +1,7 @@
 """A real PostgreSQL 17 with TimescaleDB (Apache edition), on loopback TCP, with a password.
 
 Durable on purpose: fsync and full page writes stay on, so that a test which kills it proves something.
-`SERVER_SETTINGS` are what the product relies on; the containers use them too. The extension is also in `template1`, as in
+`TIMESCALE_SETTINGS` are what the product relies on; the containers use them too. The extension is also in `template1`, as in
 the vendor's image, so every database created here has it.
 """
 
@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from urllib.parse import quote
 
+from db.server_settings import SERVER_SETTINGS
 from infra.native.errors import NodeError
 from infra.native.install import POSTGRES_MAJOR, bin_directory, install_timescale
 from infra.native.node import Node
@@ -19,16 +20,11 @@ from infra.native.places import remove_tree
 SUPERUSER = "logfeed"
 DATABASE = "logfeed"
 
-SERVER_SETTINGS = {
+TIMESCALE_SETTINGS = {
     "shared_preload_libraries": "timescaledb",
     "timescaledb.telemetry_level": "off",
-    "jit": "off",
-    "max_connections": "200",
-    "max_locks_per_transaction": "512",
     "max_worker_processes": "32",
-    "shared_buffers": "256MB",
-    "max_wal_size": "2GB",
-    "timezone": "UTC",
+    **SERVER_SETTINGS,
 }
 # Case folding and sort order that depend on no library: the same on every machine and in every container.
 INITDB_ARGUMENTS = ("--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
@@ -62,7 +58,7 @@ class TimescaleNode(Node):
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
         settings = {
-            **SERVER_SETTINGS,
+            **TIMESCALE_SETTINGS,
             "listen_addresses": "127.0.0.1",
             "port": str(self.port()),
             "unix_socket_directories": "",

@@ -18,7 +18,7 @@ import yaml
 
 from infra.native.install import KAFKA_VERSION, POSTGRES_MAJOR, TIMESCALE_VERSION
 from infra.native.kafka import BROKER_SETTINGS, JVM_OPTIONS
-from infra.native.timescale import INITDB_ARGUMENTS, SERVER_SETTINGS
+from infra.native.timescale import INITDB_ARGUMENTS, TIMESCALE_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {"up", "demo", "ingest", "write", "query", "db", "dead", "import", "logs", "config"}
@@ -138,7 +138,7 @@ def test_containers_and_native_servers_are_the_same() -> None:
     assert broker["KAFKA_JVM_PERFORMANCE_OPTS"].split() == list(JVM_OPTIONS)
     assert SERVICES["timescale"]["command"] == [
         "postgres",
-        *(f"-c{key}={value}" for key, value in SERVER_SETTINGS.items()),
+        *(f"-c{key}={value}" for key, value in TIMESCALE_SETTINGS.items()),
     ]
     assert SERVICES["timescale"]["environment"]["POSTGRES_INITDB_ARGS"].split() == list(INITDB_ARGUMENTS)
 
