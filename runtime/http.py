@@ -1,4 +1,5 @@
-"""HTTP connections with the limits that uvicorn lacks: how many there may be, how long one may stay silent, how long a head is.
+"""HTTP connections with the limits that uvicorn lacks: how many there may be, how long one may stay silent, how long a head is,
+how long an answer waits for a client that does not read it.
 
 uvicorn starts its idle timer after the first response only, so that a client that connects and says nothing is kept for
 ever; its limit of concurrency counts connections that wait for their next request; and it keeps a head of any size. Here a
@@ -8,22 +9,48 @@ longest makes room, so that thousands of silent ones keep nobody out; where all 
 to go is answered 503. Between requests uvicorn's own keep-alive timer rules. Bodies have deadlines where they are read.
 WebSockets no longer count once they are upgraded.
 
+Closing a transport waits for the client to take what is written, for ever. So every byte that the kernel does not take at
+once starts the write deadline, whoever closes meanwhile, and a connection that is ended for its client's fault is aborted a
+moment later; until then it counts. What all connections hold unread has a limit too: the one that has waited for longest goes.
+
 Every connection is an open file: `fit_open_files` makes the process's limit and ours agree.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
+import socket
+import time
 from typing import Annotated, Any, Final
 
 import structlog
+from prometheus_client import Counter
 from pydantic import Field
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from runtime.settings import Section
+from runtime.sparing import Sparing
+from runtime.telemetry import REGISTRY
 
 log = structlog.get_logger(__name__)
+
+ENDED: Final = Counter(
+    "logfeed_http_connections_ended_total",
+    "Connections ended for what their clients did or left undone",
+    ["reason"],
+    registry=REGISTRY,
+)
+
+_MiB: Final = 1024 * 1024
+_LINGER_S: Final = 1.0
+"""How long a connection that is ended may take to give its client what was written."""
+_READ_BYTES_PER_S_MIN: Final = 32 * 1024
+"""A client that takes an answer so fast may take longer than the write deadline."""
+_KERNEL_UNSENT_BYTES_MAX: Final = 128 * 1024
+"""What the kernel takes of an answer beyond what is on its way. Without a limit it takes megabytes in steps of a third of
+them: a slow client would look like one that does not read."""
 
 FILES_RESERVED: Final = 256
 """Open files beside connections: the database's, the broker's, the listener, our own."""
@@ -66,6 +93,12 @@ class HttpSettings(Section):
     """Seconds in which the head of a request must have arrived completely, else the connection is closed."""
     head_bytes_max: Annotated[int, Field(ge=1024, le=1024 * 1024)] = 64 * 1024
     """Bytes of a request's head (line and header fields) that are read before it is answered 431."""
+    write_deadline_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    """Seconds in which a client must have taken an answer, or another 32 KiB of it for each of them, else the connection is
+    closed. Default 30 s: a page of 8 MiB comes through at 256 kbit/s, and who does not read holds memory no longer."""
+    unread_bytes_max: Annotated[int, Field(ge=_MiB)] = 256 * _MiB
+    """Bytes of answers that all clients together have not taken yet; above it the connection that has waited for longest is
+    closed. Default 256 MiB: 32 of the largest pages."""
 
 
 def fit_open_files(connections_max: int) -> int:
@@ -91,6 +124,9 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
     connections: set[Any] = set()
     waiting: dict[Any, None] = {}
     """Those of them whose first head is not complete, oldest first."""
+    unread: dict[Any, None] = {}
+    """Those whose clients have not taken all that was written, longest first."""
+    logger = _sparing_logger()
 
     class BoundedHttpProtocol(HttpToolsProtocol):
         """uvicorn's protocol behind the limits of `settings`."""
@@ -101,27 +137,45 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
         _head_bytes = 0
         """Of the head being read, without the piece that it began in."""
         _refused = False
+        _write_timer: asyncio.TimerHandle | None = None
+        _unread_bytes = 0
+        """When the write deadline began."""
+        _abort_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
             """Count and start the deadline; above the limit one has to go."""
+            self.logger = logger
+            transport.set_write_buffer_limits(high=0)  # `pause_writing` as soon as anything waits for the client
+            _show_progress(transport.get_extra_info("socket"))
             super().connection_made(transport)
             if len(connections) >= settings.connections_max:
-                next(iter(waiting), self).refuse(_TOO_MANY)
+                next(iter(waiting), self).refuse(_TOO_MANY, "limit")
             if not self._refused:
                 connections.add(self)
                 waiting[self] = None
                 self._start_deadline()
 
-        def refuse(self, answer: bytes) -> None:
-            """Answer and close; no longer counts."""
+        def refuse(self, answer: bytes, reason: str) -> None:
+            """Answer, unless another answer is due first, and end."""
             self._refused = True
-            self._forget()
-            self.transport.write(answer)
+            cycle: RequestResponseCycle | None = self.cycle
+            if cycle is None or cycle.response_complete:
+                self.transport.write(answer)
+            self.end(reason)
+
+        def end(self, reason: str) -> None:
+            """Close; what the client does not take in a moment is dropped. Counts until it is gone."""
+            ENDED.labels(reason=reason).inc()
+            waiting.pop(self, None)
+            self._end_deadline()
             self.transport.close()
+            self._abort_timer = self.loop.call_later(_LINGER_S, self.transport.abort)
 
         def connection_lost(self, exc: Exception | None) -> None:
             """Forget the connection."""
             self._forget()
+            if self._abort_timer is not None:
+                self._abort_timer.cancel()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -136,7 +190,7 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
             if self._in_head and self._heads == heads:
                 self._head_bytes += len(data)
                 if self._head_bytes > settings.head_bytes_max and not self.transport.is_closing():
-                    self.refuse(_HEAD_TOO_LARGE)
+                    self.refuse(_HEAD_TOO_LARGE, "head_bytes")
 
         def eof_received(self) -> None:
             """As above."""
@@ -158,20 +212,93 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
         def handle_websocket_upgrade(self) -> None:
             """Another protocol takes over; this one hears no more of the connection."""
             self._forget()
+            self.transport.set_write_buffer_limits()
             super().handle_websocket_upgrade()
+
+        def pause_writing(self) -> None:
+            """The client has not taken all that was written."""
+            super().pause_writing()
+            unread[self] = None
+            self._start_write_deadline()
+            held_bytes = sum(each.transport.get_write_buffer_size() for each in unread)
+            while held_bytes > settings.unread_bytes_max and (longest := next(iter(unread))) is not self:
+                held_bytes -= longest.transport.get_write_buffer_size()
+                longest.drop("unread_bytes")
+
+        def resume_writing(self) -> None:
+            """The client has taken everything."""
+            self._end_write_deadline()
+            super().resume_writing()
+
+        def drop(self, reason: str) -> None:
+            """End at once, with what was written and not taken."""
+            ENDED.labels(reason=reason).inc()
+            self._end_write_deadline()
+            self.transport.abort()
 
         def _forget(self) -> None:
             self._end_deadline()
+            self._end_write_deadline()
             connections.discard(self)
             waiting.pop(self, None)
 
         def _start_deadline(self) -> None:
             if self._head_timer is None:
-                self._head_timer = self.loop.call_later(settings.head_deadline_s, self.transport.close)
+                self._head_timer = self.loop.call_later(settings.head_deadline_s, self.end, "head_deadline")
 
         def _end_deadline(self) -> None:
             if self._head_timer is not None:
                 self._head_timer.cancel()
                 self._head_timer = None
 
+        def _start_write_deadline(self) -> None:
+            self._unread_bytes = self.transport.get_write_buffer_size()
+            self._write_timer = self.loop.call_later(settings.write_deadline_s, self._on_write_deadline)
+
+        def _on_write_deadline(self) -> None:
+            taken_bytes = self._unread_bytes - self.transport.get_write_buffer_size()
+            if taken_bytes < settings.write_deadline_s * _READ_BYTES_PER_S_MIN:
+                self.drop("write_deadline")
+            else:
+                self._start_write_deadline()
+
+        def _end_write_deadline(self) -> None:
+            unread.pop(self, None)
+            if self._write_timer is not None:
+                self._write_timer.cancel()
+                self._write_timer = None
+
     return BoundedHttpProtocol
+
+
+def _show_progress(connection: socket.socket) -> None:
+    """Let the write buffer shrink as the client reads."""
+    if connection.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _KERNEL_UNSENT_BYTES_MAX)
+
+
+def _sparing_logger() -> logging.Logger:
+    """uvicorn's logger for connections, behind a filter: clients decide how often it complains."""
+    logger = logging.Logger("uvicorn.error")
+    logger.parent = logging.getLogger("uvicorn.error")
+    logger.addFilter(_SparingFilter())
+    return logger
+
+
+class _SparingFilter(logging.Filter):
+    """Of lines that say the same, of the same error in the same place, one a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sparing = Sparing()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """True when the record is due; it tells how many were left out."""
+        kind, _, trace = record.exc_info or (None, None, None)
+        place = None
+        while trace is not None:
+            place, trace = (trace.tb_frame.f_code.co_filename, trace.tb_lineno), trace.tb_next
+        left_out = self._sparing.due((record.msg, kind, place), time.monotonic())
+        if left_out:
+            record.msg = f"{record.msg} ({left_out} more since this was last said)"
+        return left_out is not None

@@ -1,4 +1,5 @@
-"""Connections: silent and slow ones are closed, the ones above the limit are told, and honest ones never notice.
+"""Connections: silent and slow ones are closed, also those that do not read, the ones above the limit are told, and honest
+ones never notice.
 
 That a deadline has passed is seen by a silent connection that was made later: the server has closed it.
 """
@@ -11,16 +12,19 @@ import resource
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import httpx
+import psutil
 import pytest
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 
 from runtime.http import FILES_RESERVED, HttpSettings, http_protocol_class
+from runtime.telemetry import REGISTRY
 
+MIB = 1024 * 1024
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -31,6 +35,19 @@ def application() -> FastAPI:
     async def echo(body: dict[str, int]) -> dict[str, int]:
         return body
 
+    @app.get("/large")
+    async def large(size: int) -> Response:
+        return Response(bytes(size))
+
+    @app.get("/held")
+    async def held(request: Request) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("broken")
+
     return app
 
 
@@ -40,18 +57,25 @@ async def serving(
     connections_max: int = 100,
     head_deadline_s: float = 30.0,
     head_bytes_max: int = 64 * 1024,
+    write_deadline_s: float = 300.0,
+    unread_bytes_max: int = 1024 * MIB,
+    timeout_keep_alive: int = 60,
     ws: type[asyncio.Protocol] | None = None,
 ) -> AsyncIterator[int]:
     """A running server; yields its port."""
     settings = HttpSettings(
-        connections_max=connections_max, head_deadline_s=head_deadline_s, head_bytes_max=head_bytes_max
+        connections_max=connections_max,
+        head_deadline_s=head_deadline_s,
+        head_bytes_max=head_bytes_max,
+        write_deadline_s=write_deadline_s,
+        unread_bytes_max=unread_bytes_max,
     )
     config = uvicorn.Config(
         application(),
         http=http_protocol_class(settings),
         log_config=None,
         lifespan="off",
-        timeout_keep_alive=60,
+        timeout_keep_alive=timeout_keep_alive,
         ws=ws or "auto",
     )
     server = uvicorn.Server(config)
@@ -203,6 +227,181 @@ async def test_requests_sent_in_one_go_are_not_taken_for_one_large_head() -> Non
         writer.write(HEAD[30:] + BODY)
         assert b"200 OK" in await answered(reader)
         writer.close()
+
+
+class Deaf:
+    """Clients that ask and do not read the answer."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.sockets: list[socket.socket] = []
+
+    async def connect(self) -> socket.socket:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        self.sockets.append(client)
+        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", self._port))
+        return client
+
+    async def ask(self, size: int, *, times: int = 1) -> socket.socket:
+        """A connection of its own on which so many answers of this size are due, and the first one was written."""
+        client = await self.connect()
+        request = f"GET /large?size={size} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+        await asyncio.get_running_loop().sock_sendall(client, request * times)
+        async with asyncio.timeout(30):
+            assert await asyncio.get_running_loop().sock_recv(client, 1)
+        return client
+
+    def held_by_server(self) -> set[int]:
+        """The clients' ports of the connections that the server's side has open."""
+        return {
+            each.raddr.port
+            for each in psutil.Process().net_connections(kind="tcp4")
+            if each.status == psutil.CONN_ESTABLISHED and each.laddr.port == self._port
+        }
+
+    def close(self) -> None:
+        for each in self.sockets:
+            each.close()
+
+
+@contextmanager
+def deaf(port: int) -> Iterator[Deaf]:
+    clients = Deaf(port)
+    try:
+        yield clients
+    finally:
+        clients.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  # asks the kernel
+            await asyncio.sleep(0.02)
+
+
+def ended(reason: str) -> float:
+    return REGISTRY.get_sample_value("logfeed_http_connections_ended_total", {"reason": reason}) or 0.0
+
+
+async def test_answer_that_nobody_reads_is_dropped_at_its_deadline() -> None:
+    async with serving(write_deadline_s=0.3) as port:
+        with deaf(port) as clients:
+            before = ended("write_deadline")
+            for _ in range(5):
+                await clients.ask(8 * MIB)
+            await until(lambda: ended("write_deadline") == before + 5)
+            await until(lambda: not clients.held_by_server())
+
+
+async def test_answer_that_is_read_slowly_comes_whole_however_long_it_takes() -> None:
+    """More than the kernel would take at once, and then again only in large steps, behind which progress is not seen."""
+    async with serving(write_deadline_s=0.3) as port:
+        with deaf(port) as clients:
+            loop = asyncio.get_running_loop()
+            client, begun_s = await clients.ask(6 * MIB), loop.time()
+            size = 0
+            async with asyncio.timeout(60):
+                while size < 6 * MIB:
+                    piece = await loop.sock_recv(client, 8_192)
+                    assert piece, f"cut off after {size} bytes"
+                    size += len(piece)
+                    await asyncio.sleep(0.002)  # the client's slowness
+            assert loop.time() - begun_s > 3 * 0.3, "several deadlines have passed"
+
+
+async def test_answer_that_is_read_byte_by_byte_is_dropped() -> None:
+    async with serving(write_deadline_s=1.0) as port:
+        with deaf(port) as clients:
+            client = await clients.ask(8 * MIB)
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(30):
+                    while await asyncio.get_running_loop().sock_recv(client, 1) and clients.held_by_server():  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)  # the client's slowness
+            assert not clients.held_by_server()
+
+
+@pytest.mark.parametrize("fault", ["endless head", "unfinished head", "keep-alive"])
+async def test_ended_connection_does_not_wait_for_a_client_that_reads_nothing(fault: str) -> None:
+    """Whatever ends it, and however little of the answer is left."""
+    keep_alive = fault == "keep-alive"
+    async with serving(
+        head_bytes_max=2_048,
+        head_deadline_s=0.5,
+        write_deadline_s=2.0 if keep_alive else 300.0,
+        timeout_keep_alive=1 if keep_alive else 60,
+    ) as port:
+        with deaf(port) as clients:
+            client = await clients.ask(60_000, times=200) if keep_alive else await clients.ask(8 * MIB)
+            own_port = client.getsockname()[1]
+            await until(lambda: own_port in clients.held_by_server())
+            if fault == "endless head":
+                for _ in range(4):
+                    await asyncio.get_running_loop().sock_sendall(client, b"GET / HTTP/1.1\r\nx: " + b"y" * 1_500)
+            elif fault == "unfinished head":
+                await asyncio.get_running_loop().sock_sendall(client, b"GET / HT")
+            await until(lambda: own_port not in clients.held_by_server())
+
+
+async def test_connections_above_the_limit_are_counted_until_they_are_gone() -> None:
+    async with serving(connections_max=5, head_bytes_max=2_048) as port:
+        with deaf(port) as clients:
+            most = 0
+            for _ in range(40):
+                client = await clients.ask(4 * MIB)
+                # Its head is too large: it is ended, and does not read the answer before.
+                with contextlib.suppress(ConnectionError):
+                    for _ in range(3):
+                        await asyncio.get_running_loop().sock_sendall(client, b"GET / HTTP/1.1\r\nx: " + b"y" * 1_500)
+                        await asyncio.sleep(0)
+                most = max(most, len(clients.held_by_server()))
+            assert most <= 6, "five, and one that is being refused"
+            await until(lambda: not clients.held_by_server())
+
+
+async def test_unread_answers_of_all_together_are_bounded_and_the_oldest_goes() -> None:
+    async with serving(unread_bytes_max=40 * MIB) as port:
+        with deaf(port) as clients:
+            ports = [(await clients.ask(16 * MIB)).getsockname()[1] for _ in range(2)]
+            await until(lambda: set(ports) <= clients.held_by_server())
+            before = ended("unread_bytes")
+            for _ in range(4):
+                ports.append((await clients.ask(16 * MIB)).getsockname()[1])
+                await until(lambda: ended("unread_bytes") == before + len(ports) - 2 or len(ports) < 4)
+            await until(lambda: clients.held_by_server() == set(ports[-2:]))
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+                assert len((await http.get("/large", params={"size": 40 * MIB})).content) == 40 * MIB
+
+
+async def test_answer_under_way_is_not_broken_by_a_refusal() -> None:
+    """A head that is too large behind a request whose answer is due: nothing is told in its place."""
+    async with serving(head_bytes_max=2_048) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        before = ended("head_bytes")
+        writer.write(b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n" + b"GET / HTTP/1.1\r\nx: ")
+        with contextlib.suppress(ConnectionError):
+            while ended("head_bytes") == before:
+                writer.write(b"y" * 1_000)
+                await writer.drain()
+                await asyncio.sleep(0.001)
+        assert await closed_by_server(reader) == b""
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"nonsense\r\n\r\n", b"GET /broken HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"]
+)
+async def test_flood_of_requests_that_fail_does_not_flood_the_log(
+    request_line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as port:
+        for _ in range(50):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request_line)
+            assert (await closed_by_server(reader)).split(b" ")[1] in (b"400", b"500")
+            writer.close()
+    assert [record.name for record in caplog.records].count("uvicorn.error") == 1
 
 
 class Upgraded(asyncio.Protocol):
