@@ -1,9 +1,9 @@
 """Fills a store for the questions: rows over seven days as the pipeline would have left them, without waiting seven days.
 
 Rows are made by the project's own encoder and copied in the order of time into chunks that the project's own layout made.
-The newest fifth is in the open part (behind the border, few indexes, summaries up to date); older chunks are closed and then
-finished by the project's own upkeep, so that their bulk indexes are those of production. One connection; the encoder and the
-server work side by side: about 7 µs a row, and 3 more for the indexes.
+The newest fifth is in the open part (behind the border, few indexes, summaries and parts up to date); older chunks are closed
+and then finished by the project's own upkeep, so that their bulk indexes are those of production. One connection; the encoder
+and the server work side by side: about 7 µs a row, and 8 more for the indexes.
 
 At known depths stand rows with a word that is nowhere else; every so often a row is remembered, to be asked for.
 """
@@ -94,6 +94,8 @@ async def fill(site: Site, options: Options) -> Filled:
             filled = await _copy_all(connection, options, border_us)
         progress("closing and indexing the older chunks")
         await upkeep.finish_closed()
+        progress("indexing the open part as a sealer has when writers are at rest")
+        await upkeep.index_open()
         await upkeep.summarise()
         async with database.connection() as connection:
             # What autovacuum would have done by then, so that it does not do it while questions are timed.

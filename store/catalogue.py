@@ -24,6 +24,14 @@ SELECT table_name, kind, state, (extract(epoch FROM range_start) * 1000000)::big
        (extract(epoch FROM range_end) * 1000000)::bigint, rows, id_min, id_max, metadata_indexed
 FROM catalogue WHERE rows IS DISTINCT FROM 0 ORDER BY range_start, table_name
 """
+PARTS: Final = """
+SELECT table_name, to_xid, (extract(epoch FROM built_at) * 1000000)::bigint FROM metadata_parts
+WHERE system_identifier = (SELECT system_identifier FROM pg_control_system()) ORDER BY from_xid
+"""
+VERSION: Final = "(SELECT version FROM catalogue_version), (SELECT max(built_xid) FROM metadata_parts)"
+"""Two columns. Parts are counted on their own: a crash empties them without a change of the catalogue."""
+
+Version = tuple[int, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +54,24 @@ class Table:
         return self.id_min <= log_id <= self.id_max
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What indexes the metadata of chunks that are not finished (store/parts.py)."""
+
+    tables: tuple[str, ...]
+    to_xid: int
+    """Rows that arrived with this transaction or a later one are in none of them."""
+    built_us: int
+    """When the newest one was made."""
+
+
 class Catalogue:
     """One version of it. Immutable."""
 
-    def __init__(self, version: int | None, tables: Iterable[Table]) -> None:
-        """version: as the database counts; None is older than any."""
+    def __init__(self, version: Version | None, tables: Iterable[Table], parts: Parts | None = None) -> None:
+        """version: as the database counts; None is older than any. parts: what indexes the metadata of open chunks."""
         self.version = version
+        self.parts = parts
         tables = list(tables)
         chunks = [table for table in tables if not table.is_late]
         self._late = [table for table in tables if table.is_late]
@@ -72,6 +92,7 @@ class Catalogue:
             self._late,
             open_from_us,
             closed_before_us,
+            is_open_indexed=self.parts is not None,
         )
 
     def places_of(self, log_id: int, closed_before_us: int) -> list[Arm]:
@@ -85,6 +106,11 @@ class Catalogue:
             if chunk.start_us < open_from_us and chunk.may_hold(log_id)
         ]
         return places
+
+
+def parts_of(rows: Sequence[Sequence[Any]]) -> Parts | None:
+    """The rows of PARTS. Any: what the database answers."""
+    return Parts(tuple(name for name, _, _ in rows), rows[-1][1], rows[-1][2]) if rows else None
 
 
 def catalogued(rows: Iterable[Sequence[Any]]) -> Iterator[Table]:

@@ -319,6 +319,10 @@ class MemoryStore:
     async def summarise(self) -> None:
         """See Upkeep. There is nothing to summarise."""
 
+    async def index_open(self) -> int:
+        """See Upkeep. There is nothing to index."""
+        return 0
+
     async def close_due(self, *, now_us: int) -> int:
         """See Upkeep."""
         database, border = self.database, self.database.border

@@ -16,10 +16,11 @@ from search.predicate import Predicate
 from search.sql import Sql, joined
 from search.sql_postgres import compile_postgres
 from store import page_sql
+from store.catalogue import Parts
 from store.port import Order, Position, Scan, ScanResult
 from store.scan_ways import INDEX_EXCESS, Density, Traits, prefers_index
 from store.scan_windows import CHUNKS_MAX, Pace, Walk, Window
-from store.statements import BY_BITMAP, IN_ORDER, StatementRunner
+from store.statements import BY_BITMAP, BY_PARTS, IN_ORDER, StatementRunner
 
 LOOK_ROWS: Final = 10_000
 """Of a first window: some milliseconds, and enough for a page of what is in one row of a hundred."""
@@ -41,11 +42,22 @@ class PageScan:
     """One scan of a snapshot."""
 
     def __init__(
-        self, runner: StatementRunner, walk: Walk, predicate: Predicate, scan: Scan, *, bytes_max: int, clock: Clock
+        self,
+        runner: StatementRunner,
+        walk: Walk,
+        predicate: Predicate,
+        scan: Scan,
+        *,
+        parts: Parts | None,
+        visible_through_us: int,
+        bytes_max: int,
+        clock: Clock,
     ) -> None:
         """predicate: the scan's, and what may be read."""
         self._runner = runner
         self._walk = walk
+        self._parts = parts
+        self._visible_through_us = visible_through_us
         self._scan = scan
         self._clock = clock
         self._newest_first = scan.order is Order.NEWEST_FIRST
@@ -94,7 +106,8 @@ class PageScan:
                 self._is_full = True
                 ends_s = min(ends_s, self._clock.monotonic_s() + self._scan.beyond_ms / 1000)
             if by_index:
-                self._density.saw(window.rows or 0, len(rows))
+                looked_at = pace.rows_in(window.high[0] - window.low[0]) if window.rows is None else window.rows
+                self._density.saw(looked_at, len(rows))
                 self._walk.done(window)
             else:
                 span_us = await self._walk_on(window, pace, len(rows))
@@ -108,13 +121,20 @@ class PageScan:
 
     def _next(self, pace: Pace) -> tuple[Window | None, bool]:
         """The next window, and whether the index on metadata is asked for it."""
-        density = self._density
-        may_use = self._traits.terms is not None and density.rows > 0 and not self._index_failed
-        if may_use and prefers_index(density, wanted=self._wanted):
-            window = self._walk.next(rows=density.rows_with(INDEX_EXCESS * self._wanted))
-            if window is None or window.is_indexed:
-                return window, True
-        return self._walk.next(width_us=pace.width_us, chunks=pace.chunks), False
+        window = self._walk.next(width_us=pace.width_us, chunks=pace.chunks)
+        may_use = self._traits.terms is not None and self._density.rows > 0 and not self._index_failed
+        if window is not None and may_use:
+            beside = self._rows_beside(pace) if window.is_open else 0
+            if prefers_index(self._density, wanted=self._wanted, rows_beside=beside):
+                rows = self._density.rows_with(INDEX_EXCESS * self._wanted)
+                larger = self._walk.next(rows=rows, width_us=pace.width_of(rows) if window.is_open else None)
+                if larger is not None and larger.is_indexed:
+                    return larger, True
+        return window, False
+
+    def _rows_beside(self, pace: Pace) -> int:
+        """How many rows have come since the newest part was made, about."""
+        return 0 if self._parts is None else pace.rows_in(max(0, self._visible_through_us - self._parts.built_us))
 
     def _first_pace(self, window: Window) -> Pace:
         """For the first window in a part of time."""
@@ -149,8 +169,21 @@ class PageScan:
     async def _indexed(self, window: Window, share_ms: int) -> list[Row] | None:
         """The window's rows, found by the index on metadata; None when it took too long."""
         assert self._traits.terms is not None
-        condition = joined("AND", [self._traits.terms, self._condition])
-        return await self._runner.rows_within(share_ms, *self._query(window, condition), plans=BY_BITMAP)
+        if not window.is_open:
+            condition = joined("AND", [self._traits.terms, self._condition])
+            return await self._runner.rows_within(share_ms, *self._query(window, condition), plans=BY_BITMAP)
+        assert self._parts is not None
+        query = page_sql.by_parts(
+            window.arms,
+            self._parts,
+            self._traits.terms,
+            self._condition,
+            open_from_us=self._walk.open_from_us,
+            wanted=self._wanted,
+            bytes_max=self._bytes_left,
+            newest_first=self._newest_first,
+        )
+        return await self._runner.rows_within(share_ms, *query, plans=BY_PARTS)
 
     def _query(self, window: Window, condition: Sql, *, rows: int | None = None) -> page_sql.Query:
         return page_sql.ordered(

@@ -15,6 +15,7 @@ import msgspec
 
 from schemas.record import Log
 from search.sql import Sql
+from store.catalogue import Parts
 from store.chunks import checked
 from store.scan_windows import GREATEST_US, LEAST_US, Arm
 
@@ -55,6 +56,51 @@ def ordered(
         found, params = _merged(arms, _COLUMNS, _EVERY, rows, newest_first=newest_first)
     text = _BOUNDED.format(found=found, condition=condition.text, order=_order(newest_first))
     return text, [*params, *condition.params, wanted, bytes_max]
+
+
+def by_parts(
+    arms: Sequence[Arm],
+    parts: Parts,
+    terms: Sql,
+    condition: Sql,
+    *,
+    open_from_us: int,
+    wanted: int,
+    bytes_max: int,
+    newest_first: bool,
+) -> Query:
+    """As `ordered`, of an open window: rows that parts know by their metadata, and every row that is in no part yet.
+
+    arms: `logs` first. What is in no part is found by its arrival alone: the inner bound says which chunks there are, the
+    outer ones come behind a fence (OFFSET 0), so that no index of times takes its place.
+    """
+    logs, *others = arms
+    params: list[Any] = []
+    parts_params: list[Any] = []
+    candidates = []
+    for table in parts.tables:
+        bounds = _bounds(logs, parts_params)
+        parts_params += terms.params
+        candidates.append(f"SELECT timestamp, id FROM {checked(table)} WHERE {bounds} AND {terms.text}")
+    table = checked(logs.table)
+    params += [to_datetime(open_from_us), parts.to_xid]
+    bounds = _bounds(logs, params)
+    params += [*condition.params, *parts_params]
+    known_bounds = _bounds(logs, params)
+    params += [parts.to_xid, *condition.params]
+    found = (
+        f"SELECT {_COLUMNS} FROM (SELECT {_COLUMNS} FROM {table} WHERE timestamp >= %s AND arrived >= %s OFFSET 0) AS recent"
+        f" WHERE {bounds} AND ({condition.text})"
+        f" UNION ALL SELECT known.* FROM ({' UNION ALL '.join(candidates)}) AS part CROSS JOIN LATERAL ("
+        f"SELECT {_COLUMNS} FROM {table} AS l WHERE l.timestamp = part.timestamp AND l.id = part.id AND {known_bounds}"
+        f" AND arrived < %s AND ({condition.text}) OFFSET 0) AS known"
+    )
+    if others:
+        merged, others_params = _merged(others, _COLUMNS, condition, wanted, newest_first=newest_first)
+        found += f" UNION ALL ({merged})"
+        params += others_params
+    text = _BOUNDED.format(found=found, condition=_EVERY.text, order=_order(newest_first))
+    return text, [*params, wanted, bytes_max]
 
 
 def edges(arms: Sequence[Arm], rows: int, *, newest_first: bool) -> Query:

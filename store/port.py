@@ -360,6 +360,10 @@ class Upkeep(Protocol):
     async def summarise(self) -> None:
         """Summarise the BRIN indexes of open tables."""
 
+    async def index_open(self) -> int:
+        """Index what has gathered in chunks that are not finished, when there is enough of it and writers keep up; returns
+        how many rows. May take minutes; the caller decides how often."""
+
     async def close_due(self, *, now_us: int) -> int:
         """Move the border past chunks that are due, end late generations that are full or old; returns how many closed."""
 

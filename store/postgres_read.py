@@ -22,7 +22,7 @@ from schemas.scope import ServiceScope
 from search.predicate import within
 from search.sql import Sql
 from search.sql_postgres import compile_postgres
-from store.catalogue import CATALOGUE, Catalogue, catalogued
+from store.catalogue import CATALOGUE, PARTS, VERSION, Catalogue, catalogued, parts_of
 from store.page_sql import to_datetime
 from store.port import SERVICES_MAX, LedgerRow, Outcome, ServiceSummary, Snapshot
 from store.postgres_snapshot import PostgresSnapshot
@@ -34,12 +34,12 @@ PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """Messages and metadata of one result; one log may exceed it."""
 _VISIBLE_SLACK_US: Final = 1_000_000
 """Clocks of broker and writers may differ by so much."""
-_SNAPSHOT: Final = """
-SELECT (extract(epoch FROM closed_before) * 1000000)::bigint, version, partitions, next_offsets,
-       CASE WHEN isfinite(stored_to) THEN (extract(epoch FROM stored_to) * 1000000)::bigint ELSE 0 END
-FROM border, catalogue_version,
+_SNAPSHOT: Final = f"""
+SELECT (extract(epoch FROM closed_before) * 1000000)::bigint, partitions, next_offsets,
+       CASE WHEN isfinite(stored_to) THEN (extract(epoch FROM stored_to) * 1000000)::bigint ELSE 0 END, {VERSION}
+FROM border,
      (SELECT array_agg(partition) AS partitions, array_agg(next_offset) AS next_offsets, min(stored_to) AS stored_to
-      FROM consumer_offsets WHERE topic = {topic}) AS positions
+      FROM consumer_offsets WHERE topic = {{topic}}) AS positions
 """
 _SERVICES: Final = """
 SELECT service_name, level, count, last_us
@@ -152,10 +152,12 @@ class PostgresReadStore:
             pass
         row = await cursor.fetchone()
         assert row is not None, "border and version are one row each, made by migrations"
-        closed_before_us, version, partitions, next_offsets, stored_to_us = row
+        closed_before_us, partitions, next_offsets, stored_to_us, *counts = row
+        version = (counts[0], counts[1])
         if version != self._catalogue.version:
             tables = await (await connection.execute(CATALOGUE)).fetchall()
-            self._catalogue = Catalogue(version, catalogued(tables))
+            parts = await (await connection.execute(PARTS)).fetchall()
+            self._catalogue = Catalogue(version, catalogued(tables), parts_of(parts))
         return PostgresSnapshot(
             StatementRunner(connection),
             offsets=dict(zip(partitions or (), next_offsets or (), strict=True)),

@@ -82,7 +82,16 @@ class PostgresSnapshot:
         ground = self._catalogue.ground(self._closed_before_us)
         walk = Walk(ground, newest_first=scan.order is Order.NEWEST_FIRST, low=low, high=high)
         predicate = all_of(scan.predicate, within(allowed))
-        page = PageScan(self._runner, walk, predicate, scan, bytes_max=self._page_bytes_max, clock=self._clock)
+        page = PageScan(
+            self._runner,
+            walk,
+            predicate,
+            scan,
+            parts=self._catalogue.parts,
+            visible_through_us=self._visible_through_us,
+            bytes_max=self._page_bytes_max,
+            clock=self._clock,
+        )
         return await page.run()
 
     async def by_id(self, log_id: int, *, allowed: ServiceScope) -> Log | None:

@@ -109,6 +109,8 @@ class Ground:
     open_from_us: int
     """Finished chunks end before; from here on everything is asked as `table`."""
     late_end_us: int
+    is_open_indexed: bool = False
+    """Metadata of the open part can be asked by index."""
 
 
 class Walk:
@@ -121,6 +123,11 @@ class Walk:
         self._low = low
         self._high = high
         self._open_from: Position = (ground.open_from_us, 0)
+
+    @property
+    def open_from_us(self) -> int:
+        """Where the open part begins."""
+        return self._ground.open_from_us
 
     @property
     def scanned_to(self) -> Position:
@@ -212,7 +219,7 @@ class Walk:
         """The window with its arms. Chunks are asked within their own bounds: around them may lie what has expired."""
         ground, arms = self._ground, []
         is_open = low >= self._open_from
-        is_indexed, rows = not is_open, None
+        is_indexed, rows = ground.is_open_indexed, None
         if is_open:
             arms.append(Arm(ground.table, low, high))
         else:
@@ -265,6 +272,10 @@ class Pace:
     def rows_in(self, span_us: int) -> int:
         """How many rows lie in so much time, as far as was counted."""
         return int(self._rows_per_us * span_us)
+
+    def width_of(self, rows: float) -> int | None:
+        """In how much time so many rows lie; None where nothing was counted."""
+        return max(1, int(min(rows / self._rows_per_us, GREATEST_US))) if self._rows_per_us else None
 
     def was_too_much(self, rows: int) -> None:
         """The window did not end in its time. rows: to begin counting with."""

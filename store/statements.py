@@ -27,8 +27,10 @@ the planner would now and then read all of a window where its first rows suffice
 IN_ORDER: Final[Settings] = {}
 BY_BITMAP: Final[Settings] = {"enable_bitmapscan": "on", "enable_indexscan": "off"}
 """For what BRIN answers, which the planner holds for worse than it is."""
+BY_PARTS: Final[Settings] = {"enable_bitmapscan": "on", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+"""For few rows that are found in one table and read from another."""
 
-_DEFAULTS: Final = {"enable_indexscan": "on"} | OPENING
+_DEFAULTS: Final = {"enable_indexscan": "on", "enable_hashjoin": "on", "enable_mergejoin": "on"} | OPENING
 _CANCELLED: Final = "57014"
 
 

@@ -36,6 +36,7 @@ from store.chunks import (
     pending_detaches,
 )
 from store.finishing import finish, index_metadata_of_one
+from store.parts import OpenChunkIndexer
 from store.settings import StoreSettings
 from store.steps import AT, US, clock_us, in_batches, one, tried, under_border
 
@@ -69,7 +70,7 @@ _OPEN_BRIN: Final = """
     SELECT i.indexrelid::bigint FROM catalogue AS t
     JOIN pg_index AS i ON i.indrelid = to_regclass(t.table_name)
     JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS m ON m.oid = c.relam
-    WHERE t.state = 'open' AND m.amname = 'brin' ORDER BY 1"""
+    WHERE t.state = 'open' AND m.amname = 'brin' AND c.relname !~ '_arrived$' ORDER BY 1"""
 _SUMMARISE: Final = "SELECT brin_summarize_new_values(%s::oid::regclass)"
 # A chunk is due when all partitions have passed its end by closing_delay; while one is halted, when the others have and
 # its end is halted_closing ago. 1 s: the clocks of the brokers.
@@ -157,6 +158,7 @@ class PostgresUpkeep:
         self._chunks = chunk_layout(layout)
         self._settings = settings
         self._ahead_us_max = ahead_us_max
+        self._indexer = OpenChunkIndexer(topic)
 
     async def clock_us(self) -> int:
         """See Upkeep. Raises DatabaseUnavailable."""
@@ -179,6 +181,8 @@ class PostgresUpkeep:
             for bounds in missing[:_CHUNKS_A_CALL]:
                 await tried("make a chunk", "logs", partial(self._chunks.create, connection, *bounds))
             await self._note_chunks(connection)
+            if self._settings.metadata_index:
+                await tried("index arrivals", "logs", partial(self._indexer.index_arrivals, connection), again_on=())
             days = {day for _, day, _ in await partitions(connection, "stored_keys", "{bound}::date")}
             (today,) = await one(connection, "SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
             for day in {today, today + timedelta(days=1)} - days:
@@ -188,11 +192,20 @@ class PostgresUpkeep:
                 await tried("make a table of keys", name, attach)
 
     async def summarise(self) -> None:
-        """Summarise the BRIN indexes of open tables, each in its own transaction. Raises DatabaseUnavailable."""
+        """Summarise the BRIN indexes of open tables, each in its own transaction; that of arrivals is left to `index_open`,
+        before which it says nothing. Raises DatabaseUnavailable."""
         async with patient(self._database, _BORDER_WAIT_MS) as connection:
             cursor = await connection.execute(_OPEN_BRIN)
             for (index,) in await cursor.fetchall():
                 await tried("summarise", index, partial(connection.execute, _SUMMARISE, (index,)))
+
+    async def index_open(self) -> int:
+        """See Upkeep. Raises DatabaseUnavailable."""
+        async with patient(self._database) as connection:
+            if self._settings.metadata_index:
+                return await self._indexer.index_open(connection)
+            await self._indexer.retire_all(connection)
+            return 0
 
     async def close_due(self, *, now_us: int) -> int:
         """See Upkeep. Raises DatabaseUnavailable."""

@@ -19,3 +19,29 @@ CREATE TRIGGER catalogue_changed AFTER INSERT OR UPDATE OR DELETE ON catalogue
 
 -- Tables finished from now on have a GIN index on metadata; older ones get it one after the other.
 ALTER TABLE catalogue ADD COLUMN metadata_indexed boolean NOT NULL DEFAULT false;
+
+-- Which transaction brought a row: what came before one that has ended is complete, whatever ids and times come later. Rows
+-- from before this migration have 0, those of late tables none.
+ALTER TABLE logs ADD COLUMN arrived bigint DEFAULT 0;
+ALTER TABLE logs ALTER COLUMN arrived SET DEFAULT txid_current();
+
+-- Copies of the metadata of rows in chunks that are not finished yet, with a GIN index each (store/parts.py). A part is
+-- complete for from_xid <= arrived < to_xid, and never changes. Unlogged, this table as well as the parts: after a crash all
+-- of them are empty, which says that nothing is indexed. Another cluster counts transactions differently: a part copied
+-- into one does not count there.
+CREATE UNLOGGED TABLE metadata_parts (
+    table_name text COLLATE "C" PRIMARY KEY,
+    from_xid bigint NOT NULL,
+    to_xid bigint NOT NULL,
+    rows bigint NOT NULL,
+    range_end timestamptz NOT NULL,
+    built_at timestamptz NOT NULL,
+    built_xid bigint NOT NULL DEFAULT txid_current(),
+    system_identifier bigint NOT NULL,
+    EXCLUDE USING gist (int8range(from_xid, to_xid) WITH &&)
+);
+COMMENT ON COLUMN metadata_parts.rows IS 'rows of logs that the part stands for, those without metadata included';
+COMMENT ON COLUMN metadata_parts.range_end IS 'greater than every timestamp in the part';
+COMMENT ON COLUMN metadata_parts.built_at IS 'when its snapshot was taken';
+CREATE TRIGGER catalogue_changed AFTER INSERT OR UPDATE OR DELETE ON metadata_parts
+    FOR EACH ROW EXECUTE FUNCTION logfeed_catalogue_changed();

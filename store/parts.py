@@ -1,0 +1,207 @@
+"""Indexes the metadata of open chunks, in parts, without touching the chunks.
+
+A part is a table of its own: (timestamp, id, metadata) of all rows that transactions in [from_xid, to_xid) brought, with a
+GIN index. It is made in one transaction whose snapshot says that all of these have ended, so no row can come to it any more,
+whatever its id and timestamp, and none is missing: a reader asks the parts, and by `arrived >= to_xid` of the last one the
+rest. Writers neither wait for any of this nor do more for it than fill one column. Killed anywhere, nothing is left behind.
+
+Measured (docs/performance.md): 0.9 µs a row for the copy, and 0.65 for each field of its metadata. So parts are made while
+writers keep up, and by a sealer that rests nine times as long as it works; the rest is asked row by row meanwhile, and no
+part is made of less than that costs little. Parts are few: many small ones are made into one. They go when their chunk is
+finished, which then has an index of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from db.database import Connection, Error
+from store.chunks import checked
+from store.steps import AT, US, one
+
+log = structlog.get_logger(__name__)
+
+ROWS_MIN: Final = 200_000
+"""Rows that a part is made of while more come."""
+QUIET_ROWS_MIN: Final = 10_000
+"""… and when nothing has come for QUIET_S: fewer are read in some milliseconds."""
+QUIET_S: Final = 10
+PARTS_MAX: Final = 24
+"""With so many, the newest are made into one with what has come. A statement asks each: 0.1 ms."""
+LAG_S_MAX: Final = 10
+"""Writers that are further behind have the machine for themselves."""
+
+_LOCK: Final = 7402
+"""Advisory, for a session: one sealer makes parts at a time. That parts are disjoint the table itself makes sure of."""
+_NAME: Final = "metadata_part_"
+_ARRIVAL_INDEX: Final = "_arrived"
+_SMALL_BYTES: Final = 8 * 1024 * 1024
+_UNINDEXED: Final = f"""
+    SELECT table_name FROM catalogue AS c
+    WHERE kind = 'chunk' AND state = 'open' AND pg_relation_size(to_regclass(table_name)) < {_SMALL_BYTES}
+      AND NOT EXISTS (SELECT FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid
+                      WHERE i.indrelid = to_regclass(c.table_name) AND x.relname ~ '{_ARRIVAL_INDEX}$')
+    ORDER BY range_start"""
+# One message is one transaction. NOWAIT: who waits for this lock makes all writers behind it wait too.
+_INDEX_ARRIVALS: Final = """
+    LOCK TABLE {table} IN SHARE MODE NOWAIT;
+    CREATE INDEX IF NOT EXISTS {name} ON {table} USING brin (arrived) WITH (pages_per_range = 32)"""
+_SUMMARISE: Final = f"""
+    SELECT brin_summarize_new_values(x.oid) FROM catalogue AS c
+    JOIN pg_index AS i ON i.indrelid = to_regclass(c.table_name) JOIN pg_class AS x ON x.oid = i.indexrelid
+    WHERE c.state <> 'finished' AND x.relname ~ '{_ARRIVAL_INDEX}$'"""
+_OPEN_FROM: Final = """
+    least((SELECT closed_before FROM border),
+          (SELECT min(range_start) FROM catalogue WHERE kind = 'chunk' AND state <> 'finished'))"""
+_IS_BEHIND: Final = """
+    SELECT coalesce(min(stored_to) FILTER (WHERE halted IS NULL) < clock_timestamp() - %s * interval '1 second', false)
+    FROM consumer_offsets WHERE topic = %s"""
+_SYSTEM: Final = "(SELECT system_identifier FROM pg_control_system())"
+_RETIRE: Final = f"""
+    WITH gone AS (
+        DELETE FROM metadata_parts
+        WHERE %s OR range_end <= {_OPEN_FROM} OR system_identifier <> {_SYSTEM} RETURNING table_name)
+    INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, 'part', clock_timestamp() FROM gone
+    ON CONFLICT DO NOTHING"""
+_ORPHANS: Final = f"""
+    SELECT relname FROM pg_class AS c
+    WHERE relkind = 'r' AND relname ~ '^{_NAME}[0-9]+$' AND pg_table_is_visible(oid)
+      AND NOT EXISTS (SELECT FROM metadata_parts AS p WHERE p.table_name = c.relname)
+      AND NOT EXISTS (SELECT FROM expired_tables AS e WHERE e.table_name = c.relname)"""
+_BEGIN: Final = """
+    BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL max_parallel_maintenance_workers = 0;
+    SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off"""
+# Everything that transactions before this one brought has ended: the snapshot sees all of it, and no more can come.
+_COMPLETE_TO: Final = f"SELECT txid_snapshot_xmin(txid_current_snapshot()), {US.format('clock_timestamp()')}"
+_PARTS: Final = "SELECT table_name, from_xid, to_xid, rows, range_end FROM metadata_parts ORDER BY from_xid"
+_TAIL: Final = f"FROM logs WHERE timestamp >= {_OPEN_FROM} AND arrived >= {{from_xid}} AND arrived < {{to_xid}}"
+_MAKE: Final = f"""
+    CREATE UNLOGGED TABLE {{part}} WITH (autovacuum_enabled = false) AS
+    SELECT timestamp, id, metadata {_TAIL} AND metadata <> '{{{{}}}}'{{others}};
+    CREATE INDEX ON {{part}} USING gin (metadata jsonb_path_ops) WITH (fastupdate = off)"""
+_TAKE_IN: Final = """
+    WITH gone AS (DELETE FROM metadata_parts WHERE from_xid >= %s RETURNING table_name)
+    INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, 'part', clock_timestamp() FROM gone"""
+_NOTE: Final = f"""
+    INSERT INTO metadata_parts (table_name, from_xid, to_xid, rows, range_end, built_at, system_identifier)
+    VALUES (%s, %s, %s, %s, %s, {AT}, {_SYSTEM})"""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One row of metadata_parts."""
+
+    table_name: str
+    from_xid: int
+    to_xid: int
+    rows: int
+    range_end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What no part holds yet, as it was found the last time."""
+
+    from_xid: int
+    rows: int
+    seen_us: int
+
+
+def parts_to_merge(sizes: Sequence[int], rows: int, *, is_quiet: bool) -> int | None:
+    """How many of the newest parts (sizes: rows of each, oldest first) the next one takes in; None: none is to be made yet.
+
+    rows: that no part holds. Few small parts cost less than one that is made again and again: they are taken in when
+    there are many of them, together with all that are not larger than what has gathered by then.
+    """
+    if rows < (QUIET_ROWS_MIN if is_quiet else ROWS_MIN):
+        return None
+    if len(sizes) < PARTS_MAX:
+        return 0
+    merged = 1
+    gathered = rows + sizes[-1]
+    while merged < len(sizes) and sizes[-1 - merged] <= gathered:
+        gathered += sizes[-1 - merged]
+        merged += 1
+    return merged
+
+
+class OpenChunkIndexer:
+    """Makes parts. One call at a time."""
+
+    def __init__(self, topic: str) -> None:
+        """topic: whose writers must not be behind."""
+        self._topic = topic
+        self._tail = Tail(-1, -1, 0)
+
+    async def index_arrivals(self, connection: Connection) -> None:
+        """New chunks have what finds their newest rows. Raises 55P03 where somebody writes to one already."""
+        cursor = await connection.execute(_UNINDEXED)
+        for (table,) in await cursor.fetchall():
+            name = f"{table.rpartition('.')[2]}{_ARRIVAL_INDEX}"
+            await connection.execute(_INDEX_ARRIVALS.format(table=checked(table), name=checked(name)).encode())
+
+    async def retire_all(self, connection: Connection) -> None:
+        """Nothing is asked of parts from now on."""
+        await connection.execute(_RETIRE, (True,))
+
+    async def index_open(self, connection: Connection) -> int:
+        """Make a part if it is time to; returns the rows that are newly in one."""
+        (has_lock,) = await one(connection, "SELECT pg_try_advisory_lock(%s)", (_LOCK,))
+        if not has_lock:
+            return 0
+        try:
+            await connection.execute(_RETIRE, (False,))
+            for (orphan,) in await (await connection.execute(_ORPHANS)).fetchall():
+                await connection.execute(f"DROP TABLE IF EXISTS {checked(orphan)}".encode())
+            (is_behind,) = await one(connection, _IS_BEHIND, (LAG_S_MAX, self._topic))
+            if is_behind:
+                return 0
+            await connection.execute(_SUMMARISE)
+            await connection.execute(_BEGIN)
+            try:
+                rows = await self._make(connection)
+            except Error:
+                await connection.rollback()
+                raise
+            await connection.commit()
+            return rows
+        finally:
+            if not connection.closed:
+                await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+
+    async def _make(self, connection: Connection) -> int:
+        """In the transaction: look, decide, make, note."""
+        to_xid, now_us = await one(connection, _COMPLETE_TO)
+        parts = [Part(*row) for row in await (await connection.execute(_PARTS)).fetchall()]
+        from_xid = parts[-1].to_xid if parts else 0
+        tail = _TAIL.format(from_xid=from_xid, to_xid=to_xid)
+        found = await connection.execute(f"SELECT count(*), max(timestamp) + interval '1 microsecond' {tail}".encode())
+        ((rows, range_end),) = await found.fetchall()
+        merged = parts_to_merge([part.rows for part in parts], rows, is_quiet=self._is_quiet(from_xid, rows, now_us))
+        if merged is None:
+            return 0
+        taken = parts[len(parts) - merged :]
+        others = "".join(
+            f" UNION ALL SELECT timestamp, id, metadata FROM {checked(part.table_name)} WHERE timestamp >= {_OPEN_FROM}"
+            for part in taken
+        )
+        name = f"{_NAME}{to_xid}"
+        await connection.execute(_MAKE.format(part=name, from_xid=from_xid, to_xid=to_xid, others=others).encode())
+        first_xid = taken[0].from_xid if taken else from_xid
+        total = rows + sum(part.rows for part in taken)
+        range_end = max([range_end, *(part.range_end for part in taken)])
+        await connection.execute(_TAKE_IN, (first_xid,))
+        await connection.execute(_NOTE, (name, first_xid, to_xid, total, range_end, now_us))
+        log.info("metadata of open chunks indexed", rows=rows, parts_taken_in=merged, parts=len(parts) - merged + 1)
+        return int(rows)
+
+    def _is_quiet(self, from_xid: int, rows: int, now_us: int) -> bool:
+        """Whether the tail has been the same for a while."""
+        if (from_xid, rows) != (self._tail.from_xid, self._tail.rows):
+            self._tail = Tail(from_xid, rows, now_us)
+        return now_us - self._tail.seen_us >= QUIET_S * 1_000_000

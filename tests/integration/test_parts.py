@@ -1,0 +1,498 @@
+"""Indexes of open chunks: whatever parts there are, every row is found exactly once; killed anywhere, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import store.page_scan
+import store.parts
+from db.database import Connection, connect
+from db.embedded import EmbeddedPostgres
+from db.leases import Lease as RoleLease
+from db.migrations import Layout, migrate
+from runtime.clock import ManualClock
+from runtime.stopping import Stop
+from schemas.errors import DatabaseUnavailable
+from schemas.scope import ALL_SERVICES
+from search.predicate import MetaEquals, Predicate, ServiceIn, all_of
+from store.parts import PARTS_MAX, QUIET_ROWS_MIN, ROWS_MIN, parts_to_merge
+from store.port import Order, Position, Scan
+from store.postgres_read import PostgresReadStore
+from store.settings import StoreSettings
+from store.upkeep import PostgresUpkeep
+from tests.integration.test_upkeep import DyingDatabase, Killed
+from tests.store_sites import AHEAD_US, HOUR_US, TOPIC, PostgresSite, now_us, postgres_site, prepared
+from writer import sealer as sealer_module
+from writer.sealer import SEALER, Sealer
+
+CHUNK_US = 6 * HOUR_US
+COLOURS = ("red", "green", "blue")
+REST = """
+    SELECT count(*) FROM logs
+    WHERE arrived >= coalesce((SELECT max(to_xid) FROM metadata_parts), 0)
+      AND timestamp >= least((SELECT closed_before FROM border),
+                             (SELECT min(range_start) FROM catalogue WHERE kind = 'chunk' AND state <> 'finished'))"""
+
+
+@pytest.fixture(params=[Layout.NATIVE.value, pytest.param(Layout.TIMESCALE.value, marks=pytest.mark.timescale)])
+def place(request: pytest.FixtureRequest) -> tuple[str, Layout]:
+    """URL and layout of a fresh database."""
+    return request.getfixturevalue(f"{request.param}_url"), Layout(request.param)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any row makes a part, and any page that may ask an index does."""
+    monkeypatch.setattr(store.parts, "ROWS_MIN", 1)
+    monkeypatch.setattr(store.page_scan, "prefers_index", lambda *_, **__: True)
+    monkeypatch.setattr(store.page_scan, "_INDEX_LOOK_ROWS", 1)
+
+
+class Open:
+    """A store with open chunks, and what a test knows of its rows."""
+
+    def __init__(self, site: PostgresSite, start_us: int) -> None:
+        self.site = site
+        self.start_us = start_us
+        self.store = PostgresReadStore(site.database, TOPIC, site.layout)
+        self.rows: list[tuple[int, int, str, str]] = []
+        """(timestamp, id, colour, service) of committed rows."""
+        self._next = 0
+
+    def some(self, count: int, *, chance: random.Random) -> list[tuple[int, int, str, str]]:
+        """Rows that are new, with times and ids old and new."""
+        made = []
+        for _ in range(count):
+            self._next += 1
+            age = chance.choice((0, 0, 0, 5_000, 900_000))
+            made.append(
+                (
+                    self.start_us + (self._next * 1_000_003 + age * 7) % (2 * CHUNK_US),
+                    1 + self._next * 1_000 - (age and chance.randrange(1, 999)),
+                    chance.choice(COLOURS),
+                    chance.choice(("shop", "pay")),
+                )
+            )
+        return made
+
+    async def put(self, rows: list[tuple[int, int, str, str]]) -> None:
+        async with self.site.database.transaction() as connection:
+            await insert(connection, rows)
+        self.rows += rows
+
+    async def make_part(self) -> int:
+        """Make one of everything that is committed; for tests without open transactions. Those of other tests on the same
+        server also count: transactions have one order in all of its databases."""
+        deadline = time.monotonic() + 30
+        rows = await self.site.upkeep.index_open()
+        while await self.site.database.fetch_one(REST) != (0,):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+            rows += await self.site.upkeep.index_open()
+        return rows
+
+    async def parts(self) -> list[int]:
+        """Rows of each."""
+        found = await self.site.database.fetch_all("SELECT rows FROM metadata_parts ORDER BY from_xid")
+        return [rows for (rows,) in found]
+
+    async def check(self, *, limit: int = 7) -> None:
+        """Each row that is there is found once, in order, by pages in both directions."""
+        for colour in COLOURS:
+            expected = sorted((row[0], row[1]) for row in self.rows if row[2] == colour)
+            paid = sorted((row[0], row[1]) for row in self.rows if row[2:] == (colour, "pay"))
+            question = MetaEquals(("c",), colour)
+            assert await self.walk(question, Order.OLDEST_FIRST, limit) == expected
+            assert await self.walk(question, Order.NEWEST_FIRST, limit) == expected[::-1]
+            narrower = all_of(question, ServiceIn(frozenset({"pay"})))
+            assert await self.walk(narrower, Order.NEWEST_FIRST, 1000) == paid[::-1]
+
+    async def walk(self, predicate: Predicate, order: Order, limit: int) -> list[Position]:
+        found: list[Position] = []
+        after: Position | None = None
+        while True:
+            async with self.store.snapshot() as snapshot:
+                scan = Scan(predicate, order, limit, after=after, budget_ms=30_000, beyond_ms=30_000)
+                result = await snapshot.scan(scan, allowed=ALL_SERVICES)
+            found += [(log.timestamp, log.id) for log in result.logs]
+            after = result.scanned_to
+            if after is None:
+                return found
+
+
+async def insert(connection: Connection, rows: list[tuple[int, int, str, str]]) -> None:
+    await connection.cursor().executemany(
+        "INSERT INTO logs (timestamp, id, level, service_name, message, metadata)"
+        " VALUES (timestamptz 'epoch' + %s::bigint * interval '1 microsecond', %s, 9, %s, 'm', %s)",
+        [(timestamp, log_id, service, json.dumps({"c": colour})) for timestamp, log_id, colour, service in rows],
+    )
+
+
+@asynccontextmanager
+async def opened(url: str, layout: Layout) -> AsyncIterator[Open]:
+    async with postgres_site(url, layout) as site:
+        await prepared(site)
+        row = await site.database.fetch_one("SELECT (extract(epoch FROM closed_before) * 1000000)::bigint FROM border")
+        assert row is not None
+        await site.see(now_us() + AHEAD_US)
+        yield Open(site, row[0])
+
+
+@pytest.fixture
+async def chunks(place: tuple[str, Layout]) -> AsyncIterator[Open]:
+    async with opened(*place) as made:
+        yield made
+
+
+@pytest.fixture
+async def native_chunks(native_url: str) -> AsyncIterator[Open]:
+    async with opened(native_url, Layout.NATIVE) as made:
+        yield made
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_every_row_is_found_once_whatever_parts_there_are(
+    chunks: Open, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Writers commit before, while and after parts are made, with ids and times old and new; parts are taken in by others;
+    a chunk is closed and finished on the way."""
+    monkeypatch.setattr(store.parts, "PARTS_MAX", 3)
+    chance = random.Random(seed)
+    writers: list[tuple[Connection, list[tuple[int, int, str, str]]]] = []
+    for step in range(30):
+        match chance.choice(("put", "begin", "end", "part", "part", "rollback", "check")):
+            case "put":
+                await chunks.put(chunks.some(chance.randrange(1, 20), chance=chance))
+            case "begin" if len(writers) < 3:
+                connection = await connect(chunks.site.database.url, application_name="writer")
+                await connection.execute("BEGIN")
+                rows = chunks.some(chance.randrange(1, 9), chance=chance)
+                await insert(connection, rows)
+                writers.append((connection, rows))
+            case ("end" | "rollback") as how if writers:
+                connection, rows = writers.pop(chance.randrange(len(writers)))
+                await (connection.commit() if how == "end" else connection.rollback())
+                await connection.close()
+                chunks.rows += rows if how == "end" else []
+            case "part":
+                await (chunks.site.upkeep.index_open() if writers else chunks.make_part())
+                assert len(await chunks.parts()) <= 3
+            case "check":
+                await chunks.check()
+        if step == 20 and not writers:
+            end_us = chunks.start_us + CHUNK_US
+            await chunks.site.database.execute(
+                "UPDATE border SET closed_before = timestamptz 'epoch' + %s::bigint * interval '1 microsecond'",
+                (end_us,),
+            )
+            await chunks.site.database.execute(
+                "UPDATE catalogue SET state = 'closed' WHERE kind = 'chunk' AND range_end <= (SELECT closed_before FROM border)"
+            )
+            await chunks.check()
+            assert await chunks.site.upkeep.finish_closed() == 1
+            chunks.start_us = end_us
+    for connection, _ in writers:
+        await connection.rollback()
+        await connection.close()
+    await chunks.put(chunks.some(3, chance=chance))
+    await chunks.check()
+    await chunks.make_part()
+    await chunks.check()
+
+
+async def test_a_row_that_commits_after_a_part_was_made_is_in_the_next(chunks: Open) -> None:
+    """Its id and time are older than everything in the part."""
+    await chunks.put([(chunks.start_us + 10 + n, 1_000 + n, "red", "shop") for n in range(5)])
+    writer = await connect(chunks.site.database.url, application_name="writer")
+    async with writer:
+        await writer.execute("BEGIN")
+        old = [(chunks.start_us, 1, "red", "shop")]
+        await insert(writer, old)
+        await chunks.put([(chunks.start_us + 99, 2_000, "red", "shop")])
+        while await chunks.parts() != [5]:
+            await chunks.site.upkeep.index_open()
+        await chunks.check()
+        await writer.commit()
+        chunks.rows += old
+    await chunks.check()
+    assert await chunks.make_part() == 2
+    await chunks.check()
+    assert await chunks.make_part() == 0
+
+
+async def test_a_page_keeps_to_the_parts_of_its_snapshot(chunks: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.parts, "PARTS_MAX", 1)
+    chance = random.Random(1)
+    await chunks.put(chunks.some(20, chance=chance))
+    await chunks.make_part()
+    await chunks.check()
+    before = [row for row in chunks.rows if row[2] == "red"]
+    async with chunks.store.snapshot() as snapshot:
+        await chunks.put(chunks.some(20, chance=chance))
+        await chunks.make_part()
+        assert len(await chunks.parts()) == 1
+        # The part that was taken in is dropped ten minutes later, when this page is long over.
+        await chunks.site.upkeep.drop_expired(now_us=now_us() + 599_000_000, retention_us=AHEAD_US)
+        result = await snapshot.scan(Scan(MetaEquals(("c",), "red"), Order.OLDEST_FIRST, 100), allowed=ALL_SERVICES)
+        assert [(log.timestamp, log.id) for log in result.logs] == sorted(row[:2] for row in before)
+    await chunks.check()
+    assert len(await part_tables(chunks)) == 2
+    await chunks.site.upkeep.drop_expired(now_us=now_us() + 601_000_000, retention_us=AHEAD_US)
+    assert len(await part_tables(chunks)) == 1
+    await chunks.check()
+
+
+async def part_tables(chunks: Open) -> list[str]:
+    found = await chunks.site.database.fetch_all(
+        "SELECT relname FROM pg_class WHERE relname ~ '^metadata_part_[0-9]+$'"
+    )
+    return [name for (name,) in found]
+
+
+async def test_parts_go_when_their_chunk_is_finished(chunks: Open) -> None:
+    site = chunks.site
+    await chunks.put([(chunks.start_us + n, 1 + n, "red", "shop") for n in range(5)])
+    await chunks.make_part()
+    await chunks.put([(chunks.start_us + CHUNK_US + n, 10 + n, "red", "shop") for n in range(5)])
+    await chunks.make_part()
+    assert await chunks.parts() == [5, 5]
+    await site.see(chunks.start_us + CHUNK_US + 1_000_000_000)
+    assert await site.upkeep.close_due(now_us=now_us()) == 1
+    await site.see(now_us() + AHEAD_US)
+    await chunks.check()
+    assert await site.upkeep.finish_closed() == 1
+    await chunks.check()
+    await site.upkeep.index_open()
+    assert await chunks.parts() == [5]
+    await chunks.check()
+    assert len(await part_tables(chunks)) == 2
+    await site.upkeep.drop_expired(now_us=now_us() + 700_000_000, retention_us=AHEAD_US)
+    assert len(await part_tables(chunks)) == 1
+    await chunks.check()
+
+
+async def test_killed_before_any_statement_parts_are_made_by_the_next_call(
+    chunks: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.parts, "PARTS_MAX", 2)
+    chance = random.Random(2)
+    for _ in range(2):
+        await chunks.put(chunks.some(10, chance=chance))
+        await chunks.make_part()
+    for statements in range(40):
+        await chunks.put(chunks.some(2, chance=chance))
+        database = DyingDatabase(chunks.site.database.url, statements)
+        await database.open()
+        try:
+            await PostgresUpkeep(database, TOPIC, chunks.site.layout, ahead_us_max=AHEAD_US).index_open()
+            if sum(await chunks.parts()) == len(chunks.rows):
+                break
+        except Killed:
+            await chunks.check()
+            kept = await chunks.site.database.fetch_all(
+                "SELECT table_name FROM metadata_parts UNION SELECT table_name FROM expired_tables"
+            )
+            assert sorted(await part_tables(chunks)) == sorted(name for (name,) in kept)
+        finally:
+            await database.close()
+    else:
+        pytest.fail("no part was ever made")
+    assert statements > 8
+    await chunks.check()
+
+
+async def test_two_sealers_at_once_make_disjoint_parts(chunks: Open) -> None:
+    chance = random.Random(3)
+    second = PostgresUpkeep(chunks.site.database, TOPIC, chunks.site.layout, ahead_us_max=AHEAD_US)
+    for _ in range(5):
+        await chunks.put(chunks.some(10, chance=chance))
+        await asyncio.gather(chunks.site.upkeep.index_open(), second.index_open())
+        await chunks.check()
+    await chunks.make_part()
+    assert sum(await chunks.parts()) == len(chunks.rows)
+
+
+async def test_parts_of_another_cluster_do_not_count(native_chunks: Open) -> None:
+    """A dump that was loaded elsewhere brings them along, with numbers of transactions that mean nothing there."""
+    chunks = native_chunks
+    await chunks.put(chunks.some(20, chance=random.Random(4)))
+    await chunks.make_part()
+    (table,) = await part_tables(chunks)
+    await chunks.site.database.execute(f"DELETE FROM {table}")
+    await chunks.site.database.execute("UPDATE metadata_parts SET system_identifier = 7, to_xid = to_xid * 1000")
+    await chunks.check()
+    assert await chunks.make_part() == 20
+    await chunks.check()
+
+
+async def test_a_crash_leaves_no_part_and_every_row(tmp_path: Path) -> None:
+    """The server empties what is unlogged: a reader that knew the parts must see that they are gone."""
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_uid == 0:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    server = EmbeddedPostgres(tmp_path / "data")
+    try:
+        url = server.start()
+        await migrate(url, Layout.NATIVE)
+        async with opened(url, Layout.NATIVE) as chunks:
+            await chunks.put(chunks.some(20, chance=random.Random(5)))
+            await chunks.make_part()
+            await chunks.check()
+            server.kill()
+            server.start()
+            while True:  # connections from before it notice only when they are used
+                with suppress(DatabaseUnavailable):
+                    await chunks.check()
+                    break
+            assert await chunks.parts() == []
+            assert await chunks.make_part() == 20
+            await chunks.check()
+            assert len(await part_tables(chunks)) == 1
+    finally:
+        server.kill()
+
+
+async def test_writers_that_are_behind_have_the_machine_for_themselves(native_chunks: Open) -> None:
+    chunks = native_chunks
+    await chunks.put(chunks.some(5, chance=random.Random(6)))
+    await chunks.site.see(now_us() - 60_000_000, but=1)
+    for _ in range(3):
+        assert await chunks.site.upkeep.index_open() == 0
+    await chunks.site.database.execute("UPDATE consumer_offsets SET halted = 'here' WHERE partition <> 1")
+    assert await chunks.make_part() == 5
+
+
+async def test_no_parts_are_made_where_metadata_is_not_indexed(native_url: str) -> None:
+    async with opened(native_url, Layout.NATIVE) as chunks:
+        await chunks.put(chunks.some(5, chance=random.Random(7)))
+        await chunks.make_part()
+        assert await chunks.parts() == [5]
+        settings = StoreSettings(metadata_index=False)
+        upkeep = PostgresUpkeep(chunks.site.database, TOPIC, Layout.NATIVE, settings, ahead_us_max=AHEAD_US)
+        assert await upkeep.index_open() == 0
+        assert await chunks.parts() == []
+        await chunks.check()
+
+
+async def test_parts_and_what_came_after_them_are_asked_by_their_indexes(chunks: Open) -> None:
+    database = chunks.site.database
+    await database.execute(
+        "INSERT INTO logs (timestamp, id, level, service_name, message, metadata)"
+        " SELECT timestamptz 'epoch' + (%s + g) * interval '1 microsecond', g, 9, 'shop', 'm', jsonb_build_object('c', g)"
+        " FROM generate_series(1, 20000) AS g",
+        (chunks.start_us,),
+    )
+    await chunks.make_part()
+    await chunks.put([(chunks.start_us + n, 30_000 + n, "red", "shop") for n in range(3)])
+    async with chunks.store.snapshot() as snapshot:
+        runner = snapshot._runner  # type: ignore[attr-defined]  # the one place through which statements go
+        run, plans = runner._run, []
+
+        async def explained(before: Any, text: str, params: Any) -> Any:
+            result = await run(before, text, params)
+            if "recent" in text:
+                plans.append("\n".join(line for (line,) in await run([], f"EXPLAIN {text}", params)))
+            return result
+
+        runner._run = explained
+        await snapshot.scan(Scan(MetaEquals(("c",), "77"), Order.NEWEST_FIRST, 10), allowed=ALL_SERVICES)
+    assert plans
+    for index in ("_arrived", "metadata_part_", "metadata_idx", "timestamp_id"):
+        assert all(index in plan for plan in plans), plans
+    assert not any("Seq Scan" in plan or "Hash" in plan or "Merge Join" in plan for plan in plans), plans
+
+
+async def test_new_chunks_find_what_has_arrived_without_waiting_for_a_writer(chunks: Open) -> None:
+    database = chunks.site.database
+    unindexed = (
+        "SELECT count(*) FROM catalogue AS c WHERE kind = 'chunk' AND NOT EXISTS (SELECT FROM pg_index AS i"
+        " JOIN pg_class AS x ON x.oid = i.indexrelid WHERE i.indrelid = to_regclass(c.table_name) AND x.relname ~ '_arrived$')"
+    )
+    assert await database.fetch_one(unindexed) == (0,)
+    names = await database.fetch_all(
+        "SELECT format('%%I.%%I', n.nspname, x.relname) FROM pg_class AS x JOIN pg_namespace AS n ON n.oid = x.relnamespace"
+        " WHERE x.relname ~ '_arrived$' AND x.relkind = 'i'"
+    )
+    for (name,) in names:
+        await database.execute(f"DROP INDEX {name}")
+    async with database.transaction() as writer:
+        await insert(writer, [(chunks.start_us, 1, "red", "shop")])
+        await asyncio.wait_for(chunks.site.upkeep.ensure_chunks(now_us=now_us()), 1.0)
+    await chunks.site.upkeep.ensure_chunks(now_us=now_us())
+    assert await database.fetch_one(unindexed) == (0,)
+
+
+# --- when ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.parts, "ROWS_MIN", ROWS_MIN)
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_a_part_is_made_of_enough_rows_or_when_nothing_more_comes() -> None:
+    assert parts_to_merge([], ROWS_MIN - 1, is_quiet=False) is None
+    assert parts_to_merge([], ROWS_MIN, is_quiet=False) == 0
+    assert parts_to_merge([], QUIET_ROWS_MIN - 1, is_quiet=True) is None
+    assert parts_to_merge([ROWS_MIN], QUIET_ROWS_MIN, is_quiet=True) == 0
+
+
+@pytest.mark.usefixtures("as_shipped")
+@pytest.mark.parametrize("rows_of", [lambda n: ROWS_MIN, lambda n: QUIET_ROWS_MIN * (1 + n % 30)])
+def test_parts_stay_few_and_rows_are_seldom_copied_again(rows_of: Callable[[int], int]) -> None:
+    sizes: list[int] = []
+    copied = total = 0
+    for n in range(300):
+        rows = rows_of(n)
+        merged = parts_to_merge(sizes, rows, is_quiet=True)
+        assert merged is not None
+        taken = sum(sizes[len(sizes) - merged :])
+        sizes[len(sizes) - merged :] = [rows + taken]
+        total, copied = total + rows, copied + rows + taken
+        assert sum(sizes) == total
+        assert len(sizes) <= PARTS_MAX
+    assert copied < 4 * total
+
+
+async def test_the_sealer_rests_nine_times_as_long_as_it_indexes(
+    native_chunks: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealer_module, "_ROUND_S", 0.005)
+    clock = ManualClock(now_us())
+    began_s: list[float] = []
+
+    class Slow(PostgresUpkeep):
+        async def index_open(self) -> int:
+            began_s.append(clock.monotonic_s())
+            clock.advance(2.0)
+            return 1
+
+    stop = Stop()
+    database = native_chunks.site.database
+    sealer = Sealer(
+        lease=RoleLease(database, SEALER, "a", ttl_s=600),
+        upkeep=Slow(database, TOPIC, Layout.NATIVE),
+        broker_upkeep=None,
+        retention_us=AHEAD_US,
+        clock=clock,
+        stop=stop,
+    )
+    running = asyncio.create_task(sealer.run())
+    async with asyncio.timeout(60):
+        while len(began_s) < 4:
+            clock.advance(0.5)
+            await asyncio.sleep(0.01)
+    stop.set()
+    await running
+    assert all(later - before >= 20.0 for before, later in pairwise(began_s))
