@@ -7,7 +7,7 @@ with microseconds. Metadata goes out through msgspec, which keeps integers of an
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -18,13 +18,15 @@ from schemas.ids import received_ms
 from schemas.levels import level_name
 from schemas.record import Log
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH: Final = datetime(1970, 1, 1)
+"""In UTC; without a zone, so that none is written."""
 _metadata = msgspec.json.Encoder()
 
 
 def time_text(us: int) -> str:
     """Microseconds since the Unix epoch as `2026-11-22T12:34:56.123456Z`."""
-    return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+    # strftime takes ten times as long: it was a third of a page.
+    return (_EPOCH + timedelta(microseconds=us)).isoformat(timespec="microseconds") + "Z"
 
 
 def log_json(log: Log) -> dict[str, Any]:
