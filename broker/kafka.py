@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -20,9 +20,12 @@ from broker.kafka_producer import KafkaProducer
 from broker.kafka_reader import KafkaReader
 from broker.kafka_topic import topic_settings, wrong_broker_settings, wrong_topic_settings
 from broker.settings import BrokerSettings
+from runtime.sparing import SparingLog
 from schemas.errors import BrokerUnavailable, ConfigurationError
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _RETENTION_CACHE_S: Final = 60.0
 _RISK_STEPS: Final = 7
@@ -38,6 +41,7 @@ class KafkaBroker:
         self._partitions: int | None = None
         self._endings = Endings()
         self._cluster = Cluster(settings, self._endings)
+        self._repeated = SparingLog(log)
         self._retention: tuple[float, int] | None = None
         self._known_risks: dict[int, tuple[float, float]] = {}
         """partition -> (time of asking, risk by then)."""
@@ -56,36 +60,60 @@ class KafkaBroker:
 
     async def open(self) -> None:
         """See Broker."""
+
+        async def settle(admin: AIOKafkaAdminClient) -> int:
+            replicas = await self._find_topic(admin) or await self._make_topic(admin)
+            problems = await self._wrong_settings(admin, len(replicas[0]))
+            if problems:
+                raise ConfigurationError(f"Kafka topic {self.topic} is not safe to use: " + "; ".join(problems))
+            return len(replicas)
+
+        self._partitions = await self._ask_admin(settle)
+
+    async def look_again(self) -> list[str]:
+        """See Broker."""
+        before = self.partitions
+
+        async def look(admin: AIOKafkaAdminClient) -> tuple[int, list[str]]:
+            replicas = await self._find_topic(admin)
+            if replicas is None:
+                return 0, [f"topic {self.topic} is gone"]
+            return len(replicas), await self._wrong_settings(admin, len(replicas[0]))
+
+        try:
+            found, problems = await self._ask_admin(look)
+        except ConfigurationError as error:
+            return [str(error)]
+        if 0 < found < before:
+            problems.append(f"topic {self.topic} has {found} partitions and had {before}: it was made again")
+        self._partitions = max(found, before)
+        return problems
+
+    async def _ask_admin(self, ask: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+        """Ask through an admin client of its own, again while an error passes by itself: each question goes to any broker
+        that the cluster still lists. Raises BrokerUnavailable, ConfigurationError."""
         admin = AIOKafkaAdminClient(**connection(self._settings, "logfeed-admin"))
         timeout_s = self._settings.request_timeout_ms / 1000
         try:
             async with asyncio.timeout(timeout_s):
                 await start_whole(admin.start(), admin.close, self._endings, "admin client", timeout_s)
                 try:
-                    partitions = await self._settled(admin)
+                    while True:
+                        try:
+                            return await ask(admin)
+                        except KafkaError as error:
+                            if not error.retriable:
+                                raise
+                            self._repeated.warning("asking Kafka again", error=repr(error))
+                            await asyncio.sleep(BACKOFF_S)
                 finally:
                     await self._endings.run(admin.close(), "admin client")
         except TimeoutError as error:
             raise BrokerUnavailable("Kafka did not answer in time") from error
         except (KafkaError, OSError) as error:
             if isinstance(error, KafkaError) and not error.retriable:
-                raise ConfigurationError(f"Kafka refused to open topic {self.topic}: {error!r}") from error
+                raise ConfigurationError(f"Kafka refused questions about topic {self.topic}: {error!r}") from error
             raise BrokerUnavailable(f"Kafka does not answer: {error!r}") from error
-        self._partitions = partitions
-
-    async def _settled(self, admin: AIOKafkaAdminClient) -> int:
-        """Partitions of the topic, once it is there and its settings are right. Asks again while an error passes by itself:
-        each question goes to any broker that the cluster still lists."""
-        while True:
-            try:
-                replicas = await self._find_topic(admin) or await self._make_topic(admin)
-                await self._assert_settings(admin, len(replicas[0]))
-                return len(replicas)
-            except KafkaError as error:
-                if not error.retriable:
-                    raise
-                log.warning("asking Kafka again", error=repr(error))
-                await asyncio.sleep(BACKOFF_S)
 
     async def close(self) -> None:
         """See Broker. Bounded."""
@@ -192,7 +220,7 @@ class KafkaBroker:
                 return replicas
             await asyncio.sleep(BACKOFF_S)
 
-    async def _assert_settings(self, admin: AIOKafkaAdminClient, replicas: int) -> None:
+    async def _wrong_settings(self, admin: AIOKafkaAdminClient, replicas: int) -> list[str]:
         found = await self._describe(admin, ConfigResource(ConfigResourceType.TOPIC, self.topic))
         problems = wrong_topic_settings(found, replicas=replicas)
         for node in (await admin.describe_cluster())["brokers"]:
@@ -202,13 +230,12 @@ class KafkaBroker:
                 if not error.retriable:
                     raise
                 # It has just gone, and the cluster has not noticed: it is not asked either once it has.
-                log.warning("a broker was not asked for its settings", broker=node["node_id"], error=repr(error))
+                self._repeated.warning(
+                    "a broker was not asked for its settings", error=repr(error), broker=node["node_id"]
+                )
                 continue
             problems += wrong_broker_settings(found, in_flight_bytes_max=self._settings.in_flight_bytes_max)
-        if problems:
-            raise ConfigurationError(
-                f"Kafka topic {self.topic} is not safe to use: " + "; ".join(dict.fromkeys(problems))
-            )
+        return list(dict.fromkeys(problems))
 
     @staticmethod
     async def _describe(admin: AIOKafkaAdminClient, resource: ConfigResource) -> dict[str, str | None]:

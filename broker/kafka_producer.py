@@ -33,6 +33,7 @@ from broker.kafka_clients import BACKOFF_S, END_S, Endings, connection, start_wh
 from broker.kafka_topic import BATCH_BYTES_MAX
 from broker.port import Record
 from broker.settings import BrokerSettings
+from runtime.sparing import SparingLog
 from runtime.telemetry import REGISTRY
 from schemas.errors import BrokerUnavailable, PartitionUnavailable, RecordNotSent
 
@@ -115,6 +116,7 @@ class KafkaProducer:
         self._session: _Session | None = None
         self._reconnecting: asyncio.Task[None] | None = None
         self._closed = False
+        self._repeated = SparingLog(log)
 
     @property
     def bytes_in_flight(self) -> int:
@@ -214,7 +216,8 @@ class KafkaProducer:
             return
         self._session = None
         PRODUCER_RESTARTS.labels(reason=reason).inc()
-        log.warning("kafka producer abandoned", reason=reason, held=len(session.sends))
+        # A cluster that refuses every record brings this about as often as records come.
+        self._repeated.warning("kafka producer abandoned", error=reason, held=len(session.sends))
         self._retire(session, self._timeout_s)
         self._reconnecting = asyncio.create_task(self._reconnect())
 
@@ -228,7 +231,7 @@ class KafkaProducer:
                 backoff_s = min(backoff_s * 2, _RECONNECT_BACKOFF_MAX_S)
             else:
                 self._session = session
-                log.info("kafka producer made anew")
+                self._repeated.info("kafka producer made anew")
                 return
 
     async def _connect(self) -> _Session:

@@ -111,6 +111,13 @@ class Broker(Protocol):
         Raises ConfigurationError naming each wrong setting, its value and the value expected; BrokerUnavailable.
         """
 
+    async def look_again(self) -> list[str]:
+        """Ask, after `open`, whether the topic has more partitions by now: `partitions` says so afterwards, and never fewer
+        than before. Returns what `open` would refuse now, for people; must change nothing, and make no topic.
+
+        Raises BrokerUnavailable.
+        """
+
     async def close(self) -> None:
         """Free connections. Producers and readers are closed by who made them."""
 

@@ -152,12 +152,9 @@ class QueueBroker:
         """See Broker."""
         try:
             async with self._transaction() as connection:
-                wrong = await (await connection.execute(_DURABILITY)).fetchall()
-                if wrong:
-                    raise ConfigurationError(
-                        "the database would lose acknowledged records in a crash: "
-                        + ", ".join(f"{name} is {setting}, expected on" for name, setting in wrong)
-                    )
+                problems = await self._wrong_settings(connection)
+                if problems:
+                    raise ConfigurationError("; ".join(problems))
                 await connection.execute(_TAKE_LOCK, (_LOCK,))
                 count = await self._count_partitions(connection)
                 if count == 0 and self._settings.create_topic:
@@ -171,6 +168,21 @@ class QueueBroker:
         if count == 0:
             raise ConfigurationError(f"topic {self.topic} is missing, expected to exist: make it, or set create_topic")
         self._partitions = count
+
+    async def look_again(self) -> list[str]:
+        """See Broker."""
+        try:
+            async with self._transaction() as connection:
+                problems = await self._wrong_settings(connection)
+                count = await self._count_partitions(connection)
+        except Error as error:
+            if sqlstate(error) == _UNDEFINED_TABLE:
+                return ["the database lacks the queue's tables"]
+            raise
+        if count < self.partitions:
+            problems.append(f"topic {self.topic} has {count} partitions and had {self.partitions}")
+        self._partitions = max(count, self.partitions)
+        return problems
 
     async def close(self) -> None:
         """See Broker. The database is the caller's."""
@@ -277,6 +289,13 @@ class QueueBroker:
             "bytes_max": self._settings.queue_bytes_max,
             "group": WRITER_GROUP,
         }
+
+    @staticmethod
+    async def _wrong_settings(connection: Connection) -> list[str]:
+        return [
+            f"the database would lose acknowledged records in a crash: {name} is {setting}, expected on"
+            for name, setting in await (await connection.execute(_DURABILITY)).fetchall()
+        ]
 
     async def _count_partitions(self, connection: Connection) -> int:
         row = await (await connection.execute(_COUNT_PARTITIONS, (self.topic,))).fetchone()

@@ -22,6 +22,7 @@ from broker.intake import Intake
 from broker.port import Record
 from broker.settings import BrokerSettings
 from db.database import Database
+from runtime.sparing import SparingLog
 from schemas.errors import BrokerUnavailable, DatabaseUnavailable, RecordNotSent
 from schemas.frames import FRAME_BYTES_MAX
 
@@ -59,6 +60,7 @@ class QueueProducer:
         self._unsettled: set[asyncio.Future[tuple[int, int]]] = set()
         self._arrived = asyncio.Event()
         self._closed = False
+        self._repeated = SparingLog(log)
         self._task = asyncio.create_task(self._run(), name=f"queue producer {self._topic}")
 
     @property
@@ -129,7 +131,7 @@ class QueueProducer:
             self._fail(group, BrokerUnavailable("the producer was closed while the record was sent"))
             raise
         except Exception as error:
-            log.exception("queue append failed", topic=self._topic, records=len(group))
+            self._repeated.exception("queue append failed", error, topic=self._topic, records=len(group))
             self._fail(group, BrokerUnavailable(f"the queue took no records: {error}"))
         else:
             for waiting, offset in zip(group, offsets, strict=True):

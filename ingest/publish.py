@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from ingest import metrics
 from ingest.errors import RetentionAtRisk
 from ingest.receive import SERVICES_MAX, frame_headers
 from ingest.settings import IngestSettings
-from runtime.sparing import Sparing
+from runtime.sparing import SparingLog
 from runtime.stopping import Stop, every
 from schemas.errors import (
     BrokerUnavailable,
@@ -85,7 +84,7 @@ class Publisher:
         """Certainly not sent yet: free to take another key."""
         self._doubtful: list[_CountsFrame] = []
         """May have been taken: bound to their keys."""
-        self._sparing = Sparing()
+        self._repeated = SparingLog(log)
 
     # --- state ---
 
@@ -177,7 +176,7 @@ class Publisher:
             left = await self._flush_doubtful() or left
         if left is None:
             return True
-        self._warn("counts not published, they are kept", str(left))
+        self._repeated.warning("counts not published, they are kept", error=str(left))
         return False
 
     async def _flush_waiting(self) -> Overloaded | None:
@@ -297,7 +296,7 @@ class Publisher:
             await self.connect()
         except LogfeedError as error:
             self._broker_problem = str(error)
-            self._warn("broker not reached, trying again", str(error))
+            self._repeated.warning("broker not reached, trying again", error=str(error))
 
     async def _flush(self) -> None:
         if self._producer is not None:
@@ -322,19 +321,7 @@ class Publisher:
 
     def _fail(self, task: str, error: BaseException) -> None:
         self._failed[task] = repr(error)
-        left_out = self._sparing.due((task, repr(error)), time.monotonic())
-        if left_out is not None:
-            log.error(
-                "a task beside the requests failed, it will be tried again",
-                task=task,
-                left_out=left_out,
-                exc_info=error,
-            )
-
-    def _warn(self, event: str, error: str) -> None:
-        left_out = self._sparing.due((event, error), time.monotonic())
-        if left_out is not None:
-            log.warning(event, error=error, left_out=left_out)
+        self._repeated.exception(f"{task} failed, it will be tried again", error)
 
 
 def _is_being_cancelled() -> bool:

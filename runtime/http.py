@@ -19,10 +19,8 @@ Every connection is an open file: `fit_open_files` makes the process's limit and
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 import socket
-import time
 from typing import Annotated, Any, Final
 
 import structlog
@@ -31,7 +29,6 @@ from pydantic import Field
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from runtime.settings import Section
-from runtime.sparing import Sparing
 from runtime.telemetry import REGISTRY
 
 log = structlog.get_logger(__name__)
@@ -126,7 +123,6 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
     """Those of them whose first head is not complete, oldest first."""
     unread: dict[Any, None] = {}
     """Those whose clients have not taken all that was written, longest first."""
-    logger = _sparing_logger()
 
     class BoundedHttpProtocol(HttpToolsProtocol):
         """uvicorn's protocol behind the limits of `settings`."""
@@ -144,7 +140,6 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
             """Count and start the deadline; above the limit one has to go."""
-            self.logger = logger
             transport.set_write_buffer_limits(high=0)  # `pause_writing` as soon as anything waits for the client
             _show_progress(transport.get_extra_info("socket"))
             super().connection_made(transport)
@@ -275,30 +270,3 @@ def _show_progress(connection: socket.socket) -> None:
     """Let the write buffer shrink as the client reads."""
     if connection.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _KERNEL_UNSENT_BYTES_MAX)
-
-
-def _sparing_logger() -> logging.Logger:
-    """uvicorn's logger for connections, behind a filter: clients decide how often it complains."""
-    logger = logging.Logger("uvicorn.error")
-    logger.parent = logging.getLogger("uvicorn.error")
-    logger.addFilter(_SparingFilter())
-    return logger
-
-
-class _SparingFilter(logging.Filter):
-    """Of lines that say the same, of the same error in the same place, one a minute."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._sparing = Sparing()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """True when the record is due; it tells how many were left out."""
-        kind, _, trace = record.exc_info or (None, None, None)
-        place = None
-        while trace is not None:
-            place, trace = (trace.tb_frame.f_code.co_filename, trace.tb_lineno), trace.tb_next
-        left_out = self._sparing.due((record.msg, kind, place), time.monotonic())
-        if left_out:
-            record.msg = f"{record.msg} ({left_out} more since this was last said)"
-        return left_out is not None

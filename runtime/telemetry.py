@@ -10,6 +10,8 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client import generate_latest as _generate_latest
 
+from runtime.sparing import SparingFilter
+
 REGISTRY: Final = CollectorRegistry()
 """Every metric of ours is registered here; names start with `logfeed_` and end in a unit."""
 
@@ -21,7 +23,8 @@ GCCollector(registry=REGISTRY)
 def configure_logging(*, level: str = "info", json_lines: bool | None = None, role: str | None = None) -> None:
     """Send our logs to standard error: coloured text on a terminal, JSON lines elsewhere (or as json_lines says).
 
-    level: debug, info, warning or error. What libraries log from warnings up is written in the same form.
+    level: debug, info, warning or error. What libraries log from warnings up is written in the same form, repeated lines once
+    a minute.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     as_json = not sys.stderr.isatty() if json_lines is None else json_lines
@@ -49,6 +52,7 @@ def configure_logging(*, level: str = "info", json_lines: bool | None = None, ro
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
+    libraries.addFilter(SparingFilter())
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[libraries])
     if role is not None:
         structlog.contextvars.bind_contextvars(role=role)

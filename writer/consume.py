@@ -24,6 +24,7 @@ import structlog
 
 from broker.port import Broker, Delivered, Reader
 from runtime.clock import Clock
+from runtime.sparing import SparingLog
 from runtime.stopping import Stop, every
 from schemas.errors import LogfeedError, OffsetOutOfRange, Overloaded
 from schemas.frames import UnknownRecordVersion
@@ -96,6 +97,11 @@ class Consumer:
         """partition -> next offset known to be stored, of the leases held."""
         self._away: set[int] = set()
         """Partitions of ours without a leader when the session began."""
+        self._registered = 0
+        """Partitions that the store knows of."""
+        self._repeated = SparingLog(log)
+        self._problems: set[str] = set()
+        """Of the broker, told already."""
         self._changed = False
         self._in_session = False
         self._waiting: deque[Delivered] = deque()
@@ -131,7 +137,7 @@ class Consumer:
                     # Others may take the partitions while this writer can do nothing with them.
                     self._in_session = False
                     await self._release()
-                    log.warning("waiting for the broker or the database", error=str(error), retry_in_s=backoff_s)
+                    self._repeated.warning("waiting for the broker or the database, trying again", error=str(error))
                     await self._stop.wait(backoff_s)
                     backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
                 await self._release()
@@ -144,7 +150,9 @@ class Consumer:
                 await self._depart()
 
     async def _register(self) -> None:
-        await self._store.register_partitions(self._broker.topic, self._broker.partitions)
+        partitions = self._broker.partitions
+        await self._store.register_partitions(self._broker.topic, partitions)
+        self._registered = partitions
 
     async def _depart(self) -> None:
         try:
@@ -158,7 +166,7 @@ class Consumer:
                 await action()
                 return
             except Overloaded as error:
-                log.warning("waiting for the database", error=str(error))
+                self._repeated.warning("waiting for the database", error=str(error))
                 await self._stop.wait(1.0)
 
     # --- leases ---------------------------------------------------------------------------------------------------
@@ -178,7 +186,7 @@ class Consumer:
                 if len(held) < want:
                     gained = await self._store.claim(self._settings.name, want=want, ttl_s=self._settings.lease_ttl_s)
             except Overloaded as error:
-                log.warning("leases not renewed", error=str(error))
+                self._repeated.warning("leases not renewed", error=str(error))
                 return
             if gained or len(held) != len(self._leases) or len(held) > want:
                 # The loop lets the batch under way finish, then starts a new session with what is held by then.
@@ -198,18 +206,30 @@ class Consumer:
         return held
 
     async def _notice_partitions(self) -> None:
-        """Partitions may be added while writers run: whoever sees them first registers them."""
-        before = self._broker.partitions
+        """Partitions may be added while writers run: whoever sees them first registers them.
+
+        A setting that is wrong by now is told and stops nothing: what the broker still has must be stored all the sooner.
+        """
         try:
-            await self._broker.open()
-            if self._broker.partitions == before:
+            self._note_problems(await self._broker.look_again())
+            if self._broker.partitions == self._registered:
                 return
             await self._register()
         except Overloaded as error:
-            log.warning("the broker was not asked for new partitions", error=str(error))
+            self._repeated.warning("the broker was not asked for new partitions", error=str(error))
             return
-        log.info("the topic has more partitions", before=before, now=self._broker.partitions)
+        log.info("the topic has more partitions", now=self._broker.partitions)
         self._changed = True
+
+    def _note_problems(self, problems: list[str]) -> None:
+        metrics.BROKER_PROBLEMS.set(len(problems))
+        if set(problems) == self._problems:
+            return
+        self._problems = set(problems)
+        if problems:
+            log.error("the broker is not safe to use any more, mend it: logs may be lost", problems=problems)
+        else:
+            log.info("the broker is safe to use again")
 
     async def _take_leases(self) -> list[Lease]:
         """Leases of this writer that are not halted, at their stored positions; it holds no more than its share."""
@@ -235,7 +255,7 @@ class Consumer:
             try:
                 self._note_lost(await self._store.release(self._settings.name, leases))
             except Overloaded as error:
-                log.warning("leases not released, they will run out", error=str(error))
+                self._repeated.warning("leases not released, they will run out", error=str(error))
                 return False
         return True
 

@@ -15,6 +15,7 @@ import structlog
 
 from broker.port import Broker
 from runtime.clock import Clock
+from runtime.sparing import SparingLog
 from schemas.errors import Overloaded
 from schemas.topics import WRITER_GROUP
 from writer import metrics
@@ -37,6 +38,7 @@ class GroupOffsets:
         self._told: dict[int, int] = {}
         self._told_s = -math.inf
         self._telling: asyncio.Task[None] | None = None
+        self._repeated = SparingLog(log)
 
     def tell(self, stored: Mapping[int, int]) -> None:
         """Begin a commit when one is due and none is under way. stored: partition -> next offset."""
@@ -60,7 +62,7 @@ class GroupOffsets:
                     await self._commit(dict(stored))
         except TimeoutError:
             metrics.GROUP_COMMITS_FAILED.inc()
-            log.warning("the broker was not told how far is stored", waited_s=_FINISH_S)
+            self._repeated.warning("the broker was not told how far is stored", error=f"no answer in {_FINISH_S:g} s")
 
     async def cancel(self) -> None:
         """End the commit under way, whatever becomes of it."""
@@ -74,6 +76,6 @@ class GroupOffsets:
             await self._broker.commit_group(WRITER_GROUP, stored)
         except Overloaded as error:
             metrics.GROUP_COMMITS_FAILED.inc()
-            log.warning("the broker was not told how far is stored", error=str(error))
+            self._repeated.warning("the broker was not told how far is stored", error=str(error))
             return
         self._told = stored

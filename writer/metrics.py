@@ -28,6 +28,11 @@ AWAY: Final = Gauge(
     "Partitions whose leader the broker does not have now; the others go on",
     registry=REGISTRY,
 )
+BROKER_PROBLEMS: Final = Gauge(
+    "logfeed_broker_problems",
+    "Settings of the broker that could lose logs, and whatever else a start would be refused for now",
+    registry=REGISTRY,
+)
 TROUBLE: Final = Counter(
     "logfeed_partition_trouble_total",
     "Times a partition's log was not what was expected; seen thrice in a row it halts",

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from runtime.clock import Clock
+from runtime.sparing import SparingLog
 from store.port import BorderMoved, ChunkMissing, KeyAlreadyStored, RowsRefused, StorePlan, Upkeep, WriteStore
 from writer import metrics
 from writer.bisect import refused_rows
@@ -45,6 +46,7 @@ class Storing:
         self._upkeep = upkeep
         self._clock = clock
         self._on_stored = on_stored
+        self._repeated = SparingLog(log)
         self._lines_max = settings.dead_window_lines
         self._window = DeadWindow(
             seconds=settings.dead_window_s,
@@ -76,11 +78,12 @@ class Storing:
                 metrics.RETRIED.labels(type(error).__name__).inc()
             except ChunkMissing as error:
                 metrics.RETRIED.labels("ChunkMissing").inc()
-                log.warning("a chunk is missing, making it", error=str(error))
+                self._repeated.warning("a chunk is missing, making it", error=str(error))
                 await self._upkeep.ensure_chunks(now_us=self._clock.now_us())
             except RowsRefused as error:
                 metrics.RETRIED.labels("RowsRefused").inc()
-                log.warning("the database refuses a row, looking for it", error=str(error))
+                # Its text names the row.
+                self._repeated.warning("the database refuses a row, looking for it", error=str(error), kind="a row")
                 frames = await refused_rows(frames, self._store.refusal, give_up_after=self._left_for(frames))
         await self._store_apart(frames, epochs)
 

@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import NotControllerError
 from aiokafka.structs import TopicPartition
 
 from broker.factory import make_broker
+from broker.kafka import KafkaBroker
 from broker.kafka_producer import KafkaProducer
 from broker.port import Broker, Delivered, Producer, Reader, Record
 from broker.queue import QueueBroker
@@ -57,11 +61,7 @@ class Bench:
     async def unopened(self, **settings: Any) -> Broker:
         place = {"bootstrap": self.backend.address} if self.backend.kind == "kafka" else {}
         chosen = {"topic": self.topic, "partitions": 3, "request_timeout_ms": 10_000, **place, **settings}
-        database = None
-        if self.backend.kind == "queue":
-            database = Database(self.backend.address, application_name="test", connections_max=20, wait_s=2.0)
-            await database.open()
-            self._stack.push_async_callback(database.close)
+        database = await self.database() if self.backend.kind == "queue" else None
         broker = make_broker(BrokerSettings(kind=self.backend.kind, **chosen), database)
         self._stack.push_async_callback(broker.close)
         return broker
@@ -70,6 +70,21 @@ class Bench:
         broker = await self.unopened(**settings)
         await broker.open()
         return broker
+
+    async def database(self) -> Database:
+        database = Database(self.backend.address, application_name="test", connections_max=20, wait_s=2.0)
+        await database.open()
+        self._stack.push_async_callback(database.close)
+        return database
+
+    @contextlib.asynccontextmanager
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.backend.address)
+        await admin.start()
+        try:
+            yield admin
+        finally:
+            await admin.close()
 
     async def producer(self, broker: Broker) -> Producer:
         producer = await broker.producer()
@@ -533,6 +548,72 @@ async def test_every_unsafe_topic_setting_is_named(kafka: Bench) -> None:
     for name, value in settings.items():
         assert f"{name} is {value}, expected" in str(found.value)
     assert "socket.request.max.bytes is 104857600, expected at least 210763776" in str(found.value)
+
+
+@pytest.mark.kafka
+async def test_opening_while_kafka_is_not_ready_asks_often_and_says_so_once(
+    kafka: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = await kafka.unopened(request_timeout_ms=3_000)
+    questions = 0
+
+    async def not_ready(self: object, admin: object) -> None:
+        nonlocal questions
+        questions += 1
+        raise NotControllerError
+
+    monkeypatch.setattr(KafkaBroker, "_find_topic", not_ready)
+    with structlog.testing.capture_logs() as lines, pytest.raises(BrokerUnavailable):
+        await broker.open()
+    assert questions > 5
+    assert [line["event"] for line in lines] == ["asking Kafka again"]
+
+
+async def test_looking_again_learns_of_more_partitions(bench: Bench) -> None:
+    broker = await bench.broker(partitions=2)
+    assert await broker.look_again() == []
+    assert broker.partitions == 2
+    if bench.backend.kind == "kafka":
+        async with bench.admin() as admin:
+            await admin.create_partitions({bench.topic: NewPartitions(total_count=5)})
+    else:
+        database = await bench.database()
+        async with database.transaction() as connection:
+            await connection.execute(
+                "INSERT INTO queue_partitions (topic, partition, slot)"
+                " SELECT topic, number, slot FROM queue_partitions, generate_series(2, 4) AS number"
+                " WHERE topic = %s AND partition = 0",
+                (bench.topic,),
+            )
+
+    async def seen() -> bool:
+        assert await broker.look_again() == []
+        return broker.partitions == 5
+
+    await eventually(seen)
+
+
+@pytest.mark.kafka
+async def test_looking_again_names_what_is_wrong_by_now_and_makes_nothing(kafka: Bench) -> None:
+    broker = await kafka.broker(partitions=2)
+    async with kafka.admin() as admin:
+        wrong = {"retention.bytes": "1000", "message.timestamp.type": "LogAppendTime", "max.message.bytes": "20000000"}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, kafka.topic, configs=wrong)])
+
+        async def named() -> bool:
+            return await broker.look_again() == ["topic setting retention.bytes is 1000, expected -1"]
+
+        await eventually(named)
+        await admin.delete_topics([kafka.topic])
+
+        async def gone() -> bool:
+            return await broker.look_again() == [f"topic {kafka.topic} is gone"]
+
+        await eventually(gone)
+        for _ in range(3):
+            assert await gone()
+        assert kafka.topic not in await admin.list_topics()
+    assert broker.partitions == 2
 
 
 async def test_queue_without_its_tables_says_what_to_do(embedded_server: str) -> None:

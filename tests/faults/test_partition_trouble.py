@@ -9,11 +9,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from broker.kafka_topic import topic_settings
 from broker.port import Delivered
 from broker.settings import BrokerSettings
 from db.migrations import Layout
 from infra.fleet import until
+from runtime.telemetry import REGISTRY
 from schemas.errors import BrokerUnavailable, LogfeedError, OffsetOutOfRange
 from store.batches import Batch
 from store.port import BorderMoved, StorePlan
@@ -221,6 +224,50 @@ async def test_partitions_added_under_a_running_writer_are_stored_once(either_pl
     await producer.close()
     offsets = dict(await place.ask("SELECT partition, next_offset FROM consumer_offsets"))
     assert offsets == {0: 5, 1: 4, 2: 4, 3: 2, 4: 2}
+
+
+@pytest.mark.kafka
+async def test_wrong_setting_or_a_topic_that_is_gone_is_told_and_ends_no_writer(
+    kafka_bootstrap: str, native_url: str
+) -> None:
+    settings = BrokerSettings(
+        kind="kafka", topic=f"logs.{uuid.uuid4().hex[:8]}", partitions=PARTITIONS, bootstrap=kafka_bootstrap
+    )
+
+    def problems() -> float | None:
+        return REGISTRY.get_sample_value("logfeed_broker_problems")
+
+    async def set_retention_bytes(value: str) -> None:
+        configs = topic_settings(1) | {"retention.bytes": value}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.topic, configs=configs)])
+
+        async def noticed() -> bool:
+            return problems() == (0 if value == "-1" else 1)
+
+        await until(noticed, what=f"retention.bytes={value} is noticed")
+
+    async with AsyncExitStack() as stack:
+        place = Place(native_url, Layout.NATIVE, settings, stack)
+        broker = await place.broker()
+        producer = await broker.producer()
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+        await admin.start()
+        stack.push_async_callback(admin.close)
+        async with place.writer("w", broker, partitions_check_s=0.1) as writer:
+            for value in ("1000000", "-1"):
+                await set_retention_bytes(value)
+                for partition in range(PARTITIONS):
+                    await place.publish(producer, partition, frames=3)
+                await place.stores_everything()
+            await producer.close()
+            await admin.delete_topics([settings.topic])
+
+            async def noticed() -> bool:
+                return problems() == 1
+
+            await until(noticed, what="that the topic is gone is noticed")
+            assert settings.topic not in await admin.list_topics(), "nobody makes it again"
+            assert not writer.done()
 
 
 async def _widen(place: Place, partitions: int) -> None:

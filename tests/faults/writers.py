@@ -58,6 +58,9 @@ class Meddler:
     async def open(self) -> None:
         await self._real.open()
 
+    async def look_again(self) -> list[str]:
+        return await self._real.look_again()
+
     async def close(self) -> None:
         await self._real.close()
 

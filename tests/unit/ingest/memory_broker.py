@@ -36,6 +36,9 @@ class MemoryBroker:
     async def open(self) -> None:
         return
 
+    async def look_again(self) -> list[str]:
+        return []
+
     async def close(self) -> None:
         return
 
