@@ -27,6 +27,7 @@ from schemas.ids import SEQUENCES, first_id_at
 from schemas.record import LogLine
 from store.batches import copy_rows
 from store.chunks import chunk_layout
+from store.port import OpenIndex
 from store.rows import encode_rows
 from store.settings import StoreSettings
 from store.upkeep import PostgresUpkeep
@@ -95,7 +96,8 @@ async def fill(site: Site, options: Options) -> Filled:
         progress("closing and indexing the older chunks")
         await upkeep.finish_closed()
         progress("indexing the open part as a sealer has when writers are at rest")
-        await upkeep.index_open()
+        for by in OpenIndex:
+            await upkeep.index_open(by)
         await upkeep.summarise()
         async with database.connection() as connection:
             # What autovacuum would have done by then, so that it does not do it while questions are timed.

@@ -10,11 +10,12 @@ Time is in two parts. Before `open_from_us` every chunk is finished: it never ch
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from schemas.ids import ID_MAX
+from store.port import OpenIndex
 from store.scan_windows import BEYOND, GREATEST_US, LEAST, LEAST_US, Arm, Ground
 
 LOGS: Final = "logs"
@@ -25,10 +26,13 @@ SELECT table_name, kind, state, (extract(epoch FROM range_start) * 1000000)::big
 FROM catalogue WHERE rows IS DISTINCT FROM 0 ORDER BY range_start, table_name
 """
 PARTS: Final = """
-SELECT table_name, to_xid, (extract(epoch FROM built_at) * 1000000)::bigint FROM metadata_parts
-WHERE system_identifier = (SELECT system_identifier FROM pg_control_system()) ORDER BY from_xid
+SELECT kind, array_agg(table_name ORDER BY from_xid), max(to_xid), sum(rows)::bigint,
+       (array_agg(open_bytes ORDER BY from_xid DESC))[1]
+FROM open_parts WHERE system_identifier = (SELECT system_identifier FROM pg_control_system()) GROUP BY kind
 """
-VERSION: Final = "(SELECT version FROM catalogue_version), (SELECT max(built_xid) FROM metadata_parts)"
+CORRELATION_HASH: Final = "hashtextextended({}, 0)"
+"""What parts hold of a correlation id. Two ids may have the same: rows are tested for theirs all the same."""
+VERSION: Final = "(SELECT version FROM catalogue_version), (SELECT max(built_xid) FROM open_parts)"
 """Two columns. Parts are counted on their own: a crash empties them without a change of the catalogue."""
 
 Version = tuple[int, int | None]
@@ -56,26 +60,36 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What indexes the metadata of chunks that are not finished (store/parts.py)."""
+    """What indexes the chunks that are not finished, by one thing (store/parts.py)."""
 
     tables: tuple[str, ...]
     to_xid: int
     """Rows that arrived with this transaction or a later one are in none of them."""
-    built_us: int
-    """When the newest one was made."""
+    rows: int
+    open_bytes: int
+    """Of these chunks, when the newest part was made."""
+
+    def rows_beside(self, open_bytes: int) -> int:
+        """How many rows are in no part, about, now that the chunks have so many bytes."""
+        grown = max(0, open_bytes - self.open_bytes)
+        return grown * self.rows // max(1, self.open_bytes)
 
 
 class Catalogue:
     """One version of it. Immutable."""
 
-    def __init__(self, version: Version | None, tables: Iterable[Table], parts: Parts | None = None) -> None:
-        """version: as the database counts; None is older than any. parts: what indexes the metadata of open chunks."""
+    def __init__(
+        self, version: Version | None, tables: Iterable[Table], parts: Mapping[OpenIndex, Parts] | None = None
+    ) -> None:
+        """version: as the database counts; None is older than any. parts: what indexes open chunks."""
         self.version = version
-        self.parts = parts
+        self.parts = parts or {}
         tables = list(tables)
         chunks = [table for table in tables if not table.is_late]
         self._late = [table for table in tables if table.is_late]
-        self._unfinished_us = min((chunk.start_us for chunk in chunks if not chunk.is_finished), default=GREATEST_US)
+        unfinished = [chunk for chunk in chunks if not chunk.is_finished]
+        self._unfinished_us = min((chunk.start_us for chunk in unfinished), default=GREATEST_US)
+        self.open_chunks = [chunk.name for chunk in unfinished]
         self._chunks = sorted((chunk for chunk in chunks if chunk.is_finished), key=lambda chunk: chunk.start_us)
         self._starts_us = [chunk.start_us for chunk in self._chunks]
         self._ends_us = [chunk.end_us for chunk in self._chunks]
@@ -92,7 +106,7 @@ class Catalogue:
             self._late,
             open_from_us,
             closed_before_us,
-            is_open_indexed=self.parts is not None,
+            is_open_indexed=OpenIndex.METADATA in self.parts,
         )
 
     def places_of(self, log_id: int, closed_before_us: int) -> list[Arm]:
@@ -108,9 +122,9 @@ class Catalogue:
         return places
 
 
-def parts_of(rows: Sequence[Sequence[Any]]) -> Parts | None:
-    """The rows of PARTS. Any: what the database answers."""
-    return Parts(tuple(name for name, _, _ in rows), rows[-1][1], rows[-1][2]) if rows else None
+def parts_of(rows: Iterable[Sequence[Any]]) -> dict[OpenIndex, Parts]:
+    """From the rows of PARTS. Any: what the database answers."""
+    return {OpenIndex(kind): Parts(tuple(tables), *figures) for kind, tables, *figures in rows}
 
 
 def catalogued(rows: Iterable[Sequence[Any]]) -> Iterator[Table]:

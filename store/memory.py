@@ -38,6 +38,7 @@ from store.port import (
     LedgerRow,
     NameTaken,
     OffsetMove,
+    OpenIndex,
     Order,
     Outcome,
     Position,
@@ -319,7 +320,7 @@ class MemoryStore:
     async def summarise(self) -> None:
         """See Upkeep. There is nothing to summarise."""
 
-    async def index_open(self) -> int:
+    async def index_open(self, by: OpenIndex) -> int:
         """See Upkeep. There is nothing to index."""
         return 0
 

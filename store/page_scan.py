@@ -7,6 +7,7 @@ index on metadata is the shorter way (store/scan_ways.py). One task, no locks; t
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 from runtime.clock import Clock
@@ -16,8 +17,8 @@ from search.predicate import Predicate
 from search.sql import Sql, joined
 from search.sql_postgres import compile_postgres
 from store import page_sql
-from store.catalogue import Parts
-from store.port import Order, Position, Scan, ScanResult
+from store.catalogue import CORRELATION_HASH, Catalogue
+from store.port import OpenIndex, Order, Position, Scan, ScanResult
 from store.scan_ways import INDEX_EXCESS, Density, Traits, prefers_index
 from store.scan_windows import CHUNKS_MAX, Pace, Walk, Window
 from store.statements import BY_BITMAP, BY_PARTS, IN_ORDER, StatementRunner
@@ -28,6 +29,8 @@ _INDEX_LOOK_ROWS: Final = 2_000
 """Of a first window where an index may be the shorter way."""
 _COUNTED_ROWS: Final = 2_000
 """Of a window after two that were too much."""
+_CORRELATION_ROWS_BESIDE: Final = 50_000
+"""With more rows in no part, BRIN over the whole of the open chunks finds a correlation id sooner."""
 _WINDOW_MS: Final = 250
 _STATEMENT_MS: Final = (50, 1_000)
 """Least and most that one window may take."""
@@ -48,21 +51,22 @@ class PageScan:
         predicate: Predicate,
         scan: Scan,
         *,
-        parts: Parts | None,
-        visible_through_us: int,
+        catalogue: Catalogue,
         bytes_max: int,
         clock: Clock,
     ) -> None:
         """predicate: the scan's, and what may be read."""
         self._runner = runner
         self._walk = walk
-        self._parts = parts
-        self._visible_through_us = visible_through_us
+        self._catalogue = catalogue
         self._scan = scan
         self._clock = clock
         self._newest_first = scan.order is Order.NEWEST_FIRST
         self._condition = compile_postgres(predicate)
         self._traits = Traits.of(predicate)
+        kind = OpenIndex.METADATA if self._traits.correlation is None else OpenIndex.CORRELATION
+        self._parts = catalogue.parts.get(kind)
+        self._rows_beside: int | None = None
         self._density = Density()
         self._index_failed = False
         self._logs: list[Log] = []
@@ -76,7 +80,7 @@ class PageScan:
         was_open: bool | None = None
         pace = Pace(None)
         while True:
-            window, by_index = self._next(pace)
+            window, by_index = await self._next(pace)
             if window is None:
                 return ScanResult(self._logs, True, None)
             if window.is_open is not was_open:
@@ -119,12 +123,16 @@ class PageScan:
         """Rows that the page lacks, and one more: it says whether anything lies beyond."""
         return 1 if self._is_full else self._scan.limit - len(self._logs) + 1
 
-    def _next(self, pace: Pace) -> tuple[Window | None, bool]:
-        """The next window, and whether the index on metadata is asked for it."""
+    async def _next(self, pace: Pace) -> tuple[Window | None, bool]:
+        """The next window, and whether an index is asked for candidates in it."""
         window = self._walk.next(width_us=pace.width_us, chunks=pace.chunks)
-        may_use = self._traits.terms is not None and self._density.rows > 0 and not self._index_failed
-        if window is not None and may_use:
-            beside = self._rows_beside(pace) if window.is_open else 0
+        if window is None or self._index_failed:
+            return window, False
+        traits = self._traits
+        if traits.correlation is not None:  # finished chunks have them in order
+            return window, window.is_open and pace.rows is None and await self._beside() < _CORRELATION_ROWS_BESIDE
+        if traits.terms is not None and self._density.rows:
+            beside = await self._beside() if window.is_open else 0
             if prefers_index(self._density, wanted=self._wanted, rows_beside=beside):
                 rows = self._density.rows_with(INDEX_EXCESS * self._wanted)
                 larger = self._walk.next(rows=rows, width_us=pace.width_of(rows) if window.is_open else None)
@@ -132,9 +140,14 @@ class PageScan:
                     return larger, True
         return window, False
 
-    def _rows_beside(self, pace: Pace) -> int:
-        """How many rows have come since the newest part was made, about."""
-        return 0 if self._parts is None else pace.rows_in(max(0, self._visible_through_us - self._parts.built_us))
+    async def _beside(self) -> int:
+        """How many rows of open chunks are in no part, about; all are, where there is none."""
+        if self._parts is None:
+            return sys.maxsize
+        if self._rows_beside is None:
+            ((size,),) = await self._runner.rows(*page_sql.open_bytes(self._catalogue.open_chunks))
+            self._rows_beside = self._parts.rows_beside(size)
+        return self._rows_beside
 
     def _first_pace(self, window: Window) -> Pace:
         """For the first window in a part of time."""
@@ -162,21 +175,22 @@ class PageScan:
         query = self._query(window, self._condition, rows=pace.rows)
         if self._traits.is_everything or (pace.rows is not None and not self._traits.is_slow):
             return await self._runner.rows(*query)
-        # Open chunks answer correlation ids from a BRIN alone.
+        # Beside parts, open chunks answer correlation ids from a BRIN alone.
         by_bitmap = self._traits.correlation is not None and window.is_open and pace.rows is None
         return await self._runner.rows_within(share_ms, *query, plans=BY_BITMAP if by_bitmap else IN_ORDER)
 
     async def _indexed(self, window: Window, share_ms: int) -> list[Row] | None:
-        """The window's rows, found by the index on metadata; None when it took too long."""
-        assert self._traits.terms is not None
+        """The window's rows, found by an index on what is sought; None when it took too long."""
+        terms = self._traits.terms if self._traits.correlation is None else _hashed(self._traits.correlation)
+        assert terms is not None
         if not window.is_open:
-            condition = joined("AND", [self._traits.terms, self._condition])
+            condition = joined("AND", [terms, self._condition])
             return await self._runner.rows_within(share_ms, *self._query(window, condition), plans=BY_BITMAP)
         assert self._parts is not None
         query = page_sql.by_parts(
             window.arms,
             self._parts,
-            self._traits.terms,
+            terms,
             self._condition,
             open_from_us=self._walk.open_from_us,
             wanted=self._wanted,
@@ -213,6 +227,11 @@ class PageScan:
         position: Position = (page_sql.to_us(last), last_id)
         self._walk.done(self._walk.narrow(window, position))
         return abs(page_sql.to_us(first) - position[0])
+
+
+def _hashed(correlation_id: str) -> Sql:
+    """How a part is asked for a correlation id."""
+    return Sql(f"(correlation = {CORRELATION_HASH.format('%s::text')})", (correlation_id,))
 
 
 def _share_ms(left_ms: float, *, is_last_try: bool) -> int:

@@ -69,7 +69,7 @@ def by_parts(
     bytes_max: int,
     newest_first: bool,
 ) -> Query:
-    """As `ordered`, of an open window: rows that parts know by their metadata, and every row that is in no part yet.
+    """As `ordered`, of an open window: rows that are in the parts and meet `terms` there, and all that are in no part yet.
 
     arms: `logs` first. What is in no part is found by its arrival alone: the inner bound says which chunks there are, the
     outer ones come behind a fence (OFFSET 0), so that no index of times takes its place.
@@ -101,6 +101,13 @@ def by_parts(
         params += others_params
     text = _BOUNDED.format(found=found, condition=_EVERY.text, order=_order(newest_first))
     return text, [*params, wanted, bytes_max]
+
+
+def open_bytes(chunks: Sequence[str]) -> Query:
+    """What these chunks have."""
+    return "SELECT coalesce(sum(pg_relation_size(to_regclass(name))), 0)::bigint FROM unnest(%s::text[]) AS name", [
+        chunks
+    ]
 
 
 def edges(arms: Sequence[Arm], rows: int, *, newest_first: bool) -> Query:

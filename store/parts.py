@@ -1,14 +1,14 @@
-"""Indexes the metadata of open chunks, in parts, without touching the chunks.
+"""Indexes the rows of open chunks by correlation id and by metadata, in parts, without touching the chunks.
 
-A part is a table of its own: (timestamp, id, metadata) of all rows that transactions in [from_xid, to_xid) brought, with a
-GIN index. It is made in one transaction whose snapshot says that all of these have ended, so no row can come to it any more,
+A part is a table of its own with what is sought, timestamp and id of all rows that transactions in [from_xid, to_xid)
+brought. It is made in one transaction whose snapshot says that all of these have ended, so no row can come to it any more,
 whatever its id and timestamp, and none is missing: a reader asks the parts, and by `arrived >= to_xid` of the last one the
 rest. Writers neither wait for any of this nor do more for it than fill one column. Killed anywhere, nothing is left behind.
 
-Measured (docs/performance.md): 0.9 µs a row for the copy, and 0.65 for each field of its metadata. So parts are made while
-writers keep up, and by a sealer that rests nine times as long as it works; the rest is asked row by row meanwhile, and no
-part is made of less than that costs little. Parts are few: many small ones are made into one. They go when their chunk is
-finished, which then has an index of its own.
+Measured (docs/performance.md): 0.9 µs a row for correlation ids, 0.9 and 0.65 for each field for metadata. So parts are made
+while writers keep up, and by a sealer that rests nine times as long as it works; the rest is asked row by row meanwhile, and
+no part is made of less than that costs little. Parts are few: many small ones are made into one. They go when their chunk
+is finished, which then has indexes of its own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from typing import Final
 import structlog
 
 from db.database import Connection, Error
+from store.catalogue import CORRELATION_HASH
 from store.chunks import checked
-from store.steps import AT, US, one
+from store.port import OpenIndex
+from store.steps import US, one
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +40,6 @@ LAG_S_MAX: Final = 10
 
 _LOCK: Final = 7402
 """Advisory, for a session: one sealer makes parts at a time. That parts are disjoint the table itself makes sure of."""
-_NAME: Final = "metadata_part_"
 _ARRIVAL_INDEX: Final = "_arrived"
 _SMALL_BYTES: Final = 8 * 1024 * 1024
 _UNINDEXED: Final = f"""
@@ -61,40 +62,69 @@ _OPEN_FROM: Final = """
 _IS_BEHIND: Final = """
     SELECT coalesce(min(stored_to) FILTER (WHERE halted IS NULL) < clock_timestamp() - %s * interval '1 second', false)
     FROM consumer_offsets WHERE topic = %s"""
+_OPEN_BYTES: Final = """
+    (SELECT coalesce(sum(pg_relation_size(to_regclass(table_name))), 0)::bigint
+     FROM catalogue WHERE kind = 'chunk' AND state <> 'finished')"""
 _SYSTEM: Final = "(SELECT system_identifier FROM pg_control_system())"
 _RETIRE: Final = f"""
     WITH gone AS (
-        DELETE FROM metadata_parts
-        WHERE %s OR range_end <= {_OPEN_FROM} OR system_identifier <> {_SYSTEM} RETURNING table_name)
+        DELETE FROM open_parts
+        WHERE kind = %s OR range_end <= {_OPEN_FROM} OR system_identifier <> {_SYSTEM} RETURNING table_name)
     INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, 'part', clock_timestamp() FROM gone
     ON CONFLICT DO NOTHING"""
-_ORPHANS: Final = f"""
+_ORPHANS: Final = """
     SELECT relname FROM pg_class AS c
-    WHERE relkind = 'r' AND relname ~ '^{_NAME}[0-9]+$' AND pg_table_is_visible(oid)
-      AND NOT EXISTS (SELECT FROM metadata_parts AS p WHERE p.table_name = c.relname)
+    WHERE relkind = 'r' AND relname ~ '^open_(correlation|metadata)_[0-9]+$' AND pg_table_is_visible(oid)
+      AND NOT EXISTS (SELECT FROM open_parts AS p WHERE p.table_name = c.relname)
       AND NOT EXISTS (SELECT FROM expired_tables AS e WHERE e.table_name = c.relname)"""
 _BEGIN: Final = """
     BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL max_parallel_maintenance_workers = 0;
     SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off"""
 # Everything that transactions before this one brought has ended: the snapshot sees all of it, and no more can come.
-_COMPLETE_TO: Final = f"SELECT txid_snapshot_xmin(txid_current_snapshot()), {US.format('clock_timestamp()')}"
-_PARTS: Final = "SELECT table_name, from_xid, to_xid, rows, range_end FROM metadata_parts ORDER BY from_xid"
+_COMPLETE_TO: Final = f"""
+    SELECT txid_snapshot_xmin(txid_current_snapshot()), {US.format("clock_timestamp()")}, {_OPEN_BYTES}"""
+_PARTS: Final = """
+    SELECT table_name, from_xid, to_xid, rows, range_end FROM open_parts WHERE kind = %s ORDER BY from_xid"""
 _TAIL: Final = f"FROM logs WHERE timestamp >= {_OPEN_FROM} AND arrived >= {{from_xid}} AND arrived < {{to_xid}}"
 _MAKE: Final = f"""
     CREATE UNLOGGED TABLE {{part}} WITH (autovacuum_enabled = false) AS
-    SELECT timestamp, id, metadata {_TAIL} AND metadata <> '{{{{}}}}'{{others}};
-    CREATE INDEX ON {{part}} USING gin (metadata jsonb_path_ops) WITH (fastupdate = off)"""
+    SELECT timestamp, id, {{value}} {_TAIL} AND {{has_value}}{{others}};
+    CREATE INDEX ON {{part}} {{index}}"""
 _TAKE_IN: Final = """
-    WITH gone AS (DELETE FROM metadata_parts WHERE from_xid >= %s RETURNING table_name)
+    WITH gone AS (DELETE FROM open_parts WHERE kind = %s AND from_xid >= %s RETURNING table_name)
     INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, 'part', clock_timestamp() FROM gone"""
 _NOTE: Final = f"""
-    INSERT INTO metadata_parts (table_name, from_xid, to_xid, rows, range_end, built_at, system_identifier)
-    VALUES (%s, %s, %s, %s, %s, {AT}, {_SYSTEM})"""
+    INSERT INTO open_parts (table_name, kind, from_xid, to_xid, rows, range_end, open_bytes, system_identifier)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, {_SYSTEM})"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What the parts of one kind look like."""
+
+    column: str
+    value: str
+    """Of the column, from a row of logs."""
+    has_value: str
+    index: str
+
+
+_FORMS: Final = {
+    OpenIndex.CORRELATION: _Form(
+        "correlation",
+        CORRELATION_HASH.format("correlation_id"),
+        "correlation_id IS NOT NULL",
+        "(correlation, timestamp, id)",
+    ),
+    OpenIndex.METADATA: _Form(
+        "metadata", "metadata", "metadata <> '{}'", "USING gin (metadata jsonb_path_ops) WITH (fastupdate = off)"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One row of metadata_parts."""
+    """One row of open_parts."""
 
     table_name: str
     from_xid: int
@@ -107,9 +137,9 @@ class Part:
 class Tail:
     """What no part holds yet, as it was found the last time."""
 
-    from_xid: int
-    rows: int
-    seen_us: int
+    from_xid: int = -1
+    rows: int = -1
+    seen_us: int = 0
 
 
 def parts_to_merge(sizes: Sequence[int], rows: int, *, is_quiet: bool) -> int | None:
@@ -136,7 +166,7 @@ class OpenChunkIndexer:
     def __init__(self, topic: str) -> None:
         """topic: whose writers must not be behind."""
         self._topic = topic
-        self._tail = Tail(-1, -1, 0)
+        self._tails = dict.fromkeys(OpenIndex, Tail())
 
     async def index_arrivals(self, connection: Connection) -> None:
         """New chunks have what finds their newest rows. Raises 55P03 where somebody writes to one already."""
@@ -145,17 +175,17 @@ class OpenChunkIndexer:
             name = f"{table.rpartition('.')[2]}{_ARRIVAL_INDEX}"
             await connection.execute(_INDEX_ARRIVALS.format(table=checked(table), name=checked(name)).encode())
 
-    async def retire_all(self, connection: Connection) -> None:
-        """Nothing is asked of parts from now on."""
-        await connection.execute(_RETIRE, (True,))
+    async def retire(self, connection: Connection, kind: OpenIndex) -> None:
+        """Nothing is asked of the parts of this kind from now on."""
+        await connection.execute(_RETIRE, (kind,))
 
-    async def index_open(self, connection: Connection) -> int:
+    async def index_open(self, connection: Connection, kind: OpenIndex) -> int:
         """Make a part if it is time to; returns the rows that are newly in one."""
         (has_lock,) = await one(connection, "SELECT pg_try_advisory_lock(%s)", (_LOCK,))
         if not has_lock:
             return 0
         try:
-            await connection.execute(_RETIRE, (False,))
+            await connection.execute(_RETIRE, ("",))
             for (orphan,) in await (await connection.execute(_ORPHANS)).fetchall():
                 await connection.execute(f"DROP TABLE IF EXISTS {checked(orphan)}".encode())
             (is_behind,) = await one(connection, _IS_BEHIND, (LAG_S_MAX, self._topic))
@@ -164,7 +194,7 @@ class OpenChunkIndexer:
             await connection.execute(_SUMMARISE)
             await connection.execute(_BEGIN)
             try:
-                rows = await self._make(connection)
+                rows = await self._make(connection, kind)
             except Error:
                 await connection.rollback()
                 raise
@@ -174,34 +204,44 @@ class OpenChunkIndexer:
             if not connection.closed:
                 await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 
-    async def _make(self, connection: Connection) -> int:
+    async def _make(self, connection: Connection, kind: OpenIndex) -> int:
         """In the transaction: look, decide, make, note."""
-        to_xid, now_us = await one(connection, _COMPLETE_TO)
-        parts = [Part(*row) for row in await (await connection.execute(_PARTS)).fetchall()]
+        to_xid, now_us, open_bytes = await one(connection, _COMPLETE_TO)
+        parts = [Part(*row) for row in await (await connection.execute(_PARTS, (kind,))).fetchall()]
         from_xid = parts[-1].to_xid if parts else 0
-        tail = _TAIL.format(from_xid=from_xid, to_xid=to_xid)
-        found = await connection.execute(f"SELECT count(*), max(timestamp) + interval '1 microsecond' {tail}".encode())
-        ((rows, range_end),) = await found.fetchall()
-        merged = parts_to_merge([part.rows for part in parts], rows, is_quiet=self._is_quiet(from_xid, rows, now_us))
+        bounds = {"from_xid": from_xid, "to_xid": to_xid}
+        tail = f"SELECT count(*), max(timestamp) + interval '1 microsecond' {_TAIL.format(**bounds)}"
+        ((rows, range_end),) = await (await connection.execute(tail.encode())).fetchall()
+        is_quiet = self._is_quiet(kind, from_xid, rows, now_us)
+        merged = parts_to_merge([part.rows for part in parts], rows, is_quiet=is_quiet)
         if merged is None:
             return 0
-        taken = parts[len(parts) - merged :]
+        form, taken, name = _FORMS[kind], parts[len(parts) - merged :], f"open_{kind}_{to_xid}"
         others = "".join(
-            f" UNION ALL SELECT timestamp, id, metadata FROM {checked(part.table_name)} WHERE timestamp >= {_OPEN_FROM}"
+            f" UNION ALL SELECT timestamp, id, {form.column} FROM {checked(part.table_name)} WHERE timestamp >= {_OPEN_FROM}"
             for part in taken
         )
-        name = f"{_NAME}{to_xid}"
-        await connection.execute(_MAKE.format(part=name, from_xid=from_xid, to_xid=to_xid, others=others).encode())
+        await connection.execute(
+            _MAKE.format(
+                part=name,
+                value=f"{form.value} AS {form.column}",
+                has_value=form.has_value,
+                others=others,
+                index=form.index,
+                **bounds,
+            ).encode()
+        )
         first_xid = taken[0].from_xid if taken else from_xid
         total = rows + sum(part.rows for part in taken)
         range_end = max([range_end, *(part.range_end for part in taken)])
-        await connection.execute(_TAKE_IN, (first_xid,))
-        await connection.execute(_NOTE, (name, first_xid, to_xid, total, range_end, now_us))
-        log.info("metadata of open chunks indexed", rows=rows, parts_taken_in=merged, parts=len(parts) - merged + 1)
+        await connection.execute(_TAKE_IN, (kind, first_xid))
+        await connection.execute(_NOTE, (name, kind, first_xid, to_xid, total, range_end, open_bytes))
+        log.info("open chunks indexed", by=kind, rows=rows, parts=len(parts) - merged + 1, parts_taken_in=merged)
         return int(rows)
 
-    def _is_quiet(self, from_xid: int, rows: int, now_us: int) -> bool:
+    def _is_quiet(self, kind: OpenIndex, from_xid: int, rows: int, now_us: int) -> bool:
         """Whether the tail has been the same for a while."""
-        if (from_xid, rows) != (self._tail.from_xid, self._tail.rows):
-            self._tail = Tail(from_xid, rows, now_us)
-        return now_us - self._tail.seen_us >= QUIET_S * 1_000_000
+        tail = self._tails[kind]
+        if (from_xid, rows) != (tail.from_xid, tail.rows):
+            self._tails[kind] = tail = Tail(from_xid, rows, now_us)
+        return now_us - tail.seen_us >= QUIET_S * 1_000_000

@@ -343,6 +343,13 @@ class ReadStore(Protocol):
 # --- upkeep -------------------------------------------------------------------------------------------------------
 
 
+class OpenIndex(StrEnum):
+    """What the rows of chunks that are not finished can be indexed by."""
+
+    CORRELATION = "correlation"
+    METADATA = "metadata"
+
+
 class Upkeep(Protocol):
     """What keeps the store in shape. Run by whoever holds the `sealer` lease; every call is safe to repeat and to kill.
 
@@ -360,7 +367,7 @@ class Upkeep(Protocol):
     async def summarise(self) -> None:
         """Summarise the BRIN indexes of open tables."""
 
-    async def index_open(self) -> int:
+    async def index_open(self, by: OpenIndex) -> int:
         """Index what has gathered in chunks that are not finished, when there is enough of it and writers keep up; returns
         how many rows. May take minutes; the caller decides how often."""
 

@@ -87,8 +87,7 @@ class PostgresSnapshot:
             walk,
             predicate,
             scan,
-            parts=self._catalogue.parts,
-            visible_through_us=self._visible_through_us,
+            catalogue=self._catalogue,
             bytes_max=self._page_bytes_max,
             clock=self._clock,
         )

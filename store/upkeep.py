@@ -37,6 +37,7 @@ from store.chunks import (
 )
 from store.finishing import finish, index_metadata_of_one
 from store.parts import OpenChunkIndexer
+from store.port import OpenIndex
 from store.settings import StoreSettings
 from store.steps import AT, US, clock_us, in_batches, one, tried, under_border
 
@@ -181,8 +182,7 @@ class PostgresUpkeep:
             for bounds in missing[:_CHUNKS_A_CALL]:
                 await tried("make a chunk", "logs", partial(self._chunks.create, connection, *bounds))
             await self._note_chunks(connection)
-            if self._settings.metadata_index:
-                await tried("index arrivals", "logs", partial(self._indexer.index_arrivals, connection), again_on=())
+            await tried("index arrivals", "logs", partial(self._indexer.index_arrivals, connection), again_on=())
             days = {day for _, day, _ in await partitions(connection, "stored_keys", "{bound}::date")}
             (today,) = await one(connection, "SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
             for day in {today, today + timedelta(days=1)} - days:
@@ -199,13 +199,13 @@ class PostgresUpkeep:
             for (index,) in await cursor.fetchall():
                 await tried("summarise", index, partial(connection.execute, _SUMMARISE, (index,)))
 
-    async def index_open(self) -> int:
+    async def index_open(self, by: OpenIndex) -> int:
         """See Upkeep. Raises DatabaseUnavailable."""
         async with patient(self._database) as connection:
-            if self._settings.metadata_index:
-                return await self._indexer.index_open(connection)
-            await self._indexer.retire_all(connection)
-            return 0
+            if by is OpenIndex.METADATA and not self._settings.metadata_index:
+                await self._indexer.retire(connection, by)
+                return 0
+            return await self._indexer.index_open(connection, by)
 
     async def close_due(self, *, now_us: int) -> int:
         """See Upkeep. Raises DatabaseUnavailable."""

@@ -24,7 +24,7 @@ from runtime.clock import Clock
 from runtime.stopping import Stop
 from runtime.telemetry import REGISTRY
 from schemas.errors import Overloaded
-from store.port import Upkeep
+from store.port import OpenIndex, Upkeep
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +36,8 @@ _ROUND_S: Final = 2.0
 _STOP_S: Final = 10.0
 """How long a chore under way may take at the stop before it is cancelled."""
 _INDEX_SHARE: Final = 0.1
-"""Of one core, for the indexes of what is still written: at 6 µs a row enough for 16,000 rows a second. Where more come, what
-is asked of the newest rows is slower, and all are indexed once their chunk is closed."""
+"""Of one core, for each index of what is still written: enough for 100,000 rows a second by correlation id, and for 20,000 by
+metadata of seven fields. Where more come, the newest are sought more slowly; all are indexed once their chunk is closed."""
 _CLOCKS_APART_US_MAX: Final = 300 * 1_000_000
 
 
@@ -83,7 +83,10 @@ class Sealer:
             self._quick.append(_Chore("broker", 5.0, broker_upkeep))
         self._slow = [
             _Chore("finish closed", 15.0, upkeep.finish_closed),
-            _Chore("index open", 5.0, upkeep.index_open, share=_INDEX_SHARE),
+            *(
+                _Chore(f"index open by {by}", 5.0, partial(upkeep.index_open, by), share=_INDEX_SHARE)
+                for by in OpenIndex
+            ),
             _Chore(
                 "drop expired",
                 300.0,

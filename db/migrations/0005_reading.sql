@@ -25,23 +25,26 @@ ALTER TABLE catalogue ADD COLUMN metadata_indexed boolean NOT NULL DEFAULT false
 ALTER TABLE logs ADD COLUMN arrived bigint DEFAULT 0;
 ALTER TABLE logs ALTER COLUMN arrived SET DEFAULT txid_current();
 
--- Copies of the metadata of rows in chunks that are not finished yet, with a GIN index each (store/parts.py). A part is
--- complete for from_xid <= arrived < to_xid, and never changes. Unlogged, this table as well as the parts: after a crash all
--- of them are empty, which says that nothing is indexed. Another cluster counts transactions differently: a part copied
--- into one does not count there.
-CREATE UNLOGGED TABLE metadata_parts (
+-- What indexes the rows of chunks that are not finished yet (store/parts.py), by correlation id or by metadata. A part is a
+-- table of its own, complete for from_xid <= arrived < to_xid; it never changes. Unlogged, this table as well as the parts:
+-- after a crash all of them are empty, which says that nothing is indexed. Another cluster counts transactions differently:
+-- a part copied into one does not count there.
+CREATE UNLOGGED TABLE open_parts (
     table_name text COLLATE "C" PRIMARY KEY,
+    kind text COLLATE "C" NOT NULL CHECK (kind IN ('correlation', 'metadata')),
     from_xid bigint NOT NULL,
     to_xid bigint NOT NULL,
     rows bigint NOT NULL,
     range_end timestamptz NOT NULL,
-    built_at timestamptz NOT NULL,
+    open_bytes bigint NOT NULL,
+    built_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     built_xid bigint NOT NULL DEFAULT txid_current(),
     system_identifier bigint NOT NULL,
-    EXCLUDE USING gist (int8range(from_xid, to_xid) WITH &&)
+    EXCLUDE USING gist (int8range(from_xid, to_xid) WITH &&) WHERE (kind = 'correlation'),
+    EXCLUDE USING gist (int8range(from_xid, to_xid) WITH &&) WHERE (kind = 'metadata')
 );
-COMMENT ON COLUMN metadata_parts.rows IS 'rows of logs that the part stands for, those without metadata included';
-COMMENT ON COLUMN metadata_parts.range_end IS 'greater than every timestamp in the part';
-COMMENT ON COLUMN metadata_parts.built_at IS 'when its snapshot was taken';
-CREATE TRIGGER catalogue_changed AFTER INSERT OR UPDATE OR DELETE ON metadata_parts
+COMMENT ON COLUMN open_parts.rows IS 'rows of logs that the part stands for, those that need no entry included';
+COMMENT ON COLUMN open_parts.range_end IS 'greater than every timestamp of these';
+COMMENT ON COLUMN open_parts.open_bytes IS 'of all chunks that were not finished when the part was made: what they have grown since is in no part';
+CREATE TRIGGER catalogue_changed AFTER INSERT OR UPDATE OR DELETE ON open_parts
     FOR EACH ROW EXECUTE FUNCTION logfeed_catalogue_changed();

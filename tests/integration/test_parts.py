@@ -24,9 +24,9 @@ from runtime.clock import ManualClock
 from runtime.stopping import Stop
 from schemas.errors import DatabaseUnavailable
 from schemas.scope import ALL_SERVICES
-from search.predicate import MetaEquals, Predicate, ServiceIn, all_of
+from search.predicate import CorrelationIs, MetaEquals, Predicate, ServiceIn, all_of
 from store.parts import PARTS_MAX, QUIET_ROWS_MIN, ROWS_MIN, parts_to_merge
-from store.port import Order, Position, Scan
+from store.port import OpenIndex, Order, Position, Scan
 from store.postgres_read import PostgresReadStore
 from store.settings import StoreSettings
 from store.upkeep import PostgresUpkeep
@@ -39,7 +39,7 @@ CHUNK_US = 6 * HOUR_US
 COLOURS = ("red", "green", "blue")
 REST = """
     SELECT count(*) FROM logs
-    WHERE arrived >= coalesce((SELECT max(to_xid) FROM metadata_parts), 0)
+    WHERE arrived >= coalesce((SELECT max(to_xid) FROM open_parts WHERE kind = %s), 0)
       AND timestamp >= least((SELECT closed_before FROM border),
                              (SELECT min(range_start) FROM catalogue WHERE kind = 'chunk' AND state <> 'finished'))"""
 
@@ -90,32 +90,34 @@ class Open:
             await insert(connection, rows)
         self.rows += rows
 
-    async def make_part(self) -> int:
-        """Make one of everything that is committed; for tests without open transactions. Those of other tests on the same
-        server also count: transactions have one order in all of its databases."""
+    async def make_part(self, by: OpenIndex | None = None) -> int:
+        """Make one of everything that is committed, by one thing or by all; for tests without open transactions. Those of
+        other tests on the same server also count: transactions have one order in all of its databases."""
+        if by is None:
+            return max([await self.make_part(each) for each in OpenIndex])
         deadline = time.monotonic() + 30
-        rows = await self.site.upkeep.index_open()
-        while await self.site.database.fetch_one(REST) != (0,):
+        rows = await self.site.upkeep.index_open(by)
+        while await self.site.database.fetch_one(REST, (by,)) != (0,):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
-            rows += await self.site.upkeep.index_open()
+            rows += await self.site.upkeep.index_open(by)
         return rows
 
-    async def parts(self) -> list[int]:
+    async def parts(self, by: OpenIndex = OpenIndex.METADATA) -> list[int]:
         """Rows of each."""
-        found = await self.site.database.fetch_all("SELECT rows FROM metadata_parts ORDER BY from_xid")
-        return [rows for (rows,) in found]
+        query = "SELECT rows FROM open_parts WHERE kind = %s ORDER BY from_xid"
+        return [rows for (rows,) in await self.site.database.fetch_all(query, (by,))]
 
     async def check(self, *, limit: int = 7) -> None:
         """Each row that is there is found once, in order, by pages in both directions."""
         for colour in COLOURS:
             expected = sorted((row[0], row[1]) for row in self.rows if row[2] == colour)
             paid = sorted((row[0], row[1]) for row in self.rows if row[2:] == (colour, "pay"))
-            question = MetaEquals(("c",), colour)
-            assert await self.walk(question, Order.OLDEST_FIRST, limit) == expected
-            assert await self.walk(question, Order.NEWEST_FIRST, limit) == expected[::-1]
-            narrower = all_of(question, ServiceIn(frozenset({"pay"})))
-            assert await self.walk(narrower, Order.NEWEST_FIRST, 1000) == paid[::-1]
+            for question in (MetaEquals(("c",), colour), CorrelationIs(colour)):
+                assert await self.walk(question, Order.OLDEST_FIRST, limit) == expected
+                assert await self.walk(question, Order.NEWEST_FIRST, limit) == expected[::-1]
+                narrower = all_of(question, ServiceIn(frozenset({"pay"})))
+                assert await self.walk(narrower, Order.NEWEST_FIRST, 1000) == paid[::-1]
 
     async def walk(self, predicate: Predicate, order: Order, limit: int) -> list[Position]:
         found: list[Position] = []
@@ -132,9 +134,12 @@ class Open:
 
 async def insert(connection: Connection, rows: list[tuple[int, int, str, str]]) -> None:
     await connection.cursor().executemany(
-        "INSERT INTO logs (timestamp, id, level, service_name, message, metadata)"
-        " VALUES (timestamptz 'epoch' + %s::bigint * interval '1 microsecond', %s, 9, %s, 'm', %s)",
-        [(timestamp, log_id, service, json.dumps({"c": colour})) for timestamp, log_id, colour, service in rows],
+        "INSERT INTO logs (timestamp, id, level, service_name, message, correlation_id, metadata)"
+        " VALUES (timestamptz 'epoch' + %s::bigint * interval '1 microsecond', %s, 9, %s, 'm', %s, %s)",
+        [
+            (timestamp, log_id, service, colour, json.dumps({"c": colour}))
+            for timestamp, log_id, colour, service in rows
+        ],
     )
 
 
@@ -160,7 +165,7 @@ async def native_chunks(native_url: str) -> AsyncIterator[Open]:
         yield made
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(5))
 async def test_every_row_is_found_once_whatever_parts_there_are(
     chunks: Open, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -185,7 +190,8 @@ async def test_every_row_is_found_once_whatever_parts_there_are(
                 await connection.close()
                 chunks.rows += rows if how == "end" else []
             case "part":
-                await (chunks.site.upkeep.index_open() if writers else chunks.make_part())
+                by = chance.choice(list(OpenIndex))
+                await (chunks.site.upkeep.index_open(by) if writers else chunks.make_part(by))
                 assert len(await chunks.parts()) <= 3
             case "check":
                 await chunks.check()
@@ -219,8 +225,9 @@ async def test_a_row_that_commits_after_a_part_was_made_is_in_the_next(chunks: O
         old = [(chunks.start_us, 1, "red", "shop")]
         await insert(writer, old)
         await chunks.put([(chunks.start_us + 99, 2_000, "red", "shop")])
-        while await chunks.parts() != [5]:
-            await chunks.site.upkeep.index_open()
+        for by in OpenIndex:
+            while await chunks.parts(by) != [5]:
+                await chunks.site.upkeep.index_open(by)
         await chunks.check()
         await writer.commit()
         chunks.rows += old
@@ -243,18 +250,19 @@ async def test_a_page_keeps_to_the_parts_of_its_snapshot(chunks: Open, monkeypat
         assert len(await chunks.parts()) == 1
         # The part that was taken in is dropped ten minutes later, when this page is long over.
         await chunks.site.upkeep.drop_expired(now_us=now_us() + 599_000_000, retention_us=AHEAD_US)
-        result = await snapshot.scan(Scan(MetaEquals(("c",), "red"), Order.OLDEST_FIRST, 100), allowed=ALL_SERVICES)
-        assert [(log.timestamp, log.id) for log in result.logs] == sorted(row[:2] for row in before)
+        for question in (MetaEquals(("c",), "red"), CorrelationIs("red")):
+            result = await snapshot.scan(Scan(question, Order.OLDEST_FIRST, 100), allowed=ALL_SERVICES)
+            assert [(log.timestamp, log.id) for log in result.logs] == sorted(row[:2] for row in before)
     await chunks.check()
-    assert len(await part_tables(chunks)) == 2
+    assert len(await part_tables(chunks)) == 4
     await chunks.site.upkeep.drop_expired(now_us=now_us() + 601_000_000, retention_us=AHEAD_US)
-    assert len(await part_tables(chunks)) == 1
+    assert len(await part_tables(chunks)) == 2
     await chunks.check()
 
 
 async def part_tables(chunks: Open) -> list[str]:
     found = await chunks.site.database.fetch_all(
-        "SELECT relname FROM pg_class WHERE relname ~ '^metadata_part_[0-9]+$'"
+        "SELECT relname FROM pg_class WHERE relname ~ '^open_(metadata|correlation)_[0-9]+$'"
     )
     return [name for (name,) in found]
 
@@ -272,17 +280,19 @@ async def test_parts_go_when_their_chunk_is_finished(chunks: Open) -> None:
     await chunks.check()
     assert await site.upkeep.finish_closed() == 1
     await chunks.check()
-    await site.upkeep.index_open()
-    assert await chunks.parts() == [5]
+    for by in OpenIndex:
+        await site.upkeep.index_open(by)
+        assert await chunks.parts(by) == [5]
     await chunks.check()
-    assert len(await part_tables(chunks)) == 2
+    assert len(await part_tables(chunks)) == 4
     await site.upkeep.drop_expired(now_us=now_us() + 700_000_000, retention_us=AHEAD_US)
-    assert len(await part_tables(chunks)) == 1
+    assert len(await part_tables(chunks)) == 2
     await chunks.check()
 
 
+@pytest.mark.parametrize("by", list(OpenIndex))
 async def test_killed_before_any_statement_parts_are_made_by_the_next_call(
-    chunks: Open, monkeypatch: pytest.MonkeyPatch
+    chunks: Open, monkeypatch: pytest.MonkeyPatch, by: OpenIndex
 ) -> None:
     monkeypatch.setattr(store.parts, "PARTS_MAX", 2)
     chance = random.Random(2)
@@ -294,13 +304,13 @@ async def test_killed_before_any_statement_parts_are_made_by_the_next_call(
         database = DyingDatabase(chunks.site.database.url, statements)
         await database.open()
         try:
-            await PostgresUpkeep(database, TOPIC, chunks.site.layout, ahead_us_max=AHEAD_US).index_open()
-            if sum(await chunks.parts()) == len(chunks.rows):
+            await PostgresUpkeep(database, TOPIC, chunks.site.layout, ahead_us_max=AHEAD_US).index_open(by)
+            if sum(await chunks.parts(by)) == len(chunks.rows):
                 break
         except Killed:
             await chunks.check()
             kept = await chunks.site.database.fetch_all(
-                "SELECT table_name FROM metadata_parts UNION SELECT table_name FROM expired_tables"
+                "SELECT table_name FROM open_parts UNION SELECT table_name FROM expired_tables"
             )
             assert sorted(await part_tables(chunks)) == sorted(name for (name,) in kept)
         finally:
@@ -316,7 +326,7 @@ async def test_two_sealers_at_once_make_disjoint_parts(chunks: Open) -> None:
     second = PostgresUpkeep(chunks.site.database, TOPIC, chunks.site.layout, ahead_us_max=AHEAD_US)
     for _ in range(5):
         await chunks.put(chunks.some(10, chance=chance))
-        await asyncio.gather(chunks.site.upkeep.index_open(), second.index_open())
+        await asyncio.gather(*(upkeep.index_open(by) for by in OpenIndex for upkeep in (chunks.site.upkeep, second)))
         await chunks.check()
     await chunks.make_part()
     assert sum(await chunks.parts()) == len(chunks.rows)
@@ -327,9 +337,9 @@ async def test_parts_of_another_cluster_do_not_count(native_chunks: Open) -> Non
     chunks = native_chunks
     await chunks.put(chunks.some(20, chance=random.Random(4)))
     await chunks.make_part()
-    (table,) = await part_tables(chunks)
-    await chunks.site.database.execute(f"DELETE FROM {table}")
-    await chunks.site.database.execute("UPDATE metadata_parts SET system_identifier = 7, to_xid = to_xid * 1000")
+    for table in await part_tables(chunks):
+        await chunks.site.database.execute(f"DELETE FROM {table}")
+    await chunks.site.database.execute("UPDATE open_parts SET system_identifier = 7, to_xid = to_xid * 1000")
     await chunks.check()
     assert await chunks.make_part() == 20
     await chunks.check()
@@ -357,7 +367,7 @@ async def test_a_crash_leaves_no_part_and_every_row(tmp_path: Path) -> None:
             assert await chunks.parts() == []
             assert await chunks.make_part() == 20
             await chunks.check()
-            assert len(await part_tables(chunks)) == 1
+            assert len(await part_tables(chunks)) == 2
     finally:
         server.kill()
 
@@ -367,28 +377,30 @@ async def test_writers_that_are_behind_have_the_machine_for_themselves(native_ch
     await chunks.put(chunks.some(5, chance=random.Random(6)))
     await chunks.site.see(now_us() - 60_000_000, but=1)
     for _ in range(3):
-        assert await chunks.site.upkeep.index_open() == 0
+        assert await chunks.site.upkeep.index_open(OpenIndex.METADATA) == 0
     await chunks.site.database.execute("UPDATE consumer_offsets SET halted = 'here' WHERE partition <> 1")
     assert await chunks.make_part() == 5
 
 
-async def test_no_parts_are_made_where_metadata_is_not_indexed(native_url: str) -> None:
+async def test_no_parts_by_metadata_are_made_where_metadata_is_not_indexed(native_url: str) -> None:
     async with opened(native_url, Layout.NATIVE) as chunks:
         await chunks.put(chunks.some(5, chance=random.Random(7)))
         await chunks.make_part()
         assert await chunks.parts() == [5]
         settings = StoreSettings(metadata_index=False)
         upkeep = PostgresUpkeep(chunks.site.database, TOPIC, Layout.NATIVE, settings, ahead_us_max=AHEAD_US)
-        assert await upkeep.index_open() == 0
+        assert await upkeep.index_open(OpenIndex.METADATA) == 0
         assert await chunks.parts() == []
+        assert await chunks.parts(OpenIndex.CORRELATION) == [5]
         await chunks.check()
 
 
 async def test_parts_and_what_came_after_them_are_asked_by_their_indexes(chunks: Open) -> None:
     database = chunks.site.database
     await database.execute(
-        "INSERT INTO logs (timestamp, id, level, service_name, message, metadata)"
-        " SELECT timestamptz 'epoch' + (%s + g) * interval '1 microsecond', g, 9, 'shop', 'm', jsonb_build_object('c', g)"
+        "INSERT INTO logs (timestamp, id, level, service_name, message, correlation_id, metadata)"
+        " SELECT timestamptz 'epoch' + (%s + g) * interval '1 microsecond', g, 9, 'shop', 'm', g::text,"
+        "  jsonb_build_object('c', g)"
         " FROM generate_series(1, 20000) AS g",
         (chunks.start_us,),
     )
@@ -405,10 +417,13 @@ async def test_parts_and_what_came_after_them_are_asked_by_their_indexes(chunks:
             return result
 
         runner._run = explained
-        await snapshot.scan(Scan(MetaEquals(("c",), "77"), Order.NEWEST_FIRST, 10), allowed=ALL_SERVICES)
-    assert plans
-    for index in ("_arrived", "metadata_part_", "metadata_idx", "timestamp_id"):
-        assert all(index in plan for plan in plans), plans
+        for question in (MetaEquals(("c",), "77"), CorrelationIs("77")):
+            result = await snapshot.scan(Scan(question, Order.NEWEST_FIRST, 10), allowed=ALL_SERVICES)
+            assert [log.id for log in result.logs] == [77]
+    assert len(plans) == 2
+    for plan, part_index in zip(plans, ("metadata_idx", "correlation_timestamp_id_idx"), strict=True):
+        for index in ("_arrived", part_index, "timestamp_id"):
+            assert index in plan, plans
     assert not any("Seq Scan" in plan or "Hash" in plan or "Merge Join" in plan for plan in plans), plans
 
 
@@ -473,7 +488,9 @@ async def test_the_sealer_rests_nine_times_as_long_as_it_indexes(
     began_s: list[float] = []
 
     class Slow(PostgresUpkeep):
-        async def index_open(self) -> int:
+        async def index_open(self, by: OpenIndex) -> int:
+            if by is OpenIndex.CORRELATION:
+                return 0
             began_s.append(clock.monotonic_s())
             clock.advance(2.0)
             return 1

@@ -20,7 +20,7 @@ from runtime.clock import Clock, ManualClock, SystemClock
 from runtime.stopping import Stop
 from store.batches import BORDER_LOCK
 from store.chunks import Chunk, attach_partition, missing_ranges
-from store.port import Lease, LedgerRow, Outcome, StoredKey, StorePlan
+from store.port import Lease, LedgerRow, OpenIndex, Outcome, StoredKey, StorePlan
 from store.rows import COLUMNS
 from store.settings import StoreSettings
 from store.upkeep import PostgresUpkeep
@@ -613,7 +613,8 @@ class _Dying:
 async def one_round(upkeep: PostgresUpkeep, at_us: int) -> None:
     """All of upkeep, at a time when everything is due."""
     await upkeep.ensure_chunks(now_us=now_us())
-    await upkeep.index_open()
+    for by in OpenIndex:
+        await upkeep.index_open(by)
     await upkeep.close_due(now_us=now_us() + 2 * DAY_US)
     await upkeep.finish_closed()
     await upkeep.drop_expired(now_us=at_us, retention_us=RETENTION_US)
