@@ -81,7 +81,8 @@ class Reader(Protocol):
     async def first_offsets(self, partitions: Iterable[int]) -> dict[int, int]:
         """Offset of the oldest record kept in each partition (the end offset when empty).
 
-        A partition whose leader is away is absent from the answer. Raises BrokerUnavailable when that is so of all.
+        A partition whose leader is away, or does not answer, is absent from the answer, and may hold it up only when that
+        happens, not while it lasts. Raises BrokerUnavailable when that is so of all.
         """
 
     async def end_offsets(self, partitions: Iterable[int]) -> dict[int, int]:

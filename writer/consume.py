@@ -6,7 +6,8 @@ decoded. Beside it one task renews leases and notices gains and losses, and one 
 any doubt the loop releases its leases, takes them again and reads from the offsets the store holds.
 
 A partition in trouble (a gap, other frames than were stored) is set aside for a moment and halted only when a third session
-in a row finds the same (writer/suspects.py); one without a leader is left out until it has one. The others go on.
+in a row finds the same (writer/suspects.py); one without a leader, or with one that does not answer, is left out until it has
+one that does. The others go on.
 
 Bounded: two batches of `batch_bytes_max` (one being stored, one being gathered), one poll of `_POLL_BYTES`, and the frame
 that makes a batch full. Records are decoded one at a time, with the event loop served between them.
@@ -322,7 +323,7 @@ class Consumer:
         self._away = {lease.partition for lease in due if lease.partition not in there}
         metrics.AWAY.set(len(self._away))
         if self._away:
-            log.warning("partitions without a leader wait for it", partitions=sorted(self._away))
+            log.warning("partitions whose leader is away or silent wait for it", partitions=sorted(self._away))
         return [lease for lease in due if lease.partition not in self._away]
 
     async def _wait_for_leases(self, reader: Reader) -> None:

@@ -25,7 +25,7 @@ GROUP_COMMITS_FAILED: Final = Counter(
 HALTED: Final = Gauge("logfeed_partitions_halted", "Partitions that an operator must look at", registry=REGISTRY)
 AWAY: Final = Gauge(
     "logfeed_partitions_away",
-    "Partitions whose leader the broker does not have now; the others go on",
+    "Partitions that have no leader now, or one that does not answer; the others go on",
     registry=REGISTRY,
 )
 BROKER_PROBLEMS: Final = Gauge(

@@ -1,4 +1,7 @@
-"""A Kafka partition without a leader waits alone: two real brokers, one copy of each partition, one broker killed."""
+"""A Kafka partition without a leader waits alone: two real brokers, one copy of each partition, one broker killed.
+
+And so does one whose leader hangs or is cut off while the cluster lists it: a relay on the clients' way to it stops.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ import contextlib
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+from aiokafka import client as aiokafka_client
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from broker.kafka_producer import PRODUCER_RESTARTS
@@ -291,3 +295,126 @@ async def _stored_to_us(place: Place, partitions: set[int]) -> int:
         f" WHERE partition IN ({names})"
     )
     return int(at_us)
+
+
+class Way:
+    """The clients' way to one broker. While it is `cut`, connections are made and nothing passes, old ones included."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._passes = asyncio.Event()
+        self._passes.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    def cut(self) -> None:
+        self._passes.clear()
+
+    def mend(self) -> None:
+        self._passes.set()
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Way]:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        there, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        with contextlib.suppress(asyncio.CancelledError):  # asyncio complains of it
+            await asyncio.gather(self._pass(reader, there_writer), self._pass(there, writer))
+        there_writer.close()
+        writer.close()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                await self._passes.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def way(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Way]:
+    """Every client's connections to the second node lead through it."""
+    connect = aiokafka_client.create_conn
+    async with Way(cluster.dies.port())() as way:
+
+        async def through_the_way(host: str, port: int, **options: object) -> object:
+            return await connect(host, way.port if port == cluster.dies.port() else port, **options)
+
+        monkeypatch.setattr(aiokafka_client, "create_conn", through_the_way)
+        yield way
+
+
+async def test_leader_that_is_listed_and_silent_holds_up_the_other_partitions_once(
+    cluster: Cluster, place: Place, way: Way
+) -> None:
+    broker, producer, reader = await _opened(place)
+    stay, silent = await cluster.halves(place.settings.topic)
+    await _publish(producer, stay | silent)
+    offsets: dict[int, list[int]] = {}
+    await _reads(reader, offsets, dict.fromkeys(stay | silent, 3))
+    assert await _answers(reader) == stay | silent
+    loop = asyncio.get_running_loop()
+
+    way.cut()
+    assert await _answers(reader) == stay
+    begun_s = loop.time()
+    for _ in range(20):
+        assert await _answers(reader) == stay
+        assert set(await reader.first_offsets(range(PARTITIONS))) == stay
+    assert loop.time() - begun_s < 4.0, "two seconds for each, before"
+    # Where it is alone it is waited for, and the others are read meanwhile.
+    with pytest.raises(BrokerUnavailable):
+        await reader.end_offsets(silent)
+    fresh = await broker.reader(group="fresh")
+    place.stack.push_async_callback(fresh.close)
+    await fresh.seek(dict.fromkeys(stay | silent, 0))
+    await _reads(fresh, {}, dict.fromkeys(stay, 3))
+
+    way.mend()
+
+    async def everything() -> bool:
+        return await _answers(reader) == stay | silent
+
+    await until(everything, what="it answers again", timeout_s=15)
+    await _reads(fresh, {}, dict.fromkeys(silent, 3))
+
+
+async def test_writer_stores_the_other_partitions_while_a_leader_is_silent(
+    cluster: Cluster, place: Place, way: Way
+) -> None:
+    broker, producer, _ = await _opened(place)
+    later = await place.broker()
+    stay, _silent = await cluster.halves(place.settings.topic)
+
+    async def store_more() -> None:
+        for partition in stay:
+            await place.publish(producer, partition, frames=3)
+        await place.stores_everything()
+
+    for partition in range(PARTITIONS):
+        await place.publish(producer, partition)
+    async with place.writer("w", broker):
+        await place.stores_everything()
+        way.cut()
+        await store_more()
+    # One that begins meanwhile does the same.
+    async with place.writer("w", later):
+        await store_more()
+        way.mend()
+        for partition in range(PARTITIONS):
+            await place.publish(producer, partition, frames=2)
+        await place.stores_everything()
+    assert await place.halted() == {}
