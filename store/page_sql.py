@@ -17,7 +17,7 @@ from schemas.record import Log
 from search.sql import Sql
 from store.catalogue import Parts
 from store.chunks import checked
-from store.scan_windows import GREATEST_US, LEAST_US, Arm
+from store.scan_windows import BEYOND, GREATEST_US, LEAST, LEAST_US, Arm
 
 Query = tuple[str, list[Any]]
 """Text with placeholders, and values of every type that psycopg adapts."""
@@ -127,10 +127,11 @@ def by_id(places: Sequence[Arm], log_id: int, scope: Sql) -> Query:
     params: list[Any] = []
     arms = []
     for place in places:
-        bounds = _bounds(place, params)
+        is_whole = (place.low, place.high) == (LEAST, BEYOND)
+        bounds = "" if is_whole else f"{_bounds(place, params)} AND "
         params += [log_id, *scope.params]
         arms.append(
-            f"SELECT {_COLUMNS}::text FROM {checked(place.table)} WHERE {bounds} AND id = %s AND ({scope.text})"
+            f"SELECT {_COLUMNS}::text FROM {checked(place.table)} WHERE {bounds}id = %s::bigint AND ({scope.text})"
         )
     return f"{' UNION ALL '.join(arms)} LIMIT 1", params
 

@@ -32,7 +32,7 @@ def test_a_log_is_sought_in_open_tables_and_where_its_id_can_be() -> None:
     catalogue = Catalogue((1, None), [*late, *chunks])
     everywhere = Arm("logs", (20, 0), BEYOND), Arm("logs_late_2", LEAST, BEYOND)
     assert catalogue.places_of(99, 20) == [*everywhere]
-    assert catalogue.places_of(7, 20) == [*everywhere, Arm("logs", (10, 0), (20, 0)), Arm("logs", (0, 0), (10, 0))]
+    assert catalogue.places_of(7, 20) == [*everywhere, Arm("logs_10", LEAST, BEYOND), Arm("logs_0", LEAST, BEYOND)]
     assert Arm("logs_late_1", LEAST, BEYOND) in catalogue.places_of(50, 20)
 
 
