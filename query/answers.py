@@ -3,14 +3,20 @@
 Every question holds one of `scans_max` places while the database works for it; those who wait are bounded too, and
 everyone past that gets 503. So memory is at most scans_max pages of page_bytes_max (INV-4). A table that retention drops
 under a question means a new snapshot, once. Every call carries `allowed` (INV-5). One event loop, no locks.
+
+Every page has a tag that says of what it was made: the question, who asks, and what is stored (the offsets of its snapshot).
+Who sends it again and would get the same gets nothing, without a row being read. Pages of what is closed are kept too, and
+each time the store is asked, in two round trips, whether they are still true.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -18,10 +24,10 @@ import structlog
 
 from access.principal import Principal
 from query import metrics
-from query.cache import Key, ResultCache
+from query.cache import Kept, Key, ResultCache
 from query.cursor import Cursor, CursorSeal
 from query.errors import LogNotFound, SnapshotBehind, TooManyScans
-from query.page import Question, Walk
+from query.page import Page, Question, Walk
 from query.settings import QuerySettings
 from runtime.clock import Clock
 from schemas.errors import Overloaded
@@ -31,7 +37,7 @@ from schemas.record import Log
 from schemas.scope import ServiceScope
 from search.params import ParameterError
 from search.predicate import CorrelationIs, ServiceIn
-from store.port import LedgerRow, Order, Outcome, Position, ReadStore, Scan, Snapshot
+from store.port import LedgerRow, Order, Outcome, ReadStore, Scan, Snapshot
 from store.postgres_read import SnapshotLost
 
 Unread = Callable[[], Awaitable[dict[int, int]]]
@@ -40,7 +46,27 @@ Unread = Callable[[], Awaitable[dict[int, int]]]
 log = structlog.get_logger(__name__)
 
 _HOUR_US: Final = 3_600_000_000
+_ETAG_CHARS: Final = 32
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an asker says of the answer that it may have already."""
+
+    is_fresh: bool = False
+    """No answer that was kept here is wanted."""
+    etags: frozenset[str] = frozenset()
+    """Tags of answers that it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A body, and the tag that it can be asked for again with."""
+
+    body: bytes | None
+    """None: the one that the asker has is still right."""
+    etag: str | None
 
 
 class Answers:
@@ -57,53 +83,75 @@ class Answers:
         self._waiting = 0
         self._seal: CursorSeal | None = None
 
-    async def find(self, question: Question, principal: Principal, *, is_fresh: bool) -> bytes:
-        """A page. is_fresh: the asker wants no kept answer. Raises CursorError, Overloaded."""
+    async def find(self, question: Question, principal: Principal, *, asked: Asked) -> Answer:
+        """A page. Raises CursorError, Overloaded."""
+
+        def body_of(page: Page, snapshot: Snapshot, seal: CursorSeal) -> dict[str, Any]:
+            metrics.PAGES_UNFINISHED.inc(page.scanned_to_us is not None)
+            return {
+                "logs": list(map(log_json, page.logs)),
+                "count": len(page.logs),
+                "next_cursor": _signed(seal, page.next, principal, question.canonical),
+                "prev_cursor": _signed(seal, page.prev, principal, question.canonical),
+                "scanned_to": None if page.scanned_to_us is None else time_text(page.scanned_to_us),
+                "visible_through": time_text(snapshot.visible_through_us) if snapshot.visible_through_us else None,
+            }
+
+        return await self._page(question, principal, asked, body_of)
+
+    async def _page(
+        self,
+        question: Question,
+        principal: Principal,
+        asked: Asked,
+        body_of: Callable[[Page, Snapshot, CursorSeal], dict[str, Any]],
+    ) -> Answer:
+        """A page of a walk, with a tag unless its budget ended it."""
         seal = await self._opened_seal()
         walk = None
         if question.token is not None:
             walk = Walk.resume(seal.open(question.token, subject=principal.subject, question=question.canonical))
-        key = _page_key(question, principal)
-        kept = None if is_fresh else self._kept(key, principal.may_read)
-        if kept is not None:
-            return kept
+        key, allowed = _page_key(question, principal), principal.may_read
 
-        async def ask(snapshot: Snapshot) -> bytes:
-            current = walk or Walk.begin(
-                question, newest=await _newest_for(snapshot, question), offsets=snapshot.offsets
-            )
+        async def ask(snapshot: Snapshot) -> Answer:
+            current = walk or Walk.begin(question, offsets=snapshot.offsets)
             _check_not_behind(current.partitions_behind(snapshot.offsets))
+            etag = _etag(key, allowed, snapshot.revision, sorted(snapshot.offsets.items()))
+            if etag in asked.etags:
+                metrics.NOT_MODIFIED.inc()
+                return Answer(None, etag)
+            kept = None if asked.is_fresh else await self._still_true(key, allowed, snapshot)
+            if kept is not None:
+                return Answer(None if kept.etag in asked.etags else kept.body, kept.etag)
             scan = current.scan(question, budget_ms=self._settings.scan_budget_ms)
-            page = current.page(question, await snapshot.scan(scan, allowed=principal.may_read))
+            result = await snapshot.scan(scan, allowed=allowed)
+            newest = await snapshot.newest() if current.needs_newest(question, result) else None
+            page = current.page(question, result, newest=newest)
             metrics.LOGS_SHOWN.inc(len(page.logs))
-            metrics.PAGES_UNFINISHED.inc(page.scanned_to_us is not None)
-            body = orjson.dumps(
-                {
-                    "logs": list(map(log_json, page.logs)),
-                    "count": len(page.logs),
-                    "next_cursor": _signed(seal, page.next, principal, question.canonical),
-                    "prev_cursor": _signed(seal, page.prev, principal, question.canonical),
-                    "scanned_to": None if page.scanned_to_us is None else time_text(page.scanned_to_us),
-                    "visible_through": time_text(snapshot.visible_through_us) if snapshot.visible_through_us else None,
-                }
-            )
-            settled_us = snapshot.visible_through_us - self._settings.cache_settle_s * 1_000_000
-            if page.scanned_to_us is None and current.end_us is not None and current.end_us <= settled_us:
-                self._keep(key, body, principal.may_read, self._settings.cache_ttl_s)
-            return body
+            body = orjson.dumps(body_of(page, snapshot, seal))
+            if page.scanned_to_us is not None:
+                return Answer(body, None)
+            if current.is_settled(question, result, closed_before_us=snapshot.closed_before_us):
+                etag = _etag(key, allowed, snapshot.revision, hashlib.sha256(body).hexdigest())
+                kept = Kept(body, snapshot.revision, snapshot.mark, etag)
+                self._keep(key, kept, allowed, self._settings.cache_ttl_s)
+            return Answer(body, etag)
 
         return await self._ask(ask)
 
     async def one(self, log_id: int, principal: Principal, *, is_fresh: bool) -> bytes:
         """The log with this id. Raises LogNotFound, Overloaded."""
-        key = ("log", str(log_id))
-        kept = None if is_fresh else self._kept(key, principal.may_read)
-        if kept is not None:
-            return kept
-        log = await self._ask(lambda snapshot: _existing(snapshot, log_id, principal.may_read))
-        body = orjson.dumps({"log": log_json(log)})
-        self._keep(key, body, principal.may_read, self._settings.cache_ttl_s)
-        return body
+        key, allowed = ("log", str(log_id)), principal.may_read
+
+        async def ask(snapshot: Snapshot) -> bytes:
+            kept = None if is_fresh else self._kept(key, allowed)
+            if kept is not None and kept.revision == snapshot.revision:  # nothing that comes can change a log
+                return kept.body
+            body = orjson.dumps({"log": log_json(await _existing(snapshot, log_id, allowed))})
+            self._keep(key, Kept(body, snapshot.revision, snapshot.mark), allowed, self._settings.cache_ttl_s)
+            return body
+
+        return await self._ask(ask)
 
     async def context(self, log_id: int, principal: Principal, *, before: int, after: int) -> bytes:
         """A log with its neighbours of the same service. Raises LogNotFound, Overloaded."""
@@ -134,9 +182,10 @@ class Answers:
 
         return await self._ask(ask)
 
-    async def correlation(self, correlation_id: str, principal: Principal, *, limit: int, token: str | None) -> bytes:
+    async def correlation(
+        self, correlation_id: str, principal: Principal, *, limit: int, token: str | None, asked: Asked
+    ) -> Answer:
         """A page of one correlation id's story, oldest first. Raises CursorError, Overloaded."""
-        seal = await self._opened_seal()
         story = Question(
             CorrelationIs(correlation_id),
             f"correlation\n{correlation_id}",
@@ -146,30 +195,20 @@ class Answers:
             end_us=None,
             token=token,
         )
-        walk = None
-        if token is not None:
-            walk = Walk.resume(seal.open(token, subject=principal.subject, question=story.canonical))
 
-        async def ask(snapshot: Snapshot) -> bytes:
-            current = walk or Walk.begin(story, newest=await snapshot.newest(), offsets=snapshot.offsets)
-            _check_not_behind(current.partitions_behind(snapshot.offsets))
-            scan = current.scan(story, budget_ms=self._settings.scan_budget_ms)
-            page = current.page(story, await snapshot.scan(scan, allowed=principal.may_read))
-            metrics.LOGS_SHOWN.inc(len(page.logs))
-            return orjson.dumps(
-                {
-                    "logs": list(map(log_json, page.logs)),
-                    "next_cursor": _signed(seal, page.next, principal, story.canonical),
-                }
-            )
+        def body_of(page: Page, snapshot: Snapshot, seal: CursorSeal) -> dict[str, Any]:
+            return {
+                "logs": list(map(log_json, page.logs)),
+                "next_cursor": _signed(seal, page.next, principal, story.canonical),
+            }
 
-        return await self._ask(ask)
+        return await self._page(story, principal, asked, body_of)
 
     async def services(self, principal: Principal, *, is_fresh: bool) -> bytes:
         """Every service that may be read. Raises Overloaded."""
         kept = None if is_fresh else self._kept(("services",), principal.may_read)
         if kept is not None:
-            return kept
+            return kept.body
         async with self._place():
             found = await self._store.services(allowed=principal.may_read)
         services = [
@@ -181,7 +220,7 @@ class Answers:
             for service in found
         ]
         body = orjson.dumps({"services": services})
-        self._keep(("services",), body, principal.may_read, self._settings.services_ttl_s)
+        self._keep(("services",), Kept(body, 0, 0), principal.may_read, self._settings.services_ttl_s)
         return body
 
     async def ledger(
@@ -276,13 +315,20 @@ class Answers:
         except Overloaded:
             return None
 
-    def _kept(self, key: Key, allowed: ServiceScope) -> bytes | None:
-        body = self._cache.get(key, allowed=allowed)
-        (metrics.CACHE_MISSES if body is None else metrics.CACHE_HITS).inc()
-        return body
+    async def _still_true(self, key: Key, allowed: ServiceScope, snapshot: Snapshot) -> Kept | None:
+        """The kept answer, if the snapshot would give the same."""
+        kept = self._kept(key, allowed)
+        if kept is None or kept.revision != snapshot.revision or await snapshot.late_since(kept.mark):
+            return None
+        return kept
 
-    def _keep(self, key: Key, body: bytes, allowed: ServiceScope, ttl_s: float) -> None:
-        self._cache.put(key, body, allowed=allowed, ttl_s=ttl_s)
+    def _kept(self, key: Key, allowed: ServiceScope) -> Kept | None:
+        kept = self._cache.get(key, allowed=allowed)
+        (metrics.CACHE_MISSES if kept is None else metrics.CACHE_HITS).inc()
+        return kept
+
+    def _keep(self, key: Key, kept: Kept, allowed: ServiceScope, ttl_s: float) -> None:
+        self._cache.put(key, kept, allowed=allowed, ttl_s=ttl_s)
         metrics.CACHE_BYTES.set(self._cache.size_bytes)
 
 
@@ -292,9 +338,10 @@ def _page_key(question: Question, principal: Principal) -> Key:
     return ("page", principal.subject, question.canonical, str(question.limit), times, question.token or "")
 
 
-async def _newest_for(snapshot: Snapshot, question: Question) -> Position | None:
-    """The upper bound of a walk that has no end of its own. None is none needed: an empty store ends the walk at once."""
-    return await snapshot.newest() if question.end_us is None else None
+def _etag(key: Key, allowed: ServiceScope, *state: object) -> str:
+    """A tag of what an answer was made of. It is not told from the tag; another question, right or state has another."""
+    right = allowed.everything, sorted(allowed.names), sorted(allowed.prefixes)
+    return hashlib.sha256(repr((key, right, state)).encode("utf-8", "surrogatepass")).hexdigest()[:_ETAG_CHARS]
 
 
 async def _existing(snapshot: Snapshot, log_id: int, allowed: ServiceScope) -> Log:

@@ -1,11 +1,13 @@
 """The HTTP edge of query: paths, parameters, answers. Every handler carries the principal's right to read (INV-5).
 
 Parameters are read from the raw query string (query/params.py), so that nothing is ignored and every mistake is named; the
-declarations here are for the OpenAPI document. `Cache-Control: no-cache` asks for an answer that was not kept.
+declarations here are for the OpenAPI document. `Cache-Control: no-cache` asks for an answer that was not kept; a tag that the
+asker sends along is answered with 304 all the same, since that is looked up in the store.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
@@ -14,7 +16,7 @@ from pydantic import BaseModel
 
 from access.principal import Authenticate
 from query import params
-from query.answers import Answers
+from query.answers import Answer, Answers, Asked
 from query.params import Parameter
 from query.problems import ProblemRoute, problem_responses
 from query.settings import QuerySettings
@@ -25,13 +27,16 @@ LogId = Annotated[str, Path(description="The log's id, a decimal number.", examp
 CorrelationId = Annotated[str, Path(description="The correlation id; it may have `/` in it.")]
 
 _JSON: Final = "application/json"
+_TAG: Final = "Of this page: who asks again with it (`If-None-Match`) gets 304 while the page would be the same."
+_TAGS: Final = re.compile(r'"([0-9a-f]+)"')
+_TAGS_CHARS_MAX: Final = 4_096
 
 
 def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authenticate: Authenticate) -> APIRouter:
     """The routes of query under /api/v1."""
     router = APIRouter(prefix="/api/v1", tags=["query"], route_class=ProblemRoute)
 
-    @router.get("/logs", summary="Find logs", **_documented(LogPage, params.FIND, 400, 422, 503))
+    @router.get("/logs", summary="Find logs", **_documented(LogPage, params.FIND, 400, 422, 503, has_tag=True))
     async def find_logs(request: Request) -> Response:
         """Logs that match every parameter given, a page at a time, in order of (timestamp, id).
 
@@ -40,7 +45,7 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
         """
         principal = await authenticate(request)
         question = params.parse_find(request.query_params.multi_items(), now_us=clock.now_us())
-        return _answer(await answers.find(question, principal, is_fresh=_wants_fresh(request)))
+        return _page(await answers.find(question, principal, asked=_asked(request)))
 
     @router.get("/logs/{log_id}", summary="One log", **_documented(OneLog, params.NONE, 404, 422, 503))
     async def one_log(log_id: LogId, request: Request) -> Response:
@@ -62,14 +67,15 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
     @router.get(
         "/correlations/{correlation_id:path}/logs",
         summary="The story of a correlation id",
-        **_documented(CorrelationPage, params.CORRELATION, 400, 422, 503),
+        **_documented(CorrelationPage, params.CORRELATION, 400, 422, 503, has_tag=True),
     )
     async def correlated_logs(correlation_id: CorrelationId, request: Request) -> Response:
         """Every log with this correlation id, oldest first, over all services and all time."""
         principal = await authenticate(request)
         limit, token = params.parse_correlation(request.query_params.multi_items())
         text = params.parse_correlation_id(correlation_id)
-        return _answer(await answers.correlation(text, principal, limit=limit, token=token))
+        answer = await answers.correlation(text, principal, limit=limit, token=token, asked=_asked(request))
+        return _page(answer)
 
     @router.get("/services", summary="Services", **_documented(ServiceList, params.NONE, 422, 503))
     async def services(request: Request) -> Response:
@@ -91,18 +97,55 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
     return router
 
 
-def _documented(model: type[BaseModel], parameters: Iterable[Parameter], *problems: int) -> dict[str, Any]:
+def _documented(
+    model: type[BaseModel], parameters: Iterable[Parameter], *problems: int, has_tag: bool = False
+) -> dict[str, Any]:
     """What the OpenAPI document says of a route; FastAPI's values are of many types."""
+    answer: dict[str, Any] = {"model": model, "description": "The answer."}
+    responses: dict[int | str, dict[str, Any]] = {200: answer, **problem_responses(*problems)}
+    declared = [parameter.openapi() for parameter in parameters]
+    if has_tag:
+        tag = {"description": _TAG, "schema": {"type": "string"}}
+        answer["headers"] = {"ETag": tag}
+        responses[304] = {
+            "description": "The page with this tag is still what would be answered.",
+            "headers": {"ETag": tag},
+        }
+        declared.append(
+            {
+                "name": "If-None-Match",
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string"},
+                "description": "Tags of pages that you have: 304 without a body when one is still right.",
+            }
+        )
     return {
         "response_class": Response,
         "response_model": None,
-        "responses": {200: {"model": model, "description": "The answer."}, **problem_responses(*problems)},
-        "openapi_extra": {"parameters": [parameter.openapi() for parameter in parameters]},
+        "responses": responses,
+        "openapi_extra": {"parameters": declared},
     }
 
 
 def _answer(body: bytes) -> Response:
     return Response(body, media_type=_JSON, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+
+
+def _page(answer: Answer) -> Response:
+    """A page, or 304 for one that the asker has. Whoever stores it must ask before showing it again."""
+    if answer.etag is None:
+        assert answer.body is not None
+        return _answer(answer.body)
+    headers = {"ETag": f'W/"{answer.etag}"', "Cache-Control": "private, no-cache", "Vary": "Authorization, Cookie"}
+    if answer.body is None:
+        return Response(status_code=304, headers=headers)
+    return Response(answer.body, media_type=_JSON, headers={**headers, "X-Content-Type-Options": "nosniff"})
+
+
+def _asked(request: Request) -> Asked:
+    tags = ",".join(request.headers.getlist("if-none-match"))[:_TAGS_CHARS_MAX]
+    return Asked(_wants_fresh(request), frozenset(_TAGS.findall(tags)))
 
 
 def _wants_fresh(request: Request) -> bool:

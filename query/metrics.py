@@ -30,4 +30,7 @@ CACHE_HITS: Final = Counter("logfeed_query_cache_hits", "Answers given from memo
 CACHE_MISSES: Final = Counter(
     "logfeed_query_cache_misses", "Answers that could have been in memory.", registry=REGISTRY
 )
+NOT_MODIFIED: Final = Counter(
+    "logfeed_query_not_modified", "Pages that the asker had already (304).", registry=REGISTRY
+)
 CACHE_BYTES: Final = Gauge("logfeed_query_cache_bytes", "Bytes of answers kept.", registry=REGISTRY)

@@ -1,8 +1,10 @@
 """What a page asks of the store, and what its cursors say. Decides only; nothing here waits.
 
-The first page freezes the walk: relative times as they were resolved, the greatest position of its snapshot where the
-question has no end, and the snapshot's offsets. Every later page asks within these bounds, after the position in its cursor.
-A page may be walked in both directions; its logs are always in the question's order (INV-6).
+The first page freezes the walk: relative times as they were resolved, where the question has no end the greatest position
+that it can show, and the snapshot's offsets. That position is the first log of a page that begins with the newest, and the
+greatest of the snapshot for one that begins with the oldest, which has to ask for it only if it is not the last. Every later
+page asks within these bounds, after the position in its cursor. A page may be walked in both directions; its logs are always
+in the question's order (INV-6).
 
 A page has a cursor to a side exactly when logs lie there, within the frozen bounds: ahead because the store looks for one
 more log than the page holds, behind because a cursor knows whether logs were shown on its way. Only where a budget ended
@@ -12,7 +14,7 @@ before that was known may a cursor lead to an empty page.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from query.cursor import Cursor
 from schemas.ids import ID_MAX
@@ -62,10 +64,9 @@ class Walk:
     can_turn: bool = False
 
     @classmethod
-    def begin(cls, question: Question, *, newest: Position | None, offsets: Mapping[int, int]) -> Walk:
-        """newest: the greatest position of the snapshot; it bounds the walk when the question has no end."""
-        last = newest if question.end_us is None else None
-        return cls(question.start_us, question.end_us, last, dict(offsets))
+    def begin(cls, question: Question, *, offsets: Mapping[int, int]) -> Walk:
+        """At the first page."""
+        return cls(question.start_us, question.end_us, None, dict(offsets))
 
     @classmethod
     def resume(cls, cursor: Cursor) -> Walk:
@@ -79,22 +80,51 @@ class Walk:
         return sorted(partition for partition, offset in self.offsets.items() if offsets.get(partition, 0) < offset)
 
     def scan(self, question: Question, *, budget_ms: int) -> Scan:
-        """What this page asks of the store. A quarter of the budget may go into what lies beyond a full page."""
+        """What this page asks of the store. A twentieth of the budget may go into what lies beyond a full page."""
         return Scan(
             predicate=question.predicate,
-            order=_opposite(question.order) if self.is_back else question.order,
+            order=self._direction(question),
             limit=question.limit,
             after=self.after,
             start_us=self.start_us,
             end_us=self.end_us,
             last=self.last,
             budget_ms=budget_ms,
-            beyond_ms=budget_ms // 4,
+            beyond_ms=budget_ms // 20,
         )
 
-    def page(self, question: Question, result: ScanResult) -> Page:
-        """The page, with cursors to both sides."""
-        direction = _opposite(question.order) if self.is_back else question.order
+    def needs_newest(self, question: Question, result: ScanResult) -> bool:
+        """Whether `page` has to know the greatest position of the snapshot."""
+        has_end = self.end_us is not None or self.last is not None
+        return not has_end and question.order is Order.OLDEST_FIRST and result.scanned_to is not None
+
+    def is_settled(self, question: Question, result: ScanResult, *, closed_before_us: int) -> bool:
+        """Whether everything that the page tells of lies before this time."""
+        if self._direction(question) is Order.OLDEST_FIRST and result.scanned_to is not None:
+            return result.scanned_to < (closed_before_us, 0)
+        ends = [] if self.end_us is None else [(self.end_us, 0)]
+        if self.last is not None:
+            ends.append(_before(self.last, Order.OLDEST_FIRST))
+        if self.after is not None and self._direction(question) is Order.NEWEST_FIRST:
+            ends.append(self.after)
+        return bool(ends) and min(ends) <= (closed_before_us, 0)
+
+    def page(self, question: Question, result: ScanResult, *, newest: Position | None = None) -> Page:
+        """The page, with cursors to both sides. newest: of the snapshot, where `needs_newest` asks for it."""
+        frozen = self._frozen(question, result, newest)
+        return frozen._page(question, result)
+
+    def _frozen(self, question: Question, result: ScanResult, newest: Position | None) -> Walk:
+        """The walk with its upper bound."""
+        if self.end_us is not None or self.last is not None:
+            return self
+        if question.order is Order.OLDEST_FIRST:
+            return replace(self, last=newest)
+        first = (result.logs[0].timestamp, result.logs[0].id) if result.logs else result.scanned_to
+        return replace(self, last=first)
+
+    def _page(self, question: Question, result: ScanResult) -> Page:
+        direction = self._direction(question)
         has_logs = bool(result.logs)
         onward = back = None
         if result.scanned_to is not None:
@@ -108,6 +138,9 @@ class Walk:
         if self.is_back:
             return Page(result.logs[::-1], next=back, prev=onward, scanned_to_us=scanned_to_us)
         return Page(result.logs, next=onward, prev=back, scanned_to_us=scanned_to_us)
+
+    def _direction(self, question: Question) -> Order:
+        return _opposite(question.order) if self.is_back else question.order
 
     def _cursor(self, after: Position, *, is_back: bool, can_turn: bool) -> Cursor:
         return Cursor(after, is_back, self.start_us, self.end_us, self.last, self.offsets, can_turn)

@@ -27,11 +27,8 @@ class QuerySettings(Section):
     cache_bytes_max: Annotated[int, Field(ge=0)] = 32 * MiB
     """Bytes of answers kept: logs by id and pages of closed ranges; 0 keeps none."""
     cache_ttl_s: Annotated[float, Field(ge=0, le=3_600)] = 300.0
-    """Seconds an answer is kept. Logs that arrive late in a closed range appear in it after so long at most
-    (`Cache-Control: no-cache` asks anew)."""
-    cache_settle_s: Annotated[int, Field(ge=0, le=86_400)] = 900
-    """Seconds by which everything visible must have passed a range's end before its pages are kept: most of what is late
-    has come by then."""
+    """Seconds an answer is kept. It is given again only while it is still true: what comes late, is dropped or erased ends it
+    at once."""
     services_ttl_s: Annotated[float, Field(ge=0, le=300)] = 2.0
     """Seconds the list of services is kept: it sums what was not rolled up yet."""
     ledger_minutes_max: Annotated[int, Field(ge=1, le=527_040)] = 10_100

@@ -32,10 +32,13 @@ FROM open_parts WHERE system_identifier = (SELECT system_identifier FROM pg_cont
 """
 CORRELATION_HASH: Final = "hashtextextended({}, 0)"
 """What parts hold of a correlation id. Two ids may have the same: rows are tested for theirs all the same."""
-VERSION: Final = "(SELECT version FROM catalogue_version), (SELECT max(built_xid) FROM open_parts)"
-"""Two columns. Parts are counted on their own: a crash empties them without a change of the catalogue."""
+VERSION: Final = """
+(SELECT version FROM catalogue_version),
+(SELECT ARRAY[count(*), max(built_xid)] FROM open_parts)"""
+"""Two columns. Parts are counted on their own: they come and go without a change of what can be read, and a crash empties
+them without any sign but this."""
 
-Version = tuple[int, int | None]
+Version = tuple[int, list[int | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class Catalogue:
         unfinished = [chunk for chunk in chunks if not chunk.is_finished]
         self._unfinished_us = min((chunk.start_us for chunk in unfinished), default=GREATEST_US)
         self.open_chunks = [chunk.name for chunk in unfinished]
+        self.growing_late = [table.name for table in self._late if not table.is_finished]
         self._chunks = sorted((chunk for chunk in chunks if chunk.is_finished), key=lambda chunk: chunk.start_us)
         self._starts_us = [chunk.start_us for chunk in self._chunks]
         self._ends_us = [chunk.end_us for chunk in self._chunks]

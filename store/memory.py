@@ -273,6 +273,7 @@ class MemoryStore:
             self.database.rows(),
             {number: partition.next_offset for number, partition in self.database.partitions.items()},
             self.database.visible_through_us(),
+            self.database,
             page_bytes_max=self._page_bytes_max,
             rows_per_scan=self._rows_per_scan,
         )
@@ -444,6 +445,7 @@ class _MemorySnapshot:
         rows: list[Log],
         offsets: dict[int, int],
         visible_through_us: int,
+        database: MemoryDatabase,
         *,
         page_bytes_max: int,
         rows_per_scan: int | None,
@@ -451,6 +453,9 @@ class _MemorySnapshot:
         self._rows = rows
         self._offsets = offsets
         self._visible_through_us = visible_through_us
+        self._border = database.border
+        self._chunks = sorted(database.chunks)
+        self._late_rows = sum(len(late.rows) for late in database.late.values())
         self._page_bytes_max = page_bytes_max
         self._rows_per_scan = rows_per_scan
 
@@ -463,6 +468,25 @@ class _MemorySnapshot:
     def visible_through_us(self) -> int:
         """See Snapshot."""
         return self._visible_through_us
+
+    @property
+    def closed_before_us(self) -> int:
+        """See Snapshot."""
+        return self._border.closed_before_us
+
+    @property
+    def revision(self) -> int:
+        """See Snapshot."""
+        return hash((self._border, *self._chunks))
+
+    @property
+    def mark(self) -> int:
+        """See Snapshot."""
+        return self._late_rows
+
+    async def late_since(self, mark: int) -> bool:
+        """See Snapshot."""
+        return self._late_rows != mark
 
     async def newest(self) -> Position | None:
         """See Snapshot."""

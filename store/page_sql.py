@@ -110,6 +110,16 @@ def open_bytes(chunks: Sequence[str]) -> Query:
     ]
 
 
+def arrived_since(tables: Sequence[str], xid: int) -> Query:
+    """Whether a row of these tables was brought by this transaction, a later one, or none that is known."""
+    parts = [
+        f"EXISTS (SELECT FROM {checked(table)} WHERE arrived {test})"
+        for table in tables
+        for test in (">= %s::bigint", "IS NULL")
+    ]
+    return f"SELECT {' OR '.join(parts)}", [xid] * len(tables)
+
+
 def edges(arms: Sequence[Arm], rows: int, *, newest_first: bool) -> Query:
     """The timestamp of the first row and the position of the row with this number, each NULL where there is none."""
     first, first_params = _merged(arms, _POSITION, _EVERY, 1, newest_first=newest_first)

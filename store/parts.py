@@ -40,7 +40,7 @@ LAG_S_MAX: Final = 10
 
 _LOCK: Final = 7402
 """Advisory, for a session: one sealer makes parts at a time. That parts are disjoint the table itself makes sure of."""
-_ARRIVAL_INDEX: Final = "_arrived"
+_ARRIVAL_INDEX: Final = "_arrived_brin"
 _SMALL_BYTES: Final = 8 * 1024 * 1024
 _UNINDEXED: Final = f"""
     SELECT table_name FROM catalogue AS c

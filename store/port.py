@@ -298,6 +298,23 @@ class Snapshot(Protocol):
     def visible_through_us(self) -> int:
         """Everything acknowledged before this time is in this snapshot."""
 
+    @property
+    def closed_before_us(self) -> int:
+        """Rows older than this change no more, but for what comes late."""
+
+    @property
+    def revision(self) -> int:
+        """Another one when rows have come or gone in a way that neither offsets nor `late_since` tell: tables that were
+        closed, dropped or erased, dead letters that were stored after all."""
+
+    @property
+    def mark(self) -> int:
+        """What a later snapshot's `late_since` is asked with."""
+
+    async def late_since(self, mark: int) -> bool:
+        """Whether rows older than the border may have come since the snapshot with this mark. With the same revision, and
+        when this is false, what lies before `closed_before_us` is what it was then."""
+
     async def newest(self) -> Position | None:
         """The greatest position of all rows; None when there is none."""
 

@@ -36,7 +36,8 @@ _VISIBLE_SLACK_US: Final = 1_000_000
 """Clocks of broker and writers may differ by so much."""
 _SNAPSHOT: Final = f"""
 SELECT (extract(epoch FROM closed_before) * 1000000)::bigint, partitions, next_offsets,
-       CASE WHEN isfinite(stored_to) THEN (extract(epoch FROM stored_to) * 1000000)::bigint ELSE 0 END, {VERSION}
+       CASE WHEN isfinite(stored_to) THEN (extract(epoch FROM stored_to) * 1000000)::bigint ELSE 0 END,
+       txid_snapshot_xmin(txid_current_snapshot()), {VERSION}
 FROM border,
      (SELECT array_agg(partition) AS partitions, array_agg(next_offset) AS next_offsets, min(stored_to) AS stored_to
       FROM consumer_offsets WHERE topic = {{topic}}) AS positions
@@ -152,8 +153,8 @@ class PostgresReadStore:
             pass
         row = await cursor.fetchone()
         assert row is not None, "border and version are one row each, made by migrations"
-        closed_before_us, partitions, next_offsets, stored_to_us, *counts = row
-        version = (counts[0], counts[1])
+        closed_before_us, partitions, next_offsets, stored_to_us, mark, revision, parts_counts = row
+        version = (revision, parts_counts)
         if version != self._catalogue.version:
             tables = await (await connection.execute(CATALOGUE)).fetchall()
             parts = await (await connection.execute(PARTS)).fetchall()
@@ -163,6 +164,8 @@ class PostgresReadStore:
             offsets=dict(zip(partitions or (), next_offsets or (), strict=True)),
             visible_through_us=max(0, stored_to_us - _VISIBLE_SLACK_US),
             closed_before_us=closed_before_us,
+            revision=revision,
+            mark=mark,
             catalogue=self._catalogue,
             page_bytes_max=self._page_bytes_max,
             clock=self._clock,

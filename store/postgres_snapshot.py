@@ -41,6 +41,8 @@ class PostgresSnapshot:
         offsets: dict[int, int],
         visible_through_us: int,
         closed_before_us: int,
+        revision: int,
+        mark: int,
         catalogue: Catalogue,
         page_bytes_max: int,
         clock: Clock,
@@ -50,6 +52,8 @@ class PostgresSnapshot:
         self._offsets = offsets
         self._visible_through_us = visible_through_us
         self._closed_before_us = closed_before_us
+        self._revision = revision
+        self._mark = mark
         self._catalogue = catalogue
         self._page_bytes_max = page_bytes_max
         self._clock = clock
@@ -63,6 +67,28 @@ class PostgresSnapshot:
     def visible_through_us(self) -> int:
         """See Snapshot."""
         return self._visible_through_us
+
+    @property
+    def closed_before_us(self) -> int:
+        """See Snapshot."""
+        return self._closed_before_us
+
+    @property
+    def revision(self) -> int:
+        """See Snapshot."""
+        return self._revision
+
+    @property
+    def mark(self) -> int:
+        """See Snapshot. The first transaction that this snapshot may not see all of."""
+        return self._mark
+
+    async def late_since(self, mark: int) -> bool:
+        """See Snapshot. Tables that an older program has made do not say what came when: all may be new there."""
+        if not self._catalogue.growing_late:
+            return False
+        ((is_any,),) = await self._runner.rows(*page_sql.arrived_since(self._catalogue.growing_late, mark))
+        return bool(is_any)
 
     async def newest(self) -> Position | None:
         """See Snapshot."""

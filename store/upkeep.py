@@ -71,7 +71,7 @@ _OPEN_BRIN: Final = """
     SELECT i.indexrelid::bigint FROM catalogue AS t
     JOIN pg_index AS i ON i.indrelid = to_regclass(t.table_name)
     JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS m ON m.oid = c.relam
-    WHERE t.state = 'open' AND m.amname = 'brin' AND c.relname !~ '_arrived$' ORDER BY 1"""
+    WHERE t.state = 'open' AND m.amname = 'brin' AND c.relname !~ '_arrived_brin$' ORDER BY 1"""
 _SUMMARISE: Final = "SELECT brin_summarize_new_values(%s::oid::regclass)"
 # A chunk is due when all partitions have passed its end by closing_delay; while one is halted, when the others have and
 # its end is halted_closing ago. 1 s: the clocks of the brokers.
@@ -99,7 +99,8 @@ _LATE_OPEN: Final = f"""
     FROM border AS b JOIN catalogue AS c ON c.kind = 'late' AND c.generation = b.late_generation
     JOIN pg_class AS t ON t.oid = to_regclass(c.table_name)"""
 _LATE_TABLE: Final = """
-    CREATE TABLE {table} (LIKE logs);
+    CREATE TABLE {table} (LIKE logs INCLUDING DEFAULTS);
+    CREATE INDEX {table}_arrived ON {table} (arrived);
     CREATE INDEX {table}_timestamp_id ON {table} (timestamp, id);
     CREATE INDEX {table}_id_brin ON {table} USING brin (id) WITH (pages_per_range = 32);
     CREATE INDEX {table}_correlation ON {table} (correlation_id, timestamp, id) WHERE correlation_id IS NOT NULL;

@@ -1,7 +1,8 @@
--- What makes reading cheap: a number that says whether the catalogue is the one a reader knows.
+-- What makes reading cheap: knowing what has not changed, and indexes of what is still written.
 
--- One row: how often the catalogue has changed. Moves in the transaction of the change, under the row's lock: two snapshots
--- with the same number have the same catalogue. Triggers, so that whoever changes the catalogue need not know of it.
+-- One row: how often the catalogue has changed, or rows were stored that no offset counts (dead letters that are replayed).
+-- Moves in the transaction of the change, under the row's lock: two snapshots with the same number have the same catalogue.
+-- Triggers, so that whoever makes the change need not know of it.
 CREATE TABLE catalogue_version (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     version bigint NOT NULL
@@ -16,14 +17,27 @@ END
 $$;
 CREATE TRIGGER catalogue_changed AFTER INSERT OR UPDATE OR DELETE ON catalogue
     FOR EACH ROW EXECUTE FUNCTION logfeed_catalogue_changed();
+CREATE TRIGGER letters_taken AFTER DELETE ON dead_letters
+    FOR EACH STATEMENT EXECUTE FUNCTION logfeed_catalogue_changed();
 
 -- Tables finished from now on have a GIN index on metadata; older ones get it one after the other.
 ALTER TABLE catalogue ADD COLUMN metadata_indexed boolean NOT NULL DEFAULT false;
 
 -- Which transaction brought a row: what came before one that has ended is complete, whatever ids and times come later. Rows
--- from before this migration have 0, those of late tables none.
+-- from before this migration have 0.
 ALTER TABLE logs ADD COLUMN arrived bigint DEFAULT 0;
 ALTER TABLE logs ALTER COLUMN arrived SET DEFAULT txid_current();
+DO $$
+DECLARE
+    late text;
+BEGIN
+    FOR late IN SELECT table_name FROM catalogue WHERE kind = 'late' AND state <> 'finished' LOOP
+        EXECUTE format('ALTER TABLE %I ADD COLUMN arrived bigint DEFAULT 0', late);
+        EXECUTE format('ALTER TABLE %I ALTER COLUMN arrived SET DEFAULT txid_current()', late);
+        EXECUTE format('CREATE INDEX ON %I (arrived)', late);
+    END LOOP;
+END
+$$;
 
 -- What indexes the rows of chunks that are not finished yet (store/parts.py), by correlation id or by metadata. A part is a
 -- table of its own, complete for from_xid <= arrived < to_xid; it never changes. Unlogged, this table as well as the parts:
@@ -46,5 +60,3 @@ CREATE UNLOGGED TABLE open_parts (
 COMMENT ON COLUMN open_parts.rows IS 'rows of logs that the part stands for, those that need no entry included';
 COMMENT ON COLUMN open_parts.range_end IS 'greater than every timestamp of these';
 COMMENT ON COLUMN open_parts.open_bytes IS 'of all chunks that were not finished when the part was made: what they have grown since is in no part';
-CREATE TRIGGER catalogue_changed AFTER INSERT OR UPDATE OR DELETE ON open_parts
-    FOR EACH ROW EXECUTE FUNCTION logfeed_catalogue_changed();

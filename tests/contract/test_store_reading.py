@@ -584,6 +584,50 @@ async def test_a_snapshot_is_one_moment(subject: Subject) -> None:
     assert len((await scan(subject.store)).logs) == 3
 
 
+async def settled_mark(store: ReadStore) -> int:
+    """A mark that nothing late has come since. Other tests' transactions count on the same server."""
+    async with asyncio.timeout(30):
+        while True:
+            async with store.snapshot() as snapshot:
+                if not await snapshot.late_since(snapshot.mark):
+                    return snapshot.mark
+            await asyncio.sleep(0.02)
+
+
+async def test_what_comes_late_is_told_from_any_earlier_mark(subject: Subject) -> None:
+    await subject.open_chunks([T0, T0 + CHUNK_US])
+    await subject.put([a_log(1, at=1), a_log(2, at=-HOUR)])
+    mark = await settled_mark(subject.store)
+    async with subject.store.snapshot() as snapshot:
+        revision = snapshot.revision
+        assert snapshot.closed_before_us == T0
+    await subject.put([a_log(3, at=2)])
+    async with subject.store.snapshot() as snapshot:
+        assert not await snapshot.late_since(mark)
+        assert snapshot.revision == revision
+    await subject.put([a_log(4, at=-HOUR)])
+    async with subject.store.snapshot() as snapshot:
+        assert await snapshot.late_since(mark)
+    assert await settled_mark(subject.store) != mark
+
+
+async def test_a_revision_changes_with_what_is_closed_and_with_late_tables(subject: Subject) -> None:
+    seen: list[int] = []
+
+    async def look() -> None:
+        async with subject.store.snapshot() as snapshot:
+            seen.append(snapshot.revision)
+
+    await look()
+    await subject.open_chunks([T0, T0 + CHUNK_US])
+    await look()
+    await subject.close_before(T0 + CHUNK_US)
+    await look()
+    await subject.end_late()
+    await look()
+    assert len(set(seen)) == 4
+
+
 async def test_visible_through_is_the_least_over_halted_partitions_too(subject: Subject) -> None:
     async with subject.store.snapshot() as snapshot:
         assert (snapshot.offsets, snapshot.visible_through_us) == ({}, 0)
@@ -810,6 +854,34 @@ async def test_a_slow_search_gets_on_page_by_page_and_misses_nothing(database_su
         assert pages < 500
     assert pages > 1
     assert ids(found) == [log_id for (log_id,) in expected]
+
+
+async def test_a_late_row_that_was_on_its_way_is_told_from_the_mark(database_subject: PostgresSubject) -> None:
+    """It was stored before the snapshot, which does not see it: its transaction had not ended."""
+    subject = database_subject
+    writer = await connect(subject._url, application_name="writer")
+    async with writer:
+        await writer.execute("BEGIN")
+        await writer.execute("INSERT INTO logs_late_1 VALUES (%s, %s, %s, %s, %s, %s, %s)", row(a_log(1, at=-HOUR)))
+        await subject.put([a_log(2, at=-HOUR)])
+        async with subject.store.snapshot() as snapshot:
+            mark = snapshot.mark
+        await writer.commit()
+    async with subject.store.snapshot() as snapshot:
+        assert await snapshot.late_since(mark)
+
+
+async def test_a_late_table_of_an_older_program_may_always_have_new_rows(database_subject: PostgresSubject) -> None:
+    subject = database_subject
+    await subject.run("CREATE TABLE logs_late_2 (LIKE logs)")
+    await subject.run(
+        "INSERT INTO catalogue (table_name, kind, generation, state) VALUES ('logs_late_2', 'late', 2, 'open')"
+    )
+    async with subject.store.snapshot() as snapshot:
+        assert not await snapshot.late_since(snapshot.mark)
+    await subject.run("INSERT INTO logs_late_2 VALUES (%s, %s, %s, %s, %s, %s, %s)", *row(a_log(1, at=-HOUR)))
+    async with subject.store.snapshot() as snapshot:
+        assert await snapshot.late_since(snapshot.mark)
 
 
 async def test_a_late_generation_dropped_under_a_snapshot_asks_for_a_new_one(database_subject: PostgresSubject) -> None:

@@ -15,7 +15,8 @@ from schemas.record import Log, LogLine
 from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
 from store.dead_letters import PREVIEW_BYTES, DeadLetterMissing, DeadLetters, ReplayRefused
 from store.port import DeadLetter, LedgerRow, Outcome, StorePlan
-from tests.store_sites import HOUR_US, PostgresSite, now_us, postgres_site, prepared
+from store.postgres_read import PostgresReadStore
+from tests.store_sites import HOUR_US, TOPIC, PostgresSite, now_us, postgres_site, prepared
 from writer.decode import decode_frame
 from writer.plan import plan_batch
 
@@ -78,6 +79,18 @@ async def test_pages_are_newest_first_filtered_and_bounded(site: PostgresSite) -
     assert [letter.id for letter in await letters.page(allowed=ALL_SERVICES, reason="refused")] == [ids[0]]
     with pytest.raises(InvalidInput, match=r"limit must be 1\.\.1000, got 0"):
         await letters.page(allowed=ALL_SERVICES, limit=0)
+
+
+async def test_replay_is_a_new_revision_for_readers(site: PostgresSite) -> None:
+    """It stores a row without moving an offset: who holds a page must not be told that nothing has changed."""
+    store = PostgresReadStore(site.database, TOPIC, site.layout)
+    (letter,) = await die(site, ("api", "refused", line(1)))
+    async with store.snapshot() as snapshot:
+        before, offsets = snapshot.revision, snapshot.offsets
+    await DeadLetters(site.database, site.layout).replay(letter, allowed=ALL_SERVICES)
+    async with store.snapshot() as snapshot:
+        assert snapshot.revision != before
+        assert snapshot.offsets == offsets
 
 
 async def test_letters_of_other_services_are_not_there(site: PostgresSite) -> None:

@@ -430,13 +430,14 @@ async def test_parts_and_what_came_after_them_are_asked_by_their_indexes(chunks:
 async def test_new_chunks_find_what_has_arrived_without_waiting_for_a_writer(chunks: Open) -> None:
     database = chunks.site.database
     unindexed = (
-        "SELECT count(*) FROM catalogue AS c WHERE kind = 'chunk' AND NOT EXISTS (SELECT FROM pg_index AS i"
-        " JOIN pg_class AS x ON x.oid = i.indexrelid WHERE i.indrelid = to_regclass(c.table_name) AND x.relname ~ '_arrived$')"
+        "SELECT count(*) FROM catalogue AS c WHERE kind = 'chunk' AND NOT EXISTS ("
+        " SELECT FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid"
+        " WHERE i.indrelid = to_regclass(c.table_name) AND x.relname ~ '_arrived_brin$')"
     )
     assert await database.fetch_one(unindexed) == (0,)
     names = await database.fetch_all(
         "SELECT format('%%I.%%I', n.nspname, x.relname) FROM pg_class AS x JOIN pg_namespace AS n ON n.oid = x.relnamespace"
-        " WHERE x.relname ~ '_arrived$' AND x.relkind = 'i'"
+        " WHERE x.relname ~ '_arrived_brin$' AND x.relkind = 'i'"
     )
     for (name,) in names:
         await database.execute(f"DROP INDEX {name}")

@@ -485,6 +485,27 @@ async def test_with_the_database_away_every_question_is_503() -> None:
     await database.close()
 
 
+async def test_a_page_that_the_asker_has_is_answered_304(api: Api) -> None:
+    await api.put(*rows(3))
+    await api.connection.execute(
+        b"INSERT INTO consumer_offsets (topic, partition, next_offset) VALUES (%s, 0, 5)", (LOGS_TOPIC,)
+    )
+    for path in ("/api/v1/logs?limit=2", "/api/v1/correlations/c/logs"):
+        first = await api.client.get(path)
+        tag = first.headers["etag"]
+        assert (first.status_code, first.headers["cache-control"]) == (200, "private, no-cache")
+        for tags in (tag, f'"other", {tag}', tag.removeprefix("W/")):
+            again = await api.client.get(path, headers={"If-None-Match": tags, "Cache-Control": "no-cache"})
+            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+            assert "content-type" not in again.headers
+        for tags in ("*", '"', "W/", f"{tag[:-2]}", '"0123456789abcdef"', "x" * 7_000):
+            assert (await api.client.get(path, headers={"If-None-Match": tags})).json() == first.json()
+        await api.connection.execute(b"UPDATE consumer_offsets SET next_offset = next_offset + 1")
+        assert (await api.client.get(path, headers={"If-None-Match": tag})).status_code == 200
+    assert "etag" not in (await api.client.get("/api/v1/services")).headers
+    assert (await api.client.get("/api/v1/services")).headers["cache-control"] == "no-store"
+
+
 async def test_the_document_names_every_parameter_answer_and_problem(api: Api) -> None:
     document = (await api.client.get("/openapi.json")).json()
     paths = {path: methods for path, methods in document["paths"].items() if path.startswith("/api/")}
@@ -500,12 +521,17 @@ async def test_the_document_names_every_parameter_answer_and_problem(api: Api) -
         get = methods["get"]
         assert get["description"], path
         assert "application/json" in get["responses"]["200"]["content"]
-        problems = {status: body for status, body in get["responses"].items() if status != "200"}
+        problems = {status: body for status, body in get["responses"].items() if status not in ("200", "304")}
         assert {"422", "503"} <= set(problems)
         for body in problems.values():
             Problem.model_validate(body["content"]["application/problem+json"]["example"])
         for parameter in get.get("parameters", []):
             assert parameter["description"], (path, parameter)
+    for path in ("/api/v1/logs", "/api/v1/correlations/{correlation_id}/logs"):
+        get = paths[path]["get"]
+        assert get["responses"]["200"]["headers"]["ETag"]["description"]
+        assert get["responses"]["304"]["description"]
+        assert "If-None-Match" in {parameter["name"] for parameter in get["parameters"] if parameter["in"] == "header"}
     names = {parameter["name"] for parameter in paths["/api/v1/logs"]["get"]["parameters"]}
     assert {
         "service_name",

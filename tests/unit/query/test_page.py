@@ -14,20 +14,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from access.principal import ANYONE, Principal
-from query.answers import Answers
+from query.answers import Answer, Answers, Asked
+from query.cache import ResultCache
 from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyScans
 from query.params import parse_find
 from query.settings import QuerySettings
 from runtime.clock import ManualClock
 from schemas.ids import first_id_at
+from schemas.pages import time_text
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
 from store.memory import CHUNK_US, MemoryDatabase, MemoryStore
-from store.port import Snapshot
+from store.port import Border, ScanResult, Snapshot
 from store.postgres_read import SnapshotLost
 
 T0 = 1_767_225_600_000_000
 SECOND = 1_000_000
+
+
+class CountedStore(MemoryStore):
+    """Counts what reads rows."""
+
+    scans = 0
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        async with super().snapshot() as snapshot:
+            scan = snapshot.scan
+
+            async def counted(*arguments: Any, **options: Any) -> ScanResult:
+                self.scans += 1
+                return await scan(*arguments, **options)
+
+            snapshot.scan = counted  # type: ignore[method-assign]
+            yield snapshot
 
 
 class Rig:
@@ -37,7 +57,7 @@ class Rig:
         self.clock = ManualClock(T0 + 3_600 * SECOND)
         self.database = MemoryDatabase(clock=self.clock)
         self.database.chunks[T0 - T0 % CHUNK_US] = []
-        self.store = MemoryStore(self.database, rows_per_scan=rows_per_scan, page_bytes_max=page_bytes_max)
+        self.store = CountedStore(self.database, rows_per_scan=rows_per_scan, page_bytes_max=page_bytes_max)
         self.answers = Answers(QuerySettings(**options), self.store, clock=self.clock, unread=no_unread)
 
     def put(self, *logs: Log) -> None:
@@ -49,11 +69,27 @@ class Rig:
             partition.stored_to_us = at_us
 
     async def page(self, principal: Principal = ANYONE, *, fresh: bool = False, **parameters: Any) -> dict[str, Any]:
-        items = [(name, str(value)) for name, value in parameters.items() if value is not None]
-        question = parse_find(items, now_us=self.clock.now_us())
-        body: dict[str, Any] = orjson.loads(await self.answers.find(question, principal, is_fresh=fresh))
+        answer = await self.answer(principal, asked=Asked(fresh), **parameters)
+        assert answer.body is not None
+        body: dict[str, Any] = orjson.loads(answer.body)
         assert body["count"] == len(body["logs"])
         return body
+
+    async def answer(self, principal: Principal = ANYONE, *, asked: Asked | None = None, **parameters: Any) -> Answer:
+        items = [(name, str(value)) for name, value in parameters.items() if value is not None]
+        question = parse_find(items, now_us=self.clock.now_us())
+        return await self.answers.find(question, principal, asked=asked or Asked())
+
+    async def is_unchanged(self, tag: str | None, principal: Principal = ANYONE, **parameters: Any) -> bool:
+        """Whether who has the page with this tag is told that it is still right, without a row being read."""
+        assert tag is not None
+        self.store.scans = 0
+        answer = await self.answer(principal, asked=Asked(etags=frozenset((tag, "0" * 32))), **parameters)
+        assert (answer.body is None) is (self.store.scans == 0)
+        return answer.body is None
+
+    def put_late(self, *logs: Log) -> None:
+        self.database.late[self.database.border.late_generation].rows += logs
 
 
 async def no_unread() -> dict[int, int]:
@@ -256,34 +292,158 @@ async def test_a_right_that_was_taken_away_counts_on_the_next_page() -> None:
     assert ids(await rig.page(ann, limit=9, cursor=cursor)) == [4, 2, 0]
 
 
-async def test_a_closed_range_is_answered_from_memory_and_anew_when_asked() -> None:
+CLOSED: dict[str, Any] = {"start_time": "2026-01-01", "end_time": "2026-01-01T00:01:00"}
+CLOSED_PAGES: list[dict[str, Any]] = [CLOSED, {**CLOSED, "order": "asc"}, {**CLOSED, "limit": 3}, {**CLOSED, "q": "m"}]
+
+
+def closed_rig() -> Rig:
+    """Five logs in a chunk that is closed."""
     rig = Rig()
-    await rig.partitions(T0 + 2_000 * SECOND)
     rig.put(*map(a_log, range(5)))
-    closed: dict[str, Any] = {"start_time": "2026-01-01", "end_time": "2026-01-01T00:01:00"}
-    before = await rig.page(**closed)
-    rig.put(a_log(7))
-    assert await rig.page(**closed) == before
-    assert len((await rig.page(fresh=True, **closed))["logs"]) == 6
-    assert len((await rig.page(**closed))["logs"]) == 6
-    rig.put(a_log(8))
+    rig.database.border = Border(T0 - T0 % CHUNK_US + CHUNK_US, 1)
+    return rig
+
+
+@pytest.mark.parametrize("question", CLOSED_PAGES)
+async def test_a_page_of_what_is_closed_is_read_once(question: dict[str, Any]) -> None:
+    rig = closed_rig()
+    await rig.partitions(T0)
+    first = await rig.page(**question)
+    for offset in range(3):
+        rig.database.partitions[0].next_offset = offset  # more is stored, elsewhere
+        assert await rig.page(**question) == first
+    assert rig.store.scans == 1
+    assert ids(await rig.page(fresh=True, **question)) == ids(first)
+    assert rig.store.scans == 2
     rig.clock.advance(301)
-    assert len((await rig.page(**closed))["logs"]) == 7
+    await rig.page(**question)
+    assert rig.store.scans == 3
 
 
-async def test_what_is_open_or_not_settled_is_never_kept() -> None:
+@pytest.mark.parametrize("question", CLOSED_PAGES)
+async def test_what_comes_late_goes_or_is_erased_ends_a_kept_page_at_once(question: dict[str, Any]) -> None:
+    rig = closed_rig()
+    seen = [ids(await rig.page(**question))]
+    rig.put_late(a_log(7))
+    seen.append(ids(await rig.page(**question)))
+    rig.database.border = Border(rig.database.border.closed_before_us, 2)
+    rig.database.late[2] = rig.database.late.pop(1)
+    rig.database.late[2].rows = []
+    seen.append(ids(await rig.page(**question)))
+    del rig.database.chunks[T0 - T0 % CHUNK_US]
+    seen.append(ids(await rig.page(**question)))
+    everything = [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 7], [0, 1, 2, 3, 4], []]
+    wanted = everything if question.get("order") == "asc" else [numbers[::-1] for numbers in everything]
+    assert seen == [numbers[: question.get("limit", 100)] for numbers in wanted]
+
+
+async def test_only_what_lies_before_the_border_is_kept() -> None:
+    rig = closed_rig()
+    open_us = rig.database.border.closed_before_us
+    rig.database.chunks[open_us] = [a_log(100, at=open_us - T0 + SECOND)]
+    closed_end = {"end_time": time_text(open_us)}
+    first = await rig.page(order="asc", limit=3)
+    kept: list[dict[str, Any]] = [
+        closed_end,
+        {"order": "asc", "limit": 3},
+        {"order": "asc", "limit": 2, "cursor": first["next_cursor"]},
+        {"limit": 3, "cursor": (await rig.page(limit=2))["next_cursor"]},
+    ]
+    not_kept: list[dict[str, Any]] = [
+        {},
+        {"start_time": "2026-01-01"},
+        {"order": "asc"},
+        {"end_time": time_text(open_us + SECOND)},
+        {"order": "asc", "limit": 100, "cursor": first["next_cursor"]},
+    ]
+    for questions, scans in ((kept, 1), (not_kept, 2)):
+        for question in questions:
+            order = {"order": "asc"} if "cursor" in question and "order" in question else {}
+            rig.answers._cache = ResultCache(bytes_max=1 << 20, clock=rig.clock)
+            rig.store.scans = 0
+            for _ in range(2):
+                await rig.page(**{**order, **question})
+            assert rig.store.scans == scans, question
+
+
+async def test_a_page_ended_by_its_budget_is_neither_kept_nor_tagged() -> None:
+    rig = Rig(rows_per_scan=4)
+    rig.put(*map(a_log, range(10)))
+    rig.database.border = Border(T0 - T0 % CHUNK_US + CHUNK_US, 1)
+    for _ in range(2):
+        assert (await rig.answer(q="m0", **CLOSED)).etag is None
+    assert rig.store.scans == 2
+
+
+@pytest.mark.parametrize("question", [{}, {"order": "asc", "limit": 2}, {"q": "m"}, CLOSED])
+async def test_who_has_a_page_is_told_that_it_is_still_right(question: dict[str, Any]) -> None:
     rig = Rig()
-    await rig.partitions(T0 + 900 * SECOND)
-    questions: tuple[dict[str, Any], ...] = ({}, {"start_time": "2026-01-01"}, {"end_time": "2026-01-01T00:01:00"})
-    for number, question in enumerate(questions):
-        before = await rig.page(**question)
-        rig.put(a_log(number))
-        assert len((await rig.page(**question))["logs"]) == len(before["logs"]) + 1
+    await rig.partitions(T0, T0)
+    rig.put(*map(a_log, range(5)))
+    tag = (await rig.answer(**question)).etag
+    assert await rig.is_unchanged(tag, **question)
+    rig.clock.advance(1_000)
+    rig.database.partitions[0].stored_to_us += SECOND  # nothing was stored: only its time has passed
+    assert await rig.is_unchanged(tag, **question)
+    rig.put(a_log(6))
+    rig.database.partitions[1].next_offset += 1
+    assert not await rig.is_unchanged(tag, **question)
+    tag = (await rig.answer(**question)).etag
+    rig.database.chunks[T0 + CHUNK_US] = []
+    assert not await rig.is_unchanged(tag, **question)
+
+
+async def test_who_has_a_page_of_what_is_closed_keeps_it_while_more_is_stored() -> None:
+    rig = closed_rig()
+    await rig.partitions(T0)
+    tag = (await rig.answer(**CLOSED)).etag
+    rig.database.partitions[0].next_offset += 1
+    assert await rig.is_unchanged(tag, **CLOSED)
+    rig.put_late(a_log(8))
+    assert not await rig.is_unchanged(tag, **CLOSED)
+
+
+async def test_a_tag_says_nothing_to_another_right_subject_or_question() -> None:
+    rig = Rig()
+    rig.put(a_log(0), a_log(1, service="pay"))
+    tag = (await rig.answer(limit=5)).etag
+    shop = ServiceScope(names=frozenset({"shop"}))
+    assert await rig.is_unchanged(tag, limit=5)
+    assert not await rig.is_unchanged(tag, Principal(ANYONE.subject, ALL_SERVICES, shop), limit=5)
+    assert not await rig.is_unchanged(tag, Principal("other", ALL_SERVICES, ALL_SERVICES), limit=5)
+    for other in ({"limit": 6}, {"limit": 5, "q": "m"}, {"limit": 5, "order": "asc"}, {"limit": 5, **CLOSED}):
+        assert not await rig.is_unchanged(tag, **other)
+
+
+async def test_a_story_has_a_tag_too() -> None:
+    rig = Rig()
+    await rig.partitions(T0)
+
+    async def ask(*tags: str) -> Answer:
+        asked = Asked(etags=frozenset(tags))
+        return await rig.answers.correlation("c", ANYONE, limit=9, token=None, asked=asked)
+
+    first = await ask()
+    assert first.etag is not None
+    assert (await ask(first.etag)).body is None
+    rig.database.partitions[0].next_offset += 1
+    assert (await ask(first.etag)).body is not None
+
+
+async def test_a_kept_log_is_given_until_tables_come_or_go() -> None:
+    rig = closed_rig()
+    log_id = a_log(1).id
+    body = await rig.answers.one(log_id, ANYONE, is_fresh=False)
+    rig.put_late(a_log(9))
+    assert await rig.answers.one(log_id, ANYONE, is_fresh=False) is body
+    del rig.database.chunks[T0 - T0 % CHUNK_US]
+    with pytest.raises(LogNotFound):
+        await rig.answers.one(log_id, ANYONE, is_fresh=False)
 
 
 async def test_kept_answers_are_not_shared_between_rights_or_subjects() -> None:
     rig = Rig()
-    await rig.partitions(T0 + 2_000 * SECOND)
+    rig.database.border = Border(T0 - T0 % CHUNK_US + CHUNK_US, 1)
     rig.put(a_log(0), a_log(1, service="pay"), a_log(2))
     closed: dict[str, Any] = {"end_time": "2026-01-01T00:01:00", "limit": 1}
     shop = ServiceScope(names=frozenset({"shop"}))

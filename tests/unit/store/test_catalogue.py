@@ -19,17 +19,19 @@ def chunk(start: int, *, is_finished: bool = True, ids: tuple[int, int] = (0, 99
 
 
 def test_finished_chunks_end_where_the_first_unfinished_one_begins() -> None:
-    catalogue = Catalogue((1, None), [chunk(20), chunk(0), chunk(10, is_finished=False), chunk(30, is_finished=False)])
+    catalogue = Catalogue(
+        (1, [0, None]), [chunk(20), chunk(0), chunk(10, is_finished=False), chunk(30, is_finished=False)]
+    )
     ground = catalogue.ground(closed_before_us=30)
     assert (ground.starts_us, ground.ends_us, ground.open_from_us, ground.late_end_us) == ([0], [10], 10, 30)
-    everything_finished = Catalogue((1, None), [chunk(0), chunk(10)]).ground(closed_before_us=20)
+    everything_finished = Catalogue((1, [0, None]), [chunk(0), chunk(10)]).ground(closed_before_us=20)
     assert (everything_finished.starts_us, everything_finished.open_from_us) == ([0, 10], 20)
 
 
 def test_a_log_is_sought_in_open_tables_and_where_its_id_can_be() -> None:
     late = [Table("logs_late_1", True, True, 3, 7, 4, 50, 60), Table("logs_late_2", True, False)]
     chunks = [chunk(0, ids=(1, 9)), chunk(10, ids=(5, 55)), chunk(20, is_finished=False)]
-    catalogue = Catalogue((1, None), [*late, *chunks])
+    catalogue = Catalogue((1, [0, None]), [*late, *chunks])
     everywhere = Arm("logs", (20, 0), BEYOND), Arm("logs_late_2", LEAST, BEYOND)
     assert catalogue.places_of(99, 20) == [*everywhere]
     assert catalogue.places_of(7, 20) == [*everywhere, Arm("logs_10", LEAST, BEYOND), Arm("logs_0", LEAST, BEYOND)]
