@@ -44,6 +44,8 @@ log = structlog.get_logger(__name__)
 _POLL_MS = 100
 _POLL_BYTES = 4 * 1024 * 1024
 """Compressed bytes of one poll. What they decode to is bounded by the batch: the rest waits undecoded."""
+_UNSERVED_S = 0.002
+"""How long decoding keeps the event loop to itself, and the record that it is at then."""
 _FRAMES_MAX = 5_000
 """Most frames in one batch: small ones cost by the piece."""
 _OBSERVATIONS = 3
@@ -382,6 +384,7 @@ class Consumer:
 
     async def _gather(self, batch: _Batch) -> BrokenSequence | None:
         """Decode waiting records into the batch until it is full; the trouble that a partition is in, if any."""
+        served_s = self._clock.monotonic_s()
         while self._waiting and not self._is_full(batch):
             record = self._waiting.popleft()
             try:
@@ -394,7 +397,10 @@ class Consumer:
                 return NewerRecord(record.partition, f"offset {record.offset}: {error}")
             self._moved_s = self._clock.monotonic_s()
             batch.add(frame, record, self._moved_s)
-            await asyncio.sleep(0)
+            if self._moved_s - served_s > _UNSERVED_S:
+                # Others of the event loop have their turn, seldom enough that small records do not pay for it.
+                await asyncio.sleep(0)
+                served_s = self._clock.monotonic_s()
         return None
 
     def _is_full(self, batch: _Batch) -> bool:
