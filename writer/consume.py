@@ -10,7 +10,7 @@ in a row finds the same (writer/suspects.py); one without a leader, or with one 
 one that does. The others go on.
 
 Bounded: two batches of `batch_bytes_max` (one being stored, one being gathered), one poll of `_POLL_BYTES`, and the frame
-that makes a batch full. Records are decoded one at a time, with the event loop served between them.
+that makes a batch full. Records are decoded one at a time; the event loop is served every `_UNSERVED_S`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from db.migrations import Layout, migrate
+from db.migrations import Layout, migrate, migrations
 from infra.fleet import Role, free_port, until
 from tests.databases import create_database, drop_database
 
@@ -74,7 +74,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 async def test_roles_wait_for_migrations_and_say_so(start: MakeRole, empty_url: str) -> None:
     serve, serve_url = start("serve", empty_url)
     write, write_url = start("write", empty_url)
-    lacks = "the database lacks 4 migrations: run `logfeed db migrate`"
+    lacks = f"the database lacks {len(migrations(Layout.NATIVE))} migrations: run `logfeed db migrate`"
     async with client() as http:
 
         async def all_say_so() -> bool:
