@@ -1,0 +1,36 @@
+"""Settings of segments: how large files and row groups are, and what readers may use."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from runtime.settings import Section
+
+_MIB = 1024 * 1024
+
+
+class SegmentSettings(Section):
+    """How segments are written and read."""
+
+    rows_max: int = Field(default=2_097_152, ge=1, le=100_000_000)
+    """Most rows of one file. Its correlation ids are held in memory while it is written (about 40 bytes a row, twice when it
+    is closed)."""
+    bytes_max: int = Field(default=256 * _MIB, ge=_MIB, le=16_384 * _MIB)
+    """Bytes of a file after which the next one begins; a file passes it by one row group at most."""
+    row_group_rows: int = Field(default=131_072, ge=1_024, le=4_194_304)
+    """Rows of a row group: what a page reads at least. Twice as many take 8% less disk, and twice as long for a page."""
+    row_group_bytes: int = Field(default=64 * _MIB, ge=_MIB, le=1_024 * _MIB)
+    """Bytes of values of a row group, about, where rows are large. Readers hold one row group at least."""
+    gathered_bytes_max: int = Field(default=256 * _MIB, ge=_MIB, le=16_384 * _MIB)
+    """Bytes of values that one writer gathers for all retention classes together; past it the largest class writes a row group
+    early."""
+    readers: int = Field(default=1, ge=1, le=64)
+    """Reader processes. Each works on one scan at a time."""
+    reader_threads: int = Field(default=2, ge=1, le=64)
+    """Threads of one reader process."""
+    reader_memory_mib: int = Field(default=512, ge=128, le=65_536)
+    """Memory that a reader may use for a scan, in MiB. The process is ended when it holds twice as much and 256 MiB."""
+    scans_waiting_max: int = Field(default=64, ge=0, le=10_000)
+    """Scans that may wait for a reader; further ones are refused at once."""
+    filters_open_max: int = Field(default=4_096, ge=16, le=1_000_000)
+    """Correlation filters kept open: one file descriptor for each segment that was asked for lately."""
