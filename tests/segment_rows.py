@@ -19,6 +19,7 @@ from store.segments.writing import Classify, SegmentWriter, WrittenSegment
 
 SMALL = SegmentSettings(row_group_rows=1_024)
 ODD = "aB\x01\t\n\r\"'\\,;\u00e9\u20ac\U0001f600\u2028\ufeff\uffff{}% "
+TIMES = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12) | st.text(
     ODD, max_size=12
 )
@@ -41,7 +42,7 @@ def logs(*, times: st.SearchStrategy[int] | None = None, max_size: int = 40) -> 
     one = st.builds(
         Log,
         id=st.integers(0, (1 << 63) - 1),
-        timestamp=times or st.integers(0, 20) | st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999),
+        timestamp=(st.integers(0, 20) | st.integers(*TIMES)) if times is None else times,
         level=st.integers(1, 24),
         service_name=st.sampled_from(["pay", "auth", "a/b_c.d-e", "Z"]),
         message=texts,
@@ -82,6 +83,13 @@ def logs_of(rows: pa.RecordBatch | pa.Table) -> list[Log]:
         Log(timestamp=time, **{**row, "metadata": msgspec.json.decode(row["metadata"])})
         for time, row in zip(times, others, strict=True)
     ]
+
+
+def write_batch(directory: Path, batch: pa.RecordBatch, *, row_group_rows: int) -> list[WrittenSegment]:
+    """Segments of rows that are in order."""
+    writer = SegmentWriter(directory, "s", settings=settings(row_group_rows=row_group_rows))
+    writer.write(batch)
+    return writer.close()
 
 
 def write(

@@ -89,6 +89,7 @@ class SegmentDamaged(LogfeedError):
         """segment: its path or name; reason: what differs."""
         super().__init__(f"segment {segment} is damaged: {reason}")
         self.segment = segment
+        self.reason = reason
 
 
 class SegmentMissing(LogfeedError):

@@ -1,0 +1,202 @@
+"""Answers one question with DuckDB, slice by slice (slices.py). Runs in the reader process.
+
+A slice is asked for positions first: only the columns of the condition are read, and nothing but positions is held. The rows
+are fetched by their positions, from so few row groups at a time that their values fit into memory whatever they are. The
+budget ends a scan between slices, or in one (`interrupt`); what that slice had found is forgotten, so that an answer is
+always all there is up to where it says it looked. Only the first slice may run over, so that each scan gets on.
+
+Measured on row groups of 131,072 rows, one core: positions of the newest 100 12 ms, rows of those 55 ms; a rare text 0.2 µs a
+row, a correlation id 1 ms a row group that its Bloom filter rules out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from runtime.clock import Clock
+from store.port import Position
+from store.segments.format import SegmentDamaged, SegmentMissing
+from store.segments.scans import Found, Question, Row, SegmentFile
+from store.segments.slices import Pace, Slice, Walk
+
+_FETCH_BYTES: Final = 128 * 1024 * 1024
+_NOT_THE_FILES: Final = (duckdb.InterruptException, duckdb.OutOfMemoryException, duckdb.PermissionException)
+"""Errors that say nothing of what is in the files."""
+
+
+class ScanCancelled(Exception):
+    """Nobody waits for it."""
+
+
+class ScanGotNowhere(Exception):
+    """The budget ended before anything was looked at."""
+
+
+class Scanner:
+    """Scans, one at a time. `is_late` and `is_cancelled` are asked between statements; who sets them interrupts as well."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, clock: Clock) -> None:
+        """connection: its own, in UTC or any other zone."""
+        self._connection = connection
+        self._clock = clock
+
+    def run(self, question: Question, *, is_cancelled: Callable[[], bool], got_on: Callable[[], None]) -> Found:
+        """got_on: called once a slice was looked at; from then on it may be interrupted at the end of the budget.
+
+        Raises SegmentDamaged, SegmentMissing, ScanCancelled, ScanGotNowhere; duckdb.Error for everything else.
+        """
+        ends_s = self._clock.monotonic_s() + question.budget_ms / 1000
+        walk = Walk(question.files, question.low, question.high, newest_first=question.newest_first)
+        pace = Pace()
+        rows: list[Row] = []
+        bytes_left = question.bytes_max
+        has_got_on = False
+        while (piece := walk.next(pace.row_groups)) is not None:
+            began_s = self._clock.monotonic_s()
+            if is_cancelled():
+                raise ScanCancelled
+            if has_got_on and began_s >= ends_s:
+                break
+            try:
+                positions = self._positions(question, piece, question.wanted - len(rows))
+                found, bytes_left, is_cut = self._rows(question, piece, positions, bytes_left)
+            except duckdb.InterruptException:
+                if is_cancelled():
+                    raise ScanCancelled from None
+                if not has_got_on:
+                    raise ScanGotNowhere from None
+                break
+            rows += found
+            if is_cut or len(rows) == question.wanted:
+                return Found(question.number, rows, (rows[-1][1], rows[-1][0]))
+            walk.done(piece)
+            has_got_on = True
+            got_on()
+            now_s = self._clock.monotonic_s()
+            pace.took(piece.row_groups, (now_s - began_s) * 1000, (ends_s - now_s) * 1000)
+        return Found(question.number, rows, walk.looked_to)
+
+    def _positions(self, question: Question, piece: Slice, wanted: int) -> list[Position]:
+        """Of the slice's first matching rows, in order."""
+        bounds, params = _bounds(piece.low, piece.high)
+        order = "timestamp DESC, id DESC" if question.newest_first else "timestamp, id"
+        text = (
+            f"SELECT epoch_us(timestamp), id FROM read_parquet(?) WHERE {bounds} AND ({question.where})"
+            f" ORDER BY {order} LIMIT {wanted:d}"
+        )
+        return self._asked(piece.files, text, [*params, *question.params])
+
+    def _rows(
+        self, question: Question, piece: Slice, positions: list[Position], bytes_left: int
+    ) -> tuple[list[Row], int, bool]:
+        """The rows at these positions, in order, until bytes_left are used up; what is left; whether that cut them."""
+        rows: list[Row] = []
+        for group in _groups(positions, piece.files):
+            for row in self._fetched(piece, group, newest_first=question.newest_first):
+                rows.append(row)
+                bytes_left -= len(row[4].encode()) + len(row[6].encode())  # message, metadata
+                if bytes_left <= 0:
+                    return rows, bytes_left, True
+        return rows, bytes_left, False
+
+    def _fetched(self, piece: Slice, positions: Sequence[Position], *, newest_first: bool) -> list[Row]:
+        least, most = min(positions), max(positions)
+        bounds, params = _bounds((least[0], 0), (most[0] + 1, 0))
+        text = (
+            "SELECT id, epoch_us(timestamp), level, service_name, message, correlation_id, metadata FROM read_parquet(?)"
+            f" WHERE {bounds} AND id IN (SELECT unnest(?::BIGINT[]))"
+        )
+        files = [
+            file
+            for file in piece.files
+            if file.row_groups[0].first_us <= most[0] and file.row_groups[-1].last_us >= least[0]
+        ]
+        found = self._asked(files, text, [*params, [log_id for _, log_id in positions]])
+        wanted = set(positions)
+        rows = [row for row in found if (row[1], row[0]) in wanted]
+        if len(rows) != len(positions):
+            raise duckdb.InternalException(f"{len(positions)} rows were to be fetched, {len(rows)} were found")
+        return sorted(rows, key=lambda row: (row[1], row[0]), reverse=newest_first)
+
+    def _asked(self, files: Sequence[SegmentFile], text: str, params: list[Any]) -> list[Any]:
+        """A statement's rows; its first parameter is the files. Any: of the statement's types."""
+        if not files:
+            return []
+        try:
+            return self._connection.execute(text, [[file.path for file in files], *params]).fetchall()
+        except _NOT_THE_FILES:
+            raise
+        except duckdb.Error:
+            self._blame(files, text, params)
+            raise
+
+    def _blame(self, files: Sequence[SegmentFile], text: str, params: list[Any]) -> None:
+        """Raise for the file that cannot be read, if it is one: the statement does not say which."""
+        for file in files:
+            if not Path(file.path).exists():
+                raise SegmentMissing(file.name)
+        for file in files:
+            try:
+                self._connection.execute(text, [[file.path], *params]).fetchall()
+            except _NOT_THE_FILES:
+                raise
+            except duckdb.Error as error:
+                if self._is_readable(file):
+                    continue
+                raise SegmentDamaged(file.name, f"{error}".splitlines()[0]) from error
+
+    def _is_readable(self, file: SegmentFile) -> bool:
+        """Whether every value of it can be decoded; if so, the condition is what fails."""
+        try:
+            self._connection.execute("SELECT max(hash(COLUMNS(*))) FROM read_parquet(?)", [[file.path]]).fetchall()
+        except _NOT_THE_FILES:
+            raise
+        except duckdb.Error:
+            return False
+        return True
+
+
+def _groups(positions: Sequence[Position], files: Sequence[SegmentFile]) -> Iterator[list[Position]]:
+    """The positions in order, in groups: the row groups that may hold those of one have few bytes together, or it has one."""
+    row_groups = [group for file in files for group in file.row_groups]
+    if positions and sum(group.bytes for group in row_groups) <= _FETCH_BYTES:
+        yield list(positions)
+        return
+    group: list[Position] = []
+    held: set[int] = set()
+    held_bytes = 0
+    for position in positions:
+        touched = {
+            number
+            for number, row_group in enumerate(row_groups)
+            if row_group.first_us <= position[0] <= row_group.last_us and number not in held
+        }
+        touched_bytes = sum(row_groups[number].bytes for number in touched)
+        if group and held_bytes + touched_bytes > _FETCH_BYTES and touched:
+            yield group
+            group, held, held_bytes = [], set(), 0
+        group.append(position)
+        held |= touched
+        held_bytes += touched_bytes
+    if group:
+        yield group
+
+
+def _bounds(low: Position, high: Position) -> tuple[str, list[Any]]:
+    """low <= (timestamp, id) < high; comparisons of the time alone, so that statistics exclude row groups."""
+    moment = "make_timestamptz(?::BIGINT)"
+    parts, params = [f"timestamp >= {moment}"], [low[0]]
+    if low[1] > 0:
+        parts.append(f"(timestamp > {moment} OR id >= ?::BIGINT)")
+        params += [low[0], low[1]]
+    if high[1] > 0:
+        parts.append(f"timestamp <= {moment} AND (timestamp < {moment} OR id < ?::BIGINT)")
+        params += [high[0], high[0], high[1]]
+    else:
+        parts.append(f"timestamp < {moment}")
+        params.append(high[0])
+    return " AND ".join(parts), params

@@ -1,0 +1,153 @@
+"""A question to segments and its answer, and how both travel between our process and a reader.
+
+Messages are MessagePack behind their length (4 bytes, big-endian). The client sends one `Open`, then a `Question` at a time and
+`Cancel` for it; the reader answers each question once, with `Found` or `Failed`, cancelled ones too.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final, Literal
+
+import msgspec
+
+from schemas.record import Log
+from search.sql import Sql
+from store.port import Position
+from store.segments.format import RowGroup
+
+LENGTH: Final = struct.Struct(">I")
+MESSAGE_BYTES_MAX: Final = 256 * 1024 * 1024
+"""A longer one is no message of ours."""
+GRACE_MS: Final = 1_000
+"""So much longer than its budget a scan may take that has looked at nothing yet."""
+
+Row = tuple[int, int, int, str, str, str | None, str]
+"""The fields of schemas.record.Log, metadata as JSON text."""
+
+
+class SegmentFile(msgspec.Struct, frozen=True):
+    """A segment to be asked."""
+
+    path: str
+    name: str
+    """For errors."""
+    row_groups: tuple[RowGroup, ...]
+    """In the file's order."""
+
+
+class SegmentScan(msgspec.Struct, frozen=True):
+    """Rows with low <= (timestamp_us, id) < high that match, in order."""
+
+    files: tuple[SegmentFile, ...]
+    """No row in two of them; they may overlap in time."""
+    where: Sql
+    """Of search.sql_duckdb.compile_duckdb, with its default columns."""
+    low: Position
+    high: Position
+    newest_first: bool
+    wanted: int
+    """Most rows, at least 1."""
+    bytes_max: int
+    """Of messages and metadata: no row follows the one that reaches it."""
+    budget_ms: int
+
+
+class SegmentResult(msgspec.Struct, frozen=True):
+    """What was found."""
+
+    logs: list[Log]
+    """In the scan's order."""
+    looked_to: Position | None
+    """All rows up to this position, itself included, in the scan's direction, are in `logs` if they match: go on after it.
+    None: so is everything in the interval."""
+
+
+class Open(msgspec.Struct, frozen=True, tag=True):
+    """How the reader is to work."""
+
+    directories: tuple[str, ...]
+    memory_mib: int
+    """Of DuckDB."""
+    process_mib: int
+    """Of the process: past it, it ends itself."""
+    threads: int
+
+
+class Question(msgspec.Struct, frozen=True, tag=True):
+    """A scan."""
+
+    number: int
+    files: tuple[SegmentFile, ...]
+    where: str
+    params: tuple[Any, ...]
+    """Of the types that a predicate's values have: text, integers, floats."""
+    low: Position
+    high: Position
+    newest_first: bool
+    wanted: int
+    bytes_max: int
+    budget_ms: int
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """Nobody waits for the answer any more."""
+
+    number: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The answer to Open."""
+
+
+class Found(msgspec.Struct, frozen=True, tag=True):
+    """The answer to a question."""
+
+    number: int
+    rows: list[Row]
+    looked_to: Position | None
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """A question has no answer."""
+
+    number: int
+    kind: Literal["missing", "damaged", "nowhere", "cancelled", "memory", "failed"]
+    segment: str
+    """Its name, for `missing` and `damaged`."""
+    reason: str
+
+
+def question_of(number: int, scan: SegmentScan) -> Question:
+    """The scan as it travels: segments outside its interval stay at home."""
+    files = tuple(
+        file
+        for file in scan.files
+        if file.row_groups
+        and file.row_groups[-1].last_us >= scan.low[0]
+        and (file.row_groups[0].first_us, 0) < scan.high
+    )
+    return Question(
+        number,
+        files,
+        scan.where.text,
+        scan.where.params,
+        scan.low,
+        scan.high,
+        scan.newest_first,
+        scan.wanted,
+        scan.bytes_max,
+        scan.budget_ms,
+    )
+
+
+def result_of(found: Found) -> SegmentResult:
+    """The answer with its metadata decoded."""
+    decode = msgspec.json.decode
+    return SegmentResult([Log(*row[:6], decode(row[6])) for row in found.rows], found.looked_to)
+
+
+def framed(message: msgspec.Struct) -> bytes:
+    """The message behind its length."""
+    content = msgspec.msgpack.encode(message)
+    return LENGTH.pack(len(content)) + content
