@@ -1,9 +1,8 @@
 """The reader process: `python -m store.segments.reader`, started by reading.py, which speaks to it by its standard streams.
 
-What users ask runs here and not beside the query service's requests: DuckDB with a limit of memory, no files but those in the
-given directories, no network, no extensions, no way to lift any of that. A process that grows past its limit all the same ends
-itself; so does one whose parent has gone. Two threads: this one listens, watches the time and the memory and interrupts; the
-other one asks DuckDB.
+What users ask runs here and not beside the query service's requests: DuckDB with a limit of memory and nothing in reach but
+the given directories (duck.py). A process that grows past its limit all the same ends itself; so does one whose parent has
+gone. Two threads: this one listens, watches the time and the memory and interrupts; the other one asks DuckDB.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import msgspec
 import psutil
 
 from runtime.clock import SystemClock
+from store.segments.duck import connected
 from store.segments.format import SegmentDamaged, SegmentMissing
 from store.segments.scanning import ScanCancelled, ScanGotNowhere, Scanner
 from store.segments.scans import GRACE_MS, LENGTH, Cancel, Failed, Open, Question, Ready, framed
@@ -39,36 +39,10 @@ def main() -> None:
     opening = _read()
     if not isinstance(opening, Open):
         raise SystemExit("the first message must say how to work")
-    connection = connected(opening)
+    connection = connected(opening.directories, memory_mib=opening.memory_mib, threads=opening.threads)
     reader = _Reader(connection, rss_max=opening.process_mib * 1024 * 1024)
     _write(Ready())
     reader.serve()
-
-
-def connected(opening: Open) -> duckdb.DuckDBPyConnection:
-    """A database in memory that reads files in these directories and nothing else."""
-    connection = duckdb.connect(
-        config={
-            "threads": opening.threads,
-            "memory_limit": f"{opening.memory_mib}MiB",
-            "temp_directory": "",
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "allow_community_extensions": False,
-            "python_enable_replacements": False,
-        }
-    )
-    directories = ", ".join("'" + directory.replace("'", "''") + "'" for directory in opening.directories)
-    for setting in (
-        "TimeZone = 'UTC'",
-        "parquet_metadata_cache = true",
-        "enable_progress_bar = false",
-        f"allowed_directories = [{directories}]",
-        "enable_external_access = false",
-        "lock_configuration = true",
-    ):
-        connection.execute(f"SET {setting}")
-    return connection
 
 
 class _Reader:

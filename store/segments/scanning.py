@@ -82,7 +82,7 @@ class Scanner:
 
     def _positions(self, question: Question, piece: Slice, wanted: int) -> list[Position]:
         """Of the slice's first matching rows, in order."""
-        bounds, params = _bounds(piece.low, piece.high)
+        bounds, params = bounds_of(piece.low, piece.high)
         order = "timestamp DESC, id DESC" if question.newest_first else "timestamp, id"
         text = (
             f"SELECT epoch_us(timestamp), id FROM read_parquet(?) WHERE {bounds} AND ({question.where})"
@@ -105,7 +105,7 @@ class Scanner:
 
     def _fetched(self, piece: Slice, positions: Sequence[Position], *, newest_first: bool) -> list[Row]:
         least, most = min(positions), max(positions)
-        bounds, params = _bounds((least[0], 0), (most[0] + 1, 0))
+        bounds, params = bounds_of((least[0], 0), (most[0] + 1, 0))
         text = (
             "SELECT id, epoch_us(timestamp), level, service_name, message, correlation_id, metadata FROM read_parquet(?)"
             f" WHERE {bounds} AND id IN (SELECT unnest(?::BIGINT[]))"
@@ -186,7 +186,7 @@ def _groups(positions: Sequence[Position], files: Sequence[SegmentFile]) -> Iter
         yield group
 
 
-def _bounds(low: Position, high: Position) -> tuple[str, list[Any]]:
+def bounds_of(low: Position, high: Position) -> tuple[str, list[Any]]:
     """low <= (timestamp, id) < high; comparisons of the time alone, so that statistics exclude row groups."""
     moment = "make_timestamptz(?::BIGINT)"
     parts, params = [f"timestamp >= {moment}"], [low[0]]

@@ -44,7 +44,7 @@ class Walk:
         ]
         self._newest_first = newest_first
         least = min((first for first, _, _ in self._files), default=0)
-        most = max((last for _, last, _ in self._files), default=0)
+        most = max((last for _, last, _ in self._files), default=-1)
         self._low = max(low, (least, 0))
         self._high = min(high, (most + 1, 0))
         self._edges = sorted({group.first_us if newest_first else group.last_us + 1 for group in groups})

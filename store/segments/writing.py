@@ -90,7 +90,7 @@ class SegmentWriter:
         """Finish all files; returns every segment of this writer, by class and number. Raises OSError."""
         for retention_class in list(self._files):
             self._finish(retention_class)
-        return sorted(self._written, key=lambda segment: (segment.retention_class, segment.name))
+        return sorted(self._written, key=lambda segment: segment.retention_class)
 
     def abort(self) -> None:
         """Remove what is not finished. What is stays: nobody knows of it."""

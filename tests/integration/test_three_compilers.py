@@ -1,6 +1,7 @@
 """The promise of package search: PostgreSQL, DuckDB and Python give the same answer for every predicate and log.
 
-One table of a few hundred odd logs in real engines; each example is a random predicate judged on all of them at once.
+One table of a few hundred odd logs in real engines, and as a segment's file, made of PostgreSQL's rows; each example is a
+random predicate judged on all of them at once.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
 import msgspec
 import psycopg
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -46,6 +49,8 @@ from search.regex import RegexError, literal_pattern, parse_pattern
 from search.sql import Columns, Sql, joined
 from search.sql_duckdb import compile_duckdb
 from search.sql_postgres import compile_postgres, indexable_metadata
+from store.segments.format import SCHEMA
+from tests.segment_rows import batch_of, in_order, write_batch
 
 T = TypeVar("T")
 ODD_CHARS = (
@@ -131,6 +136,7 @@ class Engines:
     logs: list[Log]
     postgres: psycopg.Connection
     duck: duckdb.DuckDBPyConnection
+    segment: Path
 
     def ids_in_python(self, predicate: Predicate) -> set[int]:
         test = compile_match(predicate)
@@ -139,6 +145,12 @@ class Engines:
     def ids_in_postgres(self, predicate: Predicate) -> set[int]:
         sql = compile_postgres(predicate)
         return _ids(self.postgres.execute(f"SELECT id, {sql.text} FROM logs".encode(), sql.params).fetchall())
+
+    def ids_in_segment(self, predicate: Predicate) -> set[int]:
+        """With the condition as a filter of the file, where statistics and Bloom filters take part."""
+        sql = compile_duckdb(predicate)
+        text = f"SELECT id FROM read_parquet(?) WHERE {sql.text}"
+        return {log_id for (log_id,) in self.duck.execute(text, [str(self.segment), *sql.params]).fetchall()}
 
     def ids_in_duckdb(self, predicate: Predicate) -> tuple[set[int], set[int]]:
         """With metadata as the frames have it, and as PostgreSQL writes its jsonb."""
@@ -155,6 +167,7 @@ class Engines:
         assert self._shown(self.ids_in_postgres(predicate) ^ expected) == []
         for found in self.ids_in_duckdb(predicate):
             assert self._shown(found ^ expected) == []
+        assert self._shown(self.ids_in_segment(predicate) ^ expected) == []
         assert self._shown(self.ids_by_index(predicate) ^ expected) == []
         return expected
 
@@ -166,7 +179,8 @@ class Engines:
         sql = joined("AND", [terms, compile_postgres(predicate)])
         query = f"SELECT id FROM logs WHERE {sql.text}".encode()
         plan = self.postgres.execute(b"EXPLAIN " + query, sql.params).fetchall()
-        assert any("Index Cond: (metadata @>" in line for (line,) in plan), plan
+        if ("  One-Time Filter: false",) not in plan:  # the planner knows that nothing matches
+            assert any("Index Cond: " in line and "metadata @>" in line for (line,) in plan), plan
         return {log_id for (log_id,) in self.postgres.execute(query, sql.params).fetchall()}
 
     def _shown(self, ids: set[int]) -> list[Log]:
@@ -200,7 +214,7 @@ def _logs() -> list[Log]:
 
 
 @pytest.fixture(scope="module")
-def engines(postgres_url: str) -> Iterator[Engines]:
+def engines(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     logs = _logs()
     rows = [
         (
@@ -236,7 +250,15 @@ def engines(postgres_url: str) -> Iterator[Engines]:
             "INSERT INTO logs VALUES (?, make_timestamptz(?::BIGINT), ?, ?, ?, ?, ?, ?)",
             [[*row, from_jsonb[row[0]]] for row in rows],
         )
-        yield Engines(logs, postgres, duck)
+        yield Engines(logs, postgres, duck, _segment(logs, from_jsonb, tmp_path_factory.mktemp("segments")))
+
+
+def _segment(logs: list[Log], metadata: dict[int, str], directory: Path) -> Path:
+    """A file with the logs in many row groups, metadata as PostgreSQL prints it."""
+    batch = batch_of(in_order(logs))
+    texts = pa.array([metadata[log_id] for log_id in batch.column("id").to_pylist()])
+    (segment,) = write_batch(directory, batch.set_column(6, SCHEMA.field("metadata"), texts), row_group_rows=20)
+    return segment.path
 
 
 def _patterns() -> st.SearchStrategy[Matches]:

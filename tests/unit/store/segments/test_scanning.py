@@ -30,10 +30,10 @@ from search.predicate import (
 from search.sql import Sql
 from search.sql_duckdb import compile_duckdb
 from store.port import Position
+from store.segments.duck import connected
 from store.segments.format import RowGroup, SegmentDamaged, SegmentMissing
-from store.segments.reader import connected
 from store.segments.scanning import ScanCancelled, Scanner
-from store.segments.scans import Open, SegmentFile, SegmentResult, SegmentScan, question_of, result_of
+from store.segments.scans import SegmentFile, SegmentResult, SegmentScan, question_of, result_of
 from store.segments.slices import ID_MAX, Walk
 from tests.segment_rows import batch_of, log_at, logs, settings, write
 
@@ -68,7 +68,7 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def connection(directory: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    opened = connected(Open((str(directory),), memory_mib=256, process_mib=1_024, threads=1))
+    opened = connected([directory], memory_mib=256, threads=1)
     yield opened
     opened.close()
 

@@ -1,0 +1,37 @@
+"""DuckDB as segments are asked with: in memory, bounded, and blind to all files but those in given directories.
+
+No network, no extensions but those inside, no files beside it, no way to lift any of that from a statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import duckdb
+
+
+def connected(directories: Iterable[Path | str], *, memory_mib: int, threads: int) -> duckdb.DuckDBPyConnection:
+    """A database of one's own that reads files below these directories. Sessions speak UTC."""
+    connection = duckdb.connect(
+        config={
+            "threads": threads,
+            "memory_limit": f"{memory_mib}MiB",
+            "temp_directory": "",
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+            "python_enable_replacements": False,
+        }
+    )
+    names = ", ".join("'" + str(directory).replace("'", "''") + "'" for directory in directories)
+    for setting in (
+        "TimeZone = 'UTC'",
+        "parquet_metadata_cache = true",
+        "enable_progress_bar = false",
+        f"allowed_directories = [{names}]",
+        "enable_external_access = false",
+        "lock_configuration = true",
+    ):
+        connection.execute(f"SET {setting}")
+    return connection
