@@ -12,7 +12,8 @@ to restore the order once (`in_order`). Measured: 0.25 µs a row of 310 bytes, 0
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from collections import Counter
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -59,6 +60,12 @@ def value_bytes(rows: pa.RecordBatch) -> int:
     """Bytes of all values: 20 a row, and those of its texts."""
     texts = (int(pc.sum(pc.binary_length(rows.column(name)), min_count=0).as_py()) for name in TEXTS)
     return 20 * len(rows) + sum(texts)
+
+
+def counts_of(values: pa.Array) -> Counter[Any]:
+    """Value -> how often. Any: the column's type."""
+    found = pc.value_counts(values)
+    return Counter(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
 
 
 def _fixed(column: pa.Array) -> memoryview:

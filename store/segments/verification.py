@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from store.segments.content import ContentHash, in_order, value_bytes
+from store.segments.content import ContentHash, counts_of, in_order, value_bytes
 from store.segments.format import SCHEMA, RowGroup, SegmentDamaged, SegmentInfo, SegmentMissing
 
 
@@ -62,8 +62,8 @@ def _read(path: Path) -> dict[str, Any]:
             times = rows.column("timestamp").cast(pa.int64())
             groups.append(RowGroup(len(rows), times[0].as_py(), times[-1].as_py(), value_bytes(rows)))
             ids += pc.min_max(rows.column("id")).as_py().values()
-            services.update(_counts(rows.column("service_name")))
-            levels.update(_counts(rows.column("level")))
+            services.update(counts_of(rows.column("service_name")))
+            levels.update(counts_of(rows.column("level")))
     return {
         "rows": sum(group.rows for group in groups),
         "first_us": groups[0].first_us,
@@ -75,9 +75,3 @@ def _read(path: Path) -> dict[str, Any]:
         "row_groups": tuple(groups),
         "content": content.hexdigest(),
     }
-
-
-def _counts(values: pa.Array) -> Counter[Any]:
-    """Value -> how often. Any: the column's type."""
-    found = pc.value_counts(values)
-    return Counter(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
