@@ -54,8 +54,8 @@ _BLOOM_FALSE_POSITIVES: Final = 0.05
 """For other readers: ours asks the segment's correlation filter first (filters.py), 1 byte a row instead of 2 at 1%."""
 
 
-class RowGroup(msgspec.Struct, frozen=True):
-    """A slice of a segment's time."""
+class RowGroup(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A slice of a segment's time. An array on the wire: a scan may name tens of thousands."""
 
     rows: int
     first_us: int

@@ -19,6 +19,9 @@ from store.segments.format import RowGroup
 LENGTH: Final = struct.Struct(">I")
 MESSAGE_BYTES_MAX: Final = 256 * 1024 * 1024
 """A longer one is no message of ours."""
+ROWS_MAX: Final = 100_000
+BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of one answer, whatever was asked for: it is cut there as it is at `wanted` and `bytes_max`."""
 GRACE_MS: Final = 1_000
 """So much longer than its budget a scan may take that has looked at nothing yet."""
 
@@ -26,7 +29,7 @@ Row = tuple[int, int, int, str, str, str | None, str]
 """The fields of schemas.record.Log, metadata as JSON text."""
 
 
-class SegmentFile(msgspec.Struct, frozen=True):
+class SegmentFile(msgspec.Struct, frozen=True, array_like=True):
     """A segment to be asked."""
 
     path: str
@@ -47,9 +50,9 @@ class SegmentScan(msgspec.Struct, frozen=True):
     high: Position
     newest_first: bool
     wanted: int
-    """Most rows, at least 1."""
+    """Most rows, at least 1; never more than ROWS_MAX."""
     bytes_max: int
-    """Of messages and metadata: no row follows the one that reaches it."""
+    """Of messages and metadata: no row follows the one that reaches it, or BYTES_MAX."""
     budget_ms: int
 
 
@@ -135,8 +138,8 @@ def question_of(number: int, scan: SegmentScan) -> Question:
         scan.low,
         scan.high,
         scan.newest_first,
-        scan.wanted,
-        scan.bytes_max,
+        min(scan.wanted, ROWS_MAX),
+        min(scan.bytes_max, BYTES_MAX),
         scan.budget_ms,
     )
 

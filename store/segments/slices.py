@@ -38,7 +38,6 @@ class Walk:
 
     def __init__(self, files: Sequence[SegmentFile], low: Position, high: Position, *, newest_first: bool) -> None:
         """files: in any order."""
-        groups = [group for file in files for group in file.row_groups]
         self._files = [
             (file.row_groups[0].first_us, file.row_groups[-1].last_us, file) for file in files if file.row_groups
         ]
@@ -47,7 +46,11 @@ class Walk:
         most = max((last for _, last, _ in self._files), default=-1)
         self._low = max(low, (least, 0))
         self._high = min(high, (most + 1, 0))
-        self._edges = sorted({group.first_us if newest_first else group.last_us + 1 for group in groups})
+        if newest_first:
+            edges = {group.first_us for file in files for group in file.row_groups}
+        else:
+            edges = {group.last_us + 1 for file in files for group in file.row_groups}
+        self._edges = sorted(edges)
         """Where row groups begin, or end; ascending."""
         self._looked_to: Position | None = None
 

@@ -83,6 +83,16 @@ async def test_rows_come_through_the_process_as_they_are(reader: SegmentReader, 
     assert (everything.logs, everything.looked_to) == (LOGS[::-1], None)
 
 
+async def test_readers_can_be_started_ahead(tmp_path: Path, file: SegmentFile) -> None:
+    reader = reader_of(tmp_path, readers=2)
+    await reader.start()
+    pids = {process.pid for process in reader._processes}
+    await asyncio.gather(*(reader.scan(scan_of(file)) for _ in range(4)))
+    assert {process.pid for process in reader._processes} == pids
+    assert None not in pids
+    await reader.close()
+
+
 async def test_a_reader_that_was_killed_is_started_again(reader: SegmentReader, file: SegmentFile) -> None:
     await reader.scan(scan_of(file))
     first = pid_of(reader)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from itertools import pairwise
@@ -174,11 +176,29 @@ def test_nothing_is_under_its_name_before_it_is_whole(tmp_path: Path) -> None:
     assert files_in(tmp_path) == set()
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_nothing_under_a_name(tmp_path: Path) -> None:
     (segment,) = write(tmp_path, [log_at(1, 1)])
-    (tmp_path / f"other.parquet{UNFINISHED}").write_bytes(b"half")
+    program = (
+        "import sys; from pathlib import Path; from tests.segment_rows import *\n"
+        "writer = SegmentWriter(Path(sys.argv[1]), 'killed', settings=settings(row_group_rows=2))\n"
+        "writer.write(batch_of([log_at(at, at) for at in range(99)])); print('half', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half\n"
+        process.kill()
+    whole = {segment.name, segment.filter_path.name}
+    assert files_in(tmp_path) == whole | {f"killed-default-0.parquet{UNFINISHED}"}
     assert remove_unfinished(tmp_path) == 1
-    assert files_in(tmp_path) == {segment.name, segment.filter_path.name}
+    assert files_in(tmp_path) == whole
+
+
+def test_a_class_that_is_no_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="retention class"):
+        write(tmp_path, [log_at(1, 1)], classify=lambda batch: pa.array(["../elsewhere"] * len(batch)))
+    assert files_in(tmp_path) == set()
 
 
 def test_an_error_of_the_disk_leaves_nothing_under_the_name(tmp_path: Path) -> None:
