@@ -5,8 +5,8 @@ integers of their width (timestamp in microseconds since the Unix epoch: 8 bytes
 of the lengths (4 bytes each, -1 for NULL) and one of the UTF-8 bytes. The content is the SHA-256 of these eleven in the order
 of SCHEMA's columns, lengths before bytes; hex. Row groups, sorting inside them, encodings and batches do not matter.
 
-A sum of hashes row by row would do without the order, and costs three times as much without a vectorised hash; readers have
-to restore the order once (`in_order`). Measured: 0.25 µs a row of 310 bytes, 0.4 to restore the order.
+A sum of hashes row by row would do without the order: 1.6 µs a row by DuckDB's md5. Measured: 0.2 µs a row of 310 bytes, and
+0.2 for readers, who have to restore the order (`in_order`).
 """
 
 from __future__ import annotations

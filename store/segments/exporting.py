@@ -1,7 +1,7 @@
 """All rows that match, page after page, from a reader process: for exports, which are walks and never one question.
 
 Each page is a scan of its own, so that other scans get their turn between two of them, and no more than a page is in memory.
-Measured: 9 µs of one core a row in pages of 20,000, half of it making logs of them.
+Measured: 14 µs of one core a row in pages of 20,000, 3 of them here.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class CorrelationFilters:
     """The filters in one directory, named as their segments are."""
 
     def __init__(self, directory: Path, *, files_open_max: int = 4_096) -> None:
-        """files_open_max: descriptors held; more segments than that are opened anew each time (about 15 µs each)."""
+        """files_open_max: descriptors held; more segments than that are opened anew each time (20 µs each)."""
         self._directory = directory
         self._files_open_max = files_open_max
         self._open: OrderedDict[str, tuple[int, int]] = OrderedDict()

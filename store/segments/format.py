@@ -7,15 +7,19 @@ reads Parquet reads a segment; nothing in it is ours alone.
 Measured on varied lines of 342 bytes of JSON with random 128-bit correlation ids, bytes a row and µs of one core a row, row
 groups of 131,072 rows:
 
-    zstd 3, defaults of pyarrow, Bloom filters on id and correlation_id at 1%        64.8   1.4
-    delta encodings below, zstd 3, Bloom filter on correlation_id at 5%              58.8   1.0
-    … zstd 1: as small on hex digits and smaller on text                             56.8   0.7
-    … pages of 4 MiB (this)                                                          55.5   0.7
-    … id as BYTE_STREAM_SPLIT, which few others read of integers                     55.0   0.7
-    … zstd 5                                                                         59.0   2.5
-    … row groups of 65,536 / 262,144 rows                                     65.1 / 51.1   1.1 / 0.6
-    … messages as DELTA_BYTE_ARRAY                                                   57.1   0.9
-    … sorted by service_name, message / by timestamp                          58.7 / 62.5   0.9
+    defaults of pyarrow, zstd 3, Bloom filters on id and correlation_id at 1%        64.8   1.1
+    delta encodings, zstd 3, Bloom filter on correlation_id at 5%                    58.8   1.0
+    … zstd 1: no worse on hex digits, better on text                                 56.8   0.6
+    … pages of 4 MiB: this is what is written                                        55.5   0.6
+
+and what was left, each instead of that:
+
+    id as BYTE_STREAM_SPLIT, which few others read of integers                       55.0   0.6
+    zstd 3 / zstd 5 / zstd 9 for texts                                 57.6 / 57.5 / 53.4   1.0 / 2.6 / 4.5
+    messages as DELTA_BYTE_ARRAY                                                     57.0   0.7
+    row groups of 65,536 / 262,144 rows                                       65.4 / 50.8   0.8 / 0.7
+    sorted by service_name, message / service_name, level, timestamp          59.5 / 55.6   0.7 / 0.6
+    sorted by timestamp                                                              63.7   0.8
 
 Of the 55.5 bytes 16.1 are the random id, 18.5 the message, 15.2 metadata, 4.5 id and timestamp, 1 the Bloom filter.
 No Bloom filter on id: ids grow with the time they were given at, so that statistics prune them as well (2 bytes a row saved).

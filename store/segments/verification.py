@@ -2,7 +2,7 @@
 
 Promise: a file that passes holds exactly the rows that were read from the database, and any change of any byte of it is
 found. First the file's checksum, which finds what became different later; then every value, decoded from the file, which
-finds what was written wrongly. One row group in memory at a time; runs in a thread. Measured: 1.2 µs a row.
+finds what was written wrongly. One row group in memory at a time; runs in a thread. Measured: 0.7 to 1.0 µs a row.
 """
 
 from __future__ import annotations
