@@ -28,6 +28,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from runtime.clock import Clock, SystemClock
 from schemas.errors import ConfigurationError, LogfeedError
 from store.objects import metrics
 from store.objects.bounds import reason_of
@@ -60,9 +61,10 @@ class ObjectTooLarge(LogfeedError):
 class ObjectCache:
     """Gives files of objects; `open` first, `close` at the end."""
 
-    def __init__(self, store: ObjectStore, settings: ObjectSettings) -> None:
-        """store: must outlive the cache."""
+    def __init__(self, store: ObjectStore, settings: ObjectSettings, clock: Clock | None = None) -> None:
+        """store: must outlive the cache. clock: its wall time orders files by their use, across restarts."""
         self._store = store
+        self._clock = clock or SystemClock()
         self._directory = settings.cache_dir
         self._wait_s = settings.cache_wait_s
         self._index = CacheIndex(settings.cache_bytes_max)
@@ -138,7 +140,7 @@ class ObjectCache:
     async def _have(self, copy: Copy, key: str, sha256: str) -> None:
         while copy.state is State.WHOLE and not copy.busy:
             made = copy.times_made
-            if await in_thread(_touch, self._directory / copy.name, copy.bytes):
+            if await in_thread(_touch, self._directory / copy.name, copy.bytes, self._clock.now_us()):
                 metrics.CACHE_REQUESTS.labels("hit").inc()
                 return
             if copy.counted and copy.times_made == made:  # nobody has looked after it meanwhile
@@ -205,10 +207,11 @@ class ObjectCache:
 
     async def _make_room(self, copy: Copy, key: str) -> None:
         try:
-            async with asyncio.timeout(self._wait_s), self._admission:
+            async with asyncio.timeout(self._wait_s) as waiting, self._admission:
                 while (going := self._index.admit(copy)) is None:
                     self._changed.clear()
                     await self._changed.wait()
+                waiting.reschedule(None)
                 # Under the lock: before another admission, and before any of these is fetched again.
                 await self._disk("make room for", key, self._unlink, going)
         except TimeoutError:
@@ -227,7 +230,7 @@ class ObjectCache:
                 raise ObjectDamaged(key, f"expected {copy.bytes} bytes, got {fetched.bytes}")
             if fetched.sha256 != sha256:
                 raise ObjectDamaged(key, f"expected SHA-256 {sha256}, got {fetched.sha256}")
-            await self._disk("keep", key, publish, temporary, self._directory / copy.name)
+            await self._disk("keep", key, _keep, temporary, self._directory / copy.name, self._clock.now_us())
         except BaseException:
             with contextlib.suppress(OSError):
                 await in_thread(temporary.unlink, missing_ok=True)
@@ -295,10 +298,20 @@ class _Work:
         self.begun = begun
 
 
-def _touch(path: Path, bytes: int) -> bool:
+def _touch(path: Path, bytes: int, now_us: int) -> bool:
     """Note that it is used; False when it is not there in its size."""
     try:
-        os.utime(path)
+        _note_use(path, now_us)
     except OSError:
         return False
     return regular_bytes(path) == bytes
+
+
+def _keep(temporary: Path, path: Path, now_us: int) -> None:
+    _note_use(temporary, now_us)
+    publish(temporary, path)
+
+
+def _note_use(path: Path, now_us: int) -> None:
+    # Not the kernel's own "now": it stands still for milliseconds at a time.
+    os.utime(path, ns=(now_us * 1000, now_us * 1000))
