@@ -47,8 +47,8 @@ def store(tmp_path: Path) -> LocalObjectStore:
     return LocalObjectStore(tmp_path / "objects", ObjectSettings())
 
 
-async def under_way(object_path: Path, incoming: Path, left_before: int) -> bool:
-    return object_path.exists() and len(os.listdir(incoming)) > left_before
+async def under_way(incoming: Path, left_before: int) -> bool:
+    return len(os.listdir(incoming)) > left_before
 
 
 async def is_true(condition: bool) -> bool:
@@ -60,12 +60,14 @@ async def test_killed_while_it_puts_leaves_the_former_or_the_new_object(tmp_path
     for content in versions:
         (tmp_path / content[:1].decode()).write_bytes(content)
     object_path, incoming = tmp_path / "objects" / "dir" / "k", tmp_path / "objects" / ".incoming"
+    first = LocalObjectStore(tmp_path / "objects", ObjectSettings())
+    await first.put("dir/k", tmp_path / "a")
     for _ in range(3):
-        left_before = len(os.listdir(incoming)) if incoming.is_dir() else 0
+        left_before = len(os.listdir(incoming))
         writer = start_writer(tmp_path)
         try:
             await until(
-                partial(under_way, object_path, incoming, left_before),
+                partial(under_way, incoming, left_before),
                 what="a put is under way",
             )
         finally:
