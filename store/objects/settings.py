@@ -52,7 +52,7 @@ class ObjectSettings(Section):
 
     transfers_max: int = Field(4, ge=1, le=64)
     """Objects that one process moves at once; others wait. Default 4: they fill a network. Each upload holds about
-    `parts_at_once` + 3 parts in memory, each download 3 MiB."""
+    `parts_at_once` + 3 parts in memory, each download 10 MiB."""
 
     part_bytes: int = Field(8 * _MIB, ge=5 * _MIB, le=512 * _MIB)
     """Bytes of one part of a large upload. Default 8 MiB; S3 wants at least 5 MiB. Objects that would need more than 10,000

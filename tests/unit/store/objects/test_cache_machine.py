@@ -83,7 +83,8 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(target=held, key=st.sampled_from(KEYS), data=st.data())
     def hold(self, key: str, data: st.DataObject) -> Any:
-        known = [self.objects.get(key, b"never put")] * 3 + sorted(self.versions[key])
+        current = self.objects.get(key, b"never put")
+        known = [current, current, current, current.swapcase(), *sorted(self.versions[key])]
         content = data.draw(st.sampled_from(known))
         asked = self.file(key, content)
         try:
