@@ -19,6 +19,7 @@ from query.settings import QuerySettings
 from runtime.http import HttpSettings as ConnectionSettings
 from runtime.settings import Section, load
 from schemas.errors import ConfigurationError
+from store.objects.settings import ObjectSettings
 from store.settings import StoreSettings
 from writer.settings import WriterSettings
 
@@ -97,6 +98,9 @@ class Settings(Section):
 
     store: StoreSettings = StoreSettings()
     """Hot store."""
+
+    objects: ObjectSettings = ObjectSettings()
+    """Object storage and its local cache."""
 
     query: QuerySettings = QuerySettings()
     """Query service."""

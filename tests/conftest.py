@@ -19,6 +19,7 @@ from db.migrations import Layout
 from tests.databases import create_database, create_migrated_database, drop_database, drop_templates
 
 if TYPE_CHECKING:
+    from tests.s3_server import S3Server
     from tests.services import SharedServices
 
 _shared: SharedServices | None = None
@@ -113,6 +114,31 @@ def timescale_url(timescale_server: str) -> Iterator[str]:
     url = create_migrated_database(timescale_server, Layout.TIMESCALE, run=os.environ[RUN_VARIABLE])
     yield url
     drop_database(timescale_server, url)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server that lets everybody in, started when the first test of this process needs it."""
+    from tests.s3_server import S3Server
+
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def aws_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' own credentials in AWS's variables, and none of the machine's."""
+    from tests.s3_server import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", SESSION_TOKEN)
 
 
 @pytest.fixture(scope="session")

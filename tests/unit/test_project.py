@@ -30,6 +30,9 @@ EMPTY_SAMPLES = {
     "broker.sasl_username": "user",
     "broker.sasl_password": "word",
     "broker.ssl_cafile": "/etc/ca.pem",
+    "objects.url": "s3://bucket/prefix",
+    "objects.endpoint": "https://s3.example.org:9000",
+    "objects.region": "eu-central-1",
     "ingest.filters": '[{"type": "level", "name": "quiet", "minimum": "WARN"}]',
 }
 """A value for settings whose default is none."""
