@@ -316,7 +316,7 @@ class Answers:
             return None
 
     async def _still_true(self, key: Key, allowed: ServiceScope, snapshot: Snapshot) -> Kept | None:
-        """The kept answer, if the snapshot would give the same."""
+        """The kept answer, if the snapshot would give the same logs, and cursors that lead to the same ones."""
         kept = self._kept(key, allowed)
         if kept is None or kept.revision != snapshot.revision or await snapshot.late_since(kept.mark):
             return None

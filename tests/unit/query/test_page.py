@@ -12,6 +12,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from access.principal import ANYONE, Principal
 from query.answers import Answer, Answers, Asked
@@ -345,7 +346,7 @@ async def test_only_what_lies_before_the_border_is_kept() -> None:
     first = await rig.page(order="asc", limit=3)
     kept: list[dict[str, Any]] = [
         closed_end,
-        {"order": "asc", "limit": 3},
+        {"order": "asc", "limit": 3, **closed_end},
         {"order": "asc", "limit": 2, "cursor": first["next_cursor"]},
         {"limit": 3, "cursor": (await rig.page(limit=2))["next_cursor"]},
     ]
@@ -353,6 +354,7 @@ async def test_only_what_lies_before_the_border_is_kept() -> None:
         {},
         {"start_time": "2026-01-01"},
         {"order": "asc"},
+        {"order": "asc", "limit": 3},
         {"end_time": time_text(open_us + SECOND)},
         {"order": "asc", "limit": 100, "cursor": first["next_cursor"]},
     ]
@@ -364,6 +366,35 @@ async def test_only_what_lies_before_the_border_is_kept() -> None:
             for _ in range(2):
                 await rig.page(**{**order, **question})
             assert rig.store.scans == scans, question
+
+
+async def test_a_walk_ends_at_the_newest_log_of_its_own_first_page_however_often_that_was_asked_before() -> None:
+    """Its first pages are alike, all of what is closed; what the cursor says of the end is not."""
+    rig = closed_rig()
+    open_us = rig.database.border.closed_before_us
+    rig.database.chunks[open_us] = []
+    for number in range(100, 103):
+        rig.database.chunks[open_us].append(a_log(number, at=open_us - T0 + number * SECOND))
+        first = await rig.page(order="asc", limit=3)
+        pages = [first, *await walk(rig, first, "next", order="asc", limit=3)]
+        assert shown(pages) == [0, 1, 2, 3, 4, *range(100, number + 1)]
+
+
+async def test_a_story_ends_at_the_newest_log_of_its_own_first_page_however_often_that_was_asked_before() -> None:
+    rig = closed_rig()
+    rig.put(*(replace(a_log(number), correlation_id="c") for number in range(10, 14)))
+    open_us = rig.database.border.closed_before_us
+    rig.database.chunks[open_us] = []
+    for count in range(1, 4):
+        new = replace(a_log(100 + count, at=open_us - T0 + count * SECOND), correlation_id="c")
+        rig.database.chunks[open_us].append(new)
+        found, token = 0, None
+        while found == 0 or token is not None:
+            answer = await rig.answers.correlation("c", ANYONE, limit=3, token=token, asked=Asked())
+            assert answer.body is not None
+            page = orjson.loads(answer.body)
+            found, token = found + len(page["logs"]), page["next_cursor"]
+        assert found == 4 + count
 
 
 async def test_a_page_ended_by_its_budget_is_neither_kept_nor_tagged() -> None:
