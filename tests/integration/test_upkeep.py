@@ -481,7 +481,7 @@ async def test_chunk_that_leaves_the_catalogue_meanwhile_does_not_come_back(site
         await leaving.execute("INSERT INTO expired_tables VALUES (%s, 'chunk', clock_timestamp())", (name,))
         noting = asyncio.create_task(site.upkeep.finish_closed())
         while not noting.done() and not await site.database.fetch_one("SELECT 1 FROM pg_locks WHERE NOT granted"):
-            await asyncio.sleep(0.02)
+            await asyncio.wait({noting}, timeout=0.02)
         await leaving.commit()
         assert await noting == 0
     assert await site.database.fetch_one("SELECT 1 FROM catalogue WHERE table_name = %s", (name,)) is None
