@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, takewhile
 from typing import Any, Final
 
 from schemas.ids import ID_MAX
@@ -20,23 +21,29 @@ from store.scan_windows import BEYOND, GREATEST_US, LEAST, LEAST_US, Arm, Ground
 
 LOGS: Final = "logs"
 
-CATALOGUE: Final = """
+_TABLES: Final = """
 SELECT table_name, kind, state, (extract(epoch FROM range_start) * 1000000)::bigint,
        (extract(epoch FROM range_end) * 1000000)::bigint, rows, id_min, id_max, metadata_indexed
-FROM catalogue WHERE rows IS DISTINCT FROM 0 ORDER BY range_start, table_name
+FROM catalogue WHERE {} ORDER BY range_start, table_name
 """
+CATALOGUE: Final = _TABLES.format("rows IS DISTINCT FROM 0")
+UNFINISHED: Final = _TABLES.format("state <> 'finished'")
+"""As CATALOGUE, without what never changes."""
+# The last column: a part belongs to this cluster while its row is the one that its own transaction brought. A dump's load
+# brings it in another transaction, of a cluster that counts them differently, or of one that has counted on in another way.
 PARTS: Final = """
-SELECT kind, array_agg(table_name ORDER BY from_xid), max(to_xid), sum(rows)::bigint,
-       (array_agg(open_bytes ORDER BY from_xid DESC))[1]
-FROM open_parts WHERE system_identifier = (SELECT system_identifier FROM pg_control_system()) GROUP BY kind
+SELECT kind, table_name, from_xid, to_xid, rows, (extract(epoch FROM open_from) * 1000000)::bigint,
+       (extract(epoch FROM range_end) * 1000000)::bigint, open_bytes,
+       xmin::text::bigint = built_xid & 4294967295 AND to_xid <= txid_snapshot_xmin(txid_current_snapshot())
+FROM open_parts ORDER BY kind, from_xid
 """
 CORRELATION_HASH: Final = "hashtextextended({}, 0)"
 """What parts hold of a correlation id. Two ids may have the same: rows are tested for theirs all the same."""
 VERSION: Final = """
 (SELECT version FROM catalogue_version),
-(SELECT ARRAY[count(*), max(built_xid)] FROM open_parts)"""
-"""Two columns. Parts are counted on their own: they come and go without a change of what can be read, and a crash empties
-them without any sign but this."""
+(SELECT ARRAY[count(*), sum(xmin::text::bigint)::bigint] FROM open_parts)"""
+"""Two columns. Parts are told on their own, by the transactions that brought their rows: they come and go without a change of
+what can be read, a crash empties them without any sign but this, and so does a dump that is loaded over them."""
 
 Version = tuple[int, list[int | None]]
 
@@ -62,6 +69,23 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One row of open_parts: an index of what transactions in [from_xid, to_xid) brought, from open_from_us on."""
+
+    kind: OpenIndex
+    table_name: str
+    from_xid: int
+    to_xid: int
+    rows: int
+    open_from_us: int
+    range_end_us: int
+    open_bytes: Mapping[str, int]
+    """Of each chunk that was not finished when the part was made."""
+    is_own: bool
+    """Made in this cluster; the numbers of transactions mean something here."""
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """What indexes the chunks that are not finished, by one thing (store/parts.py)."""
 
@@ -69,38 +93,55 @@ class Parts:
     to_xid: int
     """Rows that arrived with this transaction or a later one are in none of them."""
     rows: int
-    open_bytes: int
-    """Of these chunks, when the newest part was made."""
+    open_bytes: Mapping[str, int]
+    """Of each of these chunks, when the newest part was made."""
 
-    def rows_beside(self, open_bytes: int) -> int:
-        """How many rows are in no part, about, now that the chunks have so many bytes."""
-        grown = max(0, open_bytes - self.open_bytes)
-        return grown * self.rows // max(1, self.open_bytes)
+    def rows_beside(self, open_bytes: Mapping[str, int]) -> int:
+        """How many rows are in no part, about, now that the chunks that are not finished have so many bytes each."""
+        grown = sum(max(0, size - self.open_bytes.get(chunk, 0)) for chunk, size in open_bytes.items())
+        return grown * self.rows // max(1, sum(self.open_bytes.values()))
+
+
+def parts_that_count(parts: Iterable[Part], open_from_us: int) -> dict[OpenIndex, list[Part]]:
+    """What may be asked of them where chunks that are not finished begin at open_from_us, oldest first. Behind one that covers
+    less than that none counts: what is in no part is found by its arrival after all of them."""
+    found: dict[OpenIndex, list[Part]] = {}
+    for kind, of_kind in groupby(parts, key=lambda part: part.kind):
+        counting = list(takewhile(lambda part: part.is_own and part.open_from_us <= open_from_us, of_kind))
+        if counting:
+            found[kind] = counting
+    return found
 
 
 class Catalogue:
     """One version of it. Immutable."""
 
     def __init__(
-        self, version: Version | None, tables: Iterable[Table], parts: Mapping[OpenIndex, Parts] | None = None
+        self, version: Version | None, tables: Iterable[Table], parts: Iterable[Part] = (), *, closed_before_us: int = 0
     ) -> None:
-        """version: as the database counts; None is older than any. parts: what indexes open chunks."""
+        """version: as the database counts; None is older than any. parts: all that there are, by kind and age.
+        closed_before_us: the border beside these; later ones, which are no less, change nothing about parts."""
         self.version = version
-        self.parts = parts or {}
         tables = list(tables)
         chunks = [table for table in tables if not table.is_late]
         self._late = [table for table in tables if table.is_late]
         unfinished = [chunk for chunk in chunks if not chunk.is_finished]
         self._unfinished_us = min((chunk.start_us for chunk in unfinished), default=GREATEST_US)
-        self.open_chunks = [chunk.name for chunk in unfinished]
-        self.growing_late = [table.name for table in self._late if not table.is_finished]
+        self.unfinished_chunks = [chunk.name for chunk in unfinished]
+        self.unfinished_late = [table.name for table in self._late if not table.is_finished]
         self._chunks = sorted((chunk for chunk in chunks if chunk.is_finished), key=lambda chunk: chunk.start_us)
         self._starts_us = [chunk.start_us for chunk in self._chunks]
         self._ends_us = [chunk.end_us for chunk in self._chunks]
+        counting = parts_that_count(parts, self.open_from_us(closed_before_us))
+        self.parts = {kind: _together(of_kind) for kind, of_kind in counting.items()}
+
+    def open_from_us(self, closed_before_us: int) -> int:
+        """Where the second part of time begins, given the border. Parts are made from here on, and asked from here on."""
+        return min(closed_before_us, self._unfinished_us)
 
     def ground(self, closed_before_us: int) -> Ground:
         """What a scan walks over, given the border."""
-        open_from_us = min(closed_before_us, self._unfinished_us)
+        open_from_us = self.open_from_us(closed_before_us)
         finished = bisect_left(self._starts_us, open_from_us)
         return Ground(
             LOGS,
@@ -116,7 +157,7 @@ class Catalogue:
     def places_of(self, log_id: int, closed_before_us: int) -> list[Arm]:
         """Where the log with this id can be, newest first: the open part, and whole tables by their names. Bounds of time
         would only tempt the planner to walk an index of times, which does not have the id first."""
-        open_from_us = min(closed_before_us, self._unfinished_us)
+        open_from_us = self.open_from_us(closed_before_us)
         places = [Arm(LOGS, (open_from_us, 0), BEYOND)]
         places += [Arm(table.name, LEAST, BEYOND) for table in self._late if table.may_hold(log_id)]
         places += [
@@ -127,9 +168,9 @@ class Catalogue:
         return places
 
 
-def parts_of(rows: Iterable[Sequence[Any]]) -> dict[OpenIndex, Parts]:
+def known_parts(rows: Iterable[Sequence[Any]]) -> list[Part]:
     """From the rows of PARTS. Any: what the database answers."""
-    return {OpenIndex(kind): Parts(tuple(tables), *figures) for kind, tables, *figures in rows}
+    return [Part(OpenIndex(kind), *found) for kind, *found in rows]
 
 
 def catalogued(rows: Iterable[Sequence[Any]]) -> Iterator[Table]:
@@ -138,3 +179,10 @@ def catalogued(rows: Iterable[Sequence[Any]]) -> Iterator[Table]:
     for name, kind, state, *found in rows:
         known = {field: value for field, value in zip(fields, found, strict=True) if value is not None}
         yield Table(name, kind == "late", state == "finished", **known)
+
+
+def _together(parts: Sequence[Part]) -> Parts:
+    newest = parts[-1]
+    return Parts(
+        tuple(part.table_name for part in parts), newest.to_xid, sum(part.rows for part in parts), newest.open_bytes
+    )

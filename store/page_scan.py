@@ -145,8 +145,8 @@ class PageScan:
         if self._parts is None:
             return sys.maxsize
         if self._rows_beside is None:
-            ((size,),) = await self._runner.rows(*page_sql.open_bytes(self._catalogue.open_chunks))
-            self._rows_beside = self._parts.rows_beside(size)
+            sizes = await self._runner.rows(*page_sql.open_bytes(self._catalogue.unfinished_chunks))
+            self._rows_beside = self._parts.rows_beside(dict(sizes))
         return self._rows_beside
 
     def _first_pace(self, window: Window) -> Pace:

@@ -104,10 +104,11 @@ def by_parts(
 
 
 def open_bytes(chunks: Sequence[str]) -> Query:
-    """What these chunks have."""
-    return "SELECT coalesce(sum(pg_relation_size(to_regclass(name))), 0)::bigint FROM unnest(%s::text[]) AS name", [
-        chunks
-    ]
+    """What each of these chunks has."""
+    return (
+        "SELECT name, coalesce(pg_relation_size(to_regclass(name)), 0)::bigint FROM unnest(%s::text[]) AS name",
+        [list(chunks)],
+    )
 
 
 def arrived_since(tables: Sequence[str], xid: int) -> Query:

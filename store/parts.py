@@ -13,18 +13,28 @@ is finished, which then has indexes of its own.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 import structlog
 
-from db.database import Connection, Error
-from store.catalogue import CORRELATION_HASH
+from db.database import Connection
+from store.catalogue import (
+    CORRELATION_HASH,
+    PARTS,
+    UNFINISHED,
+    Catalogue,
+    Part,
+    catalogued,
+    known_parts,
+    parts_that_count,
+)
 from store.chunks import checked
+from store.page_sql import open_bytes, to_datetime
 from store.port import OpenIndex
-from store.steps import US, one
+from store.steps import AT, US, one
 
 log = structlog.get_logger(__name__)
 
@@ -56,20 +66,11 @@ _SUMMARISE: Final = f"""
     SELECT brin_summarize_new_values(x.oid) FROM catalogue AS c
     JOIN pg_index AS i ON i.indrelid = to_regclass(c.table_name) JOIN pg_class AS x ON x.oid = i.indexrelid
     WHERE c.state <> 'finished' AND x.relname ~ '{_ARRIVAL_INDEX}$'"""
-_OPEN_FROM: Final = """
-    least((SELECT closed_before FROM border),
-          (SELECT min(range_start) FROM catalogue WHERE kind = 'chunk' AND state <> 'finished'))"""
 _IS_BEHIND: Final = """
     SELECT coalesce(min(stored_to) FILTER (WHERE halted IS NULL) < clock_timestamp() - %s * interval '1 second', false)
     FROM consumer_offsets WHERE topic = %s"""
-_OPEN_BYTES: Final = """
-    (SELECT coalesce(sum(pg_relation_size(to_regclass(table_name))), 0)::bigint
-     FROM catalogue WHERE kind = 'chunk' AND state <> 'finished')"""
-_SYSTEM: Final = "(SELECT system_identifier FROM pg_control_system())"
-_RETIRE: Final = f"""
-    WITH gone AS (
-        DELETE FROM open_parts
-        WHERE kind = %s OR range_end <= {_OPEN_FROM} OR system_identifier <> {_SYSTEM} RETURNING table_name)
+_LET_GO: Final = """
+    WITH gone AS (DELETE FROM open_parts WHERE table_name = ANY (%s) RETURNING table_name)
     INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, 'part', clock_timestamp() FROM gone
     ON CONFLICT DO NOTHING"""
 _ORPHANS: Final = """
@@ -82,20 +83,18 @@ _BEGIN: Final = """
     SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off"""
 # Everything that transactions before this one brought has ended: the snapshot sees all of it, and no more can come.
 _COMPLETE_TO: Final = f"""
-    SELECT txid_snapshot_xmin(txid_current_snapshot()), {US.format("clock_timestamp()")}, {_OPEN_BYTES}"""
-_PARTS: Final = """
-    SELECT table_name, from_xid, to_xid, rows, range_end FROM open_parts WHERE kind = %s ORDER BY from_xid"""
-_TAIL: Final = f"FROM logs WHERE timestamp >= {_OPEN_FROM} AND arrived >= {{from_xid}} AND arrived < {{to_xid}}"
+    SELECT txid_snapshot_xmin(txid_current_snapshot()), {US.format("clock_timestamp()")}, {US.format("closed_before")}
+    FROM border"""
+# A literal: chunks before it are neither planned for nor locked. One that was only computed would be found out too late.
+_TAIL: Final = """
+    FROM logs WHERE timestamp >= timestamptz '{open_from}' AND arrived >= {from_xid} AND arrived < {to_xid}"""
 _MAKE: Final = f"""
     CREATE UNLOGGED TABLE {{part}} WITH (autovacuum_enabled = false) AS
     SELECT timestamp, id, {{value}} {_TAIL} AND {{has_value}}{{others}};
     CREATE INDEX ON {{part}} {{index}}"""
-_TAKE_IN: Final = """
-    WITH gone AS (DELETE FROM open_parts WHERE kind = %s AND from_xid >= %s RETURNING table_name)
-    INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, 'part', clock_timestamp() FROM gone"""
 _NOTE: Final = f"""
-    INSERT INTO open_parts (table_name, kind, from_xid, to_xid, rows, range_end, open_bytes, system_identifier)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, {_SYSTEM})"""
+    INSERT INTO open_parts (table_name, kind, from_xid, to_xid, rows, open_from, range_end, open_bytes)
+    VALUES (%s, %s, %s, %s, %s, {AT}, {AT}, %s)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +122,18 @@ _FORMS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One row of open_parts."""
+class _Moment:
+    """What the snapshot in which a part is made says."""
 
-    table_name: str
-    from_xid: int
     to_xid: int
-    rows: int
-    range_end: datetime
+    now_us: int
+    open_from_us: int
+    chunk_bytes: dict[str, int]
+    """Of each chunk that is not finished."""
+    parts: list[Part]
+    """Of the kind asked for, that are of any use; oldest first."""
+    useless: list[str]
+    """Parts of any kind that are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,8 @@ class OpenChunkIndexer:
 
     async def retire(self, connection: Connection, kind: OpenIndex) -> None:
         """Nothing is asked of the parts of this kind from now on."""
-        await connection.execute(_RETIRE, (kind,))
+        parts = known_parts(await (await connection.execute(PARTS)).fetchall())
+        await connection.execute(_LET_GO, ([part.table_name for part in parts if part.kind is kind],))
 
     async def index_open(self, connection: Connection, kind: OpenIndex) -> int:
         """Make a part if it is time to; returns the rows that are newly in one."""
@@ -185,57 +189,57 @@ class OpenChunkIndexer:
         if not has_lock:
             return 0
         try:
-            await connection.execute(_RETIRE, ("",))
             for (orphan,) in await (await connection.execute(_ORPHANS)).fetchall():
                 await connection.execute(f"DROP TABLE IF EXISTS {checked(orphan)}".encode())
             (is_behind,) = await one(connection, _IS_BEHIND, (LAG_S_MAX, self._topic))
             if is_behind:
                 return 0
             await connection.execute(_SUMMARISE)
-            await connection.execute(_BEGIN)
             try:
+                await connection.execute(_BEGIN)
                 rows = await self._make(connection, kind)
-            except Error:
-                await connection.rollback()
+                await connection.commit()
+            except BaseException:  # a cancellation too: the session goes back to its pool, without a transaction
+                if not connection.closed:
+                    await connection.rollback()
                 raise
-            await connection.commit()
             return rows
         finally:
-            if not connection.closed:
-                await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+            await _unlock(connection)
 
     async def _make(self, connection: Connection, kind: OpenIndex) -> int:
         """In the transaction: look, decide, make, note."""
-        to_xid, now_us, open_bytes = await one(connection, _COMPLETE_TO)
-        parts = [Part(*row) for row in await (await connection.execute(_PARTS, (kind,))).fetchall()]
+        moment = await _look(connection, kind)
+        if moment.useless:
+            await connection.execute(_LET_GO, (moment.useless,))
+        parts, to_xid = moment.parts, moment.to_xid
         from_xid = parts[-1].to_xid if parts else 0
-        bounds = {"from_xid": from_xid, "to_xid": to_xid}
-        tail = f"SELECT count(*), max(timestamp) + interval '1 microsecond' {_TAIL.format(**bounds)}"
-        ((rows, range_end),) = await (await connection.execute(tail.encode())).fetchall()
-        is_quiet = self._is_quiet(kind, from_xid, rows, now_us)
+        open_from = to_datetime(moment.open_from_us).isoformat()
+        bounds = {"open_from": open_from, "from_xid": from_xid, "to_xid": to_xid}
+        past = US.format("max(timestamp) + interval '1 microsecond'")
+        tail = f"SELECT count(*), {past} {_TAIL.format(**bounds)}"
+        ((rows, range_end_us),) = await (await connection.execute(tail.encode())).fetchall()
+        is_quiet = self._is_quiet(kind, from_xid, rows, moment.now_us)
         merged = parts_to_merge([part.rows for part in parts], rows, is_quiet=is_quiet)
         if merged is None:
             return 0
         form, taken, name = _FORMS[kind], parts[len(parts) - merged :], f"open_{kind}_{to_xid}"
         others = "".join(
-            f" UNION ALL SELECT timestamp, id, {form.column} FROM {checked(part.table_name)} WHERE timestamp >= {_OPEN_FROM}"
+            f" UNION ALL SELECT timestamp, id, {form.column} FROM {checked(part.table_name)}"
+            f" WHERE timestamp >= timestamptz '{open_from}'"
             for part in taken
         )
-        await connection.execute(
-            _MAKE.format(
-                part=name,
-                value=f"{form.value} AS {form.column}",
-                has_value=form.has_value,
-                others=others,
-                index=form.index,
-                **bounds,
-            ).encode()
-        )
+        value, has_value = f"{form.value} AS {form.column}", form.has_value
+        make = _MAKE.format(part=name, value=value, has_value=has_value, others=others, index=form.index, **bounds)
+        await connection.execute(make.encode())
         first_xid = taken[0].from_xid if taken else from_xid
         total = rows + sum(part.rows for part in taken)
-        range_end = max([range_end, *(part.range_end for part in taken)])
-        await connection.execute(_TAKE_IN, (kind, first_xid))
-        await connection.execute(_NOTE, (name, kind, first_xid, to_xid, total, range_end, open_bytes))
+        range_end_us = max([range_end_us, *(part.range_end_us for part in taken)])
+        if taken:
+            await connection.execute(_LET_GO, ([part.table_name for part in taken],))
+        sizes = json.dumps(moment.chunk_bytes)
+        noted = (name, kind, first_xid, to_xid, total, moment.open_from_us, range_end_us, sizes)
+        await connection.execute(_NOTE, noted)
         log.info("open chunks indexed", by=kind, rows=rows, parts=len(parts) - merged + 1, parts_taken_in=merged)
         return int(rows)
 
@@ -245,3 +249,31 @@ class OpenChunkIndexer:
         if (from_xid, rows) != (tail.from_xid, tail.rows):
             self._tails[kind] = tail = Tail(from_xid, rows, now_us)
         return now_us - tail.seen_us >= QUIET_S * 1_000_000
+
+
+async def _look(connection: Connection, kind: OpenIndex) -> _Moment:
+    """As readers see it, by the same rules (store/catalogue.py)."""
+    to_xid, now_us, closed_before_us = await one(connection, _COMPLETE_TO)
+    unfinished = Catalogue(None, catalogued(await (await connection.execute(UNFINISHED)).fetchall()))
+    open_from_us = unfinished.open_from_us(closed_before_us)
+    text, params = open_bytes(unfinished.unfinished_chunks)
+    chunk_bytes: dict[str, int] = dict(await (await connection.execute(text.encode(), params)).fetchall())
+    parts = known_parts(await (await connection.execute(PARTS)).fetchall())
+    useful = {
+        each: [part for part in of_kind if part.range_end_us > open_from_us]
+        for each, of_kind in parts_that_count(parts, open_from_us).items()
+    }
+    kept = {part.table_name for of_kind in useful.values() for part in of_kind}
+    useless = [part.table_name for part in parts if part.table_name not in kept]
+    return _Moment(to_xid, now_us, open_from_us, chunk_bytes, useful.get(kind, []), useless)
+
+
+async def _unlock(connection: Connection) -> None:
+    """A session that keeps the lock must not go back to its pool."""
+    if connection.closed:
+        return
+    try:
+        await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+    except BaseException:
+        await connection.close()
+        raise

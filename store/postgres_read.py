@@ -22,7 +22,7 @@ from schemas.scope import ServiceScope
 from search.predicate import within
 from search.sql import Sql
 from search.sql_postgres import compile_postgres
-from store.catalogue import CATALOGUE, PARTS, VERSION, Catalogue, catalogued, parts_of
+from store.catalogue import CATALOGUE, PARTS, VERSION, Catalogue, catalogued, known_parts
 from store.page_sql import to_datetime
 from store.port import SERVICES_MAX, LedgerRow, Outcome, ServiceSummary, Snapshot
 from store.postgres_snapshot import PostgresSnapshot
@@ -158,7 +158,9 @@ class PostgresReadStore:
         if version != self._catalogue.version:
             tables = await (await connection.execute(CATALOGUE)).fetchall()
             parts = await (await connection.execute(PARTS)).fetchall()
-            self._catalogue = Catalogue(version, catalogued(tables), parts_of(parts))
+            self._catalogue = Catalogue(
+                version, catalogued(tables), known_parts(parts), closed_before_us=closed_before_us
+            )
         return PostgresSnapshot(
             StatementRunner(connection),
             offsets=dict(zip(partitions or (), next_offsets or (), strict=True)),

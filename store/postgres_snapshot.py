@@ -85,9 +85,9 @@ class PostgresSnapshot:
 
     async def late_since(self, mark: int) -> bool:
         """See Snapshot. Tables that an older program has made do not say what came when: all may be new there."""
-        if not self._catalogue.growing_late:
+        if not self._catalogue.unfinished_late:
             return False
-        ((is_any,),) = await self._runner.rows(*page_sql.arrived_since(self._catalogue.growing_late, mark))
+        ((is_any,),) = await self._runner.rows(*page_sql.arrived_since(self._catalogue.unfinished_late, mark))
         return bool(is_any)
 
     async def newest(self) -> Position | None:

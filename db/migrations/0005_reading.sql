@@ -40,23 +40,25 @@ END
 $$;
 
 -- What indexes the rows of chunks that are not finished yet (store/parts.py), by correlation id or by metadata. A part is a
--- table of its own, complete for from_xid <= arrived < to_xid; it never changes. Unlogged, this table as well as the parts:
--- after a crash all of them are empty, which says that nothing is indexed. Another cluster counts transactions differently:
--- a part copied into one does not count there.
+-- table of its own, complete for from_xid <= arrived < to_xid and open_from <= timestamp; it never changes, nor does its row.
+-- Unlogged, this table as well as the parts: after a crash all of them are empty, which says that nothing is indexed. Another
+-- cluster counts transactions differently, and so does one that was copied and has gone on by itself: a part that a dump
+-- brought is known by built_xid, which is not the transaction that brought its row.
 CREATE UNLOGGED TABLE open_parts (
     table_name text COLLATE "C" PRIMARY KEY,
     kind text COLLATE "C" NOT NULL CHECK (kind IN ('correlation', 'metadata')),
     from_xid bigint NOT NULL,
     to_xid bigint NOT NULL,
     rows bigint NOT NULL,
+    open_from timestamptz NOT NULL,
     range_end timestamptz NOT NULL,
-    open_bytes bigint NOT NULL,
+    open_bytes jsonb NOT NULL,
     built_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     built_xid bigint NOT NULL DEFAULT txid_current(),
-    system_identifier bigint NOT NULL,
     EXCLUDE USING gist (int8range(from_xid, to_xid) WITH &&) WHERE (kind = 'correlation'),
     EXCLUDE USING gist (int8range(from_xid, to_xid) WITH &&) WHERE (kind = 'metadata')
 );
 COMMENT ON COLUMN open_parts.rows IS 'rows of logs that the part stands for, those that need no entry included';
+COMMENT ON COLUMN open_parts.open_from IS 'where chunks that were not finished began when the part was made';
 COMMENT ON COLUMN open_parts.range_end IS 'greater than every timestamp of these';
-COMMENT ON COLUMN open_parts.open_bytes IS 'of all chunks that were not finished when the part was made: what they have grown since is in no part';
+COMMENT ON COLUMN open_parts.open_bytes IS 'of each chunk that was not finished when the part was made: what they have grown since is in no part';

@@ -37,11 +37,6 @@ from writer.sealer import SEALER, Sealer
 
 CHUNK_US = 6 * HOUR_US
 COLOURS = ("red", "green", "blue")
-REST = """
-    SELECT count(*) FROM logs
-    WHERE arrived >= coalesce((SELECT max(to_xid) FROM open_parts WHERE kind = %s), 0)
-      AND timestamp >= least((SELECT closed_before FROM border),
-                             (SELECT min(range_start) FROM catalogue WHERE kind = 'chunk' AND state <> 'finished'))"""
 
 
 @pytest.fixture(params=[Layout.NATIVE.value, pytest.param(Layout.TIMESCALE.value, marks=pytest.mark.timescale)])
@@ -97,11 +92,23 @@ class Open:
             return max([await self.make_part(each) for each in OpenIndex])
         deadline = time.monotonic() + 30
         rows = await self.site.upkeep.index_open(by)
-        while await self.site.database.fetch_one(REST, (by,)) != (0,):
+        while await self._rest(by):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
             rows += await self.site.upkeep.index_open(by)
         return rows
+
+    async def _rest(self, by: OpenIndex) -> int:
+        """How many rows are in no part."""
+        async with self.store.snapshot() as snapshot:
+            open_from_us = snapshot._catalogue.ground(snapshot.closed_before_us).open_from_us  # type: ignore[attr-defined]  # theirs
+        row = await self.site.database.fetch_one(
+            "SELECT count(*) FROM logs WHERE timestamp >= timestamptz 'epoch' + %s::bigint * interval '1 microsecond'"
+            " AND arrived >= coalesce((SELECT max(to_xid) FROM open_parts WHERE kind = %s), 0)",
+            (open_from_us, by),
+        )
+        assert row is not None
+        return int(row[0])
 
     async def parts(self, by: OpenIndex = OpenIndex.METADATA) -> list[int]:
         """Rows of each."""
@@ -195,7 +202,12 @@ async def test_every_row_is_found_once_whatever_parts_there_are(
                 assert len(await chunks.parts()) <= 3
             case "check":
                 await chunks.check()
-        if step == 20 and not writers:
+        if step == 20:
+            for connection, rows in writers:
+                await connection.commit()
+                await connection.close()
+                chunks.rows += rows
+            writers.clear()
             end_us = chunks.start_us + CHUNK_US
             await chunks.site.database.execute(
                 "UPDATE border SET closed_before = timestamptz 'epoch' + %s::bigint * interval '1 microsecond'",
@@ -332,17 +344,90 @@ async def test_two_sealers_at_once_make_disjoint_parts(chunks: Open) -> None:
     assert sum(await chunks.parts()) == len(chunks.rows)
 
 
-async def test_parts_of_another_cluster_do_not_count(native_chunks: Open) -> None:
-    """A dump that was loaded elsewhere brings them along, with numbers of transactions that mean nothing there."""
+@pytest.mark.parametrize("factor", [1, 1_000])
+async def test_parts_that_a_dump_brought_do_not_count(native_chunks: Open, factor: int) -> None:
+    """Its numbers of transactions mean nothing here: it is of another cluster, or of this one as it was or of a copy that has
+    gone on by itself."""
     chunks = native_chunks
     await chunks.put(chunks.some(20, chance=random.Random(4)))
     await chunks.make_part()
     for table in await part_tables(chunks):
         await chunks.site.database.execute(f"DELETE FROM {table}")
-    await chunks.site.database.execute("UPDATE open_parts SET system_identifier = 7, to_xid = to_xid * 1000")
+    await chunks.site.database.execute("CREATE TABLE dump AS TABLE open_parts")
+    await chunks.site.database.execute("DELETE FROM open_parts")
+    await chunks.site.database.execute("UPDATE dump SET to_xid = to_xid * %s", (factor,))
+    await chunks.site.database.execute("INSERT INTO open_parts SELECT * FROM dump")
     await chunks.check()
     assert await chunks.make_part() == 20
+    assert await chunks.parts() == [20]
     await chunks.check()
+
+
+async def test_a_part_counts_for_no_more_than_it_was_made_of(chunks: Open) -> None:
+    """Where a chunk becomes known later that is older than the parts, what lies in it is asked of them no more."""
+    database = chunks.site.database
+    second_us = chunks.start_us + CHUNK_US
+    await chunks.put([(chunks.start_us + n, 1 + n, "red", "shop") for n in range(5)])
+    await chunks.put([(second_us + n, 10 + n, "red", "shop") for n in range(5)])
+    await chunks.make_part()
+    await chunks.put([(chunks.start_us + n, 30 + n, "red", "shop") for n in range(5)])
+    await database.execute(
+        "UPDATE border SET closed_before = timestamptz 'epoch' + %s::bigint * interval '1 microsecond'", (second_us,)
+    )
+    await database.execute(
+        "CREATE TABLE unknown AS SELECT * FROM catalogue WHERE range_start < (SELECT closed_before FROM border)"
+    )
+    await database.execute("DELETE FROM catalogue WHERE table_name IN (SELECT table_name FROM unknown)")
+    await chunks.put([(second_us + n, 20 + n, "red", "shop") for n in range(5)])
+    assert await chunks.make_part() == 5
+    await database.execute("INSERT INTO catalogue SELECT * FROM unknown")
+    await chunks.check()
+    assert await chunks.make_part() == 10
+    assert await chunks.parts() == [10, 10]
+    await chunks.check()
+
+
+async def test_a_part_is_made_without_a_look_at_what_is_finished(chunks: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planning and locking each chunk there is would fill the server's table of locks."""
+    site = chunks.site
+    await chunks.put([(chunks.start_us + n, 1 + n, "red", "shop") for n in range(5)])
+    await chunks.put([(chunks.start_us + CHUNK_US + n, 10 + n, "red", "shop") for n in range(5)])
+    await site.see(chunks.start_us + CHUNK_US + 1_000_000_000)
+    assert await site.upkeep.close_due(now_us=now_us()) == 1
+    assert await site.upkeep.finish_closed() == 1
+    await site.see(now_us() + AHEAD_US)
+    make, locked = store.parts.OpenChunkIndexer._make, []
+
+    async def noting(self: Any, connection: Connection, kind: OpenIndex) -> int:
+        rows = await make(self, connection, kind)
+        cursor = await connection.execute(
+            "SELECT c.state FROM pg_locks AS l JOIN catalogue AS c ON l.relation = to_regclass(c.table_name)"
+            " WHERE l.pid = pg_backend_pid()"
+        )
+        locked.extend([state for (state,) in await cursor.fetchall()])
+        return rows
+
+    monkeypatch.setattr(store.parts.OpenChunkIndexer, "_make", noting)
+    assert await chunks.make_part() == 5
+    assert set(locked) == {"open"}
+
+
+async def test_making_a_part_can_be_cancelled_and_begun_anew(chunks: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the stop, say: the session goes back to its pool without the lock that keeps others from making parts."""
+    database = chunks.site.database
+    await chunks.put(chunks.some(20, chance=random.Random(8)))
+    with monkeypatch.context() as patch:
+        patch.setattr(store.parts, "_MAKE", f"SELECT pg_sleep(60); {store.parts._MAKE}")
+        making = asyncio.create_task(chunks.make_part(OpenIndex.METADATA))
+        while not await database.fetch_one("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
+            await asyncio.wait({making}, timeout=0.02)
+            assert not making.done()
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+    held = "SELECT 1 FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database WHERE l.locktype = 'advisory'"
+    assert await database.fetch_one(f"{held} AND l.objid = 7402 AND d.datname = current_database()") is None
+    assert await chunks.make_part() == 20
 
 
 async def test_a_crash_leaves_no_part_and_every_row(tmp_path: Path) -> None:
