@@ -10,7 +10,7 @@ Time is in two parts. Before `open_from_us` every chunk is finished: it never ch
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from typing import Any, Final
@@ -33,7 +33,7 @@ UNFINISHED: Final = _TABLES.format("state <> 'finished'")
 # brings it in another transaction, of a cluster that counts them differently, or of one that has counted on in another way.
 PARTS: Final = """
 SELECT kind, table_name, from_xid, to_xid, rows, (extract(epoch FROM open_from) * 1000000)::bigint,
-       (extract(epoch FROM range_end) * 1000000)::bigint, open_bytes,
+       (extract(epoch FROM range_end) * 1000000)::bigint, open_bytes, keys,
        xmin::text::bigint = built_xid & 4294967295 AND to_xid <= txid_snapshot_xmin(txid_current_snapshot())
 FROM open_parts ORDER BY kind, from_xid
 """
@@ -81,6 +81,8 @@ class Part:
     range_end_us: int
     open_bytes: Mapping[str, int]
     """Of each chunk that was not finished when the part was made."""
+    keys: Collection[str]
+    """Of metadata: top-level keys that a part by metadata knows."""
     is_own: bool
     """Made in this cluster; the numbers of transactions mean something here."""
 
@@ -95,6 +97,8 @@ class Parts:
     rows: int
     open_bytes: Mapping[str, int]
     """Of each of these chunks, when the newest part was made."""
+    from_us: int = LEAST_US
+    """Older rows may be in none of them although they arrived before."""
 
     def rows_beside(self, open_bytes: Mapping[str, int]) -> int:
         """How many rows are in no part, about, now that the chunks that are not finished have so many bytes each."""
@@ -133,11 +137,33 @@ class Catalogue:
         self._starts_us = [chunk.start_us for chunk in self._chunks]
         self._ends_us = [chunk.end_us for chunk in self._chunks]
         counting = parts_that_count(parts, self.open_from_us(closed_before_us))
-        self.parts = {kind: _together(of_kind) for kind, of_kind in counting.items()}
+        self._parts = counting
 
     def open_from_us(self, closed_before_us: int) -> int:
         """Where the second part of time begins, given the border. Parts are made from here on, and asked from here on."""
         return min(closed_before_us, self._unfinished_us)
+
+    def known_keys(self) -> Collection[str]:
+        """Top-level keys of metadata that the newest part by metadata knows."""
+        parts = self._parts.get(OpenIndex.METADATA)
+        return parts[-1].keys if parts else ()
+
+    def parts_by(self, kind: OpenIndex, keys: Collection[str] = ()) -> Parts | None:
+        """The parts that can be asked, for rows from `Parts.from_us` on. keys: that they have to know. A key that was first
+        asked for lately is in the newest parts only."""
+        parts = self._parts.get(kind, [])
+        first = len(parts)
+        while first > 0 and all(key in parts[first - 1].keys for key in keys):
+            first -= 1
+        if first == len(parts):
+            return None
+        return Parts(
+            tuple(part.table_name for part in parts[first:]),
+            parts[-1].to_xid,
+            sum(part.rows for part in parts),
+            parts[-1].open_bytes,
+            from_us=max((part.range_end_us for part in parts[:first]), default=LEAST_US),
+        )
 
     def ground(self, closed_before_us: int) -> Ground:
         """What a scan walks over, given the border."""
@@ -151,7 +177,6 @@ class Catalogue:
             self._late,
             open_from_us,
             closed_before_us,
-            is_open_indexed=OpenIndex.METADATA in self.parts,
         )
 
     def places_of(self, log_id: int, closed_before_us: int) -> list[Arm]:
@@ -179,10 +204,3 @@ def catalogued(rows: Iterable[Sequence[Any]]) -> Iterator[Table]:
     for name, kind, state, *found in rows:
         known = {field: value for field, value in zip(fields, found, strict=True) if value is not None}
         yield Table(name, kind == "late", state == "finished", **known)
-
-
-def _together(parts: Sequence[Part]) -> Parts:
-    newest = parts[-1]
-    return Parts(
-        tuple(part.table_name for part in parts), newest.to_xid, sum(part.rows for part in parts), newest.open_bytes
-    )

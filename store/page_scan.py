@@ -15,7 +15,7 @@ from schemas.errors import DatabaseUnavailable
 from schemas.record import Log
 from search.predicate import Predicate
 from search.sql import Sql, joined
-from search.sql_postgres import compile_postgres
+from search.sql_postgres import compile_postgres, indexable_metadata, metadata_keys
 from store import page_sql
 from store.catalogue import CORRELATION_HASH, Catalogue
 from store.port import OpenIndex, Order, Position, Scan, ScanResult
@@ -62,10 +62,18 @@ class PageScan:
         self._scan = scan
         self._clock = clock
         self._newest_first = scan.order is Order.NEWEST_FIRST
+        self._predicate = predicate
         self._condition = compile_postgres(predicate)
         self._traits = Traits.of(predicate)
-        kind = OpenIndex.METADATA if self._traits.correlation is None else OpenIndex.CORRELATION
-        self._parts = catalogue.parts.get(kind)
+        if self._traits.correlation is not None:
+            self._open_terms: Sql | None = _hashed(self._traits.correlation)
+            self._parts = catalogue.parts_by(OpenIndex.CORRELATION)
+        else:
+            keys = metadata_keys(predicate) & set(catalogue.known_keys)
+            self._open_terms = indexable_metadata(predicate, keys=keys)
+            self._parts = None if self._open_terms is None else catalogue.parts_by(OpenIndex.METADATA, keys)
+        self.wanted_keys: set[str] = set()
+        """Of metadata: an index of open chunks by these would have been the shorter way, or was."""
         self._rows_beside: int | None = None
         self._density = Density()
         self._index_failed = False
@@ -100,6 +108,8 @@ class PageScan:
                 pace.was_too_much(_COUNTED_ROWS)
                 continue
             self._got_on = True
+            if self._begins_anew(window, pace, rows):
+                continue
             is_cut = bool(rows) and (self._is_full or len(rows) < rows[0][page_sql.TOTAL])
             self._logs += () if self._is_full else map(page_sql.log_of, rows)
             if len(self._logs) > self._scan.limit or is_cut:
@@ -118,6 +128,19 @@ class PageScan:
                 pace.took(took_ms, span_us=span_us)
                 pace.aim(min(_WINDOW_MS, share_ms / 2))
 
+    def _begins_anew(self, window: Window, pace: Pace, rows: list[Row]) -> bool:
+        """Whether a first look has told that an index is asked from the same place on: where the look ended need not be known
+        then. Finished tables say themselves how many rows they have."""
+        if pace.rows is None or window.is_open or self._traits.terms is None or self._density.rows:
+            return False
+        if not window.is_indexed or self._index_failed or len(rows) >= self._wanted or self._logs:
+            return False
+        looked = Density(pace.rows, len(rows))
+        if not prefers_index(looked, wanted=self._wanted):
+            return False
+        self._density = looked
+        return True
+
     @property
     def _wanted(self) -> int:
         """Rows that the page lacks, and one more: it says whether anything lies beyond."""
@@ -130,15 +153,32 @@ class PageScan:
             return window, False
         traits = self._traits
         if traits.correlation is not None:  # finished chunks have them in order
-            return window, window.is_open and pace.rows is None and await self._beside() < _CORRELATION_ROWS_BESIDE
-        if traits.terms is not None and self._density.rows:
-            beside = await self._beside() if window.is_open else 0
-            if prefers_index(self._density, wanted=self._wanted, rows_beside=beside):
-                rows = self._density.rows_with(INDEX_EXCESS * self._wanted)
-                larger = self._walk.next(rows=rows, width_us=pace.width_of(rows) if window.is_open else None)
-                if larger is not None and larger.is_indexed:
-                    return larger, True
-        return window, False
+            if window.is_open and pace.rows is None and await self._beside() < _CORRELATION_ROWS_BESIDE:
+                covered = self._covered(window)
+                return covered or window, covered is not None
+            return window, False
+        if traits.terms is None or not self._density.rows or not prefers_index(self._density, wanted=self._wanted):
+            return window, False
+        rows = self._density.rows_with(INDEX_EXCESS * self._wanted)
+        if window.is_open:
+            self.wanted_keys |= metadata_keys(self._predicate)
+            beside = await self._beside()
+            if not prefers_index(self._density, wanted=self._wanted, rows_beside=beside):
+                return window, False
+        larger = self._walk.next(rows=rows, width_us=pace.width_of(rows) if window.is_open else None)
+        if larger is not None and larger.is_open:
+            larger = self._covered(larger)
+        return (larger, True) if larger is not None and larger.is_indexed else (window, False)
+
+    def _covered(self, window: Window) -> Window | None:
+        """The next rows of an open window of which parts hold all that came before the newest was made; None: not even the
+        next ones."""
+        if self._parts is None:
+            return None
+        least: Position = (self._parts.from_us, 0)
+        if window.low >= least:
+            return window
+        return self._walk.narrow(window, least) if self._newest_first and window.high > least else None
 
     async def _beside(self) -> int:
         """How many rows of open chunks are in no part, about; all are, where there is none."""
@@ -181,16 +221,17 @@ class PageScan:
 
     async def _indexed(self, window: Window, share_ms: int) -> list[Row] | None:
         """The window's rows, found by an index on what is sought; None when it took too long."""
-        terms = self._traits.terms if self._traits.correlation is None else _hashed(self._traits.correlation)
-        assert terms is not None
         if not window.is_open:
+            terms = self._traits.terms
+            assert terms is not None
             condition = joined("AND", [terms, self._condition])
             return await self._runner.rows_within(share_ms, *self._query(window, condition), plans=BY_BITMAP)
         assert self._parts is not None
+        assert self._open_terms is not None
         query = page_sql.by_parts(
             window.arms,
             self._parts,
-            terms,
+            self._open_terms,
             self._condition,
             open_from_us=self._walk.open_from_us,
             wanted=self._wanted,

@@ -53,6 +53,7 @@ CREATE UNLOGGED TABLE open_parts (
     open_from timestamptz NOT NULL,
     range_end timestamptz NOT NULL,
     open_bytes jsonb NOT NULL,
+    keys text[] COLLATE "C" NOT NULL DEFAULT '{}',
     built_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     built_xid bigint NOT NULL DEFAULT txid_current(),
     EXCLUDE USING gist (int8range(from_xid, to_xid) WITH &&) WHERE (kind = 'correlation'),
@@ -61,4 +62,12 @@ CREATE UNLOGGED TABLE open_parts (
 COMMENT ON COLUMN open_parts.rows IS 'rows of logs that the part stands for, those that need no entry included';
 COMMENT ON COLUMN open_parts.open_from IS 'where chunks that were not finished began when the part was made';
 COMMENT ON COLUMN open_parts.range_end IS 'greater than every timestamp of these';
+COMMENT ON COLUMN open_parts.keys IS 'top-level keys of metadata that a part by metadata holds; it says nothing about others';
 COMMENT ON COLUMN open_parts.open_bytes IS 'of each chunk that was not finished when the part was made: what they have grown since is in no part';
+
+-- Top-level keys of metadata by whose values something rare was lately sought: open chunks are indexed by these alone. What
+-- nobody asks for costs nothing.
+CREATE TABLE asked_keys (
+    key text COLLATE "C" PRIMARY KEY,
+    asked_at timestamptz NOT NULL
+);
