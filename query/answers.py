@@ -46,6 +46,8 @@ Unread = Callable[[], Awaitable[dict[int, int]]]
 log = structlog.get_logger(__name__)
 
 _HOUR_US: Final = 3_600_000_000
+_LEDGER_S_MAX: Final = 30.0
+"""For all hours of one answer together."""
 _ETAG_CHARS: Final = 32
 T = TypeVar("T")
 
@@ -107,13 +109,9 @@ class Answers:
         body_of: Callable[[Page, Snapshot, CursorSeal], dict[str, Any]],
     ) -> Answer:
         """A page of a walk, with a tag unless its budget ended it."""
-        seal = await self._opened_seal()
-        walk = None
-        if question.token is not None:
-            walk = Walk.resume(seal.open(question.token, subject=principal.subject, question=question.canonical))
         key, allowed = _page_key(question, principal), principal.may_read
 
-        async def ask(snapshot: Snapshot) -> Answer:
+        async def ask(snapshot: Snapshot, seal: CursorSeal, walk: Walk | None) -> Answer:
             current = walk or Walk.begin(question, offsets=snapshot.offsets)
             _check_not_behind(current.partitions_behind(snapshot.offsets))
             etag = _etag(key, allowed, snapshot.revision, sorted(snapshot.offsets.items()))
@@ -137,7 +135,12 @@ class Answers:
                 self._keep(key, kept, allowed, self._settings.cache_ttl_s)
             return Answer(body, etag)
 
-        return await self._ask(ask)
+        async with self._place():
+            seal = await self._opened_seal()
+            walk = None
+            if question.token is not None:
+                walk = Walk.resume(seal.open(question.token, subject=principal.subject, question=question.canonical))
+            return await self._in_snapshot(lambda snapshot: ask(snapshot, seal, walk))
 
     async def one(self, log_id: int, principal: Principal, *, is_fresh: bool) -> bytes:
         """The log with this id. Raises LogNotFound, Overloaded."""
@@ -226,23 +229,31 @@ class Answers:
     async def ledger(
         self, principal: Principal, *, start_us: int, end_us: int, service_names: tuple[str, ...]
     ) -> bytes:
-        """The ledger's minutes in [start, end). Raises ParameterError (too many sums), Overloaded."""
+        """The ledger's minutes in [start, end), read hour by hour. Raises ParameterError (too many sums), Overloaded."""
         # Asked first: what is stored meanwhile is in both, never in neither (INV-1).
         unread = await self._unread_records()
         rows: list[LedgerRow] = []
+        rows_max = self._settings.ledger_rows_max
         async with self._place():
+            ends_s = self._clock.monotonic_s() + _LEDGER_S_MAX
             for hour_us in range(start_us, end_us, _HOUR_US):
+                left_s = ends_s - self._clock.monotonic_s()
+                if left_s <= 0:
+                    raise Overloaded(
+                        f"the ledger was not read in {_LEDGER_S_MAX:g} s: ask for a shorter time, or again shortly"
+                    )
                 rows += await self._store.ledger(
                     start_us=hour_us,
                     end_us=min(hour_us + _HOUR_US, end_us),
                     allowed=principal.may_read,
                     service_names=service_names,
+                    rows_max=rows_max - len(rows) + 1,
+                    budget_ms=int(left_s * 1000),
                 )
-                if len(rows) > self._settings.ledger_rows_max:
+                if len(rows) > rows_max:
                     raise ParameterError(
                         "start_time",
-                        f"the answer would have more than {self._settings.ledger_rows_max} sums:"
-                        " ask for a shorter time or for fewer services",
+                        f"the answer would have more than {rows_max} sums: ask for a shorter time or for fewer services",
                     )
         by_minute: dict[tuple[int, str], list[LedgerRow]] = defaultdict(list)
         for row in rows:
@@ -270,14 +281,17 @@ class Answers:
 
     async def _ask(self, ask: Callable[[Snapshot], Awaitable[T]]) -> T:
         async with self._place():
-            try:
-                async with self._store.snapshot() as snapshot:
-                    return await ask(snapshot)
-            except SnapshotLost as lost:
-                metrics.SNAPSHOTS_LOST.inc()
-                log.warning("snapshot lost, asking again", cause=str(lost.__cause__))
+            return await self._in_snapshot(ask)
+
+    async def _in_snapshot(self, ask: Callable[[Snapshot], Awaitable[T]]) -> T:
+        try:
             async with self._store.snapshot() as snapshot:
                 return await ask(snapshot)
+        except SnapshotLost as lost:
+            metrics.SNAPSHOTS_LOST.inc()
+            log.warning("snapshot lost, asking again", cause=str(lost.__cause__))
+        async with self._store.snapshot() as snapshot:
+            return await ask(snapshot)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:

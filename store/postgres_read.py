@@ -9,11 +9,11 @@ one task; statements follow one another (store/postgres_snapshot.py).
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from db.database import Connection, Database, Error, sql, sqlstate
+from db.database import Connection, Database, Error, bounded, sql, sqlstate
 from db.migrations import Layout
 from runtime.clock import Clock, SystemClock
 from schemas.errors import DatabaseUnavailable
@@ -60,10 +60,15 @@ FROM (SELECT minute, service_name, level, outcome, reason, count FROM ledger WHE
      ) booked
 WHERE {allowed} AND ({names}::text[] IS NULL OR service_name = ANY ({names}::text[]))
 GROUP BY minute, service_name, level, outcome, reason HAVING sum(count) <> 0
-ORDER BY minute, service_name, level, outcome, reason
+ORDER BY minute, service_name, level, outcome, reason LIMIT %s
 """
-_LEDGER_MS_MAX: Final = 30_000
+SNAPSHOT_S_MAX: Final = 60.0
+_SERVICES_MS_MAX: Final = 30_000
 _SECRET: Final = "cursor"
+# The server ends statements by itself; a server that hangs does not.
+_SECRET_S_MAX: Final = 10.0
+_SLACK_S: Final = 5.0
+"""So much longer than a statement may take is waited for its answer."""
 
 
 class SnapshotLost(DatabaseUnavailable):
@@ -80,13 +85,16 @@ class PostgresReadStore:
         layout: Layout,
         *,
         page_bytes_max: int = PAGE_BYTES_MAX,
+        snapshot_s_max: float = SNAPSHOT_S_MAX,
         clock: Clock | None = None,
     ) -> None:
-        """database: opened by the caller; page_bytes_max: cut a result there (one log may exceed it)."""
+        """database: opened by the caller; page_bytes_max: cut a result there (one log may exceed it); snapshot_s_max: how long
+        a snapshot may be open, whether the server answers or not."""
         self._database = database
         self._topic = topic
         self.layout = layout
         self._page_bytes_max = page_bytes_max
+        self._snapshot_s_max = min(snapshot_s_max, SNAPSHOT_S_MAX)
         self._clock = clock or SystemClock()
         self._opening = _opening(topic)
         self._catalogue = Catalogue(None, ())
@@ -95,7 +103,7 @@ class PostgresReadStore:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         """See ReadStore. Raises SnapshotLost from within when a table was dropped meanwhile."""
-        async with self._database.connection() as connection:
+        async with bounded(self._snapshot_s_max), self._database.connection() as connection:
             try:
                 yield await self._taken(connection)
             except Error as error:
@@ -112,7 +120,7 @@ class PostgresReadStore:
         condition = _scope(allowed)
         query = _SERVICES.replace("{allowed}", condition.text).replace("{services_max}", str(SERVICES_MAX))
         found: dict[str, ServiceSummary] = {}
-        for name, level, count, minute_us in await self._bounded(query, tuple(condition.params)):
+        for name, level, count, minute_us in await self._bounded(_SERVICES_MS_MAX, query, condition.params):
             summary = found.get(name) or ServiceSummary(name, minute_us, {})
             counts = summary.counts_by_level
             band = level_name(level)
@@ -121,14 +129,22 @@ class PostgresReadStore:
         return list(found.values())
 
     async def ledger(
-        self, *, start_us: int, end_us: int, allowed: ServiceScope, service_names: Iterable[str] = ()
+        self,
+        *,
+        start_us: int,
+        end_us: int,
+        allowed: ServiceScope,
+        service_names: Iterable[str] = (),
+        rows_max: int,
+        budget_ms: int,
     ) -> list[LedgerRow]:
         """See ReadStore."""
         condition = _scope(allowed)
         names = list(service_names) or None
         start, end = to_datetime(start_us), to_datetime(end_us)
         query = _LEDGER.replace("{allowed}", condition.text).replace("{names}", "%s")
-        rows = await self._bounded(query, (start, end, start, end, *condition.params, names, names))
+        params = (start, end, start, end, *condition.params, names, names, rows_max)
+        rows = await self._bounded(budget_ms, query, params)
         return [
             LedgerRow(minute_us, name, level, Outcome(outcome), reason, count)
             for minute_us, name, level, outcome, reason, count in rows
@@ -136,7 +152,7 @@ class PostgresReadStore:
 
     async def cursor_secret(self) -> bytes:
         """See ReadStore."""
-        async with self._database.connection() as connection:
+        async with bounded(_SECRET_S_MAX), self._database.connection() as connection:
             await connection.execute(
                 "INSERT INTO secrets (name, value) VALUES (%s, %s) ON CONFLICT DO NOTHING",
                 (_SECRET, secrets.token_bytes(32)),
@@ -173,9 +189,12 @@ class PostgresReadStore:
             clock=self._clock,
         )
 
-    async def _bounded(self, query: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        async with self._database.transaction(snapshot=True) as connection:
-            await connection.execute(f"SET LOCAL statement_timeout = {_LEDGER_MS_MAX}".encode())
+    async def _bounded(self, budget_ms: int, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        async with (
+            bounded(budget_ms / 1000 + _SLACK_S),
+            self._database.transaction(snapshot=True) as connection,
+        ):
+            await connection.execute(f"SET LOCAL statement_timeout = {max(1, budget_ms):d}".encode())
             return await (await connection.execute(query.encode(), params)).fetchall()
 
 

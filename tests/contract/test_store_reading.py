@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol, get_origin
 
 import pytest
@@ -19,6 +21,7 @@ import store.page_scan
 import store.postgres_read
 from db.database import Connection, Database, connect
 from db.migrations import Layout
+from schemas.errors import DatabaseUnavailable
 from schemas.ids import first_id_at
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
@@ -659,7 +662,10 @@ async def test_services_and_ledger_sum_what_is_rolled_up_and_what_is_not(subject
     ]
     await subject.book(old, rolled_up=True)
     await subject.book(new, rolled_up=False)
-    rows = await subject.store.ledger(start_us=T0, end_us=minute, allowed=ALL_SERVICES)
+    ledger = partial(subject.store.ledger, start_us=T0, budget_ms=10_000)
+    rows = await ledger(end_us=minute, allowed=ALL_SERVICES, rows_max=100)
+    first = await ledger(end_us=minute, allowed=ALL_SERVICES, rows_max=3)
+    assert first == rows[:3]
     assert rows == [
         LedgerRow(T0, "shop", 0, Outcome.FILTERED, "no-debug", 2),
         LedgerRow(T0, "shop", 0, Outcome.RECEIVED, "", 10),
@@ -669,7 +675,7 @@ async def test_services_and_ledger_sum_what_is_rolled_up_and_what_is_not(subject
     pay = ServiceScope(names=frozenset({"pay"}))
 
     async def booked(allowed: ServiceScope, *names: str) -> set[str]:
-        found = await subject.store.ledger(start_us=T0, end_us=minute + 1, allowed=allowed, service_names=names)
+        found = await ledger(end_us=minute + 1, allowed=allowed, service_names=names, rows_max=100)
         return {row.service_name for row in found}
 
     assert await booked(ALL_SERVICES) == {"", "pay", "shop"}
@@ -925,6 +931,16 @@ async def round_trips(store: ReadStore, monkeypatch: pytest.MonkeyPatch, *asked:
                 else:
                     await snapshot.by_id(question, allowed=ALL_SERVICES)
     return sent
+
+
+async def test_a_ledger_that_is_not_read_in_its_time_is_refused(database_subject: PostgresSubject) -> None:
+    subject = database_subject
+    await subject.run("ALTER TABLE ledger RENAME TO booked")
+    await subject.run("CREATE VIEW ledger AS SELECT b.* FROM booked AS b, pg_sleep(20)")
+    began_s = time.monotonic()
+    with pytest.raises(DatabaseUnavailable):
+        await subject.store.ledger(start_us=T0, end_us=T0 + HOUR, allowed=ALL_SERVICES, rows_max=9, budget_ms=100)
+    assert time.monotonic() - began_s < 10
 
 
 async def test_a_page_is_three_round_trips(database_subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import signal
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +18,9 @@ import pytest
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
+import db.database
+import query.main
+import store.postgres_read
 from access.principal import Principal
 from cli.http_app import build_app
 from db.database import Connection, Database, connect
@@ -483,6 +488,40 @@ async def test_with_the_database_away_every_question_is_503() -> None:
         check_problem(await client.get("/api/v1/logs?limit=0"), 422)
     await service.stop()
     await database.close()
+
+
+@contextmanager
+def stopped(pids: Sequence[int]) -> Iterator[None]:
+    """Processes that are there and say nothing."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("path", ["logs", "services"])
+async def test_a_server_that_hangs_is_503_and_gives_the_place_back(
+    native_url: str, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Nothing is closed, nobody answers: only we know what time it is."""
+    monkeypatch.setattr(db.database, "_RESTED_S", 1e9)
+    monkeypatch.setattr(query.main, "_LOOK_S", 1e9)
+    monkeypatch.setattr(query.main, "_BESIDE_S", 0.3)
+    monkeypatch.setattr(store.postgres_read, "_SERVICES_MS_MAX", 300)
+    monkeypatch.setattr(store.postgres_read, "_SLACK_S", 0.1)
+    one_place = QuerySettings(scan_budget_ms=50, scans_max=1, scans_waiting_max=0, services_ttl_s=0)
+    async with running(native_url, settings=one_place) as api:
+        await open_chunks(api.connection)
+        found = await api.connection.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'query test'")
+        pids = [pid for (pid,) in await found.fetchall()]
+        assert pids
+        with stopped(pids):
+            await api.problem(path, 503)
+        answer = await api.client.get(f"/api/v1/{path}")
+        assert answer.status_code == 200
 
 
 async def test_a_page_that_the_asker_has_is_answered_304(api: Api) -> None:

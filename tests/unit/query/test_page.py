@@ -21,12 +21,14 @@ from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyScans
 from query.params import parse_find
 from query.settings import QuerySettings
 from runtime.clock import ManualClock
+from schemas.errors import Overloaded
 from schemas.ids import first_id_at
 from schemas.pages import time_text
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
+from search.params import ParameterError
 from store.memory import CHUNK_US, MemoryDatabase, MemoryStore
-from store.port import Border, ScanResult, Snapshot
+from store.port import Border, LedgerRow, ScanResult, Snapshot
 from store.postgres_read import SnapshotLost
 
 T0 = 1_767_225_600_000_000
@@ -504,6 +506,75 @@ async def test_a_page_is_cut_at_its_bytes_and_goes_on() -> None:
         if cursor is None:
             break
     assert shown == [6, 5, 4, 3, 2, 1, 0]
+
+
+class BookedStore(MemoryStore):
+    """Notes how many sums it gave, and takes its time for each question."""
+
+    takes_s = 0.0
+    given = 0
+    asked = 0
+
+    async def ledger(self, **question: Any) -> list[LedgerRow]:
+        rows = await super().ledger(**question)
+        self.given += len(rows)
+        self.asked += 1
+        assert question["budget_ms"] > 0
+        clock = self.database.clock
+        assert isinstance(clock, ManualClock)
+        clock.advance(self.takes_s)
+        return rows
+
+
+def booked_rig(**options: Any) -> tuple[Rig, BookedStore]:
+    """Ten sums in each of three hours."""
+    rig = Rig()
+    store = BookedStore(rig.database)
+    rig.answers = Answers(QuerySettings(**options), store, clock=rig.clock, unread=no_unread)
+    for hour in range(3):
+        for name in range(10):
+            rig.database.ledger[T0 + hour * 3_600 * SECOND, f"s{name}", 9, "stored", ""] = 1
+    return rig, store
+
+
+async def test_no_more_of_the_ledger_is_read_than_may_be_answered() -> None:
+    three_hours: dict[str, Any] = {"start_us": T0, "end_us": T0 + 3 * 3_600 * SECOND, "service_names": ()}
+    rig, store = booked_rig(ledger_rows_max=30)
+    assert len(orjson.loads(await rig.answers.ledger(ANYONE, **three_hours))["rows"]) == 30
+    for rows_max in (3, 14):
+        rig, store = booked_rig(ledger_rows_max=rows_max)
+        with pytest.raises(ParameterError, match=f"more than {rows_max} sums"):
+            await rig.answers.ledger(ANYONE, **three_hours)
+        assert store.given == rows_max + 1
+
+
+async def test_all_hours_of_the_ledger_have_one_time_together() -> None:
+    rig, store = booked_rig()
+    store.takes_s = 15.0
+    with pytest.raises(Overloaded, match="not read in 30 s"):
+        await rig.answers.ledger(ANYONE, start_us=T0, end_us=T0 + 3 * 3_600 * SECOND, service_names=())
+    assert store.asked == 2
+
+
+class SilentStore(MemoryStore):
+    """Does not say its secret."""
+
+    async def cursor_secret(self) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_who_waits_for_the_first_answer_of_the_store_holds_a_place() -> None:
+    rig = Rig()
+    one_place = QuerySettings(scans_max=1, scans_waiting_max=0)
+    rig.answers = Answers(one_place, SilentStore(rig.database), clock=rig.clock, unread=no_unread)
+    waiting = asyncio.create_task(rig.page())
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyScans):
+        await rig.page()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 class DropsUnderneath(MemoryStore):
