@@ -102,7 +102,7 @@ def compile_postgres(predicate: Predicate, columns: Columns = _DEFAULT) -> Sql:
         case FieldPresent(path):
             return _on_field(path, columns.metadata, "COALESCE(jsonb_typeof({0}) <> 'null', FALSE)")
         case MetaEquals(path, text):
-            return _on_field(path, columns.metadata, *_equals(text))
+            return _equals(path, text, columns.metadata)
         case MetaCompare(path, op, number):
             test = f"(CASE WHEN jsonb_typeof({{0}}) = 'number' THEN ({{0}})::numeric {op} %s::numeric ELSE FALSE END)"
             return _on_field(path, columns.metadata, test, json_text(number))
@@ -193,9 +193,21 @@ def _on_field(path: tuple[str, ...], metadata: str, test: str, *params: object) 
     return joined("OR", parts)
 
 
-def _equals(text: str) -> tuple[str, *tuple[object, ...]]:
-    """The test for `_on_field` and its parameters. jsonb compares strings by bytes and numbers as numeric."""
-    return "COALESCE({0} = ANY(%s::jsonb[]), FALSE)", _equal_values(text)
+def _equals(path: tuple[str, ...], text: str, metadata: str) -> Sql:
+    """Any value that the path means equals the text. jsonb compares strings by bytes and numbers as numeric.
+
+    A text that only a string can equal is compared as text, which takes a fifth of the time: a value that is taken out of
+    metadata as jsonb is copied first. What else has this text, an object's say, is told by its type.
+    """
+    values = _equal_values(text)
+    if len(values) > 1:
+        return _on_field(path, metadata, "COALESCE({0} = ANY(%s::jsonb[]), FALSE)", values)
+    parts = []
+    for keys in key_chains(path):
+        within = f"{metadata}{' -> %s::text' * (len(keys) - 1)}"
+        test = f"COALESCE({within} ->> %s::text = %s::text AND jsonb_typeof({within} -> %s::text) = 'string', FALSE)"
+        parts.append(Sql(test, (*keys, text, *keys)))
+    return joined("OR", parts)
 
 
 def _equal_values(text: str) -> list[str]:

@@ -143,6 +143,7 @@ class Catalogue:
         """Where the second part of time begins, given the border. Parts are made from here on, and asked from here on."""
         return min(closed_before_us, self._unfinished_us)
 
+    @property
     def known_keys(self) -> Collection[str]:
         """Top-level keys of metadata that the newest part by metadata knows."""
         parts = self._parts.get(OpenIndex.METADATA)

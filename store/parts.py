@@ -21,6 +21,7 @@ from typing import Final
 import structlog
 
 from db.database import Connection
+from store.asked_keys import asked_keys
 from store.catalogue import (
     CORRELATION_HASH,
     PARTS,
@@ -34,17 +35,21 @@ from store.catalogue import (
 from store.chunks import checked
 from store.page_sql import open_bytes, to_datetime
 from store.port import OpenIndex
+from store.scan_windows import LEAST_US
 from store.steps import AT, US, one
 
 log = structlog.get_logger(__name__)
 
-ROWS_MIN: Final = 200_000
+ROWS_MIN: Final = 100_000
 """Rows that a part is made of while more come."""
 QUIET_ROWS_MIN: Final = 10_000
 """… and when nothing has come for QUIET_S: fewer are read in some milliseconds."""
 QUIET_S: Final = 10
 PARTS_MAX: Final = 24
 """With so many, the newest are made into one with what has come. A statement asks each: 0.1 ms."""
+REMADE_ROWS_MAX: Final = 20_000_000
+"""All parts together are made again for a key that is asked for the first time, where they have no more rows than so many:
+half a minute. Else the key is known from then on."""
 LAG_S_MAX: Final = 10
 """Writers that are further behind have the machine for themselves."""
 
@@ -87,14 +92,15 @@ _COMPLETE_TO: Final = f"""
     FROM border"""
 # A literal: chunks before it are neither planned for nor locked. One that was only computed would be found out too late.
 _TAIL: Final = """
-    FROM logs WHERE timestamp >= timestamptz '{open_from}' AND arrived >= {from_xid} AND arrived < {to_xid}"""
+    FROM logs WHERE timestamp >= timestamptz '{stretch.open_from}'
+    AND arrived >= {stretch.from_xid} AND arrived < {stretch.to_xid}"""
 _MAKE: Final = f"""
     CREATE UNLOGGED TABLE {{part}} WITH (autovacuum_enabled = false) AS
-    SELECT timestamp, id, {{value}} {_TAIL} AND {{has_value}}{{others}};
-    CREATE INDEX ON {{part}} {{index}}"""
+    SELECT timestamp, id, {{form.value}} AS {{form.column}} {_TAIL} AND {{form.has_value}}{{others}};
+    CREATE INDEX ON {{part}} {{form.index}}"""
 _NOTE: Final = f"""
-    INSERT INTO open_parts (table_name, kind, from_xid, to_xid, rows, open_from, range_end, open_bytes)
-    VALUES (%s, %s, %s, %s, %s, {AT}, {AT}, %s)"""
+    INSERT INTO open_parts (table_name, kind, from_xid, to_xid, rows, open_from, range_end, open_bytes, keys)
+    VALUES (%s, %s, %s, %s, %s, {AT}, {AT}, %s, %s)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +114,51 @@ class _Form:
     index: str
 
 
-_FORMS: Final = {
-    OpenIndex.CORRELATION: _Form(
-        "correlation",
-        CORRELATION_HASH.format("correlation_id"),
-        "correlation_id IS NOT NULL",
-        "(correlation, timestamp, id)",
-    ),
-    OpenIndex.METADATA: _Form(
-        "metadata", "metadata", "metadata <> '{}'", "USING gin (metadata jsonb_path_ops) WITH (fastupdate = off)"
-    ),
-}
+_BY_CORRELATION: Final = _Form(
+    "correlation",
+    CORRELATION_HASH.format("correlation_id"),
+    "correlation_id IS NOT NULL",
+    "(correlation, timestamp, id)",
+)
+
+
+def _form(kind: OpenIndex, keys: Sequence[str]) -> _Form:
+    """keys: of metadata, that are asked for, as SQL has them between quotes."""
+    if kind is OpenIndex.CORRELATION:
+        return _BY_CORRELATION
+    fields = ", ".join(f"{key}, metadata -> {key}" for key in keys)
+    value = f"jsonb_build_object({fields})"
+    return _Form(
+        "metadata",
+        value if len(keys) == 1 else f"jsonb_strip_nulls({value})",
+        f"metadata ?| ARRAY[{', '.join(keys)}]",
+        "USING gin (metadata jsonb_path_ops) WITH (fastupdate = off)",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Rows from open_from on that transactions in [from_xid, to_xid) brought."""
+
+    open_from: str
+    from_xid: int
+    to_xid: int
+
+    async def measured(self, connection: Connection) -> tuple[int, int]:
+        """How many there are, and a time that all are before."""
+        past = US.format("max(timestamp) + interval '1 microsecond'")
+        text = f"SELECT count(*), coalesce({past}, {LEAST_US}) {_TAIL.format(stretch=self)}"
+        ((rows, range_end_us),) = await (await connection.execute(text.encode())).fetchall()
+        return int(rows), int(range_end_us)
+
+    def make(self, name: str, form: _Form, copied: Sequence[Part]) -> str:
+        """The statement that makes a part of these, and of all in some other parts of the same form."""
+        others = "".join(
+            f" UNION ALL SELECT timestamp, id, {form.column} FROM {checked(part.table_name)}"
+            f" WHERE timestamp >= timestamptz '{self.open_from}'"
+            for part in copied
+        )
+        return _MAKE.format(part=name, stretch=self, form=form, others=others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,35 +253,48 @@ class OpenChunkIndexer:
         if moment.useless:
             await connection.execute(_LET_GO, (moment.useless,))
         parts, to_xid = moment.parts, moment.to_xid
-        from_xid = parts[-1].to_xid if parts else 0
+        asked = await asked_keys(connection, parts[-1].keys if parts else ()) if kind is OpenIndex.METADATA else {}
+        if kind is OpenIndex.METADATA and not asked:
+            return 0
         open_from = to_datetime(moment.open_from_us).isoformat()
-        bounds = {"open_from": open_from, "from_xid": from_xid, "to_xid": to_xid}
-        past = US.format("max(timestamp) + interval '1 microsecond'")
-        tail = f"SELECT count(*), {past} {_TAIL.format(**bounds)}"
-        ((rows, range_end_us),) = await (await connection.execute(tail.encode())).fetchall()
-        is_quiet = self._is_quiet(kind, from_xid, rows, moment.now_us)
-        merged = parts_to_merge([part.rows for part in parts], rows, is_quiet=is_quiet)
+        stretch = _Stretch(open_from, parts[-1].to_xid if parts else 0, to_xid)
+        rows, range_end_us = await stretch.measured(connection)
+        new = rows
+        merged = parts_to_merge(
+            [part.rows for part in parts], rows, is_quiet=self._is_quiet(kind, stretch.from_xid, rows, moment.now_us)
+        )
+        if (
+            parts
+            and not set(asked) <= set(parts[-1].keys)
+            and rows + sum(part.rows for part in parts) <= REMADE_ROWS_MAX
+        ):
+            merged = len(parts)
         if merged is None:
             return 0
-        form, taken, name = _FORMS[kind], parts[len(parts) - merged :], f"open_{kind}_{to_xid}"
-        others = "".join(
-            f" UNION ALL SELECT timestamp, id, {form.column} FROM {checked(part.table_name)}"
-            f" WHERE timestamp >= timestamptz '{open_from}'"
-            for part in taken
-        )
-        value, has_value = f"{form.value} AS {form.column}", form.has_value
-        make = _MAKE.format(part=name, value=value, has_value=has_value, others=others, index=form.index, **bounds)
-        await connection.execute(make.encode())
-        first_xid = taken[0].from_xid if taken else from_xid
-        total = rows + sum(part.rows for part in taken)
-        range_end_us = max([range_end_us, *(part.range_end_us for part in taken)])
+        taken = parts[len(parts) - merged :]
+        copied = taken
+        if any(set(part.keys) != set(asked) for part in taken):  # what they do not know is read from the logs
+            stretch, copied = _Stretch(open_from, taken[0].from_xid, to_xid), []
+            rows, range_end_us = await stretch.measured(connection)
+        name = f"open_{kind}_{to_xid}"
+        await connection.execute(stretch.make(name, _form(kind, list(asked.values())), copied).encode())
+        first_xid = taken[0].from_xid if taken else stretch.from_xid
+        total = rows + sum(part.rows for part in copied)
+        range_end_us = max([range_end_us, *(part.range_end_us for part in copied)])
         if taken:
             await connection.execute(_LET_GO, ([part.table_name for part in taken],))
         sizes = json.dumps(moment.chunk_bytes)
-        noted = (name, kind, first_xid, to_xid, total, moment.open_from_us, range_end_us, sizes)
+        noted = (name, kind, first_xid, to_xid, total, moment.open_from_us, range_end_us, sizes, list(asked))
         await connection.execute(_NOTE, noted)
-        log.info("open chunks indexed", by=kind, rows=rows, parts=len(parts) - merged + 1, parts_taken_in=merged)
-        return int(rows)
+        log.info(
+            "open chunks indexed",
+            by=kind,
+            keys=list(asked),
+            rows=new,
+            parts=len(parts) - merged + 1,
+            parts_taken_in=merged,
+        )
+        return int(new)
 
     def _is_quiet(self, kind: OpenIndex, from_xid: int, rows: int, now_us: int) -> bool:
         """Whether the tail has been the same for a while."""

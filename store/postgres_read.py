@@ -22,6 +22,7 @@ from schemas.scope import ServiceScope
 from search.predicate import within
 from search.sql import Sql
 from search.sql_postgres import compile_postgres
+from store.asked_keys import KeyNotes
 from store.catalogue import CATALOGUE, PARTS, VERSION, Catalogue, catalogued, known_parts
 from store.page_sql import to_datetime
 from store.port import SERVICES_MAX, LedgerRow, Outcome, ServiceSummary, Snapshot
@@ -99,13 +100,15 @@ class PostgresReadStore:
         self._opening = _opening(topic)
         self._catalogue = Catalogue(None, ())
         """As last seen."""
+        self._key_notes = KeyNotes(self._clock)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         """See ReadStore. Raises SnapshotLost from within when a table was dropped meanwhile."""
         async with bounded(self._snapshot_s_max), self._database.connection() as connection:
             try:
-                yield await self._taken(connection)
+                snapshot = await self._taken(connection)
+                yield snapshot
             except Error as error:
                 if _is_table_gone(error):
                     raise SnapshotLost from error
@@ -114,6 +117,8 @@ class PostgresReadStore:
                 # Nothing was written: this only ends it.
                 if not connection.closed:
                     await connection.rollback()
+            if due := self._key_notes.due(snapshot.wanted_keys):
+                await self._key_notes.note(connection, due)
 
     async def services(self, *, allowed: ServiceScope) -> list[ServiceSummary]:
         """See ReadStore."""

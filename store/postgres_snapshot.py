@@ -57,6 +57,8 @@ class PostgresSnapshot:
         self._catalogue = catalogue
         self._page_bytes_max = page_bytes_max
         self._clock = clock
+        self.wanted_keys: set[str] = set()
+        """Of metadata: scans sought something rare by these in open chunks."""
 
     @property
     def offsets(self) -> dict[int, int]:
@@ -117,7 +119,10 @@ class PostgresSnapshot:
             bytes_max=self._page_bytes_max,
             clock=self._clock,
         )
-        return await page.run()
+        try:
+            return await page.run()
+        finally:
+            self.wanted_keys |= page.wanted_keys
 
     async def by_id(self, log_id: int, *, allowed: ServiceScope) -> Log | None:
         """See Snapshot. Newest places first; each is asked through its BRIN of ids."""

@@ -46,15 +46,24 @@ def test_what_the_catalogue_does_not_know_of_a_table_is_as_wide_as_can_be() -> N
     assert table.may_hold((1 << 63) - 1)
 
 
-def part(number: int, *, kind: OpenIndex = OpenIndex.METADATA, open_from: int = 0, is_own: bool = True) -> Part:
+def part(
+    number: int,
+    *,
+    kind: OpenIndex = OpenIndex.METADATA,
+    open_from: int = 0,
+    is_own: bool = True,
+    keys: str = "",
+    end: int = 99,
+) -> Part:
     sizes = {"logs_20": 1_000, "logs_30": 1_000 * number}
-    return Part(kind, f"open_{kind}_{number}", number, number + 1, 10, open_from, 99, sizes, is_own)
+    return Part(kind, f"open_{kind}_{number}", number, number + 1, 10, open_from, end, sizes, tuple(keys), is_own)
 
 
 def test_parts_count_up_to_the_first_that_is_not_of_use() -> None:
     def counting(*parts: Part) -> dict[OpenIndex, tuple[tuple[str, ...], int, int]]:
-        made = Catalogue((1, [0, None]), [chunk(20, is_finished=False)], parts, closed_before_us=30).parts
-        return {kind: (found.tables, found.to_xid, found.rows) for kind, found in made.items()}
+        made = Catalogue((1, [0, None]), [chunk(20, is_finished=False)], parts, closed_before_us=30)
+        by = {kind: found for kind in OpenIndex if (found := made.parts_by(kind)) is not None}
+        return {kind: (found.tables, found.to_xid, found.rows) for kind, found in by.items()}
 
     both = ("open_metadata_1", "open_metadata_2"), 3, 20
     assert counting() == {}
@@ -66,8 +75,30 @@ def test_parts_count_up_to_the_first_that_is_not_of_use() -> None:
 
 
 def test_rows_beside_the_parts_are_told_from_what_chunks_have_grown_that_are_not_finished() -> None:
-    parts = Catalogue((1, [0, None]), [], [part(1), part(3)]).parts[OpenIndex.METADATA]
+    parts = Catalogue((1, [0, None]), [], [part(1), part(3)]).parts_by(OpenIndex.METADATA)
+    assert parts is not None
     assert parts.rows_beside({"logs_20": 1_000, "logs_30": 3_000}) == 0
     assert parts.rows_beside({"logs_20": 1_000, "logs_30": 3_600}) == 3
     # logs_20 is finished by now: what it had says nothing about what the others have grown.
     assert parts.rows_beside({"logs_30": 3_600, "logs_40": 400}) == 5
+
+
+def test_a_key_is_sought_in_the_newest_parts_that_know_it_and_only_in_what_is_newer_than_the_others() -> None:
+    parts = [
+        part(1, keys="ab", end=40),
+        part(2, keys="a", end=60),
+        part(3, keys="abc", end=50),
+        part(4, keys="bc", end=70),
+    ]
+    catalogue = Catalogue((1, [0, None]), [], parts)
+
+    def asked(keys: str) -> tuple[int, int] | None:
+        found = catalogue.parts_by(OpenIndex.METADATA, keys)
+        return None if found is None else (len(found.tables), found.from_us)
+
+    assert asked("") == (4, LEAST_US)
+    assert asked("c") == asked("bc") == asked("b") == (2, 60)
+    assert asked("a") is asked("abc") is None
+    assert Catalogue((1, [0, None]), [], parts[:3]).parts_by(OpenIndex.METADATA, "a") is not None
+    assert list(catalogue.known_keys) == ["b", "c"]
+    assert list(Catalogue((1, [0, None]), []).known_keys) == []
