@@ -33,7 +33,8 @@ UNFINISHED: Final = _TABLES.format("state <> 'finished'")
 # brings it in another transaction, of a cluster that counts them differently, or of one that has counted on in another way.
 PARTS: Final = """
 SELECT kind, table_name, from_xid, to_xid, rows, (extract(epoch FROM open_from) * 1000000)::bigint,
-       (extract(epoch FROM range_end) * 1000000)::bigint, open_bytes, keys,
+       (extract(epoch FROM range_start) * 1000000)::bigint, (extract(epoch FROM range_end) * 1000000)::bigint,
+       open_bytes, keys,
        xmin::text::bigint = built_xid & 4294967295 AND to_xid <= txid_snapshot_xmin(txid_current_snapshot())
 FROM open_parts ORDER BY kind, from_xid
 """
@@ -78,6 +79,8 @@ class Part:
     to_xid: int
     rows: int
     open_from_us: int
+    range_start_us: int
+    """No row is older; all are older than range_end_us."""
     range_end_us: int
     open_bytes: Mapping[str, int]
     """Of each chunk that was not finished when the part was made."""
@@ -91,7 +94,7 @@ class Part:
 class Parts:
     """What indexes the chunks that are not finished, by one thing (store/parts.py)."""
 
-    tables: tuple[str, ...]
+    parts: tuple[Part, ...]
     to_xid: int
     """Rows that arrived with this transaction or a later one are in none of them."""
     rows: int
@@ -99,6 +102,17 @@ class Parts:
     """Of each of these chunks, when the newest part was made."""
     from_us: int = LEAST_US
     """Older rows may be in none of them although they arrived before."""
+
+    def tables(self, low_us: int = LEAST_US, high_us: int = GREATEST_US) -> list[str]:
+        """Those that may hold rows with low_us <= timestamp <= high_us."""
+        return [part.table_name for part in self.parts if part.range_start_us <= high_us and low_us < part.range_end_us]
+
+    def width_of(self, rows: float) -> int:
+        """In how much time so many rows lie, about."""
+        start_us = min(part.range_start_us for part in self.parts)
+        end_us = max(part.range_end_us for part in self.parts)
+        held = sum(part.rows for part in self.parts)
+        return max(1, int(min(rows * (end_us - start_us) / max(1, held), GREATEST_US)))
 
     def rows_beside(self, open_bytes: Mapping[str, int]) -> int:
         """How many rows are in no part, about, now that the chunks that are not finished have so many bytes each."""
@@ -159,7 +173,7 @@ class Catalogue:
         if first == len(parts):
             return None
         return Parts(
-            tuple(part.table_name for part in parts[first:]),
+            tuple(parts[first:]),
             parts[-1].to_xid,
             sum(part.rows for part in parts),
             parts[-1].open_bytes,

@@ -27,9 +27,11 @@ LOOK_ROWS: Final = 10_000
 """Of a first window: some milliseconds, and enough for a page of what is in one row of a hundred."""
 _INDEX_LOOK_ROWS: Final = 2_000
 """Of a first window where an index may be the shorter way."""
+_INDEX_FACTOR: Final = 8
+"""By so much wider is each next window that an index is asked over: what it cost depends on its matches, which were few."""
 _COUNTED_ROWS: Final = 2_000
 """Of a window after two that were too much."""
-_CORRELATION_ROWS_BESIDE: Final = 50_000
+_CORRELATION_ROWS_BESIDE: Final = 200_000
 """With more rows in no part, BRIN over the whole of the open chunks finds a correlation id sooner."""
 _WINDOW_MS: Final = 250
 _STATEMENT_MS: Final = (50, 1_000)
@@ -77,6 +79,7 @@ class PageScan:
         self._rows_beside: int | None = None
         self._density = Density()
         self._index_failed = False
+        self._index_factor = 1
         self._logs: list[Log] = []
         self._bytes_left = bytes_max
         self._is_full = False
@@ -122,6 +125,7 @@ class PageScan:
             if by_index:
                 looked_at = pace.rows_in(window.high[0] - window.low[0]) if window.rows is None else window.rows
                 self._density.saw(looked_at, len(rows))
+                self._index_factor *= _INDEX_FACTOR
                 self._walk.done(window)
             else:
                 span_us = await self._walk_on(window, pace, len(rows))
@@ -130,8 +134,10 @@ class PageScan:
 
     def _begins_anew(self, window: Window, pace: Pace, rows: list[Row]) -> bool:
         """Whether a first look has told that an index is asked from the same place on: where the look ended need not be known
-        then. Finished tables say themselves how many rows they have."""
-        if pace.rows is None or window.is_open or self._traits.terms is None or self._density.rows:
+        then. Finished tables say themselves how many rows they have, and so do parts."""
+        if pace.rows is None or self._traits.terms is None or self._density.rows:
+            return False
+        if window.is_open and self._covered(window) is None:
             return False
         if not window.is_indexed or self._index_failed or len(rows) >= self._wanted or self._logs:
             return False
@@ -159,13 +165,16 @@ class PageScan:
             return window, False
         if traits.terms is None or not self._density.rows or not prefers_index(self._density, wanted=self._wanted):
             return window, False
-        rows = self._density.rows_with(INDEX_EXCESS * self._wanted)
+        rows = self._density.rows_with(INDEX_EXCESS * self._wanted) * self._index_factor
         if window.is_open:
             self.wanted_keys |= metadata_keys(self._predicate)
             beside = await self._beside()
             if not prefers_index(self._density, wanted=self._wanted, rows_beside=beside):
                 return window, False
-        larger = self._walk.next(rows=rows, width_us=pace.width_of(rows) if window.is_open else None)
+        width_us: int | None = None
+        if window.is_open and self._parts is not None:
+            width_us = pace.width_of(rows) or self._parts.width_of(rows)
+        larger = self._walk.next(rows=rows, width_us=width_us)
         if larger is not None and larger.is_open:
             larger = self._covered(larger)
         return (larger, True) if larger is not None and larger.is_indexed else (window, False)

@@ -35,22 +35,26 @@ from store.catalogue import (
 from store.chunks import checked
 from store.page_sql import open_bytes, to_datetime
 from store.port import OpenIndex
-from store.scan_windows import LEAST_US
+from store.scan_windows import GREATEST_US, LEAST_US
 from store.steps import AT, US, one
 
 log = structlog.get_logger(__name__)
 
-ROWS_MIN: Final = 100_000
-"""Rows that a part is made of while more come."""
+ROWS_MIN: Final = 50_000
+"""Rows that a part is made of while more come: what is in none is read row by row, 0.6 µs each."""
 QUIET_ROWS_MIN: Final = 10_000
 """… and when nothing has come for QUIET_S: fewer are read in some milliseconds."""
 QUIET_S: Final = 10
 PARTS_MAX: Final = 24
 """With so many, the newest are made into one with what has come. A statement asks each: 0.1 ms."""
+SMALL_PARTS_MAX: Final = 8
+METADATA_ROWS_MAX: Final = 500_000
+"""Of parts by metadata that are made into one: what comes meanwhile, a second's, waits for its part. Questions by metadata ask
+only the parts of the time that they look at, so that many large ones do no harm."""
 REMADE_ROWS_MAX: Final = 20_000_000
 """All parts together are made again for a key that is asked for the first time, where they have no more rows than so many:
 half a minute. Else the key is known from then on."""
-LAG_S_MAX: Final = 10
+LAG_S_MAX: Final = 2
 """Writers that are further behind have the machine for themselves."""
 
 _LOCK: Final = 7402
@@ -99,8 +103,9 @@ _MAKE: Final = f"""
     SELECT timestamp, id, {{form.value}} AS {{form.column}} {_TAIL} AND {{form.has_value}}{{others}};
     CREATE INDEX ON {{part}} {{form.index}}"""
 _NOTE: Final = f"""
-    INSERT INTO open_parts (table_name, kind, from_xid, to_xid, rows, open_from, range_end, open_bytes, keys)
-    VALUES (%s, %s, %s, %s, %s, {AT}, {AT}, %s, %s)"""
+    INSERT INTO open_parts
+        (table_name, kind, from_xid, to_xid, rows, open_from, range_start, range_end, open_bytes, keys)
+    VALUES (%s, %s, %s, %s, %s, {AT}, {AT}, {AT}, %s, %s)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +149,14 @@ class _Stretch:
     from_xid: int
     to_xid: int
 
-    async def measured(self, connection: Connection) -> tuple[int, int]:
-        """How many there are, and a time that all are before."""
-        past = US.format("max(timestamp) + interval '1 microsecond'")
-        text = f"SELECT count(*), coalesce({past}, {LEAST_US}) {_TAIL.format(stretch=self)}"
-        ((rows, range_end_us),) = await (await connection.execute(text.encode())).fetchall()
-        return int(rows), int(range_end_us)
+    async def measured(self, connection: Connection) -> tuple[int, int, int]:
+        """How many there are, the time of the oldest, and one that all are before."""
+        first, last = US.format("min(timestamp)"), US.format("max(timestamp)")
+        text = f"SELECT count(*), coalesce({first}, {GREATEST_US}), coalesce({last} + 1, {LEAST_US})"
+        ((rows, start_us, end_us),) = await (
+            await connection.execute(f"{text} {_TAIL.format(stretch=self)}".encode())
+        ).fetchall()
+        return int(rows), int(start_us), int(end_us)
 
     def make(self, name: str, form: _Form, copied: Sequence[Part]) -> str:
         """The statement that makes a part of these, and of all in some other parts of the same form."""
@@ -185,19 +192,23 @@ class Tail:
     seen_us: int = 0
 
 
-def parts_to_merge(sizes: Sequence[int], rows: int, *, is_quiet: bool) -> int | None:
+def parts_to_merge(sizes: Sequence[int], rows: int, *, is_quiet: bool, rows_max: int | None = None) -> int | None:
     """How many of the newest parts (sizes: rows of each, oldest first) the next one takes in; None: none is to be made yet.
 
     rows: that no part holds. Few small parts cost less than one that is made again and again: they are taken in when
     there are many of them, together with all that are not larger than what has gathered by then.
+    rows_max: of what is made into one; larger parts stay as they are, and there may be any number of them.
     """
     if rows < (QUIET_ROWS_MIN if is_quiet else ROWS_MIN):
         return None
-    if len(sizes) < PARTS_MAX:
+    small = len(sizes)
+    if rows_max is not None:
+        small = next((n for n, size in enumerate(reversed(sizes)) if 2 * size > rows_max), small)
+    if small < (PARTS_MAX if rows_max is None else SMALL_PARTS_MAX):
         return 0
     merged = 1
     gathered = rows + sizes[-1]
-    while merged < len(sizes) and sizes[-1 - merged] <= gathered:
+    while merged < small and sizes[-1 - merged] <= gathered:
         gathered += sizes[-1 - merged]
         merged += 1
     return merged
@@ -258,10 +269,13 @@ class OpenChunkIndexer:
             return 0
         open_from = to_datetime(moment.open_from_us).isoformat()
         stretch = _Stretch(open_from, parts[-1].to_xid if parts else 0, to_xid)
-        rows, range_end_us = await stretch.measured(connection)
+        rows, start_us, end_us = await stretch.measured(connection)
         new = rows
         merged = parts_to_merge(
-            [part.rows for part in parts], rows, is_quiet=self._is_quiet(kind, stretch.from_xid, rows, moment.now_us)
+            [part.rows for part in parts],
+            rows,
+            is_quiet=self._is_quiet(kind, stretch.from_xid, rows, moment.now_us),
+            rows_max=METADATA_ROWS_MAX if kind is OpenIndex.METADATA else None,
         )
         if (
             parts
@@ -275,16 +289,17 @@ class OpenChunkIndexer:
         copied = taken
         if any(set(part.keys) != set(asked) for part in taken):  # what they do not know is read from the logs
             stretch, copied = _Stretch(open_from, taken[0].from_xid, to_xid), []
-            rows, range_end_us = await stretch.measured(connection)
+            rows, start_us, end_us = await stretch.measured(connection)
         name = f"open_{kind}_{to_xid}"
         await connection.execute(stretch.make(name, _form(kind, list(asked.values())), copied).encode())
         first_xid = taken[0].from_xid if taken else stretch.from_xid
         total = rows + sum(part.rows for part in copied)
-        range_end_us = max([range_end_us, *(part.range_end_us for part in copied)])
+        start_us = min([start_us, *(part.range_start_us for part in copied)])
+        end_us = max([end_us, *(part.range_end_us for part in copied)])
         if taken:
             await connection.execute(_LET_GO, ([part.table_name for part in taken],))
         sizes = json.dumps(moment.chunk_bytes)
-        noted = (name, kind, first_xid, to_xid, total, moment.open_from_us, range_end_us, sizes, list(asked))
+        noted = (name, kind, first_xid, to_xid, total, moment.open_from_us, start_us, end_us, sizes, list(asked))
         await connection.execute(_NOTE, noted)
         log.info(
             "open chunks indexed",

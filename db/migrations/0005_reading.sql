@@ -51,6 +51,7 @@ CREATE UNLOGGED TABLE open_parts (
     to_xid bigint NOT NULL,
     rows bigint NOT NULL,
     open_from timestamptz NOT NULL,
+    range_start timestamptz NOT NULL,
     range_end timestamptz NOT NULL,
     open_bytes jsonb NOT NULL,
     keys text[] COLLATE "C" NOT NULL DEFAULT '{}',
@@ -61,6 +62,7 @@ CREATE UNLOGGED TABLE open_parts (
 );
 COMMENT ON COLUMN open_parts.rows IS 'rows of logs that the part stands for, those that need no entry included';
 COMMENT ON COLUMN open_parts.open_from IS 'where chunks that were not finished began when the part was made';
+COMMENT ON COLUMN open_parts.range_start IS 'no timestamp of these is less';
 COMMENT ON COLUMN open_parts.range_end IS 'greater than every timestamp of these';
 COMMENT ON COLUMN open_parts.keys IS 'top-level keys of metadata that a part by metadata holds; it says nothing about others';
 COMMENT ON COLUMN open_parts.open_bytes IS 'of each chunk that was not finished when the part was made: what they have grown since is in no part';

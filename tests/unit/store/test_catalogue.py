@@ -56,14 +56,14 @@ def part(
     end: int = 99,
 ) -> Part:
     sizes = {"logs_20": 1_000, "logs_30": 1_000 * number}
-    return Part(kind, f"open_{kind}_{number}", number, number + 1, 10, open_from, end, sizes, tuple(keys), is_own)
+    return Part(kind, f"open_{kind}_{number}", number, number + 1, 10, open_from, 0, end, sizes, tuple(keys), is_own)
 
 
 def test_parts_count_up_to_the_first_that_is_not_of_use() -> None:
     def counting(*parts: Part) -> dict[OpenIndex, tuple[tuple[str, ...], int, int]]:
         made = Catalogue((1, [0, None]), [chunk(20, is_finished=False)], parts, closed_before_us=30)
         by = {kind: found for kind in OpenIndex if (found := made.parts_by(kind)) is not None}
-        return {kind: (found.tables, found.to_xid, found.rows) for kind, found in by.items()}
+        return {kind: (tuple(found.tables()), found.to_xid, found.rows) for kind, found in by.items()}
 
     both = ("open_metadata_1", "open_metadata_2"), 3, 20
     assert counting() == {}
@@ -94,7 +94,7 @@ def test_a_key_is_sought_in_the_newest_parts_that_know_it_and_only_in_what_is_ne
 
     def asked(keys: str) -> tuple[int, int] | None:
         found = catalogue.parts_by(OpenIndex.METADATA, keys)
-        return None if found is None else (len(found.tables), found.from_us)
+        return None if found is None else (len(found.tables()), found.from_us)
 
     assert asked("") == (4, LEAST_US)
     assert asked("c") == asked("bc") == asked("b") == (2, 60)
