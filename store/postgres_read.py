@@ -27,6 +27,7 @@ from store.page_sql import to_datetime
 from store.port import SERVICES_MAX, LedgerRow, Outcome, ServiceSummary, Snapshot
 from store.postgres_snapshot import PostgresSnapshot
 from store.statements import OPENING, StatementRunner
+from store.steps import US
 
 __all__ = ["PostgresReadStore", "SnapshotLost"]
 
@@ -34,10 +35,14 @@ PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """Messages and metadata of one result; one log may exceed it."""
 _VISIBLE_SLACK_US: Final = 1_000_000
 """Clocks of broker and writers may differ by so much."""
+# Two columns: another server, or one that was started anew; and one that went on after the crash of one of its processes, which
+# throws its statistics away. What had not reached the disk is lost with its transactions, whose numbers are given out again:
+# they say no more what has come since.
+_LIFE: Final = f"""{US.format("pg_postmaster_start_time()")}, {US.format("pg_stat_get_bgwriter_stat_reset_time()")}"""
 _SNAPSHOT: Final = f"""
 SELECT (extract(epoch FROM closed_before) * 1000000)::bigint, partitions, next_offsets,
        CASE WHEN isfinite(stored_to) THEN (extract(epoch FROM stored_to) * 1000000)::bigint ELSE 0 END,
-       txid_snapshot_xmin(txid_current_snapshot()), {VERSION}
+       txid_snapshot_xmin(txid_current_snapshot()), {_LIFE}, {VERSION}
 FROM border,
      (SELECT array_agg(partition) AS partitions, array_agg(next_offset) AS next_offsets, min(stored_to) AS stored_to
       FROM consumer_offsets WHERE topic = {{topic}}) AS positions
@@ -169,7 +174,7 @@ class PostgresReadStore:
             pass
         row = await cursor.fetchone()
         assert row is not None, "border and version are one row each, made by migrations"
-        closed_before_us, partitions, next_offsets, stored_to_us, mark, revision, parts_counts = row
+        closed_before_us, partitions, next_offsets, stored_to_us, mark, *life, revision, parts_counts = row
         version = (revision, parts_counts)
         if version != self._catalogue.version:
             tables = await (await connection.execute(CATALOGUE)).fetchall()
@@ -182,7 +187,7 @@ class PostgresReadStore:
             offsets=dict(zip(partitions or (), next_offsets or (), strict=True)),
             visible_through_us=max(0, stored_to_us - _VISIBLE_SLACK_US),
             closed_before_us=closed_before_us,
-            revision=revision,
+            revision=hash((revision, *life)),
             mark=mark,
             catalogue=self._catalogue,
             page_bytes_max=self._page_bytes_max,
