@@ -26,7 +26,7 @@ from store.catalogue import CATALOGUE, PARTS, VERSION, Catalogue, catalogued, kn
 from store.page_sql import to_datetime
 from store.port import SERVICES_MAX, LedgerRow, Outcome, ServiceSummary, Snapshot
 from store.postgres_snapshot import PostgresSnapshot
-from store.statements import OPENING, StatementRunner
+from store.statements import OPENED, OPENING, StatementRunner
 from store.steps import US
 
 __all__ = ["PostgresReadStore", "SnapshotLost"]
@@ -175,15 +175,14 @@ class PostgresReadStore:
         row = await cursor.fetchone()
         assert row is not None, "border and version are one row each, made by migrations"
         closed_before_us, partitions, next_offsets, stored_to_us, mark, *life, revision, parts_counts = row
-        version = (revision, parts_counts)
+        version, runner = (revision, parts_counts), StatementRunner(connection)
         if version != self._catalogue.version:
-            tables = await (await connection.execute(CATALOGUE)).fetchall()
-            parts = await (await connection.execute(PARTS)).fetchall()
+            tables, parts = await runner.rows(CATALOGUE, ()), await runner.rows(PARTS, ())
             self._catalogue = Catalogue(
                 version, catalogued(tables), known_parts(parts), closed_before_us=closed_before_us
             )
         return PostgresSnapshot(
-            StatementRunner(connection),
+            runner,
             offsets=dict(zip(partitions or (), next_offsets or (), strict=True)),
             visible_through_us=max(0, stored_to_us - _VISIBLE_SLACK_US),
             closed_before_us=closed_before_us,
@@ -207,7 +206,7 @@ def _opening(topic: str) -> bytes:
     """One message: without parameters, the server takes several statements in it."""
     settings = "".join(f" SET LOCAL {name} = {value};" for name, value in OPENING.items())
     snapshot = sql.SQL(_SNAPSHOT).format(topic=sql.Literal(topic)).as_bytes(None)
-    return f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;{settings}".encode() + snapshot
+    return f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;{settings} {OPENED};".encode() + snapshot
 
 
 def _scope(allowed: ServiceScope) -> Sql:
