@@ -38,7 +38,8 @@ _VISIBLE_SLACK_US: Final = 1_000_000
 # Two columns: another server, or one that was started anew; and one that went on after the crash of one of its processes, which
 # throws its statistics away. What had not reached the disk is lost with its transactions, whose numbers are given out again:
 # they say no more what has come since.
-_LIFE: Final = f"""{US.format("pg_postmaster_start_time()")}, {US.format("pg_stat_get_bgwriter_stat_reset_time()")}"""
+_LIFE: Final = f"""
+       {US.format("pg_postmaster_start_time()")}, coalesce({US.format("pg_stat_get_bgwriter_stat_reset_time()")}, 0)"""
 _SNAPSHOT: Final = f"""
 SELECT (extract(epoch FROM closed_before) * 1000000)::bigint, partitions, next_offsets,
        CASE WHEN isfinite(stored_to) THEN (extract(epoch FROM stored_to) * 1000000)::bigint ELSE 0 END,
