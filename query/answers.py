@@ -25,6 +25,7 @@ import structlog
 from access.principal import Principal
 from query import metrics
 from query.cache import Kept, Key, ResultCache
+from query.cursor import VERSION as CURSOR_VERSION
 from query.cursor import Cursor, CursorSeal
 from query.errors import LogNotFound, SnapshotBehind, TooManyScans
 from query.page import Page, Question, Walk
@@ -49,6 +50,8 @@ _HOUR_US: Final = 3_600_000_000
 _LEDGER_S_MAX: Final = 30.0
 """For all hours of one answer together."""
 _ETAG_CHARS: Final = 32
+_BODY_FORMAT: Final = 1
+"""Raised with every change of what a page's body says of the same logs: its tags are others then."""
 T = TypeVar("T")
 
 
@@ -147,8 +150,9 @@ class Answers:
         key, allowed = ("log", str(log_id)), principal.may_read
 
         async def ask(snapshot: Snapshot) -> bytes:
-            kept = None if is_fresh else self._kept(key, allowed)
-            if kept is not None and kept.revision == snapshot.revision:  # nothing that comes can change a log
+            # Nothing that comes can change a log.
+            kept = None if is_fresh else self._kept(key, allowed, revision=snapshot.revision)
+            if kept is not None:
                 return kept.body
             body = orjson.dumps({"log": log_json(await _existing(snapshot, log_id, allowed))})
             self._keep(key, Kept(body, snapshot.revision, snapshot.mark), allowed, self._settings.cache_ttl_s)
@@ -209,7 +213,7 @@ class Answers:
 
     async def services(self, principal: Principal, *, is_fresh: bool) -> bytes:
         """Every service that may be read. Raises Overloaded."""
-        kept = None if is_fresh else self._kept(("services",), principal.may_read)
+        kept = None if is_fresh else self._kept(("services",), principal.may_read, revision=0)
         if kept is not None:
             return kept.body
         async with self._place():
@@ -331,19 +335,24 @@ class Answers:
 
     async def _still_true(self, key: Key, allowed: ServiceScope, snapshot: Snapshot) -> Kept | None:
         """The kept answer, if the snapshot would give the same logs, and cursors that lead to the same ones."""
-        kept = self._kept(key, allowed)
-        if kept is None or kept.revision != snapshot.revision or await snapshot.late_since(kept.mark):
-            return None
-        return kept
-
-    def _kept(self, key: Key, allowed: ServiceScope) -> Kept | None:
         kept = self._cache.get(key, allowed=allowed)
-        (metrics.CACHE_MISSES if kept is None else metrics.CACHE_HITS).inc()
-        return kept
+        if kept is not None and (kept.revision != snapshot.revision or await snapshot.late_since(kept.mark)):
+            kept = None
+        return _counted(kept)
+
+    def _kept(self, key: Key, allowed: ServiceScope, *, revision: int) -> Kept | None:
+        """The kept answer, if it was made of this revision."""
+        kept = self._cache.get(key, allowed=allowed)
+        return _counted(kept if kept is not None and kept.revision == revision else None)
 
     def _keep(self, key: Key, kept: Kept, allowed: ServiceScope, ttl_s: float) -> None:
         self._cache.put(key, kept, allowed=allowed, ttl_s=ttl_s)
         metrics.CACHE_BYTES.set(self._cache.size_bytes)
+
+
+def _counted(given: Kept | None) -> Kept | None:
+    (metrics.CACHE_MISSES if given is None else metrics.CACHE_HITS).inc()
+    return given
 
 
 def _page_key(question: Question, principal: Principal) -> Key:
@@ -353,9 +362,11 @@ def _page_key(question: Question, principal: Principal) -> Key:
 
 
 def _etag(key: Key, allowed: ServiceScope, *state: object) -> str:
-    """A tag of what an answer was made of. It is not told from the tag; another question, right or state has another."""
+    """A tag of what an answer was made of. It is not told from the tag; another question, right, state or program that would
+    write another body has another."""
     right = allowed.everything, sorted(allowed.names), sorted(allowed.prefixes)
-    return hashlib.sha256(repr((key, right, state)).encode("utf-8", "surrogatepass")).hexdigest()[:_ETAG_CHARS]
+    made = _BODY_FORMAT, CURSOR_VERSION
+    return hashlib.sha256(repr((key, right, made, state)).encode("utf-8", "surrogatepass")).hexdigest()[:_ETAG_CHARS]
 
 
 async def _existing(snapshot: Snapshot, log_id: int, allowed: ServiceScope) -> Log:

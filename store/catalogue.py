@@ -23,7 +23,10 @@ LOGS: Final = "logs"
 
 _TABLES: Final = """
 SELECT table_name, kind, state, (extract(epoch FROM range_start) * 1000000)::bigint,
-       (extract(epoch FROM range_end) * 1000000)::bigint, rows, id_min, id_max, metadata_indexed
+       (extract(epoch FROM range_end) * 1000000)::bigint, rows, id_min, id_max, metadata_indexed,
+       kind = 'late' AND state <> 'finished' AND EXISTS (
+           SELECT FROM pg_index AS i JOIN pg_attribute AS a ON (a.attrelid, a.attnum) = (i.indrelid, i.indkey[0])
+           WHERE i.indrelid = to_regclass(table_name) AND i.indisvalid AND a.attname = 'arrived')
 FROM catalogue WHERE {} ORDER BY range_start, table_name
 """
 CATALOGUE: Final = _TABLES.format("rows IS DISTINCT FROM 0")
@@ -63,6 +66,8 @@ class Table:
     id_max: int = ID_MAX
     is_indexed: bool = False
     """It has the bulk index on metadata."""
+    tells_arrivals: bool = False
+    """What has arrived in it since some transaction is found by an index. Late tables of an older program have none."""
 
     def may_hold(self, log_id: int) -> bool:
         """Whether the log with this id can be in the table."""
@@ -146,7 +151,9 @@ class Catalogue:
         unfinished = [chunk for chunk in chunks if not chunk.is_finished]
         self._unfinished_us = min((chunk.start_us for chunk in unfinished), default=GREATEST_US)
         self.unfinished_chunks = [chunk.name for chunk in unfinished]
-        self.unfinished_late = [table.name for table in self._late if not table.is_finished]
+        unfinished_late = [table for table in self._late if not table.is_finished]
+        self.unfinished_late = [table.name for table in unfinished_late]
+        self.tells_late_arrivals = all(table.tells_arrivals for table in unfinished_late)
         self._chunks = sorted((chunk for chunk in chunks if chunk.is_finished), key=lambda chunk: chunk.start_us)
         self._starts_us = [chunk.start_us for chunk in self._chunks]
         self._ends_us = [chunk.end_us for chunk in self._chunks]
@@ -215,7 +222,7 @@ def known_parts(rows: Iterable[Sequence[Any]]) -> list[Part]:
 
 def catalogued(rows: Iterable[Sequence[Any]]) -> Iterator[Table]:
     """Tables from the rows of CATALOGUE. Any: what the database answers."""
-    fields = ("start_us", "end_us", "rows", "id_min", "id_max", "is_indexed")
+    fields = ("start_us", "end_us", "rows", "id_min", "id_max", "is_indexed", "tells_arrivals")
     for name, kind, state, *found in rows:
         known = {field: value for field, value in zip(fields, found, strict=True) if value is not None}
         yield Table(name, kind == "late", state == "finished", **known)

@@ -21,7 +21,7 @@ from store.catalogue import CORRELATION_HASH, Catalogue
 from store.port import OpenIndex, Order, Position, Scan, ScanResult
 from store.scan_ways import INDEX_EXCESS, Density, Traits, prefers_index
 from store.scan_windows import CHUNKS_MAX, Pace, Walk, Window
-from store.statements import BY_BITMAP, BY_PARTS, IN_ORDER, StatementRunner
+from store.statements import BY_BITMAP, BY_PARTS, IN_ORDER, WINDOW_MS_MAX, StatementRunner
 
 LOOK_ROWS: Final = 10_000
 """Of a first window: some milliseconds, and enough for a page of what is in one row of a hundred."""
@@ -34,7 +34,7 @@ _COUNTED_ROWS: Final = 2_000
 _CORRELATION_ROWS_BESIDE: Final = 200_000
 """With more rows in no part, BRIN over the whole of the open chunks finds a correlation id sooner."""
 _WINDOW_MS: Final = 250
-_STATEMENT_MS: Final = (50, 1_000)
+_STATEMENT_MS: Final = (50, WINDOW_MS_MAX)
 """Least and most that one window may take."""
 _LAST_TRY_MS: Final = 1_000
 _STOP_MS: Final = 20
@@ -128,9 +128,7 @@ class PageScan:
                 self._index_factor *= _INDEX_FACTOR
                 self._walk.done(window)
             else:
-                span_us = await self._walk_on(window, pace, len(rows))
-                pace.took(took_ms, span_us=span_us)
-                pace.aim(min(_WINDOW_MS, share_ms / 2))
+                await self._walk_on(window, pace, rows, took_ms=took_ms, share_ms=share_ms)
 
     def _begins_anew(self, window: Window, pace: Pace, rows: list[Row]) -> bool:
         """Whether a first look has told that an index is asked from the same place on: where the look ended need not be known
@@ -222,8 +220,6 @@ class PageScan:
     async def _walked(self, window: Window, pace: Pace, share_ms: int) -> list[Row] | None:
         """The window's rows, met in their order; None when it took too long."""
         query = self._query(window, self._condition, rows=pace.rows)
-        if self._traits.is_everything or (pace.rows is not None and not self._traits.is_slow):
-            return await self._runner.rows(*query)
         # Beside parts, open chunks answer correlation ids from a BRIN alone.
         by_bitmap = self._traits.correlation is not None and window.is_open and pace.rows is None
         return await self._runner.rows_within(share_ms, *query, plans=BY_BITMAP if by_bitmap else IN_ORDER)
@@ -259,24 +255,33 @@ class PageScan:
             rows=rows,
         )
 
-    async def _walk_on(self, window: Window, pace: Pace, hits: int) -> int | None:
-        """Go on beyond what of the window was looked at; its length in time, where that says something."""
+    async def _walk_on(self, window: Window, pace: Pace, rows: list[Row], *, took_ms: float, share_ms: int) -> None:
+        """Go on beyond what of the window was looked at; its length in time, where that is known, says how wide the next one
+        may be."""
+        span_us = None
         if pace.rows is None:
             self._walk.done(window)
-            if pace.width_us is None:
-                return None
-            span_us = window.high[0] - window.low[0]
-            self._density.saw(pace.rows_in(span_us), hits)
-            return span_us
-        query = page_sql.edges(window.arms, pace.rows, newest_first=self._newest_first)
-        ((first, last, last_id),) = await self._runner.rows(*query)
-        self._density.saw(pace.rows, hits)
-        if last is None:
-            self._walk.done(window)
-            return None
-        position: Position = (page_sql.to_us(last), last_id)
-        self._walk.done(self._walk.narrow(window, position))
-        return abs(page_sql.to_us(first) - position[0])
+            if pace.width_us is not None:
+                span_us = window.high[0] - window.low[0]
+                self._density.saw(pace.rows_in(span_us), len(rows))
+        else:
+            query = page_sql.edges(window.arms, pace.rows, newest_first=self._newest_first)
+            ends = await self._runner.rows_within(share_ms, *query)
+            if ends is None:  # how far it came is known from what was found alone
+                if rows:
+                    self._walk.done(self._walk.narrow(window, (page_sql.to_us(rows[-1][0]), rows[-1][1])))
+                pace.was_too_much(_COUNTED_ROWS)
+                return
+            ((first, last, last_id),) = ends
+            self._density.saw(pace.rows, len(rows))
+            if last is None:
+                self._walk.done(window)
+            else:
+                position: Position = (page_sql.to_us(last), last_id)
+                self._walk.done(self._walk.narrow(window, position))
+                span_us = abs(page_sql.to_us(first) - position[0])
+        pace.took(took_ms, span_us=span_us)
+        pace.aim(min(_WINDOW_MS, share_ms / 2))
 
 
 def _hashed(correlation_id: str) -> Sql:

@@ -305,7 +305,7 @@ class Snapshot(Protocol):
     @property
     def revision(self) -> int:
         """Another one when rows have come or gone in a way that neither offsets nor `late_since` tell: tables that were
-        closed, dropped or erased, dead letters that were stored after all."""
+        closed, dropped or erased, dead letters that were stored after all, a crash that took back what was stored last."""
 
     @property
     def mark(self) -> int:

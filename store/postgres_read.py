@@ -27,7 +27,8 @@ from store.catalogue import CATALOGUE, PARTS, VERSION, Catalogue, catalogued, kn
 from store.page_sql import to_datetime
 from store.port import SERVICES_MAX, LedgerRow, Outcome, ServiceSummary, Snapshot
 from store.postgres_snapshot import PostgresSnapshot
-from store.statements import OPENING, StatementRunner
+from store.statements import OPENED, OPENING, StatementRunner
+from store.steps import US
 
 __all__ = ["PostgresReadStore", "SnapshotLost"]
 
@@ -35,10 +36,15 @@ PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """Messages and metadata of one result; one log may exceed it."""
 _VISIBLE_SLACK_US: Final = 1_000_000
 """Clocks of broker and writers may differ by so much."""
+# Two columns: another server, or one that was started anew; and one that went on after the crash of one of its processes, which
+# throws its statistics away. What had not reached the disk is lost with its transactions, whose numbers are given out again:
+# they say no more what has come since.
+_LIFE: Final = f"""
+       {US.format("pg_postmaster_start_time()")}, coalesce({US.format("pg_stat_get_bgwriter_stat_reset_time()")}, 0)"""
 _SNAPSHOT: Final = f"""
 SELECT (extract(epoch FROM closed_before) * 1000000)::bigint, partitions, next_offsets,
        CASE WHEN isfinite(stored_to) THEN (extract(epoch FROM stored_to) * 1000000)::bigint ELSE 0 END,
-       txid_snapshot_xmin(txid_current_snapshot()), {VERSION}
+       txid_snapshot_xmin(txid_current_snapshot()), {_LIFE}, {VERSION}
 FROM border,
      (SELECT array_agg(partition) AS partitions, array_agg(next_offset) AS next_offsets, min(stored_to) AS stored_to
       FROM consumer_offsets WHERE topic = {{topic}}) AS positions
@@ -174,20 +180,19 @@ class PostgresReadStore:
             pass
         row = await cursor.fetchone()
         assert row is not None, "border and version are one row each, made by migrations"
-        closed_before_us, partitions, next_offsets, stored_to_us, mark, revision, parts_counts = row
-        version = (revision, parts_counts)
+        closed_before_us, partitions, next_offsets, stored_to_us, mark, *life, revision, parts_counts = row
+        version, runner = (revision, parts_counts), StatementRunner(connection)
         if version != self._catalogue.version:
-            tables = await (await connection.execute(CATALOGUE)).fetchall()
-            parts = await (await connection.execute(PARTS)).fetchall()
+            tables, parts = await runner.rows(CATALOGUE, ()), await runner.rows(PARTS, ())
             self._catalogue = Catalogue(
                 version, catalogued(tables), known_parts(parts), closed_before_us=closed_before_us
             )
         return PostgresSnapshot(
-            StatementRunner(connection),
+            runner,
             offsets=dict(zip(partitions or (), next_offsets or (), strict=True)),
             visible_through_us=max(0, stored_to_us - _VISIBLE_SLACK_US),
             closed_before_us=closed_before_us,
-            revision=revision,
+            revision=hash((revision, *life)),
             mark=mark,
             catalogue=self._catalogue,
             page_bytes_max=self._page_bytes_max,
@@ -207,7 +212,7 @@ def _opening(topic: str) -> bytes:
     """One message: without parameters, the server takes several statements in it."""
     settings = "".join(f" SET LOCAL {name} = {value};" for name, value in OPENING.items())
     snapshot = sql.SQL(_SNAPSHOT).format(topic=sql.Literal(topic)).as_bytes(None)
-    return f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;{settings}".encode() + snapshot
+    return f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;{settings} {OPENED};".encode() + snapshot
 
 
 def _scope(allowed: ServiceScope) -> Sql:

@@ -86,9 +86,12 @@ class PostgresSnapshot:
         return self._mark
 
     async def late_since(self, mark: int) -> bool:
-        """See Snapshot. Tables that an older program has made do not say what came when: all may be new there."""
+        """See Snapshot. Tables that an older program has made do not say what came when, or only row by row: all may be new
+        there."""
         if not self._catalogue.unfinished_late:
             return False
+        if not self._catalogue.tells_late_arrivals:
+            return True
         ((is_any,),) = await self._runner.rows(*page_sql.arrived_since(self._catalogue.unfinished_late, mark))
         return bool(is_any)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -441,31 +443,70 @@ async def test_making_a_part_can_be_cancelled_and_begun_anew(chunks: Open, monke
     assert await chunks.make_part() == 20
 
 
-async def test_a_crash_leaves_no_part_and_every_row(tmp_path: Path) -> None:
-    """The server empties what is unlogged: a reader that knew the parts must see that they are gone."""
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A server that a test may crash."""
     for parent in (tmp_path, *tmp_path.parents):
         if parent.stat().st_uid == 0:
             parent.chmod(parent.stat().st_mode | 0o011)
     server = EmbeddedPostgres(tmp_path / "data")
-    try:
-        url = server.start()
-        await migrate(url, Layout.NATIVE)
-        async with opened(url, Layout.NATIVE) as chunks:
-            await chunks.put(chunks.some(20, chance=random.Random(5)))
-            await chunks.make_part()
-            await chunks.check()
-            server.kill()
-            server.start()
-            while True:  # connections from before it notice only when they are used
-                with suppress(DatabaseUnavailable):
-                    await chunks.check()
-                    break
-            assert await chunks.parts() == []
-            assert await chunks.make_part() == 20
-            await chunks.check()
-            assert len(await part_tables(chunks)) == 2
-    finally:
-        server.kill()
+    yield server
+    server.kill()
+
+
+async def test_a_crash_leaves_no_part_and_every_row(own_server: EmbeddedPostgres) -> None:
+    """The server empties what is unlogged: a reader that knew the parts must see that they are gone."""
+    url = own_server.start()
+    await migrate(url, Layout.NATIVE)
+    async with opened(url, Layout.NATIVE) as chunks:
+        await chunks.put(chunks.some(20, chance=random.Random(5)))
+        await chunks.make_part()
+        await chunks.check()
+        own_server.kill()
+        own_server.start()
+        await until_answered(chunks.check)
+        assert await chunks.parts() == []
+        assert await chunks.make_part() == 20
+        await chunks.check()
+        assert len(await part_tables(chunks)) == 2
+
+
+async def test_a_crash_is_a_new_revision(own_server: EmbeddedPostgres) -> None:
+    """Of the whole server or of one of its processes: what was committed last may be lost, and the numbers of its transactions
+    are given out again, so that they no longer say what came after a page was made."""
+    url = own_server.start()
+    await migrate(url, Layout.NATIVE)
+    async with opened(url, Layout.NATIVE) as chunks:
+
+        async def revision() -> int:
+            async with chunks.store.snapshot() as snapshot:
+                return snapshot.revision
+
+        seen = [await revision()]
+        await chunks.put(chunks.some(20, chance=random.Random(9)))
+        assert await revision() == seen[-1]
+        async with await connect(url, application_name="victim") as victim:
+            os.kill(victim.info.backend_pid, signal.SIGKILL)
+        seen.append(await until_answered(revision))
+        own_server.kill()
+        own_server.start()
+        seen.append(await until_answered(revision))
+        assert len(set(seen)) == 3
+        assert await revision() == seen[-1]
+
+
+T = TypeVar("T")
+
+
+async def until_answered(question: Callable[[], Awaitable[T]]) -> T:
+    """Connections from before a crash notice only when they are used."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return await question()
+        except DatabaseUnavailable:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
 
 
 async def test_writers_that_are_behind_have_the_machine_for_themselves(native_chunks: Open) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+import query.answers
 from access.principal import ANYONE, Principal
 from query.answers import Answer, Answers, Asked
 from query.cache import ResultCache
@@ -21,6 +22,7 @@ from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyScans
 from query.params import parse_find
 from query.settings import QuerySettings
 from runtime.clock import ManualClock
+from runtime.telemetry import REGISTRY
 from schemas.errors import Overloaded
 from schemas.ids import first_id_at
 from schemas.pages import time_text
@@ -446,6 +448,46 @@ async def test_a_tag_says_nothing_to_another_right_subject_or_question() -> None
     assert not await rig.is_unchanged(tag, Principal("other", ALL_SERVICES, ALL_SERVICES), limit=5)
     for other in ({"limit": 6}, {"limit": 5, "q": "m"}, {"limit": 5, "order": "asc"}, {"limit": 5, **CLOSED}):
         assert not await rig.is_unchanged(tag, **other)
+
+
+@pytest.mark.parametrize("changed", ["_BODY_FORMAT", "CURSOR_VERSION"])
+async def test_a_tag_of_a_program_that_wrote_pages_in_another_way_is_none(
+    monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """Its cursors would be refused by this one, or its fields missed."""
+    for question in ({}, CLOSED):
+        rig = closed_rig()
+        tag = (await rig.answer(**question)).etag
+        with monkeypatch.context() as patch:
+            patch.setattr(query.answers, changed, 99)
+            rig.answers = Answers(QuerySettings(), rig.store, clock=rig.clock, unread=no_unread)
+            assert not await rig.is_unchanged(tag, **question)
+
+
+async def test_only_what_was_given_from_memory_is_counted_so() -> None:
+    def counted() -> tuple[float, float]:
+        hits, misses = (REGISTRY.get_sample_value(f"logfeed_query_cache_{name}_total") for name in ("hits", "misses"))
+        assert hits is not None
+        assert misses is not None
+        return hits, misses
+
+    rig = closed_rig()
+    hits, misses = counted()
+    log_id = a_log(1).id
+    await rig.page(**CLOSED)
+    rig.put_late(a_log(9))
+    await rig.page(**CLOSED)
+    rig.database.chunks.clear()
+    await rig.page(**CLOSED)
+    assert counted() == (hits, misses + 3)
+    rig = closed_rig()
+    for _ in range(2):
+        await rig.page(**CLOSED)
+        await rig.answers.one(log_id, ANYONE, is_fresh=False)
+    assert counted() == (hits + 2, misses + 5)
+    rig.database.chunks[T0 + CHUNK_US] = []
+    await rig.answers.one(log_id, ANYONE, is_fresh=False)
+    assert counted() == (hits + 2, misses + 6)
 
 
 async def test_a_story_has_a_tag_too() -> None:
