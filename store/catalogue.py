@@ -112,12 +112,25 @@ class Parts:
         """Those that may hold rows with low_us <= timestamp <= high_us."""
         return [part.table_name for part in self.parts if part.range_start_us <= high_us and low_us < part.range_end_us]
 
-    def width_of(self, rows: float) -> int:
-        """In how much time so many rows lie, about."""
-        start_us = min(part.range_start_us for part in self.parts)
-        end_us = max(part.range_end_us for part in self.parts)
-        held = sum(part.rows for part in self.parts)
-        return max(1, int(min(rows * (end_us - start_us) / max(1, held), GREATEST_US)))
+    def width_of(self, rows: float, *, low_us: int, high_us: int, newest_first: bool) -> int:
+        """In how much time from an end of this interval so many rows lie, about."""
+        start_us, end_us, held = self._extent()
+        before_us = high_us - end_us if newest_first else start_us - low_us
+        return max(0, before_us) + max(1, int(min(rows * (end_us - start_us) / max(1, held), GREATEST_US)))
+
+    def rows_in(self, low_us: int, high_us: int) -> int:
+        """How many rows lie in this time, about."""
+        start_us, end_us, held = self._extent()
+        span_us = min(high_us, end_us) - max(low_us, start_us)
+        return max(0, span_us) * held // max(1, end_us - start_us)
+
+    def _extent(self) -> tuple[int, int, int]:
+        """From when to when they have rows, and how many."""
+        return (
+            min(part.range_start_us for part in self.parts),
+            max(part.range_end_us for part in self.parts),
+            sum(part.rows for part in self.parts),
+        )
 
     def rows_beside(self, open_bytes: Mapping[str, int]) -> int:
         """How many rows are in no part, about, now that the chunks that are not finished have so many bytes each."""

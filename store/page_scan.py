@@ -123,12 +123,17 @@ class PageScan:
                 self._is_full = True
                 ends_s = min(ends_s, self._clock.monotonic_s() + self._scan.beyond_ms / 1000)
             if by_index:
-                looked_at = pace.rows_in(window.high[0] - window.low[0]) if window.rows is None else window.rows
-                self._density.saw(looked_at, len(rows))
+                self._density.saw(self._rows_in(window), len(rows))
                 self._index_factor *= _INDEX_FACTOR
                 self._walk.done(window)
             else:
                 await self._walk_on(window, pace, rows, took_ms=took_ms, share_ms=share_ms)
+
+    def _rows_in(self, window: Window) -> int:
+        """How many rows an index was asked over, about."""
+        if window.rows is not None:
+            return window.rows
+        return 0 if self._parts is None else self._parts.rows_in(window.low[0], window.high[0])
 
     def _begins_anew(self, window: Window, pace: Pace, rows: list[Row]) -> bool:
         """Whether a first look has told that an index is asked from the same place on: where the look ended need not be known
@@ -171,7 +176,9 @@ class PageScan:
                 return window, False
         width_us: int | None = None
         if window.is_open and self._parts is not None:
-            width_us = pace.width_of(rows) or self._parts.width_of(rows)
+            width_us = pace.width_of(rows) or self._parts.width_of(
+                rows, low_us=window.low[0], high_us=window.high[0], newest_first=self._newest_first
+            )
         larger = self._walk.next(rows=rows, width_us=width_us)
         if larger is not None and larger.is_open:
             larger = self._covered(larger)
