@@ -739,7 +739,7 @@ def test_parts_by_metadata_are_made_into_ones_of_bounded_size() -> None:
     assert copied < 3 * sum(sizes)
 
 
-async def test_the_sealer_rests_as_long_as_it_indexes(native_chunks: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sealer_rests_longer_than_it_indexes(native_chunks: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealer_module, "_ROUND_S", 0.005)
     monkeypatch.setattr(sealer_module, "_SLOW_ROUND_S", 0.005)
     clock = ManualClock(now_us())
@@ -770,5 +770,5 @@ async def test_the_sealer_rests_as_long_as_it_indexes(native_chunks: Open, monke
             await asyncio.sleep(0.01)
     stop.set()
     await running
-    # Two seconds of work at half.
-    assert all(later - before >= 4.0 for before, later in pairwise(began_s))
+    # Two seconds of work at a quarter.
+    assert all(later - before >= 8.0 for before, later in pairwise(began_s))
