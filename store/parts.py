@@ -20,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from db.database import Connection
+from db.database import Connection, undo
 from store.catalogue import (
     CORRELATION_HASH,
     PARTS,
@@ -200,8 +200,7 @@ class OpenChunkIndexer:
                 rows = await self._make(connection, kind)
                 await connection.commit()
             except BaseException:  # a cancellation too: the session goes back to its pool, without a transaction
-                if not connection.closed:
-                    await connection.rollback()
+                await undo(connection)
                 raise
             return rows
         finally:

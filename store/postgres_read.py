@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from db.database import Connection, Database, Error, bounded, sql, sqlstate
+from db.database import Connection, Database, Error, bounded, sql, sqlstate, undo
 from db.migrations import Layout
 from runtime.clock import Clock, SystemClock
 from schemas.errors import DatabaseUnavailable
@@ -117,9 +117,7 @@ class PostgresReadStore:
                     raise SnapshotLost from error
                 raise
             finally:
-                # Nothing was written: this only ends it.
-                if not connection.closed:
-                    await connection.rollback()
+                await undo(connection)  # nothing was written: this only ends it
 
     async def services(self, *, allowed: ServiceScope) -> list[ServiceSummary]:
         """See ReadStore."""
