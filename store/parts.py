@@ -20,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from db.database import Connection
+from db.database import Connection, undo
 from store.asked_keys import asked_keys
 from store.catalogue import (
     CORRELATION_HASH,
@@ -251,8 +251,7 @@ class OpenChunkIndexer:
                 rows = await self._make(connection, kind)
                 await connection.commit()
             except BaseException:  # a cancellation too: the session goes back to its pool, without a transaction
-                if not connection.closed:
-                    await connection.rollback()
+                await undo(connection)
                 raise
             return rows
         finally:

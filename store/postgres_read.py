@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from db.database import Connection, Database, Error, bounded, sql, sqlstate
+from db.database import Connection, Database, Error, bounded, sql, sqlstate, undo
 from db.migrations import Layout
 from runtime.clock import Clock, SystemClock
 from schemas.errors import DatabaseUnavailable
@@ -120,10 +120,8 @@ class PostgresReadStore:
                     raise SnapshotLost from error
                 raise
             finally:
-                # Nothing was written: this only ends it.
-                if not connection.closed:
-                    await connection.rollback()
-            if due := self._key_notes.due(snapshot.wanted_keys):
+                await undo(connection)  # nothing was written: this only ends it
+            if not connection.closed and (due := self._key_notes.due(snapshot.wanted_keys)):
                 await self._key_notes.note(connection, due)
 
     async def services(self, *, allowed: ServiceScope) -> list[ServiceSummary]:

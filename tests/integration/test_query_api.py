@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -9,7 +10,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,7 +30,7 @@ from db.migrations import Layout
 from query.main import QueryService
 from query.settings import QuerySettings
 from runtime.telemetry import REGISTRY
-from schemas.errors import BrokerUnavailable
+from schemas.errors import BrokerUnavailable, DatabaseUnavailable
 from schemas.ids import first_id_at
 from schemas.pages import CorrelationPage, LedgerAnswer, LogContext, LogModel, LogPage, OneLog, Problem, ServiceList
 from schemas.record import LogLine
@@ -37,6 +38,7 @@ from schemas.scope import NO_SERVICES, ServiceScope
 from schemas.topics import LOGS_TOPIC
 from store.chunks import chunk_layout
 from store.dead_letters import DeadLetters
+from store.postgres_read import PostgresReadStore
 
 Parameter = tuple[str, str | int | float | bool | None]
 MINUTE = timedelta(minutes=1)
@@ -529,6 +531,31 @@ async def test_a_server_that_hangs_is_503_and_gives_the_place_back(
             await api.problem(path, 503)
         answer = await api.client.get(f"/api/v1/{path}")
         assert answer.status_code == 200
+
+
+async def test_a_snapshot_ends_in_time_though_the_server_hangs_between_its_statements(
+    native_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No statement is under way that could be cancelled; its end is the first that hears nothing."""
+    monkeypatch.setattr(db.database, "_CHECK_S", 0.2)
+    database = Database(native_url, application_name="query test")
+    await database.open()
+    reading = PostgresReadStore(database, LOGS_TOPIC, Layout.NATIVE, snapshot_s_max=0.5)
+    async with await connect(native_url, application_name="query test's hand") as hand:
+
+        async def held() -> None:
+            async with reading.snapshot():
+                cursor = await hand.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'query test'")
+                pids.enter_context(stopped([pid for (pid,) in await cursor.fetchall()]))
+                await asyncio.Event().wait()
+
+        with ExitStack() as pids:
+            async with asyncio.timeout(30):
+                with pytest.raises(DatabaseUnavailable):
+                    await held()
+    async with reading.snapshot() as snapshot:
+        assert snapshot.offsets == {}
+    await database.close()
 
 
 async def test_a_page_that_the_asker_has_is_answered_304(api: Api) -> None:
