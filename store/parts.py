@@ -7,8 +7,8 @@ rest. Writers neither wait for any of this nor do more for it than fill one colu
 
 Measured (docs/performance.md): about 2 µs a row, by correlation id as by one key of metadata; by all of seven keys it was 6.
 So parts are made while writers keep up, of metadata only what is asked for (store/asked_keys.py), and by a sealer that rests
-several times as long as it works; the rest is asked row by row meanwhile, and no part is made of less than that costs little. Many small
-parts are made into one. They go when their chunk is finished, which then has indexes of its own.
+several times as long as it works; the rest is asked row by row meanwhile, and no part is made of less than that costs little.
+Many small parts are made into one. They go when their chunk is finished, which then has indexes of its own.
 """
 
 from __future__ import annotations
