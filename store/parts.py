@@ -14,6 +14,7 @@ Many small parts are made into one. They go when their chunk is finished, which 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -54,8 +55,11 @@ only the parts of the time that they look at, so that many large ones do no harm
 REMADE_ROWS_MAX: Final = 20_000_000
 """All parts together are made again for a key that is asked for the first time, where they have no more rows than so many:
 half a minute. Else the key is known from then on."""
-LAG_S_MAX: Final = 2
+LAG_S_MAX: Final = 10.0
 """Writers that are further behind have the machine for themselves."""
+LAG_S_EASY: Final = 0.5
+"""Writers that are further behind may be short of processors: parts take a thirtieth of one then."""
+_REST_WHEN_SHORT: Final = 30
 
 _LOCK: Final = 7402
 """Advisory, for a session: one sealer makes parts at a time. That parts are disjoint the table itself makes sure of."""
@@ -75,8 +79,8 @@ _SUMMARISE: Final = f"""
     SELECT brin_summarize_new_values(x.oid) FROM catalogue AS c
     JOIN pg_index AS i ON i.indrelid = to_regclass(c.table_name) JOIN pg_class AS x ON x.oid = i.indexrelid
     WHERE c.state <> 'finished' AND x.relname ~ '{_ARRIVAL_INDEX}$'"""
-_IS_BEHIND: Final = """
-    SELECT coalesce(min(stored_to) FILTER (WHERE halted IS NULL) < clock_timestamp() - %s * interval '1 second', false)
+_LAG: Final = """
+    SELECT coalesce(extract(epoch FROM clock_timestamp() - min(stored_to) FILTER (WHERE halted IS NULL)), 0)::float8
     FROM consumer_offsets WHERE topic = %s"""
 _LET_GO: Final = """
     WITH gone AS (DELETE FROM open_parts WHERE table_name = ANY (%s) RETURNING table_name)
@@ -221,6 +225,8 @@ class OpenChunkIndexer:
         """topic: whose writers must not be behind."""
         self._topic = topic
         self._tails = dict.fromkeys(OpenIndex, Tail())
+        self._rested_s = dict.fromkeys(OpenIndex, 0.0)
+        """Kind -> when, by the monotonic clock, the last part was so long ago that it took a thirtieth of the time since."""
 
     async def index_arrivals(self, connection: Connection) -> None:
         """New chunks have what finds their newest rows. Raises 55P03 where somebody writes to one already."""
@@ -242,8 +248,9 @@ class OpenChunkIndexer:
         try:
             for (orphan,) in await (await connection.execute(_ORPHANS)).fetchall():
                 await connection.execute(f"DROP TABLE IF EXISTS {checked(orphan)}".encode())
-            (is_behind,) = await one(connection, _IS_BEHIND, (LAG_S_MAX, self._topic))
-            if is_behind:
+            (lag_s,) = await one(connection, _LAG, (self._topic,))
+            began_s = time.monotonic()
+            if lag_s > LAG_S_MAX or (lag_s > LAG_S_EASY and began_s < self._rested_s[kind]):
                 return 0
             await connection.execute(_SUMMARISE)
             try:
@@ -253,6 +260,9 @@ class OpenChunkIndexer:
             except BaseException:  # a cancellation too: the session goes back to its pool, without a transaction
                 await undo(connection)
                 raise
+            if rows:
+                ended_s = time.monotonic()
+                self._rested_s[kind] = ended_s + _REST_WHEN_SHORT * (ended_s - began_s)
             return rows
         finally:
             await _unlock(connection)

@@ -519,6 +519,21 @@ async def test_writers_that_are_behind_have_the_machine_for_themselves(native_ch
     assert await chunks.make_part() == 5
 
 
+async def test_parts_are_made_seldom_while_writers_are_a_little_behind(
+    native_chunks: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.parts, "_REST_WHEN_SHORT", 1_000_000)
+    chunks, chance = native_chunks, random.Random(12)
+    await chunks.site.see(now_us() - 2_000_000)
+    await chunks.put(chunks.some(5, chance=chance))
+    assert await chunks.make_part() == 5
+    await chunks.put(chunks.some(5, chance=chance))
+    for by in OpenIndex:
+        assert await chunks.site.upkeep.index_open(by) == 0
+    await chunks.site.see(now_us() + AHEAD_US)
+    assert await chunks.make_part() == 5
+
+
 async def test_no_parts_by_metadata_are_made_where_metadata_is_not_indexed(native_url: str) -> None:
     async with opened(native_url, Layout.NATIVE) as chunks:
         await chunks.put(chunks.some(5, chance=random.Random(7)))
