@@ -191,6 +191,7 @@ async def test_every_row_is_found_once_whatever_parts_there_are(
     """Writers commit before, while and after parts are made, with ids and times old and new; parts are taken in by others;
     a chunk is closed and finished on the way."""
     monkeypatch.setattr(store.parts, "PARTS_MAX", 3)
+    monkeypatch.setattr(store.parts, "SMALL_PARTS_MAX", 3)
     chance = random.Random(seed)
     writers: list[tuple[Connection, list[tuple[int, int, str, str]]]] = []
     for step in range(30):
