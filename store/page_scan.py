@@ -110,9 +110,9 @@ class PageScan:
             if rows is None:
                 pace.was_too_much(_COUNTED_ROWS)
                 continue
-            self._got_on = True
             if self._begins_anew(window, pace, rows):
                 continue
+            self._got_on = True
             is_cut = bool(rows) and (self._is_full or len(rows) < rows[0][page_sql.TOTAL])
             self._logs += () if self._is_full else map(page_sql.log_of, rows)
             if len(self._logs) > self._scan.limit or is_cut:

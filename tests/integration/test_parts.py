@@ -539,6 +539,19 @@ async def test_parts_are_made_seldom_while_writers_are_a_little_behind(
     assert await chunks.make_part() == 5
 
 
+async def test_a_page_whose_time_the_first_look_took_still_gets_on(chunks: Open) -> None:
+    """Else who follows its cursor would ask the same for ever."""
+    await chunks.put(chunks.some(40, chance=random.Random(13)))
+    await chunks.make_part()
+    questions: list[Predicate] = [MetaEquals(("c",), "red"), CorrelationIs("red")]
+    for question in questions:
+        async with chunks.store.snapshot() as snapshot:
+            first = max(chunks.rows)[:2]
+            scan = Scan(question, Order.NEWEST_FIRST, 100, budget_ms=1)
+            result = await snapshot.scan(scan, allowed=ALL_SERVICES)
+        assert result.finished or (result.scanned_to is not None and result.scanned_to <= first)
+
+
 async def test_no_parts_by_metadata_are_made_where_metadata_is_not_indexed(native_url: str) -> None:
     async with opened(native_url, Layout.NATIVE) as chunks:
         await chunks.put(chunks.some(5, chance=random.Random(7)))
