@@ -14,6 +14,7 @@ Many small parts are made into one. They go when their chunk is finished, which 
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ _LET_GO: Final = """
     ON CONFLICT DO NOTHING"""
 _ORPHANS: Final = """
     SELECT relname FROM pg_class AS c
-    WHERE relkind = 'r' AND relname ~ '^open_(correlation|metadata)_[0-9]+$' AND pg_table_is_visible(oid)
+    WHERE relkind = 'r' AND relname ~ '^open_(correlation|metadata)_[0-9a-f]+$' AND pg_table_is_visible(oid)
       AND NOT EXISTS (SELECT FROM open_parts AS p WHERE p.table_name = c.relname)
       AND NOT EXISTS (SELECT FROM expired_tables AS e WHERE e.table_name = c.relname)"""
 _BEGIN: Final = """
@@ -299,7 +300,8 @@ class OpenChunkIndexer:
         if any(set(part.keys) != set(asked) for part in taken):  # what they do not know is read from the logs
             stretch, copied = _Stretch(open_from, taken[0].from_xid, to_xid), []
             rows, start_us, end_us = await stretch.measured(connection)
-        name = f"open_{kind}_{to_xid}"
+        # By chance: a number of a transaction may stand in the name of a part that a dump brought.
+        name = f"open_{kind}_{secrets.token_hex(8)}"
         await connection.execute(stretch.make(name, _form(kind, list(asked.values())), copied).encode())
         first_xid = taken[0].from_xid if taken else stretch.from_xid
         total = rows + sum(part.rows for part in copied)

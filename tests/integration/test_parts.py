@@ -288,7 +288,7 @@ async def test_a_page_keeps_to_the_parts_of_its_snapshot(chunks: Open, monkeypat
 
 async def part_tables(chunks: Open) -> list[str]:
     found = await chunks.site.database.fetch_all(
-        "SELECT relname FROM pg_class WHERE relname ~ '^open_(metadata|correlation)_[0-9]+$'"
+        "SELECT relname FROM pg_class WHERE relname ~ '^open_(metadata|correlation)_[0-9a-f]+$'"
     )
     return [name for (name,) in found]
 
