@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench.lines import LOGS_PER_REQUEST, Form, bodies, moulds
+from bench.lines import LOGS_PER_REQUEST, ORDER_KEY, Form, bodies, moulds
 from bench.options import Options
 from bench.progress import progress
 from bench.site import Site
@@ -43,6 +43,8 @@ _NEEDLE_DEPTH_MAX: Final = 2_000_000
 _MOULDS: Final = 64
 _BORDER: Final = "SELECT (extract(epoch FROM closed_before) * 1000000)::bigint FROM border"
 _MOVE_BORDER: Final = "UPDATE border SET closed_before = timestamptz 'epoch' + %s::bigint * interval '1 microsecond'"
+_ASKED: Final = "INSERT INTO asked_keys (key, asked_at) VALUES (%s, clock_timestamp())"
+"""As the first question by a key has it: that one is answered row by row."""
 _SIZES: Final = """
     SELECT CASE state WHEN 'open' THEN 'open' ELSE 'finished' END, sum(pg_total_relation_size(to_regclass(table_name)))
     FROM catalogue WHERE kind = 'chunk' GROUP BY 1"""
@@ -96,6 +98,7 @@ async def fill(site: Site, options: Options) -> Filled:
         progress("closing and indexing the older chunks")
         await upkeep.finish_closed()
         progress("indexing the open part as a sealer has when writers are at rest")
+        await database.execute(_ASKED, (ORDER_KEY,))
         for by in OpenIndex:
             await upkeep.index_open(by)
         await upkeep.summarise()

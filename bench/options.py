@@ -36,7 +36,8 @@ class Options:
     run_s: float = 30.0
     accept_s: float = 12.0
     single_s: float = 8.0
-    single_connections: int = 16
+    single_connections: int = 64
+    """Enough that ingest is never without a request: what one costs is asked, not how long one takes."""
     floor_s: float = 3.0
     """Of one repetition."""
     floor_repetitions: int = 5

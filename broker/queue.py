@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 REFUSE_AT: Final = 0.8
 """Risk at which ingest refuses; the queue reaches it when the unread bytes reach their limit."""
 
-_LOCK: Final = 7410
+UPKEEP_LOCK: Final = 7410
 _TRUNCATE_WAIT: Final = "SET LOCAL lock_timeout = '200ms'"
 """A waiting TRUNCATE makes readers of that table wait behind it: give way soon, the next upkeep tries again."""
 _ROTATE_WAIT: Final = "SET LOCAL lock_timeout = '2s'"
@@ -155,12 +155,9 @@ class QueueBroker:
                 problems = await self._wrong_settings(connection)
                 if problems:
                     raise ConfigurationError("; ".join(problems))
-                await connection.execute(_TAKE_LOCK, (_LOCK,))
                 count = await self._count_partitions(connection)
                 if count == 0 and self._settings.create_topic:
-                    await connection.execute(_MAKE_PARTITIONS, (self.topic, self._settings.partitions))
-                    count = self._settings.partitions
-                    log.info("topic made", topic=self.topic, partitions=count)
+                    count = await self._make_topic(connection)
         except Error as error:
             if sqlstate(error) == _UNDEFINED_TABLE:
                 raise ConfigurationError("the database lacks the queue's tables: run `logfeed db migrate`") from error
@@ -168,6 +165,17 @@ class QueueBroker:
         if count == 0:
             raise ConfigurationError(f"topic {self.topic} is missing, expected to exist: make it, or set create_topic")
         self._partitions = count
+
+    async def _make_topic(self, connection: Connection) -> int:
+        """Partitions of the topic, made here or by another process at the same moment. The lock is for this alone: a process
+        that was stopped while it held it must not keep others from a topic that is there."""
+        await connection.execute(_TAKE_LOCK, (UPKEEP_LOCK,))
+        count = await self._count_partitions(connection)
+        if count == 0:
+            count = self._settings.partitions
+            await connection.execute(_MAKE_PARTITIONS, (self.topic, count))
+            log.info("topic made", topic=self.topic, partitions=count)
+        return count
 
     async def look_again(self) -> list[str]:
         """See Broker."""
@@ -280,7 +288,7 @@ class QueueBroker:
         log.info("queue tables rotated", closed=slot, active=next_slot)
 
     async def _locked(self, connection: Connection) -> bool:
-        row = await (await connection.execute(_TRY_LOCK, (_LOCK,))).fetchone()
+        row = await (await connection.execute(_TRY_LOCK, (UPKEEP_LOCK,))).fetchone()
         return row is not None and bool(row[0])
 
     def _limits(self) -> dict[str, object]:

@@ -32,6 +32,7 @@ __all__ = [
     "is_unavailable",
     "sql",
     "sqlstate",
+    "undo",
 ]
 
 Connection = AsyncConnection[TupleRow]
@@ -40,7 +41,7 @@ DATA_ERRORS: Final = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
 """The database refuses a value (class 22, 54): never a reason to retry the same row."""
 
 _CHECK_S: Final = 5.0
-"""How long a pooled connection may take to prove that it works."""
+"""How long a pooled connection may take to prove that it works, or to roll back."""
 _RESTED_S: Final = 1.0
 """A connection that was used less long ago, and since any other was found broken, is taken to work: proving it costs a
 round trip."""
@@ -103,6 +104,18 @@ async def bounded(seconds: float) -> AsyncIterator[None]:
         raise DatabaseUnavailable(f"the database did not answer within {seconds:g} s") from error
 
 
+async def undo(connection: Connection) -> None:
+    """Roll back, for a bounded time: a connection that does not answer is closed, and whoever holds it goes on. Other trouble
+    is raised."""
+    if connection.closed:
+        return
+    try:
+        async with bounded(_CHECK_S):
+            await connection.rollback()
+    except DatabaseUnavailable:
+        await connection.close()
+
+
 class _PooledConnection(AsyncConnection[TupleRow]):
     used_s: float = -math.inf
     """Monotonic time at which it was last used without an error."""
@@ -162,8 +175,7 @@ class Database:
             try:
                 yield connection
             except BaseException:
-                if not connection.closed:
-                    await connection.rollback()
+                await undo(connection)
                 raise
             await connection.commit()
 

@@ -25,6 +25,7 @@ import structlog
 from access.principal import Principal
 from query import metrics
 from query.cache import Kept, Key, ResultCache
+from query.cursor import VERSION as CURSOR_VERSION
 from query.cursor import Cursor, CursorSeal
 from query.errors import LogNotFound, SnapshotBehind, TooManyScans
 from query.page import Page, Question, Walk
@@ -46,7 +47,11 @@ Unread = Callable[[], Awaitable[dict[int, int]]]
 log = structlog.get_logger(__name__)
 
 _HOUR_US: Final = 3_600_000_000
+_LEDGER_S_MAX: Final = 30.0
+"""For all hours of one answer together."""
 _ETAG_CHARS: Final = 32
+_BODY_FORMAT: Final = 1
+"""Raised with every change of what a page's body says of the same logs: its tags are others then."""
 T = TypeVar("T")
 
 
@@ -107,13 +112,9 @@ class Answers:
         body_of: Callable[[Page, Snapshot, CursorSeal], dict[str, Any]],
     ) -> Answer:
         """A page of a walk, with a tag unless its budget ended it."""
-        seal = await self._opened_seal()
-        walk = None
-        if question.token is not None:
-            walk = Walk.resume(seal.open(question.token, subject=principal.subject, question=question.canonical))
         key, allowed = _page_key(question, principal), principal.may_read
 
-        async def ask(snapshot: Snapshot) -> Answer:
+        async def ask(snapshot: Snapshot, seal: CursorSeal, walk: Walk | None) -> Answer:
             current = walk or Walk.begin(question, offsets=snapshot.offsets)
             _check_not_behind(current.partitions_behind(snapshot.offsets))
             etag = _etag(key, allowed, snapshot.revision, sorted(snapshot.offsets.items()))
@@ -137,15 +138,21 @@ class Answers:
                 self._keep(key, kept, allowed, self._settings.cache_ttl_s)
             return Answer(body, etag)
 
-        return await self._ask(ask)
+        async with self._place():
+            seal = await self._opened_seal()
+            walk = None
+            if question.token is not None:
+                walk = Walk.resume(seal.open(question.token, subject=principal.subject, question=question.canonical))
+            return await self._in_snapshot(lambda snapshot: ask(snapshot, seal, walk))
 
     async def one(self, log_id: int, principal: Principal, *, is_fresh: bool) -> bytes:
         """The log with this id. Raises LogNotFound, Overloaded."""
         key, allowed = ("log", str(log_id)), principal.may_read
 
         async def ask(snapshot: Snapshot) -> bytes:
-            kept = None if is_fresh else self._kept(key, allowed)
-            if kept is not None and kept.revision == snapshot.revision:  # nothing that comes can change a log
+            # Nothing that comes can change a log.
+            kept = None if is_fresh else self._kept(key, allowed, revision=snapshot.revision)
+            if kept is not None:
                 return kept.body
             body = orjson.dumps({"log": log_json(await _existing(snapshot, log_id, allowed))})
             self._keep(key, Kept(body, snapshot.revision, snapshot.mark), allowed, self._settings.cache_ttl_s)
@@ -206,7 +213,7 @@ class Answers:
 
     async def services(self, principal: Principal, *, is_fresh: bool) -> bytes:
         """Every service that may be read. Raises Overloaded."""
-        kept = None if is_fresh else self._kept(("services",), principal.may_read)
+        kept = None if is_fresh else self._kept(("services",), principal.may_read, revision=0)
         if kept is not None:
             return kept.body
         async with self._place():
@@ -226,23 +233,31 @@ class Answers:
     async def ledger(
         self, principal: Principal, *, start_us: int, end_us: int, service_names: tuple[str, ...]
     ) -> bytes:
-        """The ledger's minutes in [start, end). Raises ParameterError (too many sums), Overloaded."""
+        """The ledger's minutes in [start, end), read hour by hour. Raises ParameterError (too many sums), Overloaded."""
         # Asked first: what is stored meanwhile is in both, never in neither (INV-1).
         unread = await self._unread_records()
         rows: list[LedgerRow] = []
+        rows_max = self._settings.ledger_rows_max
         async with self._place():
+            ends_s = self._clock.monotonic_s() + _LEDGER_S_MAX
             for hour_us in range(start_us, end_us, _HOUR_US):
+                left_s = ends_s - self._clock.monotonic_s()
+                if left_s <= 0:
+                    raise Overloaded(
+                        f"the ledger was not read in {_LEDGER_S_MAX:g} s: ask for a shorter time, or again shortly"
+                    )
                 rows += await self._store.ledger(
                     start_us=hour_us,
                     end_us=min(hour_us + _HOUR_US, end_us),
                     allowed=principal.may_read,
                     service_names=service_names,
+                    rows_max=rows_max - len(rows) + 1,
+                    budget_ms=int(left_s * 1000),
                 )
-                if len(rows) > self._settings.ledger_rows_max:
+                if len(rows) > rows_max:
                     raise ParameterError(
                         "start_time",
-                        f"the answer would have more than {self._settings.ledger_rows_max} sums:"
-                        " ask for a shorter time or for fewer services",
+                        f"the answer would have more than {rows_max} sums: ask for a shorter time or for fewer services",
                     )
         by_minute: dict[tuple[int, str], list[LedgerRow]] = defaultdict(list)
         for row in rows:
@@ -270,14 +285,17 @@ class Answers:
 
     async def _ask(self, ask: Callable[[Snapshot], Awaitable[T]]) -> T:
         async with self._place():
-            try:
-                async with self._store.snapshot() as snapshot:
-                    return await ask(snapshot)
-            except SnapshotLost as lost:
-                metrics.SNAPSHOTS_LOST.inc()
-                log.warning("snapshot lost, asking again", cause=str(lost.__cause__))
+            return await self._in_snapshot(ask)
+
+    async def _in_snapshot(self, ask: Callable[[Snapshot], Awaitable[T]]) -> T:
+        try:
             async with self._store.snapshot() as snapshot:
                 return await ask(snapshot)
+        except SnapshotLost as lost:
+            metrics.SNAPSHOTS_LOST.inc()
+            log.warning("snapshot lost, asking again", cause=str(lost.__cause__))
+        async with self._store.snapshot() as snapshot:
+            return await ask(snapshot)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -316,20 +334,25 @@ class Answers:
             return None
 
     async def _still_true(self, key: Key, allowed: ServiceScope, snapshot: Snapshot) -> Kept | None:
-        """The kept answer, if the snapshot would give the same."""
-        kept = self._kept(key, allowed)
-        if kept is None or kept.revision != snapshot.revision or await snapshot.late_since(kept.mark):
-            return None
-        return kept
-
-    def _kept(self, key: Key, allowed: ServiceScope) -> Kept | None:
+        """The kept answer, if the snapshot would give the same logs, and cursors that lead to the same ones."""
         kept = self._cache.get(key, allowed=allowed)
-        (metrics.CACHE_MISSES if kept is None else metrics.CACHE_HITS).inc()
-        return kept
+        if kept is not None and (kept.revision != snapshot.revision or await snapshot.late_since(kept.mark)):
+            kept = None
+        return _counted(kept)
+
+    def _kept(self, key: Key, allowed: ServiceScope, *, revision: int) -> Kept | None:
+        """The kept answer, if it was made of this revision."""
+        kept = self._cache.get(key, allowed=allowed)
+        return _counted(kept if kept is not None and kept.revision == revision else None)
 
     def _keep(self, key: Key, kept: Kept, allowed: ServiceScope, ttl_s: float) -> None:
         self._cache.put(key, kept, allowed=allowed, ttl_s=ttl_s)
         metrics.CACHE_BYTES.set(self._cache.size_bytes)
+
+
+def _counted(given: Kept | None) -> Kept | None:
+    (metrics.CACHE_MISSES if given is None else metrics.CACHE_HITS).inc()
+    return given
 
 
 def _page_key(question: Question, principal: Principal) -> Key:
@@ -339,9 +362,11 @@ def _page_key(question: Question, principal: Principal) -> Key:
 
 
 def _etag(key: Key, allowed: ServiceScope, *state: object) -> str:
-    """A tag of what an answer was made of. It is not told from the tag; another question, right or state has another."""
+    """A tag of what an answer was made of. It is not told from the tag; another question, right, state or program that would
+    write another body has another."""
     right = allowed.everything, sorted(allowed.names), sorted(allowed.prefixes)
-    return hashlib.sha256(repr((key, right, state)).encode("utf-8", "surrogatepass")).hexdigest()[:_ETAG_CHARS]
+    made = _BODY_FORMAT, CURSOR_VERSION
+    return hashlib.sha256(repr((key, right, made, state)).encode("utf-8", "surrogatepass")).hexdigest()[:_ETAG_CHARS]
 
 
 async def _existing(snapshot: Snapshot, log_id: int, allowed: ServiceScope) -> Log:

@@ -24,6 +24,11 @@ from store.postgres_read import PostgresReadStore
 
 _LOOK_S = 2.0
 _LOOK_TIMEOUT_S = 5.0
+_SEARCHES_MAX = 2
+"""Of one question, each with a budget: a log's neighbours on both sides."""
+_BESIDE_S = 10.0
+"""Of a question, for what has no budget: the server ends each such statement in this time. A server that hangs ends none, and
+the place that its question holds must come back all the same."""
 
 
 class QueryService:
@@ -47,7 +52,14 @@ class QueryService:
         self.settings = settings
         self.authenticate = authenticate
         clock = clock or SystemClock()
-        store = PostgresReadStore(database, topic, layout, page_bytes_max=settings.page_bytes_max, clock=clock)
+        store = PostgresReadStore(
+            database,
+            topic,
+            layout,
+            page_bytes_max=settings.page_bytes_max,
+            snapshot_s_max=_SEARCHES_MAX * settings.scan_budget_ms / 1000 + _BESIDE_S,
+            clock=clock,
+        )
         self._answers = Answers(settings, store, clock=clock, unread=unread)
         self._stop = Stop()
         self._looking: asyncio.Task[None] | None = None

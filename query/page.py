@@ -99,7 +99,10 @@ class Walk:
         return not has_end and question.order is Order.OLDEST_FIRST and result.scanned_to is not None
 
     def is_settled(self, question: Question, result: ScanResult, *, closed_before_us: int) -> bool:
-        """Whether everything that the page tells of lies before this time."""
+        """Whether everything that the page tells of lies before this time. What a first page freezes is told by its cursors:
+        where that is the newest position of all, walks that begin later must not end there."""
+        if self.needs_newest(question, result):
+            return False
         if self._direction(question) is Order.OLDEST_FIRST and result.scanned_to is not None:
             return result.scanned_to < (closed_before_us, 0)
         ends = [] if self.end_us is None else [(self.end_us, 0)]

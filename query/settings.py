@@ -27,8 +27,8 @@ class QuerySettings(Section):
     cache_bytes_max: Annotated[int, Field(ge=0)] = 32 * MiB
     """Bytes of answers kept: logs by id and pages of closed ranges; 0 keeps none."""
     cache_ttl_s: Annotated[float, Field(ge=0, le=3_600)] = 300.0
-    """Seconds an answer is kept. It is given again only while it is still true: what comes late, is dropped or erased ends it
-    at once."""
+    """Seconds an answer is kept, if all that it tells of is closed. It is given again only while it is still true: what comes
+    late, is dropped or erased ends it at once. A first page that ends its walk at the newest log of its moment is not kept."""
     services_ttl_s: Annotated[float, Field(ge=0, le=300)] = 2.0
     """Seconds the list of services is kept: it sums what was not rolled up yet."""
     ledger_minutes_max: Annotated[int, Field(ge=1, le=527_040)] = 10_100

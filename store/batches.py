@@ -4,7 +4,8 @@ Promise: all or nothing (INV-2), counts checked by the server (INV-1). The rows 
 anybody else needs; everything that may conflict follows in one pipeline without a sync inside, so that no round trip lies
 between a lock and the COMMIT, and a statement that raises (`logfeed_expect`) skips the COMMIT behind it.
 A client that is stopped at any point holds at worst its rows' table locks, which nobody needs to go on.
-Locks in order: keys by hash, the border's advisory lock (shared), partitions by number. One task per Batch.
+Locks in order: keys by hash, the border's advisory lock (shared), partitions by number; last, at the COMMIT of a replay, the
+catalogue's version (db/migrations/0005_reading.sql). One task per Batch.
 """
 
 from __future__ import annotations

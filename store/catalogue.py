@@ -10,8 +10,9 @@ Time is in two parts. Before `open_from_us` every chunk is finished: it never ch
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, takewhile
 from typing import Any, Final
 
 from schemas.ids import ID_MAX
@@ -20,23 +21,33 @@ from store.scan_windows import BEYOND, GREATEST_US, LEAST, LEAST_US, Arm, Ground
 
 LOGS: Final = "logs"
 
-CATALOGUE: Final = """
+_TABLES: Final = """
 SELECT table_name, kind, state, (extract(epoch FROM range_start) * 1000000)::bigint,
-       (extract(epoch FROM range_end) * 1000000)::bigint, rows, id_min, id_max, metadata_indexed
-FROM catalogue WHERE rows IS DISTINCT FROM 0 ORDER BY range_start, table_name
+       (extract(epoch FROM range_end) * 1000000)::bigint, rows, id_min, id_max, metadata_indexed,
+       kind = 'late' AND state <> 'finished' AND EXISTS (
+           SELECT FROM pg_index AS i JOIN pg_attribute AS a ON (a.attrelid, a.attnum) = (i.indrelid, i.indkey[0])
+           WHERE i.indrelid = to_regclass(table_name) AND i.indisvalid AND a.attname = 'arrived')
+FROM catalogue WHERE {} ORDER BY range_start, table_name
 """
+CATALOGUE: Final = _TABLES.format("rows IS DISTINCT FROM 0")
+UNFINISHED: Final = _TABLES.format("state <> 'finished'")
+"""As CATALOGUE, without what never changes."""
+# The last column: a part belongs to this cluster while its row is the one that its own transaction brought. A dump's load
+# brings it in another transaction, of a cluster that counts them differently, or of one that has counted on in another way.
 PARTS: Final = """
-SELECT kind, array_agg(table_name ORDER BY from_xid), max(to_xid), sum(rows)::bigint,
-       (array_agg(open_bytes ORDER BY from_xid DESC))[1]
-FROM open_parts WHERE system_identifier = (SELECT system_identifier FROM pg_control_system()) GROUP BY kind
+SELECT kind, table_name, from_xid, to_xid, rows, (extract(epoch FROM open_from) * 1000000)::bigint,
+       (extract(epoch FROM range_start) * 1000000)::bigint, (extract(epoch FROM range_end) * 1000000)::bigint,
+       open_bytes, keys,
+       xmin::text::bigint = built_xid & 4294967295 AND to_xid <= txid_snapshot_xmin(txid_current_snapshot())
+FROM open_parts ORDER BY kind, from_xid
 """
 CORRELATION_HASH: Final = "hashtextextended({}, 0)"
 """What parts hold of a correlation id. Two ids may have the same: rows are tested for theirs all the same."""
 VERSION: Final = """
 (SELECT version FROM catalogue_version),
-(SELECT ARRAY[count(*), max(built_xid)] FROM open_parts)"""
-"""Two columns. Parts are counted on their own: they come and go without a change of what can be read, and a crash empties
-them without any sign but this."""
+(SELECT ARRAY[count(*), sum(xmin::text::bigint)::bigint] FROM open_parts)"""
+"""Two columns. Parts are told on their own, by the transactions that brought their rows: they come and go without a change of
+what can be read, a crash empties them without any sign but this, and so does a dump that is loaded over them."""
 
 Version = tuple[int, list[int | None]]
 
@@ -55,6 +66,8 @@ class Table:
     id_max: int = ID_MAX
     is_indexed: bool = False
     """It has the bulk index on metadata."""
+    tells_arrivals: bool = False
+    """What has arrived in it since some transaction is found by an index. Late tables of an older program have none."""
 
     def may_hold(self, log_id: int) -> bool:
         """Whether the log with this id can be in the table."""
@@ -62,45 +75,134 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One row of open_parts: an index of what transactions in [from_xid, to_xid) brought, from open_from_us on."""
+
+    kind: OpenIndex
+    table_name: str
+    from_xid: int
+    to_xid: int
+    rows: int
+    open_from_us: int
+    range_start_us: int
+    """No row is older; all are older than range_end_us."""
+    range_end_us: int
+    open_bytes: Mapping[str, int]
+    """Of each chunk that was not finished when the part was made."""
+    keys: Collection[str]
+    """Of metadata: top-level keys that a part by metadata knows."""
+    is_own: bool
+    """Made in this cluster; the numbers of transactions mean something here."""
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """What indexes the chunks that are not finished, by one thing (store/parts.py)."""
 
-    tables: tuple[str, ...]
+    parts: tuple[Part, ...]
     to_xid: int
     """Rows that arrived with this transaction or a later one are in none of them."""
     rows: int
-    open_bytes: int
-    """Of these chunks, when the newest part was made."""
+    open_bytes: Mapping[str, int]
+    """Of each of these chunks, when the newest part was made."""
+    from_us: int = LEAST_US
+    """Older rows may be in none of them although they arrived before."""
 
-    def rows_beside(self, open_bytes: int) -> int:
-        """How many rows are in no part, about, now that the chunks have so many bytes."""
-        grown = max(0, open_bytes - self.open_bytes)
-        return grown * self.rows // max(1, self.open_bytes)
+    def tables(self, low_us: int = LEAST_US, high_us: int = GREATEST_US) -> list[str]:
+        """Those that may hold rows with low_us <= timestamp <= high_us."""
+        return [part.table_name for part in self.parts if part.range_start_us <= high_us and low_us < part.range_end_us]
+
+    def width_of(self, rows: float, *, low_us: int, high_us: int, newest_first: bool) -> int:
+        """In how much time from an end of this interval so many rows lie, about."""
+        start_us, end_us, held = self._extent()
+        before_us = high_us - end_us if newest_first else start_us - low_us
+        return max(0, before_us) + max(1, int(min(rows * (end_us - start_us) / max(1, held), GREATEST_US)))
+
+    def rows_in(self, low_us: int, high_us: int) -> int:
+        """How many rows lie in this time, about."""
+        start_us, end_us, held = self._extent()
+        span_us = min(high_us, end_us) - max(low_us, start_us)
+        return max(0, span_us) * held // max(1, end_us - start_us)
+
+    def _extent(self) -> tuple[int, int, int]:
+        """From when to when they have rows, and how many."""
+        return (
+            min(part.range_start_us for part in self.parts),
+            max(part.range_end_us for part in self.parts),
+            sum(part.rows for part in self.parts),
+        )
+
+    def rows_beside(self, open_bytes: Mapping[str, int]) -> int:
+        """How many rows are in no part, about, now that the chunks that are not finished have so many bytes each."""
+        grown = sum(max(0, size - self.open_bytes.get(chunk, 0)) for chunk, size in open_bytes.items())
+        return grown * self.rows // max(1, sum(self.open_bytes.values()))
+
+
+def parts_that_count(parts: Iterable[Part], open_from_us: int) -> dict[OpenIndex, list[Part]]:
+    """What may be asked of them where chunks that are not finished begin at open_from_us, oldest first. Behind one that covers
+    less than that none counts: what is in no part is found by its arrival after all of them."""
+    found: dict[OpenIndex, list[Part]] = {}
+    for kind, of_kind in groupby(parts, key=lambda part: part.kind):
+        counting = list(takewhile(lambda part: part.is_own and part.open_from_us <= open_from_us, of_kind))
+        if counting:
+            found[kind] = counting
+    return found
 
 
 class Catalogue:
     """One version of it. Immutable."""
 
     def __init__(
-        self, version: Version | None, tables: Iterable[Table], parts: Mapping[OpenIndex, Parts] | None = None
+        self, version: Version | None, tables: Iterable[Table], parts: Iterable[Part] = (), *, closed_before_us: int = 0
     ) -> None:
-        """version: as the database counts; None is older than any. parts: what indexes open chunks."""
+        """version: as the database counts; None is older than any. parts: all that there are, by kind and age.
+        closed_before_us: the border beside these; later ones, which are no less, change nothing about parts."""
         self.version = version
-        self.parts = parts or {}
         tables = list(tables)
         chunks = [table for table in tables if not table.is_late]
         self._late = [table for table in tables if table.is_late]
         unfinished = [chunk for chunk in chunks if not chunk.is_finished]
         self._unfinished_us = min((chunk.start_us for chunk in unfinished), default=GREATEST_US)
-        self.open_chunks = [chunk.name for chunk in unfinished]
-        self.growing_late = [table.name for table in self._late if not table.is_finished]
+        self.unfinished_chunks = [chunk.name for chunk in unfinished]
+        unfinished_late = [table for table in self._late if not table.is_finished]
+        self.unfinished_late = [table.name for table in unfinished_late]
+        self.tells_late_arrivals = all(table.tells_arrivals for table in unfinished_late)
         self._chunks = sorted((chunk for chunk in chunks if chunk.is_finished), key=lambda chunk: chunk.start_us)
         self._starts_us = [chunk.start_us for chunk in self._chunks]
         self._ends_us = [chunk.end_us for chunk in self._chunks]
+        counting = parts_that_count(parts, self.open_from_us(closed_before_us))
+        self._parts = counting
+
+    def open_from_us(self, closed_before_us: int) -> int:
+        """Where the second part of time begins, given the border. Parts are made from here on, and asked from here on."""
+        return min(closed_before_us, self._unfinished_us)
+
+    @property
+    def known_keys(self) -> Collection[str]:
+        """Top-level keys of metadata that the newest part by metadata knows."""
+        parts = self._parts.get(OpenIndex.METADATA)
+        return parts[-1].keys if parts else ()
+
+    def parts_by(self, kind: OpenIndex, keys: Collection[str] = ()) -> Parts | None:
+        """The parts that can be asked, for rows from `Parts.from_us` on. keys: that they have to know. A key that was first
+        asked for lately is in the newest parts only."""
+        parts = self._parts.get(kind, [])
+        first = len(parts)
+        while first > 0 and all(key in parts[first - 1].keys for key in keys):
+            first -= 1
+        if first == len(parts):
+            return None
+        return Parts(
+            tuple(parts[first:]),
+            parts[-1].to_xid,
+            sum(part.rows for part in parts),
+            parts[-1].open_bytes,
+            from_us=max((part.range_end_us for part in parts[:first]), default=LEAST_US),
+        )
 
     def ground(self, closed_before_us: int) -> Ground:
         """What a scan walks over, given the border."""
-        open_from_us = min(closed_before_us, self._unfinished_us)
+        open_from_us = self.open_from_us(closed_before_us)
         finished = bisect_left(self._starts_us, open_from_us)
         return Ground(
             LOGS,
@@ -110,13 +212,12 @@ class Catalogue:
             self._late,
             open_from_us,
             closed_before_us,
-            is_open_indexed=OpenIndex.METADATA in self.parts,
         )
 
     def places_of(self, log_id: int, closed_before_us: int) -> list[Arm]:
         """Where the log with this id can be, newest first: the open part, and whole tables by their names. Bounds of time
         would only tempt the planner to walk an index of times, which does not have the id first."""
-        open_from_us = min(closed_before_us, self._unfinished_us)
+        open_from_us = self.open_from_us(closed_before_us)
         places = [Arm(LOGS, (open_from_us, 0), BEYOND)]
         places += [Arm(table.name, LEAST, BEYOND) for table in self._late if table.may_hold(log_id)]
         places += [
@@ -127,14 +228,14 @@ class Catalogue:
         return places
 
 
-def parts_of(rows: Iterable[Sequence[Any]]) -> dict[OpenIndex, Parts]:
+def known_parts(rows: Iterable[Sequence[Any]]) -> list[Part]:
     """From the rows of PARTS. Any: what the database answers."""
-    return {OpenIndex(kind): Parts(tuple(tables), *figures) for kind, tables, *figures in rows}
+    return [Part(OpenIndex(kind), *found) for kind, *found in rows]
 
 
 def catalogued(rows: Iterable[Sequence[Any]]) -> Iterator[Table]:
     """Tables from the rows of CATALOGUE. Any: what the database answers."""
-    fields = ("start_us", "end_us", "rows", "id_min", "id_max", "is_indexed")
+    fields = ("start_us", "end_us", "rows", "id_min", "id_max", "is_indexed", "tells_arrivals")
     for name, kind, state, *found in rows:
         known = {field: value for field, value in zip(fields, found, strict=True) if value is not None}
         yield Table(name, kind == "late", state == "finished", **known)

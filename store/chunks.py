@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Final, Protocol, TypeVar
 
 from db.database import Connection, Database, Error, sqlstate
@@ -29,6 +30,7 @@ BUSY: Final = ("55P03", DEADLOCK)
 """Lock not available in time, deadlock: try again."""
 DETACHING: Final = "55000"
 """Another partition's DETACH CONCURRENTLY is under way, or was interrupted."""
+UNDEFINED_TABLE: Final = "42P01"
 EXISTS_ALREADY: Final = ("42P07", "42710", "42P17", "23505")
 """Somebody made the same table, index or partition at the same moment."""
 
@@ -51,6 +53,10 @@ class Chunk:
 class ChunkLayout(Protocol):
     """How chunks are made, listed and dropped. Connections are autocommit, with a lock_timeout."""
 
+    @property
+    def listing(self) -> str:
+        """A query for (table_name, start_us, end_us) of all chunks, oldest first; of one moment within one statement."""
+
     async def chunks(self, connection: Connection) -> list[Chunk]:
         """All chunks, oldest first."""
 
@@ -64,15 +70,16 @@ class ChunkLayout(Protocol):
 class TimescaleChunks:
     """Chunks of a hypertable. create_chunk() is not in the Apache edition: a row that nobody sees makes the chunk."""
 
+    listing: Final = """
+        SELECT quote_ident(chunk_schema) || '.' || quote_ident(chunk_name) AS table_name,
+            (extract(epoch FROM range_start) * 1000000)::bigint AS start_us,
+            (extract(epoch FROM range_end) * 1000000)::bigint AS end_us
+        FROM timescaledb_information.chunks
+        WHERE hypertable_schema = current_schema() AND hypertable_name = 'logs' ORDER BY range_start"""
+
     async def chunks(self, connection: Connection) -> list[Chunk]:
         """See ChunkLayout."""
-        cursor = await connection.execute(
-            """SELECT format('%I.%I', chunk_schema, chunk_name), (extract(epoch FROM range_start) * 1000000)::bigint,
-                   (extract(epoch FROM range_end) * 1000000)::bigint
-               FROM timescaledb_information.chunks
-               WHERE hypertable_schema = current_schema() AND hypertable_name = 'logs' ORDER BY range_start"""
-        )
-        return [Chunk(*row) for row in await cursor.fetchall()]
+        return await _listed(connection, self.listing)
 
     async def create(self, connection: Connection, start_us: int, end_us: int) -> None:
         """See ChunkLayout. TimescaleDB itself cuts the range where it would overlap others."""
@@ -100,14 +107,15 @@ class TimescaleChunks:
 class NativeChunks:
     """Partitions of a plain table: `logs_20261122t06` begins at that hour, UTC."""
 
+    @cached_property
+    def listing(self) -> str:
+        """See ChunkLayout."""
+        bound = "(extract(epoch FROM {bound}::timestamptz) * 1000000)::bigint"
+        return _partitions("logs", bound, names=("table_name", "start_us", "end_us"))
+
     async def chunks(self, connection: Connection) -> list[Chunk]:
         """See ChunkLayout."""
-        return [
-            Chunk(name, start, end)
-            for name, start, end in await partitions(
-                connection, "logs", "(extract(epoch FROM {bound}::timestamptz) * 1000000)::bigint"
-            )
-        ]
+        return await _listed(connection, self.listing)
 
     async def create(self, connection: Connection, start_us: int, end_us: int) -> None:
         """See ChunkLayout."""
@@ -143,14 +151,7 @@ def missing_ranges(chunks: Sequence[Chunk], *, start_us: int, end_us: int, chunk
 
 async def partitions(connection: Connection, parent: str, bound_sql: str) -> list[tuple[str, Any, Any]]:
     """(name, from, to) of a native table's partitions; `bound_sql` turns {bound}, the bound as text, into a value."""
-    bounds = (
-        bound_sql.format(bound=f"substring(pg_get_expr(c.relpartbound, c.oid) FROM '{pattern}')")
-        for pattern in (r"FROM \(''([^'']+)''\)", r"TO \(''([^'']+)''\)")
-    )
-    cursor = await connection.execute(
-        f"""SELECT c.relname, {", ".join(bounds)} FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-            WHERE i.inhparent = '{checked(parent)}'::regclass AND NOT i.inhdetachpending ORDER BY 2""".encode()
-    )
+    cursor = await connection.execute(_partitions(parent, bound_sql, names=("name", "start", "past")).encode())
     return [(name, start, end) for name, start, end in await cursor.fetchall()]
 
 
@@ -229,6 +230,22 @@ async def retried(action: Callable[[], Awaitable[Result]], *, again_on: Sequence
                 raise
         await asyncio.sleep(_ATTEMPT_PAUSE_S * attempt)
     return await action()
+
+
+def _partitions(parent: str, bound_sql: str, *, names: tuple[str, str, str]) -> str:
+    """The query of `partitions`; names: of its columns."""
+    name, *ends = names
+    bounds = ", ".join(
+        bound_sql.format(bound=f"substring(pg_get_expr(c.relpartbound, c.oid) FROM '{pattern}')") + f" AS {end}"
+        for pattern, end in zip((r"FROM \(''([^'']+)''\)", r"TO \(''([^'']+)''\)"), ends, strict=True)
+    )
+    return f"""
+        SELECT c.relname AS {name}, {bounds} FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = '{checked(parent)}'::regclass AND NOT i.inhdetachpending ORDER BY 2"""
+
+
+async def _listed(connection: Connection, listing: str) -> list[Chunk]:
+    return [Chunk(*row) for row in await (await connection.execute(listing.encode())).fetchall()]
 
 
 def _time(us: int) -> datetime:

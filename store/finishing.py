@@ -25,8 +25,8 @@ _FINISH: Final = """
         range_start = CASE kind WHEN 'late' THEN first ELSE range_start END,
         range_end = CASE kind WHEN 'late' THEN past ELSE range_end END
     FROM found WHERE c.table_name = '{table}' AND c.state = 'closed'"""
-
-
+_FORGET: Final = """
+    DELETE FROM catalogue WHERE table_name = %s AND state = 'closed' AND to_regclass(table_name) IS NULL"""
 _UNINDEXED: Final = """
     SELECT table_name FROM catalogue WHERE state = 'finished' AND NOT metadata_indexed AND rows > 0
     ORDER BY range_end DESC, table_name LIMIT 1"""
@@ -40,6 +40,11 @@ async def finish(connection: Connection, table: str, *, metadata_index: bool) ->
         await _index(connection, table, "metadata", _METADATA_INDEX)
     await connection.execute(f"ANALYZE {table}".encode())
     await connection.execute(_FINISH.format(table=table, metadata_indexed=metadata_index).encode())
+
+
+async def forget_if_gone(connection: Connection, table: str) -> bool:
+    """A closed table that is not there leaves the catalogue: readers would hold everything from its beginning on for open."""
+    return (await connection.execute(_FORGET, (table,))).rowcount > 0
 
 
 async def index_metadata_of_one(connection: Connection) -> None:

@@ -291,15 +291,23 @@ class MemoryStore:
         return [found[name] for name in sorted(found)[:SERVICES_MAX]]
 
     async def ledger(
-        self, *, start_us: int, end_us: int, allowed: ServiceScope, service_names: Iterable[str] = ()
+        self,
+        *,
+        start_us: int,
+        end_us: int,
+        allowed: ServiceScope,
+        service_names: Iterable[str] = (),
+        rows_max: int,
+        budget_ms: int,
     ) -> list[LedgerRow]:
         """See ReadStore."""
         wanted = set(service_names)
-        return [
+        rows = [
             LedgerRow(minute_us, name, level, Outcome(outcome), reason, count)
             for (minute_us, name, level, outcome, reason), count in sorted(self.database.ledger.items())
             if count and start_us <= minute_us < end_us and allowed.permits(name) and (not wanted or name in wanted)
         ]
+        return rows[:rows_max]
 
     async def cursor_secret(self) -> bytes:
         """See ReadStore."""

@@ -15,24 +15,26 @@ from schemas.errors import DatabaseUnavailable
 from schemas.record import Log
 from search.predicate import Predicate
 from search.sql import Sql, joined
-from search.sql_postgres import compile_postgres
+from search.sql_postgres import compile_postgres, indexable_metadata, metadata_keys
 from store import page_sql
 from store.catalogue import CORRELATION_HASH, Catalogue
 from store.port import OpenIndex, Order, Position, Scan, ScanResult
 from store.scan_ways import INDEX_EXCESS, Density, Traits, prefers_index
 from store.scan_windows import CHUNKS_MAX, Pace, Walk, Window
-from store.statements import BY_BITMAP, BY_PARTS, IN_ORDER, StatementRunner
+from store.statements import BY_BITMAP, BY_PARTS, IN_ORDER, WINDOW_MS_MAX, StatementRunner
 
 LOOK_ROWS: Final = 10_000
 """Of a first window: some milliseconds, and enough for a page of what is in one row of a hundred."""
 _INDEX_LOOK_ROWS: Final = 2_000
 """Of a first window where an index may be the shorter way."""
+_INDEX_FACTOR: Final = 8
+"""By so much wider is each next window that an index is asked over: what it cost depends on its matches, which were few."""
 _COUNTED_ROWS: Final = 2_000
 """Of a window after two that were too much."""
-_CORRELATION_ROWS_BESIDE: Final = 50_000
+_CORRELATION_ROWS_BESIDE: Final = 200_000
 """With more rows in no part, BRIN over the whole of the open chunks finds a correlation id sooner."""
 _WINDOW_MS: Final = 250
-_STATEMENT_MS: Final = (50, 1_000)
+_STATEMENT_MS: Final = (50, WINDOW_MS_MAX)
 """Least and most that one window may take."""
 _LAST_TRY_MS: Final = 1_000
 _STOP_MS: Final = 20
@@ -62,13 +64,22 @@ class PageScan:
         self._scan = scan
         self._clock = clock
         self._newest_first = scan.order is Order.NEWEST_FIRST
+        self._predicate = predicate
         self._condition = compile_postgres(predicate)
         self._traits = Traits.of(predicate)
-        kind = OpenIndex.METADATA if self._traits.correlation is None else OpenIndex.CORRELATION
-        self._parts = catalogue.parts.get(kind)
+        if self._traits.correlation is not None:
+            self._open_terms: Sql | None = _hashed(self._traits.correlation)
+            self._parts = catalogue.parts_by(OpenIndex.CORRELATION)
+        else:
+            keys = metadata_keys(predicate) & set(catalogue.known_keys)
+            self._open_terms = indexable_metadata(predicate, keys=keys)
+            self._parts = None if self._open_terms is None else catalogue.parts_by(OpenIndex.METADATA, keys)
+        self.wanted_keys: set[str] = set()
+        """Of metadata: an index of open chunks by these would have been the shorter way, or was."""
         self._rows_beside: int | None = None
         self._density = Density()
         self._index_failed = False
+        self._index_factor = 1
         self._logs: list[Log] = []
         self._bytes_left = bytes_max
         self._is_full = False
@@ -99,6 +110,8 @@ class PageScan:
             if rows is None:
                 pace.was_too_much(_COUNTED_ROWS)
                 continue
+            if self._begins_anew(window, pace, rows):
+                continue
             self._got_on = True
             is_cut = bool(rows) and (self._is_full or len(rows) < rows[0][page_sql.TOTAL])
             self._logs += () if self._is_full else map(page_sql.log_of, rows)
@@ -110,13 +123,32 @@ class PageScan:
                 self._is_full = True
                 ends_s = min(ends_s, self._clock.monotonic_s() + self._scan.beyond_ms / 1000)
             if by_index:
-                looked_at = pace.rows_in(window.high[0] - window.low[0]) if window.rows is None else window.rows
-                self._density.saw(looked_at, len(rows))
+                self._density.saw(self._rows_in(window), len(rows))
+                self._index_factor *= _INDEX_FACTOR
                 self._walk.done(window)
             else:
-                span_us = await self._walk_on(window, pace, len(rows))
-                pace.took(took_ms, span_us=span_us)
-                pace.aim(min(_WINDOW_MS, share_ms / 2))
+                await self._walk_on(window, pace, rows, took_ms=took_ms, share_ms=share_ms)
+
+    def _rows_in(self, window: Window) -> int:
+        """How many rows an index was asked over, about."""
+        if window.rows is not None:
+            return window.rows
+        return 0 if self._parts is None else self._parts.rows_in(window.low[0], window.high[0])
+
+    def _begins_anew(self, window: Window, pace: Pace, rows: list[Row]) -> bool:
+        """Whether a first look has told that an index is asked from the same place on: where the look ended need not be known
+        then. Finished tables say themselves how many rows they have, and so do parts."""
+        if pace.rows is None or self._traits.terms is None or self._density.rows:
+            return False
+        if window.is_open and self._covered(window) is None:
+            return False
+        if not window.is_indexed or self._index_failed or len(rows) >= self._wanted or self._logs:
+            return False
+        looked = Density(pace.rows, len(rows))
+        if not prefers_index(looked, wanted=self._wanted):
+            return False
+        self._density = looked
+        return True
 
     @property
     def _wanted(self) -> int:
@@ -130,23 +162,45 @@ class PageScan:
             return window, False
         traits = self._traits
         if traits.correlation is not None:  # finished chunks have them in order
-            return window, window.is_open and pace.rows is None and await self._beside() < _CORRELATION_ROWS_BESIDE
-        if traits.terms is not None and self._density.rows:
-            beside = await self._beside() if window.is_open else 0
-            if prefers_index(self._density, wanted=self._wanted, rows_beside=beside):
-                rows = self._density.rows_with(INDEX_EXCESS * self._wanted)
-                larger = self._walk.next(rows=rows, width_us=pace.width_of(rows) if window.is_open else None)
-                if larger is not None and larger.is_indexed:
-                    return larger, True
-        return window, False
+            if window.is_open and pace.rows is None and await self._beside() < _CORRELATION_ROWS_BESIDE:
+                covered = self._covered(window)
+                return covered or window, covered is not None
+            return window, False
+        if traits.terms is None or not self._density.rows or not prefers_index(self._density, wanted=self._wanted):
+            return window, False
+        rows = self._density.rows_with(INDEX_EXCESS * self._wanted) * self._index_factor
+        if window.is_open:
+            self.wanted_keys |= metadata_keys(self._predicate)
+            beside = await self._beside()
+            if not prefers_index(self._density, wanted=self._wanted, rows_beside=beside):
+                return window, False
+        width_us: int | None = None
+        if window.is_open and self._parts is not None:
+            width_us = pace.width_of(rows) or self._parts.width_of(
+                rows, low_us=window.low[0], high_us=window.high[0], newest_first=self._newest_first
+            )
+        larger = self._walk.next(rows=rows, width_us=width_us)
+        if larger is not None and larger.is_open:
+            larger = self._covered(larger)
+        return (larger, True) if larger is not None and larger.is_indexed else (window, False)
+
+    def _covered(self, window: Window) -> Window | None:
+        """The next rows of an open window of which parts hold all that came before the newest was made; None: not even the
+        next ones."""
+        if self._parts is None:
+            return None
+        least: Position = (self._parts.from_us, 0)
+        if window.low >= least:
+            return window
+        return self._walk.narrow(window, least) if self._newest_first and window.high > least else None
 
     async def _beside(self) -> int:
         """How many rows of open chunks are in no part, about; all are, where there is none."""
         if self._parts is None:
             return sys.maxsize
         if self._rows_beside is None:
-            ((size,),) = await self._runner.rows(*page_sql.open_bytes(self._catalogue.open_chunks))
-            self._rows_beside = self._parts.rows_beside(size)
+            sizes = await self._runner.rows(*page_sql.open_bytes(self._catalogue.unfinished_chunks))
+            self._rows_beside = self._parts.rows_beside(dict(sizes))
         return self._rows_beside
 
     def _first_pace(self, window: Window) -> Pace:
@@ -173,24 +227,23 @@ class PageScan:
     async def _walked(self, window: Window, pace: Pace, share_ms: int) -> list[Row] | None:
         """The window's rows, met in their order; None when it took too long."""
         query = self._query(window, self._condition, rows=pace.rows)
-        if self._traits.is_everything or (pace.rows is not None and not self._traits.is_slow):
-            return await self._runner.rows(*query)
         # Beside parts, open chunks answer correlation ids from a BRIN alone.
         by_bitmap = self._traits.correlation is not None and window.is_open and pace.rows is None
         return await self._runner.rows_within(share_ms, *query, plans=BY_BITMAP if by_bitmap else IN_ORDER)
 
     async def _indexed(self, window: Window, share_ms: int) -> list[Row] | None:
         """The window's rows, found by an index on what is sought; None when it took too long."""
-        terms = self._traits.terms if self._traits.correlation is None else _hashed(self._traits.correlation)
-        assert terms is not None
         if not window.is_open:
+            terms = self._traits.terms
+            assert terms is not None
             condition = joined("AND", [terms, self._condition])
             return await self._runner.rows_within(share_ms, *self._query(window, condition), plans=BY_BITMAP)
         assert self._parts is not None
+        assert self._open_terms is not None
         query = page_sql.by_parts(
             window.arms,
             self._parts,
-            terms,
+            self._open_terms,
             self._condition,
             open_from_us=self._walk.open_from_us,
             wanted=self._wanted,
@@ -209,24 +262,33 @@ class PageScan:
             rows=rows,
         )
 
-    async def _walk_on(self, window: Window, pace: Pace, hits: int) -> int | None:
-        """Go on beyond what of the window was looked at; its length in time, where that says something."""
+    async def _walk_on(self, window: Window, pace: Pace, rows: list[Row], *, took_ms: float, share_ms: int) -> None:
+        """Go on beyond what of the window was looked at; its length in time, where that is known, says how wide the next one
+        may be."""
+        span_us = None
         if pace.rows is None:
             self._walk.done(window)
-            if pace.width_us is None:
-                return None
-            span_us = window.high[0] - window.low[0]
-            self._density.saw(pace.rows_in(span_us), hits)
-            return span_us
-        query = page_sql.edges(window.arms, pace.rows, newest_first=self._newest_first)
-        ((first, last, last_id),) = await self._runner.rows(*query)
-        self._density.saw(pace.rows, hits)
-        if last is None:
-            self._walk.done(window)
-            return None
-        position: Position = (page_sql.to_us(last), last_id)
-        self._walk.done(self._walk.narrow(window, position))
-        return abs(page_sql.to_us(first) - position[0])
+            if pace.width_us is not None:
+                span_us = window.high[0] - window.low[0]
+                self._density.saw(pace.rows_in(span_us), len(rows))
+        else:
+            query = page_sql.edges(window.arms, pace.rows, newest_first=self._newest_first)
+            ends = await self._runner.rows_within(share_ms, *query)
+            if ends is None:  # how far it came is known from what was found alone
+                if rows:
+                    self._walk.done(self._walk.narrow(window, (page_sql.to_us(rows[-1][0]), rows[-1][1])))
+                pace.was_too_much(_COUNTED_ROWS)
+                return
+            ((first, last, last_id),) = ends
+            self._density.saw(pace.rows, len(rows))
+            if last is None:
+                self._walk.done(window)
+            else:
+                position: Position = (page_sql.to_us(last), last_id)
+                self._walk.done(self._walk.narrow(window, position))
+                span_us = abs(page_sql.to_us(first) - position[0])
+        pace.took(took_ms, span_us=span_us)
+        pace.aim(min(_WINDOW_MS, share_ms / 2))
 
 
 def _hashed(correlation_id: str) -> Sql:

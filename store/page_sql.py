@@ -41,6 +41,7 @@ SELECT {_COLUMNS}, bytes, total FROM (
         ) AS wanted
     ) AS sized
 ) AS bounded WHERE bytes_before IS NULL OR bytes_before < %s ORDER BY {{order}}"""
+_NO_CANDIDATES: Final = "SELECT NULL::timestamptz AS timestamp, NULL::bigint AS id WHERE FALSE"
 _EVERY: Final = Sql("TRUE")
 
 
@@ -78,7 +79,7 @@ def by_parts(
     params: list[Any] = []
     parts_params: list[Any] = []
     candidates = []
-    for table in parts.tables:
+    for table in parts.tables(logs.low[0], logs.high[0]):
         bounds = _bounds(logs, parts_params)
         parts_params += terms.params
         candidates.append(f"SELECT timestamp, id FROM {checked(table)} WHERE {bounds} AND {terms.text}")
@@ -91,7 +92,7 @@ def by_parts(
     found = (
         f"SELECT {_COLUMNS} FROM (SELECT {_COLUMNS} FROM {table} WHERE timestamp >= %s AND arrived >= %s OFFSET 0) AS recent"
         f" WHERE {bounds} AND ({condition.text})"
-        f" UNION ALL SELECT known.* FROM ({' UNION ALL '.join(candidates)}) AS part CROSS JOIN LATERAL ("
+        f" UNION ALL SELECT known.* FROM ({' UNION ALL '.join(candidates) or _NO_CANDIDATES}) AS part CROSS JOIN LATERAL ("
         f"SELECT {_COLUMNS} FROM {table} AS l WHERE l.timestamp = part.timestamp AND l.id = part.id AND {known_bounds}"
         f" AND arrived < %s AND ({condition.text}) OFFSET 0) AS known"
     )
@@ -104,10 +105,11 @@ def by_parts(
 
 
 def open_bytes(chunks: Sequence[str]) -> Query:
-    """What these chunks have."""
-    return "SELECT coalesce(sum(pg_relation_size(to_regclass(name))), 0)::bigint FROM unnest(%s::text[]) AS name", [
-        chunks
-    ]
+    """What each of these chunks has."""
+    return (
+        "SELECT name, coalesce(pg_relation_size(to_regclass(name)), 0)::bigint FROM unnest(%s::text[]) AS name",
+        [list(chunks)],
+    )
 
 
 def arrived_since(tables: Sequence[str], xid: int) -> Query:

@@ -305,7 +305,7 @@ class Snapshot(Protocol):
     @property
     def revision(self) -> int:
         """Another one when rows have come or gone in a way that neither offsets nor `late_since` tell: tables that were
-        closed, dropped or erased, dead letters that were stored after all."""
+        closed, dropped or erased, dead letters that were stored after all, a crash that took back what was stored last."""
 
     @property
     def mark(self) -> int:
@@ -343,15 +343,24 @@ class ReadStore(Protocol):
     """The readers' side."""
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
-        """A consistent view, open for a bounded time (60 s). Raises DatabaseUnavailable."""
+        """A consistent view, open for a bounded time (60 s at most). Raises DatabaseUnavailable, from within too when that time
+        is over, also where the store does not answer any more."""
 
     async def services(self, *, allowed: ServiceScope) -> list[ServiceSummary]:
         """Every service that ever had a log stored, by name; the first SERVICES_MAX."""
 
     async def ledger(
-        self, *, start_us: int, end_us: int, allowed: ServiceScope, service_names: Iterable[str] = ()
+        self,
+        *,
+        start_us: int,
+        end_us: int,
+        allowed: ServiceScope,
+        service_names: Iterable[str] = (),
+        rows_max: int,
+        budget_ms: int,
     ) -> list[LedgerRow]:
-        """Sums per (minute, service, level, outcome, reason) with start <= minute < end, ordered by these."""
+        """Sums per (minute, service, level, outcome, reason) with start <= minute < end, ordered by these; the first rows_max.
+        Raises DatabaseUnavailable, also when they are not there in budget_ms."""
 
     async def cursor_secret(self) -> bytes:
         """32 random bytes, the same for every process of this store: signs cursors."""

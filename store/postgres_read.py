@@ -9,11 +9,11 @@ one task; statements follow one another (store/postgres_snapshot.py).
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from db.database import Connection, Database, Error, sql, sqlstate
+from db.database import Connection, Database, Error, bounded, sql, sqlstate, undo
 from db.migrations import Layout
 from runtime.clock import Clock, SystemClock
 from schemas.errors import DatabaseUnavailable
@@ -22,11 +22,13 @@ from schemas.scope import ServiceScope
 from search.predicate import within
 from search.sql import Sql
 from search.sql_postgres import compile_postgres
-from store.catalogue import CATALOGUE, PARTS, VERSION, Catalogue, catalogued, parts_of
+from store.asked_keys import KeyNotes
+from store.catalogue import CATALOGUE, PARTS, VERSION, Catalogue, catalogued, known_parts
 from store.page_sql import to_datetime
 from store.port import SERVICES_MAX, LedgerRow, Outcome, ServiceSummary, Snapshot
 from store.postgres_snapshot import PostgresSnapshot
-from store.statements import OPENING, StatementRunner
+from store.statements import OPENED, OPENING, StatementRunner
+from store.steps import US
 
 __all__ = ["PostgresReadStore", "SnapshotLost"]
 
@@ -34,10 +36,15 @@ PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """Messages and metadata of one result; one log may exceed it."""
 _VISIBLE_SLACK_US: Final = 1_000_000
 """Clocks of broker and writers may differ by so much."""
+# Two columns: another server, or one that was started anew; and one that went on after the crash of one of its processes, which
+# throws its statistics away. What had not reached the disk is lost with its transactions, whose numbers are given out again:
+# they say no more what has come since.
+_LIFE: Final = f"""
+       {US.format("pg_postmaster_start_time()")}, coalesce({US.format("pg_stat_get_bgwriter_stat_reset_time()")}, 0)"""
 _SNAPSHOT: Final = f"""
 SELECT (extract(epoch FROM closed_before) * 1000000)::bigint, partitions, next_offsets,
        CASE WHEN isfinite(stored_to) THEN (extract(epoch FROM stored_to) * 1000000)::bigint ELSE 0 END,
-       txid_snapshot_xmin(txid_current_snapshot()), {VERSION}
+       txid_snapshot_xmin(txid_current_snapshot()), {_LIFE}, {VERSION}
 FROM border,
      (SELECT array_agg(partition) AS partitions, array_agg(next_offset) AS next_offsets, min(stored_to) AS stored_to
       FROM consumer_offsets WHERE topic = {{topic}}) AS positions
@@ -60,10 +67,15 @@ FROM (SELECT minute, service_name, level, outcome, reason, count FROM ledger WHE
      ) booked
 WHERE {allowed} AND ({names}::text[] IS NULL OR service_name = ANY ({names}::text[]))
 GROUP BY minute, service_name, level, outcome, reason HAVING sum(count) <> 0
-ORDER BY minute, service_name, level, outcome, reason
+ORDER BY minute, service_name, level, outcome, reason LIMIT %s
 """
-_LEDGER_MS_MAX: Final = 30_000
+SNAPSHOT_S_MAX: Final = 60.0
+_SERVICES_MS_MAX: Final = 30_000
 _SECRET: Final = "cursor"
+# The server ends statements by itself; a server that hangs does not.
+_SECRET_S_MAX: Final = 10.0
+_SLACK_S: Final = 5.0
+"""So much longer than a statement may take is waited for its answer."""
 
 
 class SnapshotLost(DatabaseUnavailable):
@@ -80,39 +92,44 @@ class PostgresReadStore:
         layout: Layout,
         *,
         page_bytes_max: int = PAGE_BYTES_MAX,
+        snapshot_s_max: float = SNAPSHOT_S_MAX,
         clock: Clock | None = None,
     ) -> None:
-        """database: opened by the caller; page_bytes_max: cut a result there (one log may exceed it)."""
+        """database: opened by the caller; page_bytes_max: cut a result there (one log may exceed it); snapshot_s_max: how long
+        a snapshot may be open, whether the server answers or not."""
         self._database = database
         self._topic = topic
         self.layout = layout
         self._page_bytes_max = page_bytes_max
+        self._snapshot_s_max = min(snapshot_s_max, SNAPSHOT_S_MAX)
         self._clock = clock or SystemClock()
         self._opening = _opening(topic)
         self._catalogue = Catalogue(None, ())
         """As last seen."""
+        self._key_notes = KeyNotes(self._clock)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         """See ReadStore. Raises SnapshotLost from within when a table was dropped meanwhile."""
-        async with self._database.connection() as connection:
+        async with bounded(self._snapshot_s_max), self._database.connection() as connection:
             try:
-                yield await self._taken(connection)
+                snapshot = await self._taken(connection)
+                yield snapshot
             except Error as error:
                 if _is_table_gone(error):
                     raise SnapshotLost from error
                 raise
             finally:
-                # Nothing was written: this only ends it.
-                if not connection.closed:
-                    await connection.rollback()
+                await undo(connection)  # nothing was written: this only ends it
+            if not connection.closed and (due := self._key_notes.due(snapshot.wanted_keys)):
+                await self._key_notes.note(connection, due)
 
     async def services(self, *, allowed: ServiceScope) -> list[ServiceSummary]:
         """See ReadStore."""
         condition = _scope(allowed)
         query = _SERVICES.replace("{allowed}", condition.text).replace("{services_max}", str(SERVICES_MAX))
         found: dict[str, ServiceSummary] = {}
-        for name, level, count, minute_us in await self._bounded(query, tuple(condition.params)):
+        for name, level, count, minute_us in await self._bounded(_SERVICES_MS_MAX, query, condition.params):
             summary = found.get(name) or ServiceSummary(name, minute_us, {})
             counts = summary.counts_by_level
             band = level_name(level)
@@ -121,14 +138,22 @@ class PostgresReadStore:
         return list(found.values())
 
     async def ledger(
-        self, *, start_us: int, end_us: int, allowed: ServiceScope, service_names: Iterable[str] = ()
+        self,
+        *,
+        start_us: int,
+        end_us: int,
+        allowed: ServiceScope,
+        service_names: Iterable[str] = (),
+        rows_max: int,
+        budget_ms: int,
     ) -> list[LedgerRow]:
         """See ReadStore."""
         condition = _scope(allowed)
         names = list(service_names) or None
         start, end = to_datetime(start_us), to_datetime(end_us)
         query = _LEDGER.replace("{allowed}", condition.text).replace("{names}", "%s")
-        rows = await self._bounded(query, (start, end, start, end, *condition.params, names, names))
+        params = (start, end, start, end, *condition.params, names, names, rows_max)
+        rows = await self._bounded(budget_ms, query, params)
         return [
             LedgerRow(minute_us, name, level, Outcome(outcome), reason, count)
             for minute_us, name, level, outcome, reason, count in rows
@@ -136,7 +161,7 @@ class PostgresReadStore:
 
     async def cursor_secret(self) -> bytes:
         """See ReadStore."""
-        async with self._database.connection() as connection:
+        async with bounded(_SECRET_S_MAX), self._database.connection() as connection:
             await connection.execute(
                 "INSERT INTO secrets (name, value) VALUES (%s, %s) ON CONFLICT DO NOTHING",
                 (_SECRET, secrets.token_bytes(32)),
@@ -153,27 +178,31 @@ class PostgresReadStore:
             pass
         row = await cursor.fetchone()
         assert row is not None, "border and version are one row each, made by migrations"
-        closed_before_us, partitions, next_offsets, stored_to_us, mark, revision, parts_counts = row
-        version = (revision, parts_counts)
+        closed_before_us, partitions, next_offsets, stored_to_us, mark, *life, revision, parts_counts = row
+        version, runner = (revision, parts_counts), StatementRunner(connection)
         if version != self._catalogue.version:
-            tables = await (await connection.execute(CATALOGUE)).fetchall()
-            parts = await (await connection.execute(PARTS)).fetchall()
-            self._catalogue = Catalogue(version, catalogued(tables), parts_of(parts))
+            tables, parts = await runner.rows(CATALOGUE, ()), await runner.rows(PARTS, ())
+            self._catalogue = Catalogue(
+                version, catalogued(tables), known_parts(parts), closed_before_us=closed_before_us
+            )
         return PostgresSnapshot(
-            StatementRunner(connection),
+            runner,
             offsets=dict(zip(partitions or (), next_offsets or (), strict=True)),
             visible_through_us=max(0, stored_to_us - _VISIBLE_SLACK_US),
             closed_before_us=closed_before_us,
-            revision=revision,
+            revision=hash((revision, *life)),
             mark=mark,
             catalogue=self._catalogue,
             page_bytes_max=self._page_bytes_max,
             clock=self._clock,
         )
 
-    async def _bounded(self, query: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        async with self._database.transaction(snapshot=True) as connection:
-            await connection.execute(f"SET LOCAL statement_timeout = {_LEDGER_MS_MAX}".encode())
+    async def _bounded(self, budget_ms: int, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        async with (
+            bounded(budget_ms / 1000 + _SLACK_S),
+            self._database.transaction(snapshot=True) as connection,
+        ):
+            await connection.execute(f"SET LOCAL statement_timeout = {max(1, budget_ms):d}".encode())
             return await (await connection.execute(query.encode(), params)).fetchall()
 
 
@@ -181,7 +210,7 @@ def _opening(topic: str) -> bytes:
     """One message: without parameters, the server takes several statements in it."""
     settings = "".join(f" SET LOCAL {name} = {value};" for name, value in OPENING.items())
     snapshot = sql.SQL(_SNAPSHOT).format(topic=sql.Literal(topic)).as_bytes(None)
-    return f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;{settings}".encode() + snapshot
+    return f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;{settings} {OPENED};".encode() + snapshot
 
 
 def _scope(allowed: ServiceScope) -> Sql:

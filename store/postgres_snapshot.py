@@ -57,6 +57,8 @@ class PostgresSnapshot:
         self._catalogue = catalogue
         self._page_bytes_max = page_bytes_max
         self._clock = clock
+        self.wanted_keys: set[str] = set()
+        """Of metadata: scans sought something rare by these in open chunks."""
 
     @property
     def offsets(self) -> dict[int, int]:
@@ -84,10 +86,13 @@ class PostgresSnapshot:
         return self._mark
 
     async def late_since(self, mark: int) -> bool:
-        """See Snapshot. Tables that an older program has made do not say what came when: all may be new there."""
-        if not self._catalogue.growing_late:
+        """See Snapshot. Tables that an older program has made do not say what came when, or only row by row: all may be new
+        there."""
+        if not self._catalogue.unfinished_late:
             return False
-        ((is_any,),) = await self._runner.rows(*page_sql.arrived_since(self._catalogue.growing_late, mark))
+        if not self._catalogue.tells_late_arrivals:
+            return True
+        ((is_any,),) = await self._runner.rows(*page_sql.arrived_since(self._catalogue.unfinished_late, mark))
         return bool(is_any)
 
     async def newest(self) -> Position | None:
@@ -117,7 +122,10 @@ class PostgresSnapshot:
             bytes_max=self._page_bytes_max,
             clock=self._clock,
         )
-        return await page.run()
+        try:
+            return await page.run()
+        finally:
+            self.wanted_keys |= page.wanted_keys
 
     async def by_id(self, log_id: int, *, allowed: ServiceScope) -> Log | None:
         """See Snapshot. Newest places first; each is asked through its BRIN of ids."""

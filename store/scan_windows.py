@@ -88,7 +88,8 @@ class Window:
     is_open: bool
     """Its chunks have the indexes of open chunks only."""
     is_indexed: bool
-    """Metadata can be asked by index; tables that still grow and are beside the chunks count as small."""
+    """Its finished tables have indexes on metadata. Of chunks that are not finished this says nothing; other tables that
+    still grow count as small."""
     rows: int | None
     """That its chunks hold, about; None: unknown."""
 
@@ -109,8 +110,6 @@ class Ground:
     open_from_us: int
     """Finished chunks end before; from here on everything is asked as `table`."""
     late_end_us: int
-    is_open_indexed: bool = False
-    """Metadata of the open part can be asked by index."""
 
 
 class Walk:
@@ -219,7 +218,7 @@ class Walk:
         """The window with its arms. Chunks are asked within their own bounds: around them may lie what has expired."""
         ground, arms = self._ground, []
         is_open = low >= self._open_from
-        is_indexed, rows = ground.is_open_indexed, None
+        is_indexed, rows = True, None
         if is_open:
             arms.append(Arm(ground.table, low, high))
         else:

@@ -1,8 +1,8 @@
 """Runs a snapshot's statements: with which plans allowed, for how long, and so that the snapshot outlives one that failed.
 
-Every statement is one round trip. What it needs beforehand (a savepoint, settings that differ from the last ones) goes along
-in the same pipeline. A savepoint is set only for statements that may run out of time and are then tried in another way.
-One task, no locks.
+Every statement is one round trip. Settings that differ from the last ones go along in the same pipeline. One savepoint is set
+when the snapshot is opened, and gone back to from every statement that ran out of time and is then tried in another way: so
+that a first page pays nothing for it. One task, no locks.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ from db.database import Connection, Error, sqlstate
 Settings = Mapping[str, str]
 """Settings of the planner that differ from OPENING's."""
 
+WINDOW_MS_MAX: Final = 900
+"""Most that one statement of a scan may take: of a budget of two seconds a little less than half."""
 OPENING: Final[dict[str, str]] = {
     "transaction_timeout": "60000",
-    "statement_timeout": "10000",
+    "statement_timeout": str(WINDOW_MS_MAX),
     "max_parallel_workers_per_gather": "0",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
 }
 """Of every snapshot. Rows are met in the order of an index: statistics of a chunk that grows are always old, and with them
 the planner would now and then read all of a window where its first rows suffice."""
+OPENED: Final = "SAVEPOINT statement"
+"""Follows on OPENING, before the first statement."""
 IN_ORDER: Final[Settings] = {}
 BY_BITMAP: Final[Settings] = {"enable_bitmapscan": "on", "enable_indexscan": "off"}
 """For what BRIN answers, which the planner holds for worse than it is."""
@@ -31,39 +35,35 @@ BY_PARTS: Final[Settings] = {"enable_bitmapscan": "on", "enable_hashjoin": "off"
 """For few rows that are found in one table and read from another."""
 
 _DEFAULTS: Final = {"enable_indexscan": "on", "enable_hashjoin": "on", "enable_mergejoin": "on"} | OPENING
+_ENDS_ITSELF: Final = {"statement_timeout": "10000"}
 _CANCELLED: Final = "57014"
 
 
 class StatementRunner:
-    """Statements of one transaction that began with OPENING."""
+    """Statements of one transaction that began with OPENING and OPENED."""
 
     def __init__(self, connection: Connection) -> None:
         """connection: in the transaction."""
         self._connection = connection
         self._current = dict(_DEFAULTS)
-        self._has_savepoint = False
 
     async def rows(self, text: str, params: Sequence[Any], *, plans: Settings = IN_ORDER) -> list[tuple[Any, ...]]:
         """Rows of a statement that has its end in itself; when it runs out of time, the snapshot is lost. Any: values."""
-        before = self._changes({**_DEFAULTS, **plans})
+        before = self._changes({**_DEFAULTS, **_ENDS_ITSELF, **plans})
         return await self._run(before, text, params)
 
     async def rows_within(
         self, timeout_ms: int, text: str, params: Sequence[Any], *, plans: Settings = IN_ORDER
     ) -> list[tuple[Any, ...]] | None:
         """Rows, or None when the statement did not end in its time; the snapshot goes on either way."""
-        before: list[tuple[str, list[str]]] = [("RELEASE SAVEPOINT statement", [])] if self._has_savepoint else []
-        before.append(("SAVEPOINT statement", []))
-        settled = dict(self._current)
-        before += self._changes({**_DEFAULTS, **plans, "statement_timeout": str(timeout_ms)})
-        self._has_savepoint = True
+        before = self._changes({**_DEFAULTS, **plans, "statement_timeout": str(timeout_ms)})
         try:
             return await self._run(before, text, params)
         except Error as error:
             if sqlstate(error) != _CANCELLED:
                 raise
         await self._connection.execute("ROLLBACK TO SAVEPOINT statement")
-        self._current = settled
+        self._current = dict(_DEFAULTS)
         return None
 
     def _changes(self, wanted: dict[str, str]) -> list[tuple[str, list[str]]]:

@@ -21,10 +21,11 @@ from typing import Final
 
 import structlog
 
-from db.database import Connection, Database
+from db.database import Connection, Database, Error, sqlstate
 from db.migrations import Layout
 from store.chunks import (
     DEADLOCK,
+    UNDEFINED_TABLE,
     attach_partition,
     chunk_layout,
     detached_tables,
@@ -35,7 +36,7 @@ from store.chunks import (
     patient,
     pending_detaches,
 )
-from store.finishing import finish, index_metadata_of_one
+from store.finishing import finish, forget_if_gone, index_metadata_of_one
 from store.parts import OpenChunkIndexer
 from store.port import OpenIndex
 from store.settings import StoreSettings
@@ -58,14 +59,17 @@ _BORDER_WAIT_MS: Final = 300
 """While the closer waits for the border, writers that come after it wait too."""
 _DEFAULTS: Final = StoreSettings()
 
-# Chunks that were made and not yet noted: by ensure_chunks when it was killed, or by a hypertable itself.
-_NOTE_CHUNKS: Final = f"""
+# Chunks that were made and not yet noted: by ensure_chunks when it was killed, or by a hypertable itself. One statement sees
+# one moment of both catalogues, in which what is about to be dropped is still in ours or among the expired. Listed before, or
+# without a look at ours, a chunk that another call drops meanwhile would come back as a row without a table.
+_NOTE_CHUNKS: Final = """
     INSERT INTO catalogue (table_name, kind, state, range_start, range_end, closed_at)
-    SELECT table_name, 'chunk', CASE WHEN {AT.replace("%s", "end_us")} <= closed_before THEN 'closed' ELSE 'open' END,
-        {AT.replace("%s", "start_us")}, {AT.replace("%s", "end_us")},
-        CASE WHEN {AT.replace("%s", "end_us")} <= closed_before THEN clock_timestamp() END
-    FROM border, unnest(%s::text[], %s::bigint[], %s::bigint[]) AS c (table_name, start_us, end_us)
+    SELECT table_name, 'chunk', CASE WHEN range_end <= closed_before THEN 'closed' ELSE 'open' END, range_start, range_end,
+        CASE WHEN range_end <= closed_before THEN clock_timestamp() END
+    FROM border, ({listing}) AS c,
+        LATERAL (SELECT {start} AS range_start, {end} AS range_end) AS range
     WHERE table_name NOT IN (SELECT table_name FROM expired_tables)
+      AND table_name NOT IN (SELECT table_name FROM catalogue)
     ON CONFLICT DO NOTHING"""
 _OPEN_BRIN: Final = """
     SELECT i.indexrelid::bigint FROM catalogue AS t
@@ -216,7 +220,7 @@ class PostgresUpkeep:
 
     async def finish_closed(self) -> int:
         """See Upkeep. A table that somebody still holds on to is left for the next call; so is all but one of the finished
-        tables that lack the index on metadata. Raises DatabaseUnavailable."""
+        tables that lack the index on metadata. One that is gone keeps up no other. Raises DatabaseUnavailable."""
         finished = 0
         async with patient(self._database) as connection:
             await self._note_chunks(connection)
@@ -225,7 +229,13 @@ class PostgresUpkeep:
             )
             for (table,) in await cursor.fetchall():
                 work = partial(finish, connection, table, metadata_index=self._settings.metadata_index)
-                finished += await tried("finish", table, work, again_on=(DEADLOCK,))
+                try:
+                    finished += await tried("finish", table, work, again_on=(DEADLOCK,))
+                except Error as error:
+                    if sqlstate(error) != UNDEFINED_TABLE:
+                        raise
+                    if await forget_if_gone(connection, table):
+                        log.error("a closed table is not there and has left the catalogue", table=table)
             if self._settings.metadata_index:
                 await tried("index metadata", "a finished table", partial(index_metadata_of_one, connection))
         return finished
@@ -276,9 +286,9 @@ class PostgresUpkeep:
         return dropped
 
     async def _note_chunks(self, connection: Connection) -> None:
-        chunks = await self._chunks.chunks(connection)
-        columns = ([c.table_name for c in chunks], [c.start_us for c in chunks], [c.end_us for c in chunks])
-        await connection.execute(_NOTE_CHUNKS, columns)
+        start, end = (AT.replace("%s", column) for column in ("start_us", "end_us"))
+        note = _NOTE_CHUNKS.format(listing=self._chunks.listing, start=start, end=end)
+        await connection.execute(note.encode())
 
     async def _close_chunks(self, connection: Connection, now_us: int) -> int:
         await self._note_chunks(connection)

@@ -33,11 +33,13 @@ UPKEEP_FAILURES: Final = Counter(
     "logfeed_upkeep_failures_total", "Upkeep that failed and is tried again", ["chore"], registry=REGISTRY
 )
 _ROUND_S: Final = 2.0
+_SLOW_ROUND_S: Final = 0.5
 _STOP_S: Final = 10.0
 """How long a chore under way may take at the stop before it is cancelled."""
-_INDEX_SHARE: Final = 0.1
-"""Of one core, for each index of what is still written: enough for 100,000 rows a second by correlation id, and for 20,000 by
-metadata of seven fields. Where more come, the newest are sought more slowly; all are indexed once their chunk is closed."""
+_INDEX_SHARE: Final = {OpenIndex.CORRELATION: 0.1, OpenIndex.METADATA: 0.25}
+"""Of one core, for each index of what is still written: enough for 50,000 rows a second by correlation id, and for 100,000 by a
+key of metadata that was asked for. Where more come, the newest are sought more slowly; all are indexed once their chunk is
+closed."""
 _CLOCKS_APART_US_MAX: Final = 300 * 1_000_000
 
 
@@ -84,7 +86,7 @@ class Sealer:
         self._slow = [
             _Chore("finish closed", 15.0, upkeep.finish_closed),
             *(
-                _Chore(f"index open by {by}", 5.0, partial(upkeep.index_open, by), share=_INDEX_SHARE)
+                _Chore(f"index open by {by}", 1.0, partial(upkeep.index_open, by), share=_INDEX_SHARE[by])
                 for by in OpenIndex
             ),
             _Chore(
@@ -116,7 +118,7 @@ class Sealer:
     async def _do_slow(self) -> None:
         while not self._stop.is_set:
             await self._do_due(self._slow)
-            await self._stop.wait(_ROUND_S)
+            await self._stop.wait(_SLOW_ROUND_S)
 
     async def _hold(self) -> None:
         held = False

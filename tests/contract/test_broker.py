@@ -27,7 +27,7 @@ from broker.factory import make_broker
 from broker.kafka import KafkaBroker
 from broker.kafka_producer import KafkaProducer
 from broker.port import Broker, Delivered, Producer, Reader, Record
-from broker.queue import QueueBroker
+from broker.queue import UPKEEP_LOCK, QueueBroker
 from broker.settings import BrokerSettings
 from db.database import Database
 from db.embedded import EmbeddedPostgres
@@ -805,6 +805,16 @@ async def test_queue_upkeep_gives_way_to_a_reader_in_the_table(queue: Bench) -> 
     finally:
         await database.close()
     assert sum((await (await queue.reader(broker)).first_offsets(range(3))).values()) == 3
+
+
+async def test_a_process_stopped_in_the_middle_of_upkeep_keeps_nobody_from_a_queue_that_is_there(queue: Bench) -> None:
+    await queue.broker()
+    other = await queue.database()
+    async with other.transaction() as stopped:
+        await stopped.execute("SELECT pg_advisory_xact_lock(%s)", (UPKEEP_LOCK,))
+        opened = await asyncio.wait_for(queue.broker(), 5.0)
+        assert opened.partitions == 3
+        assert await asyncio.wait_for(opened.look_again(), 5.0) == []
 
 
 # ---- faults

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol, get_origin
 
 import pytest
@@ -16,9 +18,11 @@ from hypothesis import strategies as st
 
 import store.memory
 import store.page_scan
+import store.page_sql
 import store.postgres_read
 from db.database import Connection, Database, connect
 from db.migrations import Layout
+from schemas.errors import DatabaseUnavailable
 from schemas.ids import first_id_at
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
@@ -659,7 +663,10 @@ async def test_services_and_ledger_sum_what_is_rolled_up_and_what_is_not(subject
     ]
     await subject.book(old, rolled_up=True)
     await subject.book(new, rolled_up=False)
-    rows = await subject.store.ledger(start_us=T0, end_us=minute, allowed=ALL_SERVICES)
+    ledger = partial(subject.store.ledger, start_us=T0, budget_ms=10_000)
+    rows = await ledger(end_us=minute, allowed=ALL_SERVICES, rows_max=100)
+    first = await ledger(end_us=minute, allowed=ALL_SERVICES, rows_max=3)
+    assert first == rows[:3]
     assert rows == [
         LedgerRow(T0, "shop", 0, Outcome.FILTERED, "no-debug", 2),
         LedgerRow(T0, "shop", 0, Outcome.RECEIVED, "", 10),
@@ -669,7 +676,7 @@ async def test_services_and_ledger_sum_what_is_rolled_up_and_what_is_not(subject
     pay = ServiceScope(names=frozenset({"pay"}))
 
     async def booked(allowed: ServiceScope, *names: str) -> set[str]:
-        found = await subject.store.ledger(start_us=T0, end_us=minute + 1, allowed=allowed, service_names=names)
+        found = await ledger(end_us=minute + 1, allowed=allowed, service_names=names, rows_max=100)
         return {row.service_name for row in found}
 
     assert await booked(ALL_SERVICES) == {"", "pay", "shop"}
@@ -871,15 +878,29 @@ async def test_a_late_row_that_was_on_its_way_is_told_from_the_mark(database_sub
         assert await snapshot.late_since(mark)
 
 
-async def test_a_late_table_of_an_older_program_may_always_have_new_rows(database_subject: PostgresSubject) -> None:
+@pytest.mark.parametrize("made", ["(LIKE logs)", "(LIKE logs INCLUDING DEFAULTS)"])
+async def test_a_late_table_of_an_older_program_may_always_have_new_rows(
+    database_subject: PostgresSubject, made: str
+) -> None:
+    """It does not say what came when, or has no index that does: five million rows would be looked at for each kept page."""
     subject = database_subject
-    await subject.run("CREATE TABLE logs_late_2 (LIKE logs)")
+    async with subject.store.snapshot() as snapshot:
+        assert not await snapshot.late_since(snapshot.mark)
+    await subject.run(f"CREATE TABLE logs_late_2 {made}")
     await subject.run(
         "INSERT INTO catalogue (table_name, kind, generation, state) VALUES ('logs_late_2', 'late', 2, 'open')"
     )
     async with subject.store.snapshot() as snapshot:
+        assert await snapshot.late_since(snapshot.mark)
+    await subject.run("UPDATE catalogue SET state = 'finished', rows = 0 WHERE table_name = 'logs_late_2'")
+    async with subject.store.snapshot() as snapshot:
         assert not await snapshot.late_since(snapshot.mark)
-    await subject.run("INSERT INTO logs_late_2 VALUES (%s, %s, %s, %s, %s, %s, %s)", *row(a_log(1, at=-HOUR)))
+
+
+async def test_a_row_that_does_not_say_when_it_arrived_may_be_new(database_subject: PostgresSubject) -> None:
+    subject = database_subject
+    await subject.run("ALTER TABLE logs_late_1 ALTER COLUMN arrived DROP DEFAULT")
+    await subject.put([a_log(1, at=-HOUR)])
     async with subject.store.snapshot() as snapshot:
         assert await snapshot.late_since(snapshot.mark)
 
@@ -927,6 +948,58 @@ async def round_trips(store: ReadStore, monkeypatch: pytest.MonkeyPatch, *asked:
     return sent
 
 
+@pytest.mark.parametrize("question", [EVERYTHING, MinLevel(17), MetaEquals(("k",), "v")])
+async def test_a_first_window_too_has_its_share_of_the_budget_only(
+    database_subject: PostgresSubject, question: Predicate
+) -> None:
+    """A server that is busy with something else: the asker waits for no statement's own ten seconds."""
+    subject = database_subject
+    await subject.open_chunks([T0])
+    await subject.put([a_log(n, at=n) for n in range(10)])
+    await subject.run("BEGIN; LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
+    began_s = time.monotonic()
+    with pytest.raises(DatabaseUnavailable, match="got nowhere in its time"):
+        await scan(subject.store, question, budget_ms=200)
+    assert time.monotonic() - began_s < 5
+    await subject.run("ROLLBACK")
+    assert len((await scan(subject.store, EVERYTHING)).logs) == 10
+
+
+@pytest.mark.parametrize("order", list(Order))
+async def test_a_walk_whose_ends_of_windows_are_not_found_in_time_misses_nothing(
+    database_subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch, order: Order
+) -> None:
+    """Only what it found says how far it came: it looks again, at less."""
+    subject = database_subject
+    monkeypatch.setattr(store.page_scan, "LOOK_ROWS", 20)
+    await subject.open_chunks([T0])
+    logs = [a_log(n, at=n, level=17 if n % 8 == 3 else 9) for n in range(100)]
+    await subject.put(logs)
+    edges, asked = store.page_sql.edges, 0
+
+    def sometimes_slow(*arguments: Any, **options: Any) -> store.page_sql.Query:
+        nonlocal asked
+        asked += 1
+        text, params = edges(*arguments, **options)
+        return (f"{text} CROSS JOIN pg_sleep(10)", params) if asked % 2 else (text, params)
+
+    monkeypatch.setattr(store.page_sql, "edges", sometimes_slow)
+    found = await walk(subject.store, MinLevel(17), order=order, budget_ms=1_000)
+    expected = [log.id for log in logs if log.level == 17]
+    assert ids(found) == (expected if order is Order.OLDEST_FIRST else expected[::-1])
+    assert asked > 2
+
+
+async def test_a_ledger_that_is_not_read_in_its_time_is_refused(database_subject: PostgresSubject) -> None:
+    subject = database_subject
+    await subject.run("ALTER TABLE ledger RENAME TO booked")
+    await subject.run("CREATE VIEW ledger AS SELECT b.* FROM booked AS b, pg_sleep(20)")
+    began_s = time.monotonic()
+    with pytest.raises(DatabaseUnavailable):
+        await subject.store.ledger(start_us=T0, end_us=T0 + HOUR, allowed=ALL_SERVICES, rows_max=9, budget_ms=100)
+    assert time.monotonic() - began_s < 10
+
+
 async def test_a_page_is_three_round_trips(database_subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = database_subject
     await subject.open_chunks([T0])
@@ -937,8 +1010,8 @@ async def test_a_page_is_three_round_trips(database_subject: PostgresSubject, mo
         trips = await round_trips(subject.store, monkeypatch, Scan(EVERYTHING, Order.NEWEST_FIRST, 100))
     assert trips == one_page
     assert await round_trips(subject.store, monkeypatch, Scan(MinLevel(17), Order.NEWEST_FIRST, 20)) == one_page
-    rare = Scan(Contains("message 77"), Order.NEWEST_FIRST, 20)
-    assert (await round_trips(subject.store, monkeypatch, rare))[:2] == ["execute", "pipeline"]
+    hurried = Scan(Contains("message 77"), Order.NEWEST_FIRST, 20, budget_ms=1_000)  # its share goes along
+    assert (await round_trips(subject.store, monkeypatch, hurried))[:2] == ["execute", "pipeline"]
     assert await round_trips(subject.store, monkeypatch, logs[7].id) == ["execute", "pipeline", "rollback"]
 
 

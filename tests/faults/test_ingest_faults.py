@@ -133,6 +133,11 @@ async def test_sigterm_ends_each_role_cleanly(make_fleet: MakeFleet, profile: st
     fleet = await asyncio.to_thread(make_fleet, profile)
     roles = {name: fleet.role(name) for name in ("ingest", "query", "write")}
     await fleet.ready("ingest", "query")
+
+    async def reading() -> bool:
+        return "reading" in roles["write"].log_text()
+
+    await until(reading, what="the writer reads: before, it may not yet know what to do at a signal")
     producers = Producers(lambda: fleet.url("ingest"), seed=90)
     sending = asyncio.create_task(producers.run(producers=2, requests=20, logs_per_request=50))
     await producers.acknowledged(100)  # of 2,000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -41,6 +40,13 @@ async def _send(fleet: Fleet, producers: Producers, *, requests: int) -> None:
     await producers.run(producers=2, requests=requests, logs_per_request=50)
 
 
+async def _send_until(fleet: Fleet, producers: Producers, trap: Trap) -> None:
+    """Send until the trap has fired, and a little more: a writer may take all that has come in one batch."""
+    while not trap.fired.is_set():
+        await _send(fleet, producers, requests=5)
+    await _send(fleet, producers, requests=5)
+
+
 @pytest.mark.parametrize("moment", list(Moment))
 async def test_writer_killed_at_a_moment_stores_once(make_fleet: MakeFleet, profile: str, moment: Moment) -> None:
     fleet = await asyncio.to_thread(make_fleet, profile)
@@ -49,7 +55,7 @@ async def test_writer_killed_at_a_moment_stores_once(make_fleet: MakeFleet, prof
         await _send(fleet, producers, requests=2)
         trap = Trap(moment, lambda: writer.signal(signal.SIGKILL), cut=True, skip=1)
         proxy.trap = trap
-        sending = asyncio.create_task(_send(fleet, producers, requests=30))
+        sending = asyncio.create_task(_send_until(fleet, producers, trap))
         await asyncio.wait_for(trap.fired.wait(), 60)
         assert writer.process is not None
         await asyncio.to_thread(writer.process.wait, 10)
@@ -66,10 +72,8 @@ async def test_connection_cut_at_a_moment_stores_once(make_fleet: MakeFleet, pro
         producers = Producers(lambda: fleet.url("serve"), seed=10)
         await _send(fleet, producers, requests=2)
         for _ in range(3):
-            trap = Trap(moment, lambda: None, cut=True)
-            proxy.trap = trap
-            await _send(fleet, producers, requests=5)
-            await asyncio.wait_for(trap.fired.wait(), 60)
+            proxy.trap = trap = Trap(moment, lambda: None, cut=True)
+            await asyncio.wait_for(_send_until(fleet, producers, trap), 60)
         await assert_exactly_once(fleet.url("serve"), producers)
         assert writer.alive
         with psycopg.connect(fleet.database_url) as connection:
@@ -87,13 +91,11 @@ async def test_stopped_writer_loses_its_partition_and_is_fenced(
         await _send(fleet, producers, requests=2)
         trap = Trap(moment, lambda: stopped.signal(signal.SIGSTOP))
         proxy.trap = trap
-        sending = asyncio.create_task(_send(fleet, producers, requests=10))
+        sending = asyncio.create_task(_send_until(fleet, producers, trap))
         await asyncio.wait_for(trap.fired.wait(), 60)
         successor = fleet.role("write", label="successor", LOGFEED_WRITER__LEASE_TTL_S="2")
         await sending
-        began_s = time.monotonic()
-        await until(lambda: _owner_is(fleet, "successor"), what="the partition moved", timeout_s=15)
-        assert time.monotonic() - began_s < 15
+        await until(lambda: _owner_is(fleet, "successor"), what="the partition moved")
         await assert_exactly_once(fleet.url("serve"), producers)
         stopped.signal(signal.SIGCONT)
         await _send(fleet, producers, requests=5)
@@ -178,7 +180,7 @@ async def test_deadlock_with_who_drops_a_chunk_is_retried(make_fleet: MakeFleet,
 
             trap = Trap(Moment.MID_COPY, lock)
             proxy.trap = trap
-            sending = asyncio.create_task(_send(fleet, producers, requests=10))
+            sending = asyncio.create_task(_send_until(fleet, producers, trap))
             await asyncio.wait_for(trap.fired.wait(), 60)
             await asyncio.wait_for(locking[0], 30)
             dropping.rollback()

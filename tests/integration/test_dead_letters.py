@@ -93,6 +93,27 @@ async def test_replay_is_a_new_revision_for_readers(site: PostgresSite) -> None:
         assert snapshot.offsets == offsets
 
 
+async def test_replay_that_takes_its_time_holds_up_no_closing(site: PostgresSite) -> None:
+    """Until its COMMIT it holds nothing that the closer needs, which has the border in its hand."""
+    (letter,) = await die(site, ("api", "refused", line(1)))
+    async with site.writer.begin() as batch:
+        border_us = batch.border.closed_before_us
+    await site.see(border_us + 7 * HOUR_US)
+    async with site.database.transaction() as replaying:
+        await replaying.execute("DELETE FROM dead_letters WHERE id = %s", (letter,))
+        assert await site.upkeep.close_due(now_us=now_us()) == 1
+
+
+async def test_letters_that_are_dropped_at_once_are_one_new_revision(site: PostgresSite) -> None:
+    """However many: a version of the one row for each would make each wait for all before it."""
+    version = "SELECT version, pg_relation_size('catalogue_version') FROM catalogue_version"
+    await die(site, *[("api", "refused", b"x")] * 2_000)
+    before = await site.database.fetch_one(version)
+    assert before is not None
+    await site.database.execute("DELETE FROM dead_letters")
+    assert await site.database.fetch_one(version) == (before[0] + 1, before[1])
+
+
 async def test_letters_of_other_services_are_not_there(site: PostgresSite) -> None:
     """INV-5."""
     letters = DeadLetters(site.database, site.layout)

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import os
 import re
+import signal
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
+import db.database
+import query.main
+import store.postgres_read
 from access.principal import Principal
 from cli.http_app import build_app
 from db.database import Connection, Database, connect
 from db.migrations import Layout
 from query.main import QueryService
 from query.settings import QuerySettings
-from schemas.errors import BrokerUnavailable
+from runtime.telemetry import REGISTRY
+from schemas.errors import BrokerUnavailable, DatabaseUnavailable
 from schemas.ids import first_id_at
 from schemas.pages import CorrelationPage, LedgerAnswer, LogContext, LogModel, LogPage, OneLog, Problem, ServiceList
+from schemas.record import LogLine
 from schemas.scope import NO_SERVICES, ServiceScope
 from schemas.topics import LOGS_TOPIC
 from store.chunks import chunk_layout
+from store.dead_letters import DeadLetters
+from store.postgres_read import PostgresReadStore
 
 Parameter = tuple[str, str | int | float | bool | None]
 MINUTE = timedelta(minutes=1)
@@ -55,9 +66,12 @@ ATTACKS = (
 class Api:
     """One query service on a fresh database, and its client."""
 
-    def __init__(self, client: httpx.AsyncClient, connection: Connection, service: QueryService) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, connection: Connection, database: Database, service: QueryService
+    ) -> None:
         self.client = client
         self.connection = connection
+        self.database = database
         self.service = service
         self.unread: dict[int, int] | None = {0: 3, 1: 0}
 
@@ -118,7 +132,7 @@ async def running(url: str, *, settings: QuerySettings | None = None) -> AsyncIt
     app = build_app([service])
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        api = Api(client, connection, service)
+        api = Api(client, connection, database, service)
         await service.start()
         assert service.ready() == []
         yield api
@@ -485,6 +499,65 @@ async def test_with_the_database_away_every_question_is_503() -> None:
     await database.close()
 
 
+@contextmanager
+def stopped(pids: Sequence[int]) -> Iterator[None]:
+    """Processes that are there and say nothing."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("path", ["logs", "services"])
+async def test_a_server_that_hangs_is_503_and_gives_the_place_back(
+    native_url: str, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Nothing is closed, nobody answers: only we know what time it is."""
+    monkeypatch.setattr(db.database, "_RESTED_S", 1e9)
+    monkeypatch.setattr(query.main, "_LOOK_S", 1e9)
+    monkeypatch.setattr(query.main, "_BESIDE_S", 0.3)
+    monkeypatch.setattr(store.postgres_read, "_SERVICES_MS_MAX", 300)
+    monkeypatch.setattr(store.postgres_read, "_SLACK_S", 0.1)
+    one_place = QuerySettings(scan_budget_ms=50, scans_max=1, scans_waiting_max=0, services_ttl_s=0)
+    async with running(native_url, settings=one_place) as api:
+        await open_chunks(api.connection)
+        found = await api.connection.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'query test'")
+        pids = [pid for (pid,) in await found.fetchall()]
+        assert pids
+        with stopped(pids):
+            await api.problem(path, 503)
+        answer = await api.client.get(f"/api/v1/{path}")
+        assert answer.status_code == 200
+
+
+async def test_a_snapshot_ends_in_time_though_the_server_hangs_between_its_statements(
+    native_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No statement is under way that could be cancelled; its end is the first that hears nothing."""
+    monkeypatch.setattr(db.database, "_CHECK_S", 0.2)
+    database = Database(native_url, application_name="query test")
+    await database.open()
+    reading = PostgresReadStore(database, LOGS_TOPIC, Layout.NATIVE, snapshot_s_max=0.5)
+    async with await connect(native_url, application_name="query test's hand") as hand:
+
+        async def held() -> None:
+            async with reading.snapshot():
+                cursor = await hand.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'query test'")
+                pids.enter_context(stopped([pid for (pid,) in await cursor.fetchall()]))
+                await asyncio.Event().wait()
+
+        with ExitStack() as pids:
+            async with asyncio.timeout(30):
+                with pytest.raises(DatabaseUnavailable):
+                    await held()
+    async with reading.snapshot() as snapshot:
+        assert snapshot.offsets == {}
+    await database.close()
+
+
 async def test_a_page_that_the_asker_has_is_answered_304(api: Api) -> None:
     await api.put(*rows(3))
     await api.connection.execute(
@@ -504,6 +577,57 @@ async def test_a_page_that_the_asker_has_is_answered_304(api: Api) -> None:
         assert (await api.client.get(path, headers={"If-None-Match": tag})).status_code == 200
     assert "etag" not in (await api.client.get("/api/v1/services")).headers
     assert (await api.client.get("/api/v1/services")).headers["cache-control"] == "no-store"
+
+
+async def test_a_kept_page_is_given_until_something_late_changes_it(api: Api) -> None:
+    """A row that comes late, whose transaction may have been under way already; a dead letter that is stored after all."""
+    row = await (await api.connection.execute("SELECT closed_before FROM border")).fetchone()
+    assert row is not None
+    closed = {"end_time": row[0].isoformat()}
+    old = row[0] - timedelta(hours=1)
+    late = await connect(api.database.url, application_name="late writer")
+
+    async def put_late(connection: Connection, log_id: int) -> None:
+        await connection.execute(
+            "INSERT INTO logs_late_1 (timestamp, id, level, service_name, message, metadata)"
+            " VALUES (%s, %s, 9, 'shop', 'm', '{}')",
+            (old, log_id),
+        )
+
+    async def shown() -> tuple[list[int], int]:
+        """The page as it is answered twice, and how often rows were read for that."""
+        misses = REGISTRY.get_sample_value("logfeed_query_cache_misses_total") or 0.0
+        first = await api.client.get("/api/v1/logs", params=closed)
+        assert (await api.client.get("/api/v1/logs", params=closed)).json() == first.json()
+        read = (REGISTRY.get_sample_value("logfeed_query_cache_misses_total") or 0.0) - misses
+        return ids(first.json()["logs"]), int(read)
+
+    async with late:
+        await put_late(api.connection, 1)
+        await late.execute("BEGIN")
+        await put_late(late, 2)
+        assert (await shown())[0] == [1]
+        await late.commit()
+    assert (await shown())[0] == [2, 1]
+    # Transactions of other tests on this server may be under way: until they end, what is kept may be older than a row.
+    deadline = time.monotonic() + 30
+    while (await shown())[1] > 0:
+        assert time.monotonic() < deadline
+    assert (await shown()) == ([2, 1], 0)
+    tagged = {"If-None-Match": (await api.client.get("/api/v1/logs", params=closed)).headers["etag"]}
+    assert (await api.client.get("/api/v1/logs", params=closed, headers=tagged)).status_code == 304
+    line = LogLine(3, int(old.timestamp() * 1_000_000), 9, "shop", "m", None, msgspec.Raw(b"{}"))
+    found = await api.connection.execute(
+        b'INSERT INTO dead_letters (topic, partition, "offset", line_index, service_name, received_minute, reason, detail,'
+        b" line) VALUES (%s, 0, 0, 0, 'shop', now(), 'refused', '', %s) RETURNING id",
+        (LOGS_TOPIC, msgspec.json.encode(line)),
+    )
+    letter = await found.fetchone()
+    assert letter is not None
+    assert (await shown()) == ([2, 1], 0)
+    await DeadLetters(api.database, Layout.NATIVE).replay(letter[0], allowed=ServiceScope(everything=True))
+    assert (await shown())[0] == [3, 2, 1]
+    assert (await api.client.get("/api/v1/logs", params=closed, headers=tagged)).status_code == 200
 
 
 async def test_the_document_names_every_parameter_answer_and_problem(api: Api) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -19,7 +19,7 @@ from db.migrations import Layout
 from runtime.clock import Clock, ManualClock, SystemClock
 from runtime.stopping import Stop
 from store.batches import BORDER_LOCK
-from store.chunks import Chunk, attach_partition, missing_ranges
+from store.chunks import Chunk, attach_partition, chunk_layout, missing_ranges
 from store.port import Lease, LedgerRow, OpenIndex, Outcome, StoredKey, StorePlan
 from store.rows import COLUMNS
 from store.settings import StoreSettings
@@ -393,6 +393,113 @@ async def test_expired_tables_leave_the_catalogue_first_and_are_dropped_later(si
     assert await site.upkeep.drop_expired(now_us=expired_us + 600 * SECOND_US, retention_us=RETENTION_US) == 2
     assert await site.rows() == [(3, "m")]
     assert await site.database.fetch_all("SELECT * FROM expired_tables") == []
+
+
+async def _old_chunk(site: PostgresSite, start_us: int) -> str:
+    """A finished chunk that is past retention by far; its name."""
+    layout = chunk_layout(site.layout)
+    async with site.database.connection() as connection:
+        await layout.create(connection, start_us, start_us + CHUNK_US)
+        (name,) = [chunk.table_name for chunk in await layout.chunks(connection) if chunk.start_us == start_us]
+    assert await site.upkeep.finish_closed() == 1
+    return name
+
+
+async def _without_a_table(site: PostgresSite) -> list[tuple[Any, ...]]:
+    return await site.database.fetch_all("SELECT * FROM catalogue WHERE to_regclass(table_name) IS NULL")
+
+
+class _Meanwhile(Database):
+    """A database to which something else happens before its n-th statement."""
+
+    def __init__(self, url: str, statements: int, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(url, application_name="meanwhile")
+        self.statements_left = statements
+        self.meanwhile = meanwhile
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        async with super().connection() as connection:
+            yield cast(Connection, _Interrupted(connection, self))
+
+
+class _Interrupted:
+    def __init__(self, connection: Connection, database: _Meanwhile) -> None:
+        self._connection, self._database = connection, database
+
+    def __getattr__(self, name: str) -> Any:  # everything that is no statement is the connection's own
+        return getattr(self._connection, name)
+
+    async def execute(self, *arguments: Any) -> Any:
+        self._database.statements_left -= 1
+        if self._database.statements_left == 0:
+            await self._database.meanwhile()
+        return await self._connection.execute(*arguments)
+
+
+@pytest.mark.parametrize("step", ["ensure chunks", "close", "finish"])
+async def test_chunk_that_is_dropped_meanwhile_does_not_come_back(site: PostgresSite, step: str) -> None:
+    """Its row without a table would make readers hold all that is closed for open, and end upkeep for good."""
+    start_us = await border_us(site) - 1_000 * CHUNK_US
+    retention_us = now_us() - start_us - 500 * CHUNK_US
+    await all_seen(site, now_us())
+
+    async def drop() -> None:
+        for delay_us in (0, 601 * SECOND_US):
+            await site.upkeep.drop_expired(now_us=now_us() + delay_us, retention_us=retention_us)
+
+    for statements in range(1, 60):
+        name = await _old_chunk(site, start_us)
+        database = _Meanwhile(site.database.url, statements, drop)
+        await database.open()
+        upkeep = PostgresUpkeep(database, TOPIC, site.layout, ahead_us_max=AHEAD_US)
+        match step:
+            case "ensure chunks":
+                await upkeep.ensure_chunks(now_us=now_us())
+            case "close":
+                await upkeep.close_due(now_us=now_us())
+            case "finish":
+                await upkeep.finish_closed()
+        await database.close()
+        assert await _without_a_table(site) == []
+        assert await site.upkeep.finish_closed() == 0
+        if database.statements_left > 0:
+            break
+        assert await site.database.fetch_one("SELECT to_regclass(%s)", (name,)) == (None,)
+    else:
+        pytest.fail("the step never ended")
+    assert statements > 3
+
+
+async def test_chunk_that_leaves_the_catalogue_meanwhile_does_not_come_back(site: PostgresSite) -> None:
+    """The step that notes new chunks has begun before, and would insert after."""
+    name = await _old_chunk(site, await border_us(site) - 1_000 * CHUNK_US)
+    leaving = await connect(site.database.url, application_name="leaving")
+    async with leaving:
+        await leaving.execute("BEGIN")
+        await leaving.execute("DELETE FROM catalogue WHERE table_name = %s", (name,))
+        await leaving.execute("INSERT INTO expired_tables VALUES (%s, 'chunk', clock_timestamp())", (name,))
+        noting = asyncio.create_task(site.upkeep.finish_closed())
+        while not noting.done() and not await site.database.fetch_one("SELECT 1 FROM pg_locks WHERE NOT granted"):
+            await asyncio.wait({noting}, timeout=0.02)
+        await leaving.commit()
+        assert await noting == 0
+    assert await site.database.fetch_one("SELECT 1 FROM catalogue WHERE table_name = %s", (name,)) is None
+
+
+async def test_closed_table_that_is_gone_keeps_up_no_other(site: PostgresSite) -> None:
+    start_us = await border_us(site)
+    await store(site, [(1, start_us)])
+    await all_seen(site, start_us + 2 * CHUNK_US)
+    assert await site.upkeep.close_due(now_us=now_us()) == 1
+    await site.database.execute(
+        "INSERT INTO catalogue (table_name, kind, state, range_start, range_end, closed_at)"
+        " VALUES ('logs_20200101t00', 'chunk', 'closed', '2020-01-01 00:00', '2020-01-01 06:00', '2020-01-01')"
+    )
+    with structlog.testing.capture_logs() as logs:
+        assert await site.upkeep.finish_closed() == 1
+    assert [(entry["table"], entry["log_level"]) for entry in logs] == [("logs_20200101t00", "error")]
+    assert await _without_a_table(site) == []
 
 
 async def test_drop_waits_for_no_reader_and_no_stopped_writer(site: PostgresSite) -> None:

@@ -12,7 +12,9 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+import query.answers
 from access.principal import ANYONE, Principal
 from query.answers import Answer, Answers, Asked
 from query.cache import ResultCache
@@ -20,12 +22,15 @@ from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyScans
 from query.params import parse_find
 from query.settings import QuerySettings
 from runtime.clock import ManualClock
+from runtime.telemetry import REGISTRY
+from schemas.errors import Overloaded
 from schemas.ids import first_id_at
 from schemas.pages import time_text
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
+from search.params import ParameterError
 from store.memory import CHUNK_US, MemoryDatabase, MemoryStore
-from store.port import Border, ScanResult, Snapshot
+from store.port import Border, LedgerRow, ScanResult, Snapshot
 from store.postgres_read import SnapshotLost
 
 T0 = 1_767_225_600_000_000
@@ -345,7 +350,7 @@ async def test_only_what_lies_before_the_border_is_kept() -> None:
     first = await rig.page(order="asc", limit=3)
     kept: list[dict[str, Any]] = [
         closed_end,
-        {"order": "asc", "limit": 3},
+        {"order": "asc", "limit": 3, **closed_end},
         {"order": "asc", "limit": 2, "cursor": first["next_cursor"]},
         {"limit": 3, "cursor": (await rig.page(limit=2))["next_cursor"]},
     ]
@@ -353,6 +358,7 @@ async def test_only_what_lies_before_the_border_is_kept() -> None:
         {},
         {"start_time": "2026-01-01"},
         {"order": "asc"},
+        {"order": "asc", "limit": 3},
         {"end_time": time_text(open_us + SECOND)},
         {"order": "asc", "limit": 100, "cursor": first["next_cursor"]},
     ]
@@ -364,6 +370,35 @@ async def test_only_what_lies_before_the_border_is_kept() -> None:
             for _ in range(2):
                 await rig.page(**{**order, **question})
             assert rig.store.scans == scans, question
+
+
+async def test_a_walk_ends_at_the_newest_log_of_its_own_first_page_however_often_that_was_asked_before() -> None:
+    """Its first pages are alike, all of what is closed; what the cursor says of the end is not."""
+    rig = closed_rig()
+    open_us = rig.database.border.closed_before_us
+    rig.database.chunks[open_us] = []
+    for number in range(100, 103):
+        rig.database.chunks[open_us].append(a_log(number, at=open_us - T0 + number * SECOND))
+        first = await rig.page(order="asc", limit=3)
+        pages = [first, *await walk(rig, first, "next", order="asc", limit=3)]
+        assert shown(pages) == [0, 1, 2, 3, 4, *range(100, number + 1)]
+
+
+async def test_a_story_ends_at_the_newest_log_of_its_own_first_page_however_often_that_was_asked_before() -> None:
+    rig = closed_rig()
+    rig.put(*(replace(a_log(number), correlation_id="c") for number in range(10, 14)))
+    open_us = rig.database.border.closed_before_us
+    rig.database.chunks[open_us] = []
+    for count in range(1, 4):
+        new = replace(a_log(100 + count, at=open_us - T0 + count * SECOND), correlation_id="c")
+        rig.database.chunks[open_us].append(new)
+        found, token = 0, None
+        while found == 0 or token is not None:
+            answer = await rig.answers.correlation("c", ANYONE, limit=3, token=token, asked=Asked())
+            assert answer.body is not None
+            page = orjson.loads(answer.body)
+            found, token = found + len(page["logs"]), page["next_cursor"]
+        assert found == 4 + count
 
 
 async def test_a_page_ended_by_its_budget_is_neither_kept_nor_tagged() -> None:
@@ -413,6 +448,46 @@ async def test_a_tag_says_nothing_to_another_right_subject_or_question() -> None
     assert not await rig.is_unchanged(tag, Principal("other", ALL_SERVICES, ALL_SERVICES), limit=5)
     for other in ({"limit": 6}, {"limit": 5, "q": "m"}, {"limit": 5, "order": "asc"}, {"limit": 5, **CLOSED}):
         assert not await rig.is_unchanged(tag, **other)
+
+
+@pytest.mark.parametrize("changed", ["_BODY_FORMAT", "CURSOR_VERSION"])
+async def test_a_tag_of_a_program_that_wrote_pages_in_another_way_is_none(
+    monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """Its cursors would be refused by this one, or its fields missed."""
+    for question in ({}, CLOSED):
+        rig = closed_rig()
+        tag = (await rig.answer(**question)).etag
+        with monkeypatch.context() as patch:
+            patch.setattr(query.answers, changed, 99)
+            rig.answers = Answers(QuerySettings(), rig.store, clock=rig.clock, unread=no_unread)
+            assert not await rig.is_unchanged(tag, **question)
+
+
+async def test_only_what_was_given_from_memory_is_counted_so() -> None:
+    def counted() -> tuple[float, float]:
+        hits, misses = (REGISTRY.get_sample_value(f"logfeed_query_cache_{name}_total") for name in ("hits", "misses"))
+        assert hits is not None
+        assert misses is not None
+        return hits, misses
+
+    rig = closed_rig()
+    hits, misses = counted()
+    log_id = a_log(1).id
+    await rig.page(**CLOSED)
+    rig.put_late(a_log(9))
+    await rig.page(**CLOSED)
+    rig.database.chunks.clear()
+    await rig.page(**CLOSED)
+    assert counted() == (hits, misses + 3)
+    rig = closed_rig()
+    for _ in range(2):
+        await rig.page(**CLOSED)
+        await rig.answers.one(log_id, ANYONE, is_fresh=False)
+    assert counted() == (hits + 2, misses + 5)
+    rig.database.chunks[T0 + CHUNK_US] = []
+    await rig.answers.one(log_id, ANYONE, is_fresh=False)
+    assert counted() == (hits + 2, misses + 6)
 
 
 async def test_a_story_has_a_tag_too() -> None:
@@ -473,6 +548,75 @@ async def test_a_page_is_cut_at_its_bytes_and_goes_on() -> None:
         if cursor is None:
             break
     assert shown == [6, 5, 4, 3, 2, 1, 0]
+
+
+class BookedStore(MemoryStore):
+    """Notes how many sums it gave, and takes its time for each question."""
+
+    takes_s = 0.0
+    given = 0
+    asked = 0
+
+    async def ledger(self, **question: Any) -> list[LedgerRow]:
+        rows = await super().ledger(**question)
+        self.given += len(rows)
+        self.asked += 1
+        assert question["budget_ms"] > 0
+        clock = self.database.clock
+        assert isinstance(clock, ManualClock)
+        clock.advance(self.takes_s)
+        return rows
+
+
+def booked_rig(**options: Any) -> tuple[Rig, BookedStore]:
+    """Ten sums in each of three hours."""
+    rig = Rig()
+    store = BookedStore(rig.database)
+    rig.answers = Answers(QuerySettings(**options), store, clock=rig.clock, unread=no_unread)
+    for hour in range(3):
+        for name in range(10):
+            rig.database.ledger[T0 + hour * 3_600 * SECOND, f"s{name}", 9, "stored", ""] = 1
+    return rig, store
+
+
+async def test_no_more_of_the_ledger_is_read_than_may_be_answered() -> None:
+    three_hours: dict[str, Any] = {"start_us": T0, "end_us": T0 + 3 * 3_600 * SECOND, "service_names": ()}
+    rig, store = booked_rig(ledger_rows_max=30)
+    assert len(orjson.loads(await rig.answers.ledger(ANYONE, **three_hours))["rows"]) == 30
+    for rows_max in (3, 14):
+        rig, store = booked_rig(ledger_rows_max=rows_max)
+        with pytest.raises(ParameterError, match=f"more than {rows_max} sums"):
+            await rig.answers.ledger(ANYONE, **three_hours)
+        assert store.given == rows_max + 1
+
+
+async def test_all_hours_of_the_ledger_have_one_time_together() -> None:
+    rig, store = booked_rig()
+    store.takes_s = 15.0
+    with pytest.raises(Overloaded, match="not read in 30 s"):
+        await rig.answers.ledger(ANYONE, start_us=T0, end_us=T0 + 3 * 3_600 * SECOND, service_names=())
+    assert store.asked == 2
+
+
+class SilentStore(MemoryStore):
+    """Does not say its secret."""
+
+    async def cursor_secret(self) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_who_waits_for_the_first_answer_of_the_store_holds_a_place() -> None:
+    rig = Rig()
+    one_place = QuerySettings(scans_max=1, scans_waiting_max=0)
+    rig.answers = Answers(one_place, SilentStore(rig.database), clock=rig.clock, unread=no_unread)
+    waiting = asyncio.create_task(rig.page())
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyScans):
+        await rig.page()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 class DropsUnderneath(MemoryStore):
