@@ -11,6 +11,7 @@ from schemas.levels import SEVERITY_MAX
 from search.predicate import (
     And,
     CorrelationIs,
+    IdRange,
     LevelIn,
     MinLevel,
     Nothing,
@@ -81,6 +82,20 @@ def time_bounds(predicate: Predicate) -> TimeRange:
                 min(starts) if len(starts) == len(bounds) else None, max(ends) if len(ends) == len(bounds) else None
             )
     return TimeRange()
+
+
+def id_bounds(predicate: Predicate) -> IdRange:
+    """The range a match's id must be in; None in it: no bound. first > last: there can be no match."""
+    match predicate:
+        case IdRange():
+            return predicate
+        case And(children):
+            bounds = [id_bounds(child) for child in children]
+            return IdRange(
+                _combine(max, (b.first for b in bounds if b.first is not None)),
+                _combine(min, (b.last for b in bounds if b.last is not None)),
+            )
+    return IdRange()
 
 
 def min_severity_of(predicate: Predicate) -> int:

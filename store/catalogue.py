@@ -26,7 +26,8 @@ SELECT table_name, kind, state, (extract(epoch FROM range_start) * 1000000)::big
        (extract(epoch FROM range_end) * 1000000)::bigint, rows, id_min, id_max, metadata_indexed,
        kind = 'late' AND state <> 'finished' AND EXISTS (
            SELECT FROM pg_index AS i JOIN pg_attribute AS a ON (a.attrelid, a.attnum) = (i.indrelid, i.indkey[0])
-           WHERE i.indrelid = to_regclass(table_name) AND i.indisvalid AND a.attname = 'arrived')
+           WHERE i.indrelid = to_regclass(table_name) AND i.indisvalid AND a.attname = 'arrived'),
+       segmented_at IS NOT NULL AND state = 'finished'
 FROM catalogue WHERE {} ORDER BY range_start, table_name
 """
 CATALOGUE: Final = _TABLES.format("rows IS DISTINCT FROM 0")
@@ -68,6 +69,8 @@ class Table:
     """It has the bulk index on metadata."""
     tells_arrivals: bool = False
     """What has arrived in it since some transaction is found by an index. Late tables of an older program have none."""
+    is_segmented: bool = False
+    """All its rows that are kept are in segments as well."""
 
     def may_hold(self, log_id: int) -> bool:
         """Whether the log with this id can be in the table."""
@@ -149,6 +152,22 @@ def parts_that_count(parts: Iterable[Part], open_from_us: int) -> dict[OpenIndex
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Homes:
+    """Tables as a walk needs them."""
+
+    chunks: Sequence[Table]
+    """Finished ones, oldest first."""
+    starts_us: Sequence[int]
+    ends_us: Sequence[int]
+    late: Sequence[Table]
+
+    @classmethod
+    def of(cls, chunks: Sequence[Table], late: Sequence[Table]) -> _Homes:
+        """chunks: oldest first."""
+        return cls(chunks, [chunk.start_us for chunk in chunks], [chunk.end_us for chunk in chunks], late)
+
+
 class Catalogue:
     """One version of it. Immutable."""
 
@@ -168,8 +187,14 @@ class Catalogue:
         self.unfinished_late = [table.name for table in unfinished_late]
         self.tells_late_arrivals = all(table.tells_arrivals for table in unfinished_late)
         self._chunks = sorted((chunk for chunk in chunks if chunk.is_finished), key=lambda chunk: chunk.start_us)
-        self._starts_us = [chunk.start_us for chunk in self._chunks]
-        self._ends_us = [chunk.end_us for chunk in self._chunks]
+        self._homes = _Homes.of(self._chunks, self._late)
+        self._homes_without_segments = _Homes.of(
+            [chunk for chunk in self._chunks if not chunk.is_segmented],
+            [table for table in self._late if not table.is_segmented],
+        )
+        self.oldest_us = min((table.start_us for table in tables), default=GREATEST_US)
+        """No row is older, as far as is known."""
+        self.segmented = [table.name for table in (*self._chunks, *self._late) if table.is_segmented]
         counting = parts_that_count(parts, self.open_from_us(closed_before_us))
         self._parts = counting
 
@@ -200,16 +225,17 @@ class Catalogue:
             from_us=max((part.range_end_us for part in parts[:first]), default=LEAST_US),
         )
 
-    def ground(self, closed_before_us: int) -> Ground:
-        """What a scan walks over, given the border."""
+    def ground(self, closed_before_us: int, *, without_segmented: bool = False) -> Ground:
+        """What a scan walks over, given the border. without_segmented: tables left out whose rows are asked of segments."""
+        homes = self._homes_without_segments if without_segmented else self._homes
         open_from_us = self.open_from_us(closed_before_us)
-        finished = bisect_left(self._starts_us, open_from_us)
+        finished = bisect_left(homes.starts_us, open_from_us)
         return Ground(
             LOGS,
-            self._chunks[:finished],
-            self._starts_us[:finished],
-            self._ends_us[:finished],
-            self._late,
+            homes.chunks[:finished],
+            homes.starts_us[:finished],
+            homes.ends_us[:finished],
+            homes.late,
             open_from_us,
             closed_before_us,
         )
@@ -235,7 +261,7 @@ def known_parts(rows: Iterable[Sequence[Any]]) -> list[Part]:
 
 def catalogued(rows: Iterable[Sequence[Any]]) -> Iterator[Table]:
     """Tables from the rows of CATALOGUE. Any: what the database answers."""
-    fields = ("start_us", "end_us", "rows", "id_min", "id_max", "is_indexed", "tells_arrivals")
+    fields = ("start_us", "end_us", "rows", "id_min", "id_max", "is_indexed", "tells_arrivals", "is_segmented")
     for name, kind, state, *found in rows:
         known = {field: value for field, value in zip(fields, found, strict=True) if value is not None}
         yield Table(name, kind == "late", state == "finished", **known)

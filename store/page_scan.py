@@ -56,8 +56,9 @@ class PageScan:
         catalogue: Catalogue,
         bytes_max: int,
         clock: Clock,
+        has_got_on: bool = False,
     ) -> None:
-        """predicate: the scan's, and what may be read."""
+        """predicate: the scan's, and what may be read. has_got_on: it need not look at anything where its budget is short."""
         self._runner = runner
         self._walk = walk
         self._catalogue = catalogue
@@ -81,9 +82,9 @@ class PageScan:
         self._index_failed = False
         self._index_factor = 1
         self._logs: list[Log] = []
-        self._bytes_left = bytes_max
+        self._bytes_max = self._bytes_left = bytes_max
         self._is_full = False
-        self._got_on = False
+        self._got_on = has_got_on
 
     async def run(self) -> ScanResult:
         """Raises DatabaseUnavailable when the budget ended before anything was looked at."""
@@ -128,6 +129,11 @@ class PageScan:
                 self._walk.done(window)
             else:
                 await self._walk_on(window, pace, rows, took_ms=took_ms, share_ms=share_ms)
+
+    @property
+    def bytes_taken(self) -> int:
+        """Of the result's messages and metadata."""
+        return self._bytes_max - self._bytes_left
 
     def _rows_in(self, window: Window) -> int:
         """How many rows an index was asked over, about."""

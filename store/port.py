@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from schemas.errors import LogfeedError
+from schemas.errors import DatabaseUnavailable, LogfeedError
 from schemas.record import Log
 from schemas.scope import ServiceScope
 from search.predicate import Predicate
@@ -285,6 +285,10 @@ class ScanResult:
     """True: no further row matches beyond these."""
     scanned_to: Position | None
     """Everything up to here (in the scan's direction) was looked at; None when finished."""
+
+
+class SnapshotLost(DatabaseUnavailable):
+    """What this snapshot knows of was dropped while it was read: take a new one and ask again."""
 
 
 class Snapshot(Protocol):

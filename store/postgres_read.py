@@ -1,9 +1,9 @@
 """Reading the hot store: snapshots, services and the ledger, from PostgreSQL with native partitions or TimescaleDB.
 
-One `snapshot` is one REPEATABLE READ, READ ONLY transaction: offsets, `visible_through`, border, catalogue and rows of one
-moment (INV-6). It is opened by one round trip: the transaction, its settings, and one statement that takes the snapshot and
-reads everything but the rows. The catalogue is kept from snapshot to snapshot while its version stays. A snapshot serves
-one task; statements follow one another (store/postgres_snapshot.py).
+One `snapshot` is one REPEATABLE READ, READ ONLY transaction: offsets, `visible_through`, border, catalogue, segments and rows
+of one moment (INV-6). It is opened by one round trip: the transaction, its settings, and one statement that takes the snapshot
+and reads everything but the rows. Catalogue and segments are kept from snapshot to snapshot while their version stays. A
+snapshot serves one task; statements follow one another (store/postgres_snapshot.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any, Final
 from db.database import Connection, Database, Error, bounded, sql, sqlstate, undo
 from db.migrations import Layout
 from runtime.clock import Clock, SystemClock
-from schemas.errors import DatabaseUnavailable
 from schemas.levels import level_name
 from schemas.scope import ServiceScope
 from search.predicate import within
@@ -25,10 +24,14 @@ from search.sql_postgres import compile_postgres
 from store.asked_keys import KeyNotes
 from store.catalogue import CATALOGUE, PARTS, VERSION, Catalogue, catalogued, known_parts
 from store.page_sql import to_datetime
-from store.port import SERVICES_MAX, LedgerRow, Outcome, ServiceSummary, Snapshot
+from store.port import SERVICES_MAX, LedgerRow, Outcome, ServiceSummary, Snapshot, SnapshotLost
 from store.postgres_snapshot import PostgresSnapshot
 from store.statements import OPENED, OPENING, StatementRunner
 from store.steps import US
+from store.tiers.access import SegmentAccess
+from store.tiers.finding import Segments
+from store.tiers.hiding import Hiding
+from store.tiers.retention import RetentionPolicy
 
 __all__ = ["PostgresReadStore", "SnapshotLost"]
 
@@ -78,10 +81,6 @@ _SLACK_S: Final = 5.0
 """So much longer than a statement may take is waited for its answer."""
 
 
-class SnapshotLost(DatabaseUnavailable):
-    """A table was dropped while it was read (retention): take a new snapshot and ask again."""
-
-
 class PostgresReadStore:
     """Implements `store.port.ReadStore` for one topic's partitions."""
 
@@ -94,9 +93,12 @@ class PostgresReadStore:
         page_bytes_max: int = PAGE_BYTES_MAX,
         snapshot_s_max: float = SNAPSHOT_S_MAX,
         clock: Clock | None = None,
+        segments: SegmentAccess | None = None,
+        retention: RetentionPolicy | None = None,
     ) -> None:
         """database: opened by the caller; page_bytes_max: cut a result there (one log may exceed it); snapshot_s_max: how long
-        a snapshot may be open, whether the server answers or not."""
+        a snapshot may be open, whether the server answers or not. segments: opened by the caller; None where files of rows
+        cannot be read: what needs them is refused. retention: None shows whatever is there."""
         self._database = database
         self._topic = topic
         self.layout = layout
@@ -106,7 +108,25 @@ class PostgresReadStore:
         self._opening = _opening(topic)
         self._catalogue = Catalogue(None, ())
         """As last seen."""
+        self._segments = Segments()
+        """Of the same moment."""
+        self._access = segments
+        self._retention = retention
+        self._hiding: Hiding | None = None
         self._key_notes = KeyNotes(self._clock)
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether there were files of rows at the last snapshot."""
+        return len(self._segments) > 0
+
+    def problem(self) -> str | None:
+        """What keeps this process from reading rows that there are, for people; as of the last snapshot."""
+        if not self.has_segments:
+            return None
+        if self._access is None:
+            return "files of rows cannot be read: tiers.directory is not set on this host"
+        return self._access.problem()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
@@ -182,20 +202,34 @@ class PostgresReadStore:
         version, runner = (revision, parts_counts), StatementRunner(connection)
         if version != self._catalogue.version:
             tables, parts = await runner.rows(CATALOGUE, ()), await runner.rows(PARTS, ())
+            self._segments = await Segments.read(runner, self._segments)
             self._catalogue = Catalogue(
                 version, catalogued(tables), known_parts(parts), closed_before_us=closed_before_us
             )
+        hiding = self._hiding_now()
+        hides = hiding is not None and min(self._catalogue.oldest_us, self._segments.oldest_us) < hiding.cutoff_us
         return PostgresSnapshot(
             runner,
             offsets=dict(zip(partitions or (), next_offsets or (), strict=True)),
             visible_through_us=max(0, stored_to_us - _VISIBLE_SLACK_US),
             closed_before_us=closed_before_us,
-            revision=hash((revision, *life)),
+            revision=hash((revision, *life, hiding.hour_us if hiding is not None and hides else 0)),
             mark=mark,
             catalogue=self._catalogue,
+            segments=self._segments,
+            access=self._access,
+            hiding=hiding if hides else None,
             page_bytes_max=self._page_bytes_max,
             clock=self._clock,
         )
+
+    def _hiding_now(self) -> Hiding | None:
+        """What is past its age, by the hour."""
+        if self._retention is not None:
+            now_us = self._clock.now_us()
+            if self._hiding is None or not self._hiding.lasts(now_us):
+                self._hiding = Hiding.at(self._retention, now_us)
+        return self._hiding
 
     async def _bounded(self, budget_ms: int, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         async with (

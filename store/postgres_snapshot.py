@@ -4,12 +4,15 @@ Rows are in `logs` (chunks by time) and in the late generations; both are merged
 `logs` is asked through the parent with explicit bounds of time, which exclude all other chunks at planning (measured: as
 cheap as the chunks' own names, 0.1 ms a chunk natively).
 
+Where segments have rows as well, both are merged (store/tiers/tiered_scan.py); what follows is about tables.
+
 A scan walks windows (store/scan_windows.py) within its budget. A window that does not end in its share of the budget is
 cancelled by the server and tried narrower, at last as a counted number of rows: a page always gets on, or says 503.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from runtime.clock import Clock
@@ -17,14 +20,19 @@ from schemas.errors import DatabaseUnavailable
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, ServiceScope
 from search.bounds import time_bounds
-from search.predicate import EVERYTHING, all_of, within
+from search.predicate import EVERYTHING, Predicate, all_of, within
 from search.sql_postgres import compile_postgres
 from store import page_sql
 from store.catalogue import Catalogue
 from store.page_scan import PageScan
 from store.port import Order, Position, Scan, ScanResult
-from store.scan_windows import BEYOND, CHUNKS_MAX, LEAST, Walk, successor
+from store.scan_windows import BEYOND, CHUNKS_MAX, LEAST, Ground, Walk, successor
 from store.statements import BY_BITMAP, Settings, StatementRunner
+from store.tiers.access import SegmentAccess
+from store.tiers.by_id import log_with_id
+from store.tiers.finding import Segments
+from store.tiers.hiding import Hiding
+from store.tiers.tiered_scan import TieredScan
 
 LOOK_UP_MS: Final = 2_000
 """For look-ups, which bring no budget of their own."""
@@ -44,10 +52,14 @@ class PostgresSnapshot:
         revision: int,
         mark: int,
         catalogue: Catalogue,
+        segments: Segments,
+        access: SegmentAccess | None,
+        hiding: Hiding | None,
         page_bytes_max: int,
         clock: Clock,
     ) -> None:
-        """All but the last two: as they were at this moment."""
+        """Up to segments: as they were at this moment. access: None where files cannot be read; hiding: None where no row is
+        past its age."""
         self._runner = runner
         self._offsets = offsets
         self._visible_through_us = visible_through_us
@@ -55,6 +67,9 @@ class PostgresSnapshot:
         self._revision = revision
         self._mark = mark
         self._catalogue = catalogue
+        self._segments = segments
+        self._access = access
+        self._hiding = hiding
         self._page_bytes_max = page_bytes_max
         self._clock = clock
         self.wanted_keys: set[str] = set()
@@ -110,27 +125,37 @@ class PostgresSnapshot:
         if allowed.is_empty or scan.limit < 1:
             return ScanResult([], True, None)
         low, high = interval(scan)
-        ground = self._catalogue.ground(self._closed_before_us)
-        walk = Walk(ground, newest_first=scan.order is Order.NEWEST_FIRST, low=low, high=high)
-        predicate = all_of(scan.predicate, within(allowed))
-        page = PageScan(
-            self._runner,
-            walk,
-            predicate,
+        tables = _Tables(self._runner, self._catalogue, self._closed_before_us, self._clock)
+        tiered = TieredScan(
             scan,
-            catalogue=self._catalogue,
+            all_of(scan.predicate, within(allowed)),
+            low,
+            high,
+            tables=tables,
+            segments=self._segments,
+            access=self._access,
+            hiding=self._hiding,
             bytes_max=self._page_bytes_max,
             clock=self._clock,
         )
         try:
-            return await page.run()
+            return await tiered.run()
         finally:
-            self.wanted_keys |= page.wanted_keys
+            for page in tables.pages:
+                self.wanted_keys |= page.wanted_keys
 
     async def by_id(self, log_id: int, *, allowed: ServiceScope) -> Log | None:
-        """See Snapshot. Newest places first; each is asked through its BRIN of ids."""
+        """See Snapshot. Tables first, the newest places first; each is asked through its BRIN of ids."""
         if allowed.is_empty:
             return None
+        found = await self._by_id_in_tables(log_id, allowed) or await log_with_id(
+            log_id, self._segments, self._access, allowed=allowed, budget_ms=LOOK_UP_MS, clock=self._clock
+        )
+        if found is not None and self._hiding is not None and not self._hiding.shows(found):
+            return None
+        return found
+
+    async def _by_id_in_tables(self, log_id: int, allowed: ServiceScope) -> Log | None:
         scope = compile_postgres(within(allowed))
         places = self._catalogue.places_of(log_id, self._closed_before_us)
         for first in range(0, len(places), CHUNKS_MAX):
@@ -138,6 +163,43 @@ class PostgresSnapshot:
             for row in await self._runner.rows(*query, plans=_LOOK_UP):
                 return page_sql.log_of(row)
         return None
+
+
+class _Tables:
+    """Implements `store.tiers.tiered_scan.Tables`."""
+
+    def __init__(self, runner: StatementRunner, catalogue: Catalogue, closed_before_us: int, clock: Clock) -> None:
+        self._runner = runner
+        self._catalogue = catalogue
+        self._closed_before_us = closed_before_us
+        self._clock = clock
+        self.pages: list[PageScan] = []
+        """All that were begun."""
+
+    @property
+    def segmented(self) -> Sequence[str]:
+        """See Tables."""
+        return self._catalogue.segmented
+
+    def ground(self, *, without_segmented: bool) -> Ground:
+        """See Tables."""
+        return self._catalogue.ground(self._closed_before_us, without_segmented=without_segmented)
+
+    def page(self, walk: Walk, predicate: Predicate, scan: Scan, *, bytes_max: int, has_got_on: bool) -> PageScan:
+        """See Tables."""
+        self.pages.append(
+            PageScan(
+                self._runner,
+                walk,
+                predicate,
+                scan,
+                catalogue=self._catalogue,
+                bytes_max=bytes_max,
+                clock=self._clock,
+                has_got_on=has_got_on,
+            )
+        )
+        return self.pages[-1]
 
 
 def interval(scan: Scan) -> tuple[Position, Position]:

@@ -111,6 +111,12 @@ class Ground:
     """Finished chunks end before; from here on everything is asked as `table`."""
     late_end_us: int
 
+    def has_chunks(self, start_us: int, end_us: int) -> bool:
+        """Whether a chunk may hold rows with start_us <= timestamp < end_us."""
+        if end_us > self.open_from_us:
+            return True
+        return bisect_right(self.ends_us, start_us) < bisect_left(self.starts_us, end_us)
+
 
 class Walk:
     """The windows of one scan, in its direction."""

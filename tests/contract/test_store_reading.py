@@ -7,10 +7,11 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Protocol, get_origin
+from pathlib import Path
+from typing import Any, Protocol, Self, get_origin
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -44,7 +45,9 @@ from store.chunks import chunk_layout
 from store.memory import CHUNK_US, MemoryDatabase, MemoryStore
 from store.port import Border, LedgerRow, Order, Outcome, Position, ReadStore, Scan, ScanResult, Snapshot
 from store.postgres_read import PostgresReadStore, SnapshotLost
+from store.tiers.access import SegmentAccess
 from store.upkeep import PostgresUpkeep
+from tests.tiered_rows import READER, record, write_segments
 
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND
@@ -149,7 +152,7 @@ class PostgresSubject:
         self._border_us = T0
         self._generation = 1
 
-    async def open(self) -> PostgresSubject:
+    async def open(self) -> Self:
         await self._database.open()
         self._connection = await connect(self._url, application_name="reading's hand")
         await self.run("UPDATE border SET closed_before = %s", moment(T0))
@@ -254,15 +257,80 @@ class PostgresSubject:
         await self._database.close()
 
 
+class TieredSubject(PostgresSubject):
+    """PostgresReadStore over rows that leave their tables as soon as these are finished."""
+
+    HOMES = (("serving", False), ("written", False), ("serving", True))
+    """In turn: files instead of the table, which waits to be dropped; files beside the table; files alone."""
+
+    def __init__(self, url: str, layout: Layout, directory: Path, *, page_bytes_max: int = 8 << 20) -> None:
+        super().__init__(url, layout)
+        self.directory = directory
+        self.access = SegmentAccess(directory, READER)
+        self.store = PostgresReadStore(
+            self._database, LOGS_TOPIC, layout, page_bytes_max=page_bytes_max, segments=self.access
+        )
+        self._moved = 0
+        self._gone: list[tuple[Any, ...]] = []
+
+    async def finish(self) -> None:
+        await super().finish()
+        tables = await self.run(
+            "SELECT table_name, kind, range_start, range_end FROM catalogue"
+            " WHERE state = 'finished' AND rows > 0 AND segmented_at IS NULL ORDER BY finished_at, table_name"
+        )
+        for table, *others in tables:
+            state, is_dropped = self.HOMES[self._moved % len(self.HOMES)]
+            self._moved += 1
+            written = await write_segments(self._database, self.directory, table, name=f"moved_{self._moved}")
+            await record(self.connection, written, table, state=state)
+            if state == "serving":
+                self._gone.append((table, *others))
+            if is_dropped:
+                await self.run(f"DELETE FROM {table}")
+
+    async def reset(self) -> None:
+        await self.run("DELETE FROM segments")
+        for table, kind, *bounds in self._gone:
+            await self.run("DELETE FROM expired_tables WHERE table_name = %s", table)
+            generation = int(table.rpartition("_")[2]) if kind == "late" else None
+            await self.run(
+                "INSERT INTO catalogue (table_name, kind, generation, state, range_start, range_end)"
+                " VALUES (%s, %s, %s, 'open', %s, %s)",
+                table,
+                kind,
+                generation,
+                *bounds,
+            )
+        self._gone.clear()
+        await self.run("UPDATE catalogue SET segmented_at = NULL")
+        await super().reset()
+
+    async def close(self) -> None:
+        await self.access.close()
+        await super().close()
+
+
 Maker = Callable[..., Any]  # awaits to a Subject; page_bytes_max may be given
 
 
-@pytest.fixture(params=["memory", "native", "timescale"])
-def place(request: pytest.FixtureRequest) -> tuple[Layout, str] | None:
-    """Layout and URL of a fresh database; None: memory."""
+@dataclass(frozen=True)
+class Place:
+    """A fresh database."""
+
+    layout: Layout
+    url: str
+    directory: Path | None
+    """Of segments, where rows are to lie in some."""
+
+
+@pytest.fixture(params=["memory", "native", "timescale", "tiers on native", "tiers on timescale"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place | None:
+    """None: memory."""
     if request.param == "memory":
         return None
-    return Layout(request.param), request.getfixturevalue(f"{request.param}_url")
+    *tiers, layout = request.param.split()
+    return Place(Layout(layout), request.getfixturevalue(f"{layout}_url"), tmp_path / "segments" if tiers else None)
 
 
 @pytest.fixture(params=list(Layout))
@@ -272,16 +340,17 @@ def database_place(request: pytest.FixtureRequest) -> tuple[Layout, str]:
 
 
 @pytest.fixture
-async def make(place: tuple[Layout, str] | None) -> AsyncIterator[Maker]:
+async def make(place: Place | None) -> AsyncIterator[Maker]:
     made: list[Subject] = []
 
     async def build(**options: Any) -> Subject:
         subject: Subject
         if place is None:
             subject = MemorySubject(**options)
+        elif place.directory is not None:
+            subject = await TieredSubject(place.url, place.layout, place.directory, **options).open()
         else:
-            layout, url = place
-            subject = await PostgresSubject(url, layout, **options).open()
+            subject = await PostgresSubject(place.url, place.layout, **options).open()
         made.append(subject)
         return subject
 
@@ -782,12 +851,16 @@ def test_a_walk_shows_each_row_once_in_memory(before: list[int], steps: list[Ste
     asyncio.run(run())
 
 
-def test_a_walk_shows_each_row_once_while_everything_moves(database_place: tuple[Layout, str]) -> None:
+@pytest.mark.parametrize("has_tiers", [False, True])
+def test_a_walk_shows_each_row_once_while_everything_moves(
+    database_place: tuple[Layout, str], tmp_path: Path, has_tiers: bool
+) -> None:
     layout, url = database_place
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[PostgresSubject]:
-        subject = await PostgresSubject(url, layout).open()
+        made = TieredSubject(url, layout, tmp_path) if has_tiers else PostgresSubject(url, layout)
+        subject = await made.open()
         try:
             yield subject
         finally:

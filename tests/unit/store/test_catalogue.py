@@ -40,7 +40,7 @@ def test_a_log_is_sought_in_open_tables_and_where_its_id_can_be() -> None:
 
 
 def test_what_the_catalogue_does_not_know_of_a_table_is_as_wide_as_can_be() -> None:
-    (table,) = catalogued([("logs_late_1", "late", "open", None, None, None, None, None, False, False)])
+    (table,) = catalogued([("logs_late_1", "late", "open", None, None, None, None, None, False, False, False)])
     assert (table.is_late, table.is_finished, table.start_us, table.end_us) == (True, False, LEAST_US, GREATEST_US)
     assert table.may_hold(0)
     assert table.may_hold((1 << 63) - 1)
