@@ -29,7 +29,10 @@ from query.main import QueryService
 from runtime.clock import SystemClock
 from runtime.http import fit_open_files, http_protocol_class
 from runtime.stopping import Stop, listen_for_signals
+from schemas.errors import ConfigurationError
+from store.objects.factory import make_object_store
 from store.postgres_write import PostgresWriteStore
+from store.tiers.access import SegmentAccess
 from store.upkeep import PostgresUpkeep
 from writer.consume import Consumer
 from writer.sealer import SEALER, Sealer
@@ -73,8 +76,21 @@ def http_services(
             topic=settings.broker.topic,
             authenticate=authenticate,
             clock=clock,
+            segments=segment_access(settings),
+            retention=settings.retention_policy(),
         )
     return services
+
+
+def segment_access(settings: Settings) -> SegmentAccess | None:
+    """How files of rows are read on this host, not opened; None where nobody said in which directory they are: the service says
+    so once there are any. Raises ConfigurationError when object storage cannot be what the settings say."""
+    try:
+        directory = settings.segment_directory()
+    except ConfigurationError:
+        return None
+    objects = make_object_store(settings.objects) if settings.objects.url is not None else None
+    return SegmentAccess(directory, settings.segments, objects=objects, object_settings=settings.objects)
 
 
 async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:

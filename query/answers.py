@@ -1,7 +1,7 @@
 """Answers questions: takes a place, opens a snapshot, asks the store, writes the body.
 
 Every question holds one of `scans_max` places while the database works for it; those who wait are bounded too, and
-everyone past that gets 503. So memory is at most scans_max pages of page_bytes_max (INV-4). A table that retention drops
+everyone past that gets 503. So memory is at most scans_max pages of page_bytes_max (INV-4). A table or file that is dropped
 under a question means a new snapshot, once. Every call carries `allowed` (INV-5). One event loop, no locks.
 
 Every page has a tag that says of what it was made: the question, who asks, and what is stored (the offsets of its snapshot).
@@ -38,8 +38,7 @@ from schemas.record import Log
 from schemas.scope import ServiceScope
 from search.params import ParameterError
 from search.predicate import CorrelationIs, ServiceIn
-from store.port import LedgerRow, Order, Outcome, ReadStore, Scan, Snapshot
-from store.postgres_read import SnapshotLost
+from store.port import LedgerRow, Order, Outcome, ReadStore, Scan, Snapshot, SnapshotLost
 
 Unread = Callable[[], Awaitable[dict[int, int]]]
 """Partition -> records that the broker has and the store has not (INV-1). May raise Overloaded."""

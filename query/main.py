@@ -21,6 +21,8 @@ from runtime.clock import Clock, SystemClock
 from runtime.stopping import Stop, every
 from schemas.topics import LOGS_TOPIC
 from store.postgres_read import PostgresReadStore
+from store.tiers.access import SegmentAccess
+from store.tiers.retention import RetentionPolicy
 
 _LOOK_S = 2.0
 _LOOK_TIMEOUT_S = 5.0
@@ -44,30 +46,40 @@ class QueryService:
         topic: str = LOGS_TOPIC,
         authenticate: Authenticate = anyone,
         clock: Clock | None = None,
+        segments: SegmentAccess | None = None,
+        retention: RetentionPolicy | None = None,
     ) -> None:
         """database: opened and closed by the caller, with settings.scans_max connections at least.
 
-        unread: partition -> records that are accepted and not stored yet; may raise Overloaded.
+        unread: partition -> records that are accepted and not stored yet; may raise Overloaded. segments: opened and closed
+        here; None where no directory of files is known. retention: None shows whatever is there.
         """
         self.settings = settings
         self.authenticate = authenticate
         clock = clock or SystemClock()
-        store = PostgresReadStore(
+        self._segments = segments
+        self._store = store = PostgresReadStore(
             database,
             topic,
             layout,
             page_bytes_max=settings.page_bytes_max,
             snapshot_s_max=_SEARCHES_MAX * settings.scan_budget_ms / 1000 + _BESIDE_S,
             clock=clock,
+            segments=segments,
+            retention=retention,
         )
         self._answers = Answers(settings, store, clock=clock, unread=unread)
         self._stop = Stop()
         self._looking: asyncio.Task[None] | None = None
         self._is_there = False
+        self._has_readers = False
         self.router: APIRouter = make_router(self._answers, settings, clock, self._authenticated)
 
     async def start(self) -> None:
-        """Begin to look after the database. Succeeds while it is away."""
+        """Begin to look after the database. Succeeds while it is away. Raises ConfigurationError when the cache of objects
+        cannot be used."""
+        if self._segments is not None:
+            await self._segments.open()
         await self._look()
         self._looking = asyncio.create_task(every(_LOOK_S, self._look, self._stop), name="query looks")
 
@@ -77,15 +89,23 @@ class QueryService:
         if self._looking is not None:
             await self._looking
             self._looking = None
+        if self._segments is not None:
+            await self._segments.close()
 
     def ready(self) -> list[str]:
         """What keeps this service from answering, for people; empty when it is ready."""
         if self._stop.is_set:
             return ["query is stopping"]
-        return [] if self._is_there else ["the database does not answer questions"]
+        if not self._is_there:
+            return ["the database does not answer questions"]
+        problem = self._store.problem()
+        return [] if problem is None else [problem]
 
     async def _authenticated(self, connection: HTTPConnection) -> Principal:
         return await self.authenticate(connection)
 
     async def _look(self) -> None:
         self._is_there = await self._answers.is_ready(timeout_s=_LOOK_TIMEOUT_S)
+        if self._segments is not None and self._store.has_segments and not self._has_readers:
+            self._has_readers = True
+            await self._segments.start_readers()

@@ -19,6 +19,9 @@ from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyScans
 from schemas.errors import InvalidInput, LogfeedError, Overloaded
 from schemas.pages import Problem
 from search.params import ParameterError
+from store.objects.cache import ObjectTooLarge
+from store.objects.port import ObjectStoreRefused
+from store.segments.format import SegmentDamaged
 
 log = structlog.get_logger(__name__)
 
@@ -27,11 +30,15 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (CursorError, HTTPStatus.BAD_REQUEST, "cursor", "The cursor cannot be used"),
     (LogNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such log"),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-parameter", "A parameter is not valid"),
+    (SegmentDamaged, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-damaged", "A file of logs is damaged"),
+    (ObjectTooLarge, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-unreadable", "A file of logs cannot be read here"),
+    (ObjectStoreRefused, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-unreadable", "A file of logs cannot be read here"),
     (TooManyScans, HTTPStatus.SERVICE_UNAVAILABLE, "too-many-scans", "Too many questions at once"),
     (SnapshotBehind, HTTPStatus.SERVICE_UNAVAILABLE, "snapshot-behind", "The database is behind this walk"),
     (Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The question cannot be answered now"),
 )
-"""First match wins: subclasses stand before their bases. (class, status, slug, title). Others are our defects: 500."""
+"""First match wins: subclasses stand before their bases. (class, status, slug, title). Others are our defects: 500. What is
+said of files is for those who can mend them: which one, and what to do."""
 
 _DESCRIPTIONS: Final = {
     400: "The cursor was cut or changed, or belongs to another question or user: start again without it.",

@@ -22,7 +22,8 @@ from schemas.errors import Overloaded
 from search.predicate import Predicate
 from search.sql_duckdb import compile_duckdb
 from store.objects.cache import ObjectCache
-from store.objects.port import ObjectDamaged, ObjectMissing
+from store.objects.port import ObjectDamaged, ObjectMissing, ObjectStore
+from store.objects.settings import ObjectSettings
 from store.port import Position, SnapshotLost
 from store.segments.filters import CorrelationFilters
 from store.segments.format import SegmentDamaged, SegmentMissing
@@ -63,15 +64,20 @@ class SegmentAccess:
         directory: Path,
         settings: SegmentSettings,
         *,
-        cache: ObjectCache | None = None,
-        cache_directory: Path | None = None,
+        objects: ObjectStore | None = None,
+        object_settings: ObjectSettings | None = None,
     ) -> None:
-        """directory: of segments; it need not exist yet. cache: of object storage, opened and closed here, and where it keeps
-        its files."""
+        """directory: of segments; it need not exist yet. objects: where cold ones lie, closed here; with settings of its
+        cache."""
         self.directory = directory
-        self._cache = cache
+        self._objects = objects
+        self._is_closed = False
+        self._cache: ObjectCache | None = None
         self._filters = CorrelationFilters(directory / FILTERS, files_open_max=settings.filters_open_max)
-        readable = [directory] if cache_directory is None else [directory, cache_directory]
+        readable = [directory]
+        if objects is not None and object_settings is not None:
+            self._cache = ObjectCache(objects, object_settings)
+            readable.append(object_settings.cache_dir)
         self._reader = SegmentReader(readable, settings)
 
     async def open(self) -> None:
@@ -84,11 +90,16 @@ class SegmentAccess:
         await self._reader.start()
 
     async def close(self) -> None:
-        """End everything; questions under way get Overloaded errors."""
+        """End everything; questions under way get Overloaded errors. Safe to call twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         await self._reader.close()
         self._filters.close()
         if self._cache is not None:
             await self._cache.close()
+        if self._objects is not None:
+            await self._objects.close()
 
     def problem(self) -> str | None:
         """What keeps files from being read on this host, for people."""

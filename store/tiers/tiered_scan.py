@@ -148,9 +148,10 @@ class TieredScan:
             except SnapshotLost:
                 raise
             except Overloaded:
-                if not self._got_on:
+                # Who goes on from there is told. With nothing to show, only what took long is not to be done again.
+                if not self._logs and (not self._got_on or left_ms > self._scan.budget_ms / 2):
                     raise
-                return ScanResult(self._logs, False, stretches.scanned_to)  # who goes on from there is told
+                return ScanResult(self._logs, False, stretches.scanned_to)
             if result is not None:
                 return result
         return None
