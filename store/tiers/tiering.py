@@ -32,7 +32,7 @@ from store.segments.settings import SegmentSettings
 from store.segments.verification import verify_file
 from store.tiers import cold, collecting, merging, writing
 from store.tiers.catalogue import FinishedTable, SegmentCatalogue, StaleEpoch
-from store.tiers.cold import ColdMover
+from store.tiers.cold import ColdMover, ObjectFiles
 from store.tiers.collecting import Collector
 from store.tiers.hot import HotWindows
 from store.tiers.merging import Merger, merges_due
@@ -94,17 +94,20 @@ class Tiering:
         """Pieces that failed so far."""
         self._writer = TableWriter(database, self.catalogue, self.places, segments, policy, pace, progress)
         self._merger = Merger(self.catalogue, self.places, segments, pace)
-        self.cold = ColdMover(self.catalogue, self.places, store) if store is not None else None
+        self.cold = None if store is None else ColdMover(self.catalogue, self.places, ObjectFiles(self.places, store))
         self._collector = Collector(self.catalogue, self.places, store)
 
     @property
     def steps(self) -> Mapping[str, Step]:
-        """Name -> step, in the order of a round."""
-        return {
+        """Name -> step, in the order of a round. What lies in files expires also where nothing comes to them any more."""
+        moves: dict[str, Step] = {
             writing.STEP: self.write_due,
             "switch": self.switch_due,
             merging.STEP: self.merge_due,
             cold.STEP: self.move_due,
+        }
+        return {
+            **(moves if self._tiers.enabled else {}),
             "expire": self.expire_due,
             collecting.STEP: self.collect,
             "measure": self.measure,
