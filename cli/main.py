@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cli import config, database, dead
+from cli import config, database, dead, tier
 from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
 from cli.logs import logs
@@ -110,7 +110,7 @@ def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None
     if settings.profile is not Profile.EMBEDDED:
         raise ConfigurationError(
             "`up` runs the embedded profile; start the roles of the full profile one by one:"
-            " logfeed db migrate, then logfeed ingest, write, query (see docker-compose.yml)"
+            " logfeed db migrate, then logfeed ingest, write, query, tier (see docker-compose.yml)"
         )
     from cli.demo_traffic import run_demo_traffic
     from cli.up import up
@@ -147,7 +147,7 @@ def root(
 def up_command(
     config: ConfigOption = None, host: HostOption = None, port: PortOption = None, data: DataOption = None
 ) -> None:
-    """Start everything on this machine: PostgreSQL, ingest, query and a writer.
+    """Start everything on this machine: PostgreSQL, ingest, query, a writer, and what moves old logs to files.
 
     Needs nothing installed and keeps everything in one directory. Ctrl-C stops it; the data stays.
     """
@@ -203,6 +203,7 @@ def write_command(
 
 app.add_typer(database.app, name="db")
 app.add_typer(dead.app, name="dead")
+app.add_typer(tier.app, name="tier")
 app.add_typer(config.app, name="config")
 
 

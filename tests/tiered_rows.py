@@ -14,7 +14,7 @@ from store.segments.from_rows import batches_from_rows
 from store.segments.settings import SegmentSettings
 from store.segments.writing import Classify, SegmentWriter, WrittenSegment
 from store.steps import AT
-from store.tiers.access import FILTERS
+from store.tiers.places import Places
 from tests.segment_rows import settings
 
 SMALL = settings(row_group_rows=7, rows_max=40)
@@ -37,13 +37,14 @@ async def write_segments(
     name: str | None = None,
 ) -> list[WrittenSegment]:
     """All rows of the table as files."""
-    (directory / FILTERS).mkdir(parents=True, exist_ok=True)
+    places = Places(directory)
+    places.prepare()
     writer = SegmentWriter(
         directory,
         name or table.replace(".", "_"),
         settings=using,
         classify=classify,
-        filter_directory=directory / FILTERS,
+        filter_directory=places.filters,
     )
     async with aclosing(batches_from_rows(database, table)) as batches:
         async for batch in batches:

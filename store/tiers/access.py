@@ -14,7 +14,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final
 
 import structlog
 
@@ -30,11 +29,9 @@ from store.segments.format import SegmentDamaged, SegmentMissing
 from store.segments.reading import SegmentReader
 from store.segments.scans import SegmentFile, SegmentResult, SegmentScan
 from store.segments.settings import SegmentSettings
-from store.tiers import metrics
+from store.tiers.places import Places, key_of
+from store.tiers.reading_metrics import SEGMENTS_DAMAGED, SEGMENTS_GONE
 from store.tiers.segments import Segment, Tier
-
-FILTERS: Final = "filters"
-"""Below the directory of segments: their correlation filters, those of cold ones too."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,11 +48,6 @@ class SegmentsUnreachable(Overloaded):
     """Files of rows cannot be read on this host."""
 
 
-def object_key(segment: str) -> str:
-    """Under which key a segment lies in object storage. segment: its name."""
-    return f"segments/{segment}"
-
-
 class SegmentAccess:
     """For one process that answers questions. `open` before the first one, `close` at the end."""
 
@@ -69,11 +61,11 @@ class SegmentAccess:
     ) -> None:
         """directory: of segments; it need not exist yet. objects: where cold ones lie, closed here; with settings of its
         cache."""
-        self.directory = directory
+        self._places = Places(directory)
         self._objects = objects
         self._is_closed = False
         self._cache: ObjectCache | None = None
-        self._filters = CorrelationFilters(directory / FILTERS, files_open_max=settings.filters_open_max)
+        self._filters = CorrelationFilters(self._places.filters, files_open_max=settings.filters_open_max)
         readable = [directory]
         if objects is not None and object_settings is not None:
             self._cache = ObjectCache(objects, object_settings)
@@ -103,11 +95,11 @@ class SegmentAccess:
 
     def problem(self) -> str | None:
         """What keeps files from being read on this host, for people."""
-        if self.directory.is_dir():
+        if self._places.directory.is_dir():
             return None
         return (
-            f"files of rows cannot be read: the directory {self.directory} (tiers.directory) is not there; every process that"
-            " reads rows must see it"
+            f"files of rows cannot be read: the directory {self._places.directory} (tiers.directory) is not there;"
+            " every process that reads rows must see it"
         )
 
     async def candidates(self, segments: Sequence[Segment], correlation_id: str) -> list[Segment]:
@@ -156,7 +148,7 @@ class SegmentAccess:
     async def _files(self, segments: Iterable[Segment], timeout_s: float) -> AsyncIterator[tuple[SegmentFile, ...]]:
         """The segments as files that stay until the block is left."""
         async with AsyncExitStack() as stack:
-            paths = {segment.name: self.directory / segment.name for segment in segments}
+            paths = {segment.name: self._places.file_of(segment.name) for segment in segments}
             # For some minutes a file lies in both places, and the near one does.
             cold = [s for s in segments if s.tier is Tier.COLD and not paths[s.name].exists()]
             if cold:
@@ -185,22 +177,22 @@ class SegmentAccess:
         info = segment.info
         try:
             return await stack.enter_async_context(
-                self._cache.file(object_key(segment.name), bytes=info.bytes, sha256=info.sha256)
+                self._cache.file(key_of(segment), bytes=info.bytes, sha256=info.sha256)
             )
         except ObjectMissing as error:
-            metrics.SEGMENTS_GONE.inc()
+            SEGMENTS_GONE.inc()
             raise SegmentGone(f"a file of rows is not in object storage: {error}") from error
         except ObjectDamaged as error:
             raise _damaged(SegmentDamaged(segment.name, str(error))) from error
 
     def _gone(self, name: str) -> SegmentGone:
-        metrics.SEGMENTS_GONE.inc()
+        SEGMENTS_GONE.inc()
         if problem := self.problem():
             return SegmentGone(problem)
-        return SegmentGone(f"{name}, a file of rows, is not in {self.directory} (tiers.directory)")
+        return SegmentGone(f"{name}, a file of rows, is not in {self._places.directory} (tiers.directory)")
 
 
 def _damaged(error: SegmentDamaged) -> SegmentDamaged:
-    metrics.SEGMENTS_DAMAGED.inc()
+    SEGMENTS_DAMAGED.inc()
     log.error("a file of rows is damaged: restore it from a copy", segment=error.segment, reason=error.reason)
     return error

@@ -85,6 +85,10 @@ class RetentionSettings(Section):
     store.retention_days. A list of {name, days, services, min_level, max_level}. Other days count for all logs of a class at
     once; what becomes of logs that lie in files when the classes change: docs/operating.md. Default: none."""
 
+    def longest_days(self, default_days: int) -> int:
+        """Days past which no log is kept. default_days: store.retention_days."""
+        return max(default_days, *(found.days for found in self.classes), 0)
+
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [found.name for found in self.classes]
@@ -97,7 +101,8 @@ class TierSettings(Section):
     """Where rows lie: hot in tables, warm in files on the local disk, cold in object storage."""
 
     enabled: bool = True
-    """Move rows from tables to files. Off: they stay in tables until they expire, and what lies in files stays there."""
+    """Move rows from tables to files. Off: rows stay in tables until they expire, and what lies in files stays
+    there until it does."""
 
     name: str = Field(default_factory=_host_name, min_length=1, max_length=200)
     """Stable name of this process; default: the host's name. One process at a time moves rows."""

@@ -30,10 +30,10 @@ from store.port import Order, Position, Scan, ScanResult, SnapshotLost
 from store.scan_ways import Traits
 from store.scan_windows import Ground, Walk
 from store.segments.scans import SegmentResult
-from store.tiers import metrics
 from store.tiers.access import SegmentAccess, SegmentsUnreachable
 from store.tiers.finding import Segments, Wanted
 from store.tiers.hiding import Hiding
+from store.tiers.reading_metrics import SCANS_WITH_SEGMENTS
 from store.tiers.segments import Segment
 from store.tiers.stretches import Stretch, Stretches
 
@@ -203,7 +203,7 @@ class TieredScan:
         beside = (
             Walk(self._ground, newest_first=self._newest_first, low=stretch.low, high=stretch.high).next() is not None
         )
-        metrics.SCANS_WITH_SEGMENTS.labels("tables" if beside else "nothing").inc()
+        SCANS_WITH_SEGMENTS.labels("tables" if beside else "nothing").inc()
         asking = asyncio.ensure_future(
             self._access.scan(
                 stretch.segments,

@@ -6,6 +6,7 @@ random predicate judged on all of them at once.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,12 @@ from search.regex import RegexError, literal_pattern, parse_pattern
 from search.sql import Columns, Sql, joined
 from search.sql_duckdb import compile_duckdb
 from search.sql_postgres import compile_postgres, indexable_metadata
+from store.scan_windows import BEYOND, LEAST
 from store.segments.format import SCHEMA
+from store.segments.reading import SegmentReader
+from store.segments.scans import SegmentFile, SegmentScan
+from store.segments.settings import SegmentSettings
+from store.segments.writing import WrittenSegment
 from tests.segment_rows import batch_of, in_order, write_batch
 
 T = TypeVar("T")
@@ -136,7 +142,10 @@ class Engines:
     logs: list[Log]
     postgres: psycopg.Connection
     duck: duckdb.DuckDBPyConnection
-    segment: Path
+    segment: WrittenSegment
+    reader: SegmentReader
+    loop: asyncio.Runner
+    """In which the reader lives."""
 
     def ids_in_python(self, predicate: Predicate) -> set[int]:
         test = compile_match(predicate)
@@ -147,10 +156,17 @@ class Engines:
         return _ids(self.postgres.execute(f"SELECT id, {sql.text} FROM logs".encode(), sql.params).fetchall())
 
     def ids_in_segment(self, predicate: Predicate) -> set[int]:
-        """With the condition as a filter of the file, where statistics and Bloom filters take part."""
-        sql = compile_duckdb(predicate)
-        text = f"SELECT id FROM read_parquet(?) WHERE {sql.text}"
-        return {log_id for (log_id,) in self.duck.execute(text, [str(self.segment), *sql.params]).fetchall()}
+        """As pages ask it: by a reader process, with the condition as a filter of the file, where statistics and Bloom filters
+        take part. The rows that come back are those that were stored."""
+        file = SegmentFile(str(self.segment.path), self.segment.name, self.segment.info.row_groups)
+        scan = SegmentScan(
+            (file,), compile_duckdb(predicate), LEAST, BEYOND, True, len(self.logs) + 1, 1 << 30, budget_ms=60_000
+        )
+        found = self.loop.run(self.reader.scan(scan))
+        assert found.looked_to is None
+        by_id = {log.id: log for log in self.logs}
+        assert [_exact(log) for log in found.logs] == [_exact(by_id[log.id]) for log in found.logs]
+        return {log.id for log in found.logs}
 
     def ids_in_duckdb(self, predicate: Predicate) -> tuple[set[int], set[int]]:
         """With metadata as the frames have it, and as PostgreSQL writes its jsonb."""
@@ -250,15 +266,29 @@ def engines(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "INSERT INTO logs VALUES (?, make_timestamptz(?::BIGINT), ?, ?, ?, ?, ?, ?)",
             [[*row, from_jsonb[row[0]]] for row in rows],
         )
-        yield Engines(logs, postgres, duck, _segment(logs, from_jsonb, tmp_path_factory.mktemp("segments")))
+        segment = _segment(logs, from_jsonb, tmp_path_factory.mktemp("segments"))
+        with asyncio.Runner() as loop:
+            reader = loop.run(_reader(segment.path.parent))
+            yield Engines(logs, postgres, duck, segment, reader, loop)
+            loop.run(reader.close())
 
 
-def _segment(logs: list[Log], metadata: dict[int, str], directory: Path) -> Path:
+async def _reader(directory: Path) -> SegmentReader:
+    """Bound to the loop that runs this."""
+    return SegmentReader([directory], SegmentSettings(reader_threads=1, reader_memory_mib=512))
+
+
+def _exact(log: Log) -> tuple[Any, ...]:
+    """All that every engine keeps exactly: of metadata's numbers only the values."""
+    return log.id, log.timestamp, log.level, log.service_name, log.message, log.correlation_id
+
+
+def _segment(logs: list[Log], metadata: dict[int, str], directory: Path) -> WrittenSegment:
     """A file with the logs in many row groups, metadata as PostgreSQL prints it."""
     batch = batch_of(in_order(logs))
     texts = pa.array([metadata[log_id] for log_id in batch.column("id").to_pylist()])
     (segment,) = write_batch(directory, batch.set_column(6, SCHEMA.field("metadata"), texts), row_group_rows=20)
-    return segment.path
+    return segment
 
 
 def _patterns() -> st.SearchStrategy[Matches]:

@@ -49,8 +49,10 @@ from store.objects.settings import ObjectSettings
 from store.port import Order, Scan, SnapshotLost
 from store.postgres_read import PostgresReadStore
 from store.segments.format import SegmentDamaged, SegmentReaderUnavailable
-from store.tiers.access import FILTERS, SegmentAccess, SegmentOnItsWay, SegmentsUnreachable, object_key
+from store.tiers.access import SegmentAccess, SegmentOnItsWay, SegmentsUnreachable
+from store.tiers.places import Places, key_of, name_of
 from store.tiers.retention import RetentionPolicy
+from store.tiers.segments import SEGMENTS, segments_of
 from store.tiers.settings import RetentionClass, RetentionSettings
 from tests.reading_subjects import (
     HOUR,
@@ -405,11 +407,12 @@ async def cold(native: TieredSubject, tmp_path: Path) -> AsyncIterator[tuple[Pos
     """The older half of the files lies in object storage alone."""
     object_settings = ObjectSettings(url=f"file://{tmp_path / 'objects'}", cache_dir=tmp_path / "cache")
     objects = LocalObjectStore(tmp_path / "objects", object_settings)
-    older = files_of(native)[: len(files_of(native)) // 2]
-    for path in older:
-        await objects.put(object_key(path.name), path)
+    segments = list(segments_of(await native.run(SEGMENTS.format("TRUE"))))
+    for segment in segments[: len(segments) // 2]:
+        path = native.directory / segment.name
+        await objects.put(key_of(segment), path)
         path.unlink()
-        await native.run("UPDATE segments SET tier = 'cold' WHERE name = %s", path.name)
+        await native.run("UPDATE segments SET tier = 'cold' WHERE name = %s", segment.name)
     access = SegmentAccess(native.directory, READER, objects=objects, object_settings=object_settings)
     await access.open()
     try:
@@ -440,8 +443,9 @@ async def test_an_id_that_no_filter_knows_fetches_nothing(native: TieredSubject,
 async def test_an_object_that_is_gone_or_damaged_is_named(native: TieredSubject, tmp_path: Path) -> None:
     await with_files(native)
     async with cold(native, tmp_path) as (reading, objects):
-        first, second, *_ = sorted((tmp_path / "objects" / "segments").iterdir())
-        await objects.delete(object_key(first.name))
+        keys = sorted([found.key async for found in objects.list()], key=name_of)
+        first, second = tmp_path / "objects" / keys[0], tmp_path / "objects" / keys[1]
+        await objects.delete(keys[0])
         with pytest.raises(SnapshotLost, match=first.name):
             await scan(reading, order=Order.OLDEST_FIRST)
         second.write_bytes(bytes(second.stat().st_size))
@@ -479,7 +483,7 @@ async def test_two_thousand_files_cost_a_page_and_a_story_little(native: TieredS
     for number in range(2_000):
         name = f"many_{number:04}.parquet"
         (native.directory / name).hardlink_to(native.directory / template)
-        filters = native.directory / FILTERS
+        filters = Places(native.directory).filters
         (filters / f"{name}.correlations").hardlink_to(filters / f"{template}.correlations")
     await native.run(
         "INSERT INTO segments (name, state, tier, retention_class, sources, range_start, range_end, rows, bytes, info, epoch)"
@@ -536,7 +540,7 @@ async def move_files(native: TieredSubject) -> None:
         await native.run("UPDATE segments SET state = state")  # names alone never change, and tell no reader
     for path in files_of(native):
         path.rename(path.with_name(f"other_{path.name}"))
-    for path in (native.directory / FILTERS).iterdir():
+    for path in (Places(native.directory).filters).iterdir():
         path.rename(path.with_name(f"other_{path.name}"))
 
 
