@@ -89,12 +89,13 @@ class Tiering:
         self._progress = progress
         self.places = Places(directory)
         self.catalogue = SegmentCatalogue(database, lease)
-        pace = Pace(database, topic, share=tiers.busy_share if share is None else share, stop=stop)
+        self.pace = pace = Pace(database, topic, share=tiers.busy_share if share is None else share, stop=stop)
         self.failures = 0
         """Pieces that failed so far."""
         self._writer = TableWriter(database, self.catalogue, self.places, segments, policy, pace, progress)
         self._merger = Merger(self.catalogue, self.places, segments, pace)
-        self.cold = None if store is None else ColdMover(self.catalogue, self.places, ObjectFiles(self.places, store))
+        self.objects = None if store is None else ObjectFiles(self.places, store)
+        self.cold = None if self.objects is None else ColdMover(self.catalogue, self.places, self.objects)
         self._collector = Collector(self.catalogue, self.places, store)
 
     @property
