@@ -22,6 +22,7 @@ from search.predicate import Predicate
 from search.sql import Sql
 from search.sql_postgres import compile_postgres
 from store.chunks import checked
+from store.parts import LOCK
 from store.tiers.catalogue import SegmentCatalogue
 
 Removed: TypeAlias = Counter[tuple[str, str]]
@@ -46,7 +47,8 @@ _RETIRE: Final = """
     UPDATE segments SET state = 'retired', retired_at = clock_timestamp() WHERE state = 'written' AND sources @> ARRAY[%s]"""
 # Rows of open tables are no part of the catalogue: whoever keeps pages hears of them so.
 _CHANGED: Final = "UPDATE catalogue_version SET version = version + 1"
-# What indexes open chunks beside them holds values of metadata.
+# What indexes open chunks beside them holds values of metadata. One that is being made from an older moment is waited for.
+_PARTS_LOCK: Final = f"SELECT pg_advisory_xact_lock({LOCK})"
 _LET_PARTS_GO: Final = """
     WITH gone AS (DELETE FROM open_parts RETURNING table_name)
     INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, 'part', clock_timestamp() FROM gone
@@ -81,6 +83,10 @@ class TableRows:
                 async with self._database.connection() as connection:
                     await connection.execute(f"VACUUM {checked(table)}".encode())
             progress(table, number, len(tables))
+        if removed:
+            async with self._database.transaction() as connection:
+                await connection.execute(_PARTS_LOCK.encode())
+                await connection.execute(_LET_PARTS_GO)
         return removed, left
 
     def _may_hold(self, start_us: int | None, end_us: int | None) -> bool:
@@ -106,7 +112,6 @@ class TableRows:
                 if gone:
                     await connection.execute(_COUNT_LESS, (gone.total(), table))
                     await connection.execute(_RETIRE, (table,))
-                    await connection.execute(_LET_PARTS_GO)
                     await connection.execute(_CHANGED)
             removed += gone
         return removed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from store.objects.settings import ObjectSettings
 from store.port import DeadLetter, EncodedRow, StorePlan
 from store.settings import StoreSettings
 from store.tiers import collecting
+from store.tiers.catalogue import StaleEpoch
 from store.tiers.erasing import Eraser, NotYet, Remaining, predicate_of
 from store.tiers.progress import unwatched
 from store.tiers.tiering import Tiering
@@ -188,6 +190,44 @@ async def test_whoever_keeps_pages_hears_of_it(site: TierSite) -> None:
     await eraser(site, await site.leader()).erase()
     assert await site.database.fetch_one("SELECT version FROM catalogue_version") != version
     assert await site.ids() == kept(1)
+
+
+async def test_a_closed_table_is_left_until_it_is_finished(site: TierSite) -> None:
+    start_us = await site.border_us()
+    await site.store_rows(rows(start_us, 1))
+    await seen(site)
+    await site.hot.upkeep.close_due(now_us=start_us + CHUNK_US + HOUR_US)
+    leader = await site.leader()
+    with pytest.raises(NotYet, match="closed and not finished"):
+        await eraser(site, leader, patience_s=0.0).erase()
+    erasing = asyncio.create_task(eraser(site, leader).erase())
+    await asyncio.wait({erasing}, timeout=0.1)
+    await site.hot.upkeep.finish_closed()
+    assert (await erasing).rows == 10
+    assert await site.ids() == kept(1)
+    assert await leader.write_due(start_us + CHUNK_US) == 1
+    assert leader.failures == 0
+
+
+async def test_one_whose_lease_went_to_another_erases_nothing_more(site: TierSite) -> None:
+    leader, _ = await everywhere(site)
+    await site.leader("b")
+    with pytest.raises(StaleEpoch):
+        await eraser(site, leader).erase()
+    assert len(await site.ids()) == 250
+    certificate = await eraser(site, await site.leader("c")).erase()
+    assert certificate.rows == 50
+
+
+async def test_what_indexes_open_chunks_forgets_erased_values(site: TierSite) -> None:
+    await site.store_rows(rows(await site.border_us(), 1))
+    await seen(site)
+    await site.database.execute(
+        "INSERT INTO open_parts (table_name, kind, from_xid, to_xid, rows, open_from, range_start, range_end, open_bytes)"
+        " VALUES ('open_metadata_0', 'metadata', 0, 1, 1, now(), now(), now(), '{}')"
+    )
+    await eraser(site, await site.leader()).erase()
+    assert await site.database.fetch_all("SELECT table_name, kind FROM expired_tables") == [("open_metadata_0", "part")]
 
 
 @pytest.mark.parametrize("query", ["", "   ", "(", "level:loud"])
