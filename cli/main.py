@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from cli import config, database, dead, tier
+from cli.erase import erase
 from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
 from cli.logs import logs
@@ -201,6 +202,7 @@ def write_command(
     _run(run_writer(_settings(config, {"writer.name": name}, "write")))
 
 
+app.command("erase", cls=Command)(erase)
 app.add_typer(database.app, name="db")
 app.add_typer(dead.app, name="dead")
 app.add_typer(tier.app, name="tier")

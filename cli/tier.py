@@ -123,7 +123,7 @@ def run_command(
 ) -> None:
     """Do everything that is due, at full speed, and end. Runs where the files are. Exit code 1: something failed."""
     settings = read_settings(config, "tier")
-    with _bars() as progress:
+    with bars() as progress:
         done, failures = _run(_run_once(settings, progress, take_over=now))
     told = {
         "write": "tables written",
@@ -161,7 +161,7 @@ def verify(config: ConfigOption = None) -> None:
     Runs where the files are; objects are fetched one after the other. Changes nothing.
     """
     settings = read_settings(config, "tier")
-    with _bars() as progress:
+    with bars() as progress:
         checked, lines, filters = _run(_verify(settings, progress))
     for line in lines:
         print(harmless(line))
@@ -219,7 +219,7 @@ def restore(
     Takes over from a running role for as long as it takes. Each file is verified before it is used. Exit code 1: some failed.
     """
     settings = read_settings(config, "tier")
-    with _bars() as progress:
+    with bars() as progress:
         restored, problems = _run(_restore(settings, when, days, progress))
     for problem in problems:
         print(harmless(problem))
@@ -279,7 +279,7 @@ def parse_range(text: str, now_us: int) -> tuple[int, int]:
 
 
 @contextmanager
-def _bars() -> Iterator[Progress]:
+def bars() -> Iterator[Progress]:
     """One bar for what is being done, on a terminal; nothing elsewhere."""
     from rich.console import Console
     from rich.progress import Progress as Bars

@@ -62,6 +62,8 @@ _EXPIRE: Final = f"""
 _COLD_DUE: Final = (
     f"state = 'serving' AND tier = 'warm' AND range_end <= {AT} AND (warm_until IS NULL OR warm_until <= {AT})"
 )
+_SMALL: Final = "state = 'serving' AND tier = 'warm' AND rows <= %s AND bytes <= %s"
+_TOTALS: Final = "SELECT tier, state, count(*), sum(bytes)::bigint FROM segments GROUP BY 1, 2"
 _RETIRED: Final = f"state = 'retired' AND retired_at <= {AT}"
 _MOVED: Final = f"""
     SELECT name FROM segments WHERE name = ANY (%s) AND tier = 'cold' AND moved_at <= {AT} ORDER BY name FOR UPDATE"""
@@ -114,6 +116,17 @@ class SegmentCatalogue:
     async def cold_due(self, *, end_us: int, now_us: int) -> list[Segment]:
         """Warm ones that serve, all of them older than end_us, and that nobody has asked back until after now_us."""
         return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_COLD_DUE), (end_us, now_us))))
+
+    async def small(self, *, rows_max: int, bytes_max: int) -> list[Segment]:
+        """Warm ones that serve and have no more than that, by time."""
+        return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_SMALL), (rows_max, bytes_max))))
+
+    async def totals(self) -> dict[tuple[Tier, SegmentState], tuple[int, int]]:
+        """(tier, state) -> files, bytes; none is left out."""
+        found = {(tier, state): (0, 0) for tier in Tier for state in SegmentState}
+        for tier, state, files, size in await self._database.fetch_all(_TOTALS):
+            found[Tier(tier), SegmentState(state)] = (files, size)
+        return found
 
     async def retired(self, *, before_us: int) -> list[Segment]:
         """Those that nobody reads any more since then, or earlier."""

@@ -127,7 +127,8 @@ class TierSettings(Section):
 
     busy_share: float = Field(default=0.5, gt=0, le=1)
     """Most of the time that moving rows may be at work, about: after a second of work at 0.5 it rests for one. While writers
-    are behind it rests anyway. 0.5 of a core keeps up with 60,000 rows a second."""
+    are behind it rests anyway. Reading,
+    writing and verifying take about 6 µs a row, so 0.5 keeps up with 80,000 rows a second."""
 
     round_s: float = Field(default=60.0, ge=0.1, le=3_600)
     """Seconds between two looks at what is due."""

@@ -50,7 +50,7 @@ from store.tiers.pace import Interrupted, Pace
 from store.tiers.places import Places
 from store.tiers.progress import Progress, unwatched
 from store.tiers.retention import RetentionPolicy
-from store.tiers.segments import Segment, SegmentState, Tier
+from store.tiers.segments import Segment, SegmentState
 from store.tiers.settings import TierSettings
 from store.tiers.writing import TableWriter
 
@@ -89,12 +89,13 @@ class Tiering:
         self._progress = progress
         self.places = Places(directory)
         self.catalogue = SegmentCatalogue(database, lease)
-        pace = Pace(database, topic, share=tiers.busy_share if share is None else share, stop=stop)
+        self.pace = pace = Pace(database, topic, share=tiers.busy_share if share is None else share, stop=stop)
         self.failures = 0
         """Pieces that failed so far."""
         self._writer = TableWriter(database, self.catalogue, self.places, segments, policy, pace, progress)
         self._merger = Merger(self.catalogue, self.places, segments, pace)
-        self.cold = None if store is None else ColdMover(self.catalogue, self.places, ObjectFiles(self.places, store))
+        self.objects = None if store is None else ObjectFiles(self.places, store)
+        self.cold = None if self.objects is None else ColdMover(self.catalogue, self.places, self.objects)
         self._collector = Collector(self.catalogue, self.places, store)
 
     @property
@@ -143,8 +144,9 @@ class Tiering:
 
     async def merge_due(self, now_us: int) -> int:
         """Make few files of many small ones."""
-        serving = await self.catalogue.segments(SegmentState.SERVING)
-        groups = merges_due(serving, self._segment_settings, files_min=self._tiers.merge_files_min)
+        settings = self._segment_settings
+        small = await self.catalogue.small(rows_max=settings.rows_max // 2, bytes_max=settings.bytes_max // 2)
+        groups = merges_due(small, settings, files_min=self._tiers.merge_files_min)
         done = 0
         for group in groups:
             names = ", ".join(segment.name for segment in group)
@@ -180,12 +182,9 @@ class Tiering:
         waiting = [each for each in await self.catalogue.tables() if each.rows and not each.is_segmented]
         DUE_TABLES.set(len(waiting))
         DUE_SECONDS.set(max((table.finished_s for table in waiting), default=0.0))
-        found = await self.catalogue.segments(*SegmentState)
-        for tier in Tier:
-            for state in SegmentState:
-                of_both = [each for each in found if (each.tier, each.state) == (tier, state)]
-                SEGMENTS.labels(tier.value, state.value).set(len(of_both))
-                SEGMENT_BYTES.labels(tier.value, state.value).set(sum(each.info.bytes for each in of_both))
+        for (tier, state), (files, size) in (await self.catalogue.totals()).items():
+            SEGMENTS.labels(tier.value, state.value).set(files)
+            SEGMENT_BYTES.labels(tier.value, state.value).set(size)
         return 0
 
     async def _switch(self, table: FinishedTable, own: Sequence[Segment]) -> bool:
