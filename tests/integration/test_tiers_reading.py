@@ -361,6 +361,24 @@ async def test_a_reader_killed_during_a_scan_says_503_and_the_next_page_goes_on(
     assert ids(found) == ids(in_order(logs, Order.OLDEST_FIRST))
 
 
+async def test_a_question_that_nobody_waits_for_any_more_leaves_its_reader(native: TieredSubject) -> None:
+    logs = await with_files(native)
+    await native.access.start_readers()
+    (process,) = native.access._reader._processes
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)  # it answers nothing
+    asking = asyncio.create_task(scan(native.store, order=Order.OLDEST_FIRST, budget_ms=30_000))
+    async with asyncio.timeout(30):
+        while native.access._reader._idle:  # noqa: ASYNC110  # until it was asked
+            await asyncio.sleep(0.01)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    os.kill(process.pid, signal.SIGCONT)
+    assert ids(await walk(native.store, order=Order.OLDEST_FIRST)) == ids(in_order(logs, Order.OLDEST_FIRST))
+    assert native.access._reader._processes[0].pid == process.pid
+
+
 async def test_a_page_that_has_got_on_is_given_when_files_cannot_be_asked(native: TieredSubject) -> None:
     """Its cursor leads to where the next one says 503."""
     logs = await with_files(native)
