@@ -2,7 +2,7 @@
 
 The list changes a few times an hour and is kept with the catalogue (store/catalogue.py), from whose moment it is. What is known
 of a segment never changes but for its state and tier, and takes up to some kilobytes of JSON: of those that are known already
-only these two are read again. Measured with 2,000 segments: 90 ms when nothing is known, 6 ms when one has come.
+only these two are read again. Measured with 2,000 segments of 16 row groups: 45 ms when nothing is known, 5 ms when all is.
 """
 
 from __future__ import annotations
