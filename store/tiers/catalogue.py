@@ -64,7 +64,7 @@ _COLD_DUE: Final = (
 )
 _SMALL: Final = "state = 'serving' AND tier = 'warm' AND rows <= %s AND bytes <= %s"
 _TOTALS: Final = "SELECT tier, state, count(*), sum(bytes)::bigint FROM segments GROUP BY 1, 2"
-_RETIRED: Final = f"state = 'retired' AND retired_at <= {AT}"
+_RETIRED: Final = f"state = 'retired' AND retired_at <= {AT} AND (moved_at IS NOT NULL) = %s"
 _MOVED: Final = f"""
     SELECT name FROM segments WHERE name = ANY (%s) AND tier = 'cold' AND moved_at <= {AT} ORDER BY name FOR UPDATE"""
 
@@ -128,9 +128,9 @@ class SegmentCatalogue:
             found[Tier(tier), SegmentState(state)] = (files, size)
         return found
 
-    async def retired(self, *, before_us: int) -> list[Segment]:
-        """Those that nobody reads any more since then, or earlier."""
-        return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_RETIRED), (before_us,))))
+    async def retired(self, *, before_us: int, were_cold: bool) -> list[Segment]:
+        """Those that nobody reads any more since then, or earlier. were_cold: those that have an object, or have had one."""
+        return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_RETIRED), (before_us, were_cold))))
 
     async def names(self) -> set[str]:
         """Of all segments, whatever their state."""

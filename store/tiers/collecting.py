@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ from store.segments.files import UNFINISHED
 from store.segments.filters import SUFFIX
 from store.tiers.catalogue import SegmentCatalogue
 from store.tiers.places import OBJECT_PREFIX, Places, key_of, name_of
-from store.tiers.segments import Segment, Tier
+from store.tiers.segments import Segment
 from store.upkeep import DROP_DELAY_S
 
 log = structlog.get_logger(__name__)
@@ -52,25 +52,28 @@ class Collector:
         """Remove what is due; returns how many files and objects. Raises StaleEpoch, DatabaseUnavailable, OSError, and as the
         store does."""
         before_us = now_us - DROP_DELAY_S * 1_000_000
-        removed = await self._retired(before_us)
-        removed += await self._moved(before_us)
+        removed = await self._moved(before_us)
         removed += await self._strays(time.time() - STRAY_S)
+        removed += await self._retired(before_us)
         return removed + await self._stray_objects(time.monotonic())
 
     async def _retired(self, before_us: int) -> int:
-        """The rows go last: what is killed half-way is found again."""
-        found = await self._catalogue.retired(before_us=before_us)
-        if self._store is not None and found:
-            await self._store.delete_many([key_of(segment) for segment in found])
-        gone = [segment for segment in found if self._store is not None or segment.tier is Tier.WARM]
-        if len(gone) < len(found):
-            log.error(
-                "cold segments are past their age, but objects.url names no storage", segments=len(found) - len(gone)
-            )
-        if not gone:
+        """The rows go last: what is killed half-way is found again. An object of one that never became cold, put by a process
+        that was killed before it said so, is one that nobody names. Files that need no object storage do not wait for it."""
+        removed = await self._remove(await self._catalogue.retired(before_us=before_us, were_cold=False))
+        cold = await self._catalogue.retired(before_us=before_us, were_cold=True)
+        if cold and self._store is None:
+            log.error("cold segments have retired, but objects.url names no storage", segments=len(cold))
+        elif cold and self._store is not None:
+            await self._store.delete_many([key_of(segment) for segment in cold])
+            removed += await self._remove(cold)
+        return removed
+
+    async def _remove(self, segments: Sequence[Segment]) -> int:
+        if not segments:
             return 0
-        removed = await in_thread(_remove, [path for segment in gone for path in self._files_of(segment)])
-        await self._catalogue.forget([segment.name for segment in gone])
+        removed = await in_thread(_remove, [path for segment in segments for path in self._files_of(segment)])
+        await self._catalogue.forget([segment.name for segment in segments])
         return removed
 
     async def _moved(self, before_us: int) -> int:

@@ -190,9 +190,9 @@ class Eraser:
     async def _from_tables(self) -> Removed:
         tables = TableRows(self._database, self._tiering.catalogue, self._predicate)
         deadline_s = time.monotonic() + self._patience_s
-        removed = Removed()
+        removed, left = Removed(), None
         while True:
-            found, left = await tables.delete(lambda *done: self._progress("tables", *done))
+            found, left = await tables.delete(lambda *done: self._progress("tables", *done), only=left)
             removed += found
             if not left:
                 return removed

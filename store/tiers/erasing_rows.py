@@ -10,7 +10,7 @@ pages.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, TypeAlias
 
 import msgspec
@@ -69,11 +69,17 @@ class TableRows:
         self._bounds = time_bounds(predicate)
         self._where: Sql = compile_postgres(predicate)
 
-    async def delete(self, progress: Callable[[str, int, int], None]) -> tuple[Removed, list[str]]:
-        """What was removed, and the tables that could not be looked at yet: call again when they are finished. progress:
-        (table, tables done, of how many). Raises StaleEpoch, DatabaseUnavailable."""
+    async def delete(
+        self, progress: Callable[[str, int, int], None], *, only: Collection[str] | None = None
+    ) -> tuple[Removed, list[str]]:
+        """What was removed, and the tables that could not be looked at yet: call again with these when they are finished.
+        progress: (table, tables done, of how many). Raises StaleEpoch, DatabaseUnavailable."""
         removed, left = Removed(), []
-        tables = [table for table in await self._database.fetch_all(_TABLES) if self._may_hold(table[1], table[2])]
+        tables = [
+            table
+            for table in await self._database.fetch_all(_TABLES)
+            if self._may_hold(table[1], table[2]) and (only is None or table[0] in only)
+        ]
         for number, (table, _, _, size) in enumerate(tables, 1):
             found = await self._delete_from(table, -(-size // _PAGE_BYTES))
             if found is None:

@@ -52,9 +52,58 @@ async def test_each_row_is_there_once_wherever_tiering_is_killed(native_url: str
     await store.close()
 
 
-def run(url: str, directory: Path, objects: str, now_us: int, last: int) -> subprocess.CompletedProcess[str]:
+@pytest.mark.timeout(600)
+async def test_an_erasure_that_is_killed_and_begun_again_erases_all_and_nothing_else(
+    native_url: str, tmp_path: Path
+) -> None:
+    objects = f"file://{tmp_path}/objects"
+    store = make_object_store(ObjectSettings(url=objects))
+    async with tier_site(native_url, Layout.NATIVE, tmp_path / "segments", store=store) as site:
+        start_us = await site.border_us()
+        for number in range(3):
+            await site.store_rows(
+                [
+                    row(1 + n + number * ROWS, start_us + number * CHUNK_US + n, "secret" if n % 2 else "plain")
+                    for n in range(ROWS)
+                ]
+            )
+        leader = await site.leader()
+        for number, now_us in enumerate((start_us + 100 * DAY_US, start_us + 2 * CHUNK_US), 1):
+            await site.close_to(start_us + number * CHUNK_US)
+            await leader.write_due(now_us)
+            await leader.switch_due(now_us)
+            await leader.move_due(now_us)
+        await site.hot.see(start_us + 1_000 * DAY_US)
+        assert await site.states() == {("serving", "cold"): 1, ("written", "warm"): 1}
+        every, plain = {*range(1, 3 * ROWS + 1)}, {*range(1, 3 * ROWS + 1, 2)}
+        for last in range(1, 200, 2):
+            ended = run(native_url, site.directory, objects, start_us, last, query="secret")
+            left = await site.ids()
+            assert len(left) == len({*left})
+            assert plain <= {*left} <= every
+            if ended.returncode == 0:
+                break
+            assert ended.returncode == -9, ended.stderr
+        assert last > 5
+        assert {*left} == plain
+    await store.close()
+
+
+def run(
+    url: str, directory: Path, objects: str, now_us: int, last: int, *, query: str = ""
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tests.faults.tier_process", url, str(directory), objects, str(now_us), str(last)],
+        [
+            sys.executable,
+            "-m",
+            "tests.faults.tier_process",
+            url,
+            str(directory),
+            objects,
+            str(now_us),
+            str(last),
+            query,
+        ],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -21,8 +21,10 @@ from runtime.stopping import Stop
 from store.objects.factory import make_object_store
 from store.objects.settings import ObjectSettings
 from store.segments.settings import SegmentSettings
-from store.tiers import cold, collecting, merging, tiering, writing
+from store.tiers import cold, collecting, erasing_files, merging, tiering, writing
 from store.tiers.catalogue import TIER, SegmentCatalogue
+from store.tiers.erasing import Eraser, Remaining
+from store.tiers.progress import unwatched
 from store.tiers.settings import TierSettings
 from store.tiers.tiering import Tiering
 from tests.store_sites import TOPIC
@@ -55,7 +57,7 @@ class Points:
         return passed
 
     def put_everywhere(self) -> None:
-        for module in (writing, merging, cold, collecting, tiering):
+        for module in (writing, merging, cold, collecting, tiering, erasing_files):
             module.in_thread = self.around(module.in_thread)  # type: ignore[attr-defined]
         change = SegmentCatalogue.change
 
@@ -69,12 +71,13 @@ class Points:
         SegmentCatalogue.change = passed  # type: ignore[method-assign,assignment]
 
 
-async def one_round(url: str, directory: Path, objects: str, now_us: int, points: Points) -> None:
+async def one_round(url: str, directory: Path, objects: str, now_us: int, points: Points, query: str) -> None:
+    """All steps; with a query an erasure instead."""
     points.put_everywhere()
     database = Database(url, application_name="tier under test")
     await database.open()
     lease = Lease(database, TIER, "under test", ttl_s=60)
-    await lease.acquire()
+    await lease.take_over()
     store = make_object_store(ObjectSettings(url=objects))
     store.put = points.around(store.put)  # type: ignore[method-assign,assignment]
     tiers = Tiering(
@@ -90,8 +93,20 @@ async def one_round(url: str, directory: Path, objects: str, now_us: int, points
         share=1.0,
     )
     await tiers.prepare()
-    for step in tiers.steps.values():
-        await step(now_us)
+    if query:
+        await Eraser(
+            database,
+            tiers,
+            SegmentSettings(),
+            topic=TOPIC,
+            query=query,
+            requested_by="the test",
+            broker_keeps=Remaining("the broker", "later"),
+            progress=unwatched,
+        ).erase()
+    else:
+        for step in tiers.steps.values():
+            await step(now_us)
     assert tiers.failures == 0
     await store.close()
     await database.close()
@@ -99,5 +114,5 @@ async def one_round(url: str, directory: Path, objects: str, now_us: int, points
 
 
 if __name__ == "__main__":
-    url, directory, objects, now_us, last = sys.argv[1:]
-    asyncio.run(one_round(url, Path(directory), objects, int(now_us), Points(int(last))))
+    url, directory, objects, now_us, last, query = sys.argv[1:]
+    asyncio.run(one_round(url, Path(directory), objects, int(now_us), Points(int(last)), query))
