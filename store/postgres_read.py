@@ -27,6 +27,7 @@ from store.catalogue import CATALOGUE, PARTS, VERSION, Catalogue, catalogued, kn
 from store.page_sql import to_datetime
 from store.port import SERVICES_MAX, LedgerRow, Outcome, ServiceSummary, Snapshot
 from store.postgres_snapshot import PostgresSnapshot
+from store.rare_keys import RareKeys
 from store.statements import OPENED, OPENING, StatementRunner
 from store.steps import US
 
@@ -107,6 +108,7 @@ class PostgresReadStore:
         self._catalogue = Catalogue(None, ())
         """As last seen."""
         self._key_notes = KeyNotes(self._clock)
+        self._rare_keys = RareKeys()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
@@ -193,6 +195,7 @@ class PostgresReadStore:
             revision=hash((revision, *life)),
             mark=mark,
             catalogue=self._catalogue,
+            rare_keys=self._rare_keys,
             page_bytes_max=self._page_bytes_max,
             clock=self._clock,
         )

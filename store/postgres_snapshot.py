@@ -23,6 +23,7 @@ from store import page_sql
 from store.catalogue import Catalogue
 from store.page_scan import PageScan
 from store.port import Order, Position, Scan, ScanResult
+from store.rare_keys import RareKeys
 from store.scan_windows import BEYOND, CHUNKS_MAX, LEAST, Walk, successor
 from store.statements import BY_BITMAP, Settings, StatementRunner
 
@@ -44,10 +45,11 @@ class PostgresSnapshot:
         revision: int,
         mark: int,
         catalogue: Catalogue,
+        rare_keys: RareKeys,
         page_bytes_max: int,
         clock: Clock,
     ) -> None:
-        """All but the last two: as they were at this moment."""
+        """All but the last three: as they were at this moment."""
         self._runner = runner
         self._offsets = offsets
         self._visible_through_us = visible_through_us
@@ -55,6 +57,7 @@ class PostgresSnapshot:
         self._revision = revision
         self._mark = mark
         self._catalogue = catalogue
+        self._rare_keys = rare_keys
         self._page_bytes_max = page_bytes_max
         self._clock = clock
         self.wanted_keys: set[str] = set()
@@ -119,6 +122,7 @@ class PostgresSnapshot:
             predicate,
             scan,
             catalogue=self._catalogue,
+            rare_keys=self._rare_keys,
             bytes_max=self._page_bytes_max,
             clock=self._clock,
         )
