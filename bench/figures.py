@@ -45,9 +45,9 @@ class ProfileFigures:
         for key, value in values.items():
             self.put(f"{name}.{key}", value)
 
-    def put_ratio(self, name: str, value: float) -> None:
-        """`name`: the value as a part of the floor of the same run; left out where that was not measured."""
-        floor = self.all.numbers.get(f"{self.prefix}floor_rows_per_s")
+    def put_ratio(self, name: str, value: float, *, of: str = "floor_rows_per_s") -> None:
+        """`name`: the value as a part of the same run's floor, or of another figure; left out where that is missing."""
+        floor = self.all.numbers.get(f"{self.prefix}{of}")
         if floor:
             self.put(name, value / floor)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 
 from bench.figures import ProfileFigures
 from bench.lines import Form, bodies, moulds
@@ -33,32 +33,34 @@ BLOCK_ROWS: Final = 5_000
 _BLOCKS_FIRST: Final = 20
 _BLOCKS_MAX: Final = 400
 """Ready-made blocks in memory at once: 2 million rows, 700 MB."""
+_SUSTAINED_S: Final = (60.0, 120.0)
+"""Shorter runs are compared with the repetitions alone; longer ones would need more disk than they tell."""
 _INSERTS_A_BATCH: Final = 1_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-_TABLE: Final[dict[bool, LiteralString]] = {
+_TABLE: Final[dict[bool, str]] = {
     True: """
-        CREATE TABLE floor (LIKE logs);
-        SELECT create_hypertable('floor', by_range('timestamp', interval '1 day'), create_default_indexes => false)""",
+        CREATE TABLE {table} (LIKE logs);
+        SELECT create_hypertable('{table}', by_range('timestamp', interval '1 day'), create_default_indexes => false);""",
     False: """
-        CREATE TABLE floor (LIKE logs) PARTITION BY RANGE (timestamp);
-        CREATE TABLE floor_partition PARTITION OF floor FOR VALUES FROM ('2020-01-01') TO ('2200-01-01')""",
+        CREATE TABLE {table} (LIKE logs) PARTITION BY RANGE (timestamp);
+        CREATE TABLE {table}_partition PARTITION OF {table} FOR VALUES FROM ('2020-01-01') TO ('2200-01-01');""",
 }
-_FLOOR_INDEX: Final = "CREATE INDEX ON floor (timestamp, id)"
+_FLOOR_INDEX: Final = "CREATE INDEX ON {table} (timestamp, id)"
 _USUAL_INDEXES: Final = """
-    CREATE INDEX ON floor (timestamp, id);
-    CREATE INDEX ON floor (id);
-    CREATE INDEX ON floor (correlation_id);
-    CREATE INDEX ON floor (service_name, timestamp)"""
+    CREATE INDEX ON {table} (timestamp, id);
+    CREATE INDEX ON {table} (id);
+    CREATE INDEX ON {table} (correlation_id);
+    CREATE INDEX ON {table} (service_name, timestamp)"""
 _INSERT: Final = f"INSERT INTO floor ({COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s::jsonb)"
 
 
 async def measure(site: Site, options: Options, figures: ProfileFigures) -> None:
-    """floor_rows_per_s, naive_rows_per_s, and the database's CPU time a row of both."""
+    """floor_rows_per_s, floor_sustained_rows_per_s, naive_rows_per_s, and the database's CPU time a row of each."""
     is_hypertable = site.fleet.profile == FULL
     async with await connect(site.fleet.database_url, application_name="bench floor") as connection:
         lines = _lines()
-        floor, floor_cpu = await _floor(connection, site, options, lines, is_hypertable)
+        floor, floor_cpu = await _floor(connection, site, options, figures, lines, is_hypertable)
         figures.put("floor_rows_per_s", floor)
         figures.put("cpu_us_per_log.floor", floor_cpu)
         naive, naive_cpu = await _naive(connection, site, options, lines, is_hypertable)
@@ -67,42 +69,85 @@ async def measure(site: Site, options: Options, figures: ProfileFigures) -> None
 
 
 async def _floor(
-    connection: Connection, site: Site, options: Options, lines: Iterator[LogLine], is_hypertable: bool
+    connection: Connection,
+    site: Site,
+    options: Options,
+    figures: ProfileFigures,
+    lines: Iterator[LogLine],
+    is_hypertable: bool,
 ) -> tuple[float, float]:
     """Rows a second, the median repetition's; the database's CPU µs a row, the median too."""
+    floor = _Floor(connection, site, is_hypertable)
     blocks = [_block(lines) for _ in range(_BLOCKS_FIRST)]
-    first, _ = await _copy_into_new(connection, site, blocks, is_hypertable)
+    first, _ = await floor.repetition(blocks)
     needed = int(first * options.floor_s / BLOCK_ROWS) + 1
     blocks += [_block(lines) for _ in range(min(needed, _BLOCKS_MAX) - len(blocks))]
     measured = []
     for number in range(options.floor_repetitions):
-        measured.append(await _copy_into_new(connection, site, blocks, is_hypertable))
+        measured.append(await floor.repetition(blocks))
         progress(f"floor {number + 1}: {measured[-1][0]:,.0f} rows/s, {measured[-1][1]:.2f} µs a row")
+    least_s, most_s = _SUSTAINED_S
+    if options.run_s >= least_s:
+        sustained, cpu_us = await floor.sustained(blocks, min(options.run_s, most_s))
+        progress(f"floor, sustained: {sustained:,.0f} rows/s, {cpu_us:.2f} µs a row")
+        figures.put("floor_sustained_rows_per_s", sustained)
+        figures.put("cpu_us_per_log.floor_sustained", cpu_us)
     return median([rate for rate, _ in measured]), median([cpu for _, cpu in measured])
 
 
-async def _copy_into_new(
-    connection: Connection, site: Site, blocks: Sequence[bytes], is_hypertable: bool
-) -> tuple[float, float]:
-    await connection.execute(_TABLE[is_hypertable])
-    await connection.execute(_FLOOR_INDEX)
-    began_s, cpu_s = time.monotonic(), usage([site.database_pid]).cpu_s
-    for block in blocks:
-        async with connection.cursor() as cursor:
-            async with cursor.copy(f"COPY floor ({COLUMNS}) FROM STDIN (FORMAT binary)".encode()) as copy:
-                await copy.write(block)
-    rows, took_s = len(blocks) * BLOCK_ROWS, time.monotonic() - began_s
-    cpu_us = (usage([site.database_pid]).cpu_s - cpu_s) / rows * 1e6
-    await connection.execute("DROP TABLE floor")
-    return rows / took_s, cpu_us
+class _Floor:
+    """Copies ready-made blocks into tables of its own. Each call answers rows a second and the database's CPU µs a row."""
+
+    def __init__(self, connection: Connection, site: Site, is_hypertable: bool) -> None:
+        self._connection = connection
+        self._site = site
+        self._new_table = _TABLE[is_hypertable] + _FLOOR_INDEX
+
+    async def repetition(self, blocks: Sequence[bytes]) -> tuple[float, float]:
+        """All blocks once."""
+        await self._create("floor")
+        began_s, cpu_s = self._now()
+        await self._copy("floor", blocks)
+        figures = self._since(began_s, cpu_s, len(blocks))
+        await self._connection.execute("DROP TABLE floor")
+        return figures
+
+    async def sustained(self, blocks: Sequence[bytes], seconds: float) -> tuple[float, float]:
+        """All blocks again and again, into one table after the other: each position is the greatest of its table so far."""
+        tables = 0
+        began_s, cpu_s = self._now()
+        while time.monotonic() - began_s < seconds:
+            tables += 1
+            await self._create(f"floor_{tables}")
+            await self._copy(f"floor_{tables}", blocks)
+        figures = self._since(began_s, cpu_s, tables * len(blocks))
+        for number in range(tables):
+            await self._connection.execute(f"DROP TABLE floor_{number + 1}".encode())
+        return figures
+
+    def _now(self) -> tuple[float, float]:
+        return time.monotonic(), usage([self._site.database_pid]).cpu_s
+
+    def _since(self, began_s: float, cpu_s: float, blocks: int) -> tuple[float, float]:
+        now_s, now_cpu_s = self._now()
+        rows = blocks * BLOCK_ROWS
+        return rows / (now_s - began_s), (now_cpu_s - cpu_s) / rows * 1e6
+
+    async def _create(self, table: str) -> None:
+        await self._connection.execute(self._new_table.format(table=table).encode())
+
+    async def _copy(self, table: str, blocks: Sequence[bytes]) -> None:
+        for block in blocks:
+            async with self._connection.cursor() as cursor:
+                async with cursor.copy(f"COPY {table} ({COLUMNS}) FROM STDIN (FORMAT binary)".encode()) as copy:
+                    await copy.write(block)
 
 
 async def _naive(
     connection: Connection, site: Site, options: Options, lines: Iterator[LogLine], is_hypertable: bool
 ) -> tuple[float, float]:
     """Rows a second, and the database's CPU µs a row."""
-    await connection.execute(_TABLE[is_hypertable])
-    await connection.execute(_USUAL_INDEXES)
+    await connection.execute((_TABLE[is_hypertable] + _USUAL_INDEXES).format(table="floor").encode())
     connection.prepare_threshold = 0
     rows, busy_s, cpu_s = 0, 0.0, usage([site.database_pid]).cpu_s
     while busy_s < options.naive_s:

@@ -46,6 +46,7 @@ _LOOK_UPS: Final = (
 
 GOALS: Final = (
     Goal("stored_ratio", "stored with everything on: 0.4 of the floor", at_least=0.4),
+    Goal("stored_sustained_ratio", "the same for minutes: 0.4 of the floor for minutes", at_least=0.4),
     Goal("stored_ratio", "stored with everything on: half of the floor", at_least=0.5),
     Goal("stored_per_s", "stored with everything on: 100,000 logs/s", at_least=100_000),
     Goal("accepted_alone_ratio", "accepted while writers are stopped: 0.7 of the floor", at_least=0.7),

@@ -76,8 +76,9 @@ async def _ask_all(
                 figures.put(f"{name}_rare_word_ms_per_million_rows", percentile(per_million, 0.5))
             progress(f"{name} {kind}: {_shown(times_ms)}")
         deep_ms = (await asker.walk(options.deep_pages + options.questions))[options.deep_pages - 1 :]
-        figures.put_latencies(name, "deep", deep_ms)
-        progress(f"{name} {options.deep_pages:,} pages deep: {_shown(deep_ms)}")
+        if deep_ms:  # a small store has fewer pages
+            figures.put_latencies(name, "deep", deep_ms)
+            progress(f"{name} {options.deep_pages:,} pages deep: {_shown(deep_ms)}")
     finally:
         asker.close()
     figures.put(f"{name}_given_up", given_up)

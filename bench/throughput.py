@@ -102,6 +102,7 @@ def _put(runs: list[Run], figures: ProfileFigures) -> None:
     figures.put_ratio("accepted_ratio", accepted)
     figures.put("stored_per_s", stored)
     figures.put_ratio("stored_ratio", stored)
+    figures.put_ratio("stored_sustained_ratio", stored, of="floor_sustained_rows_per_s")
     for role in runs[0].cpu_us_per_log:
         figures.put(f"cpu_us_per_log.{role}", median([run.cpu_us_per_log[role] for run in runs]))
         figures.put(f"peak_mib.{role}", max(run.peak_mib[role] for run in runs))

@@ -115,6 +115,13 @@ class Parts:
         """Those that may hold rows with low_us <= timestamp <= high_us."""
         return [part.table_name for part in self.parts if part.range_start_us <= high_us and low_us < part.range_end_us]
 
+    def extent(self, low_us: int, high_us: int) -> tuple[int, int]:
+        """From when to when, exclusive, lie the rows of those that may hold some with low_us <= timestamp <= high_us."""
+        asked = [part for part in self.parts if part.range_start_us <= high_us and low_us < part.range_end_us]
+        start_us = min((part.range_start_us for part in asked), default=GREATEST_US)
+        end_us = max((part.range_end_us for part in asked), default=LEAST_US)
+        return max(start_us, low_us), min(end_us, high_us + 1)
+
     def width_of(self, rows: float, *, low_us: int, high_us: int, newest_first: bool) -> int:
         """In how much time from an end of this interval so many rows lie, about."""
         start_us, end_us, held = self._extent()
@@ -182,6 +189,7 @@ class Catalogue:
         self._late = [table for table in tables if table.is_late]
         unfinished = [chunk for chunk in chunks if not chunk.is_finished]
         self._unfinished_us = min((chunk.start_us for chunk in unfinished), default=GREATEST_US)
+        self._unfinished = unfinished
         self.unfinished_chunks = [chunk.name for chunk in unfinished]
         unfinished_late = [table for table in self._late if not table.is_finished]
         self.unfinished_late = [table.name for table in unfinished_late]
@@ -201,6 +209,11 @@ class Catalogue:
     def open_from_us(self, closed_before_us: int) -> int:
         """Where the second part of time begins, given the border. Parts are made from here on, and asked from here on."""
         return min(closed_before_us, self._unfinished_us)
+
+    def unfinished_chunk_of(self, start_us: int, end_us: int) -> str | None:
+        """The one chunk that has all rows with start_us <= timestamp < end_us; None where several may have some, or none."""
+        found = [chunk.name for chunk in self._unfinished if chunk.start_us < end_us and start_us < chunk.end_us]
+        return found[0] if len(found) == 1 else None
 
     @property
     def known_keys(self) -> Collection[str]:

@@ -2,7 +2,8 @@
 
 The first window of each part of time is a counted number of rows. Most pages end in it. Where it held too little, what it
 took says how wide the next windows may be (store/scan_windows.py, Pace), and how many of its rows matched says whether an
-index on metadata is the shorter way (store/scan_ways.py). One task, no locks; time is the caller's clock.
+index on metadata is the shorter way (store/scan_ways.py); for keys whose values have been rare so far no look is taken first
+(store/rare_keys.py). One task, no locks; time is the caller's clock.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from search.sql_postgres import compile_postgres, indexable_metadata, metadata_k
 from store import page_sql
 from store.catalogue import CORRELATION_HASH, Catalogue
 from store.port import OpenIndex, Order, Position, Scan, ScanResult
+from store.rare_keys import RareKeys
 from store.scan_ways import INDEX_EXCESS, Density, Traits, prefers_index
 from store.scan_windows import CHUNKS_MAX, Pace, Walk, Window
 from store.statements import BY_BITMAP, BY_PARTS, IN_ORDER, WINDOW_MS_MAX, StatementRunner
@@ -36,6 +38,8 @@ _CORRELATION_ROWS_BESIDE: Final = 200_000
 _WINDOW_MS: Final = 250
 _STATEMENT_MS: Final = (50, WINDOW_MS_MAX)
 """Least and most that one window may take."""
+_GUESS_MS: Final = 60
+"""For an index that is asked without a look first: a value that is not rare after all has too many rows to read."""
 _LAST_TRY_MS: Final = 1_000
 _STOP_MS: Final = 20
 """With so little left no further window begins, once the page has got on."""
@@ -54,6 +58,7 @@ class PageScan:
         scan: Scan,
         *,
         catalogue: Catalogue,
+        rare_keys: RareKeys,
         bytes_max: int,
         clock: Clock,
         has_got_on: bool = False,
@@ -65,20 +70,22 @@ class PageScan:
         self._scan = scan
         self._clock = clock
         self._newest_first = scan.order is Order.NEWEST_FIRST
-        self._predicate = predicate
         self._condition = compile_postgres(predicate)
         self._traits = Traits.of(predicate)
+        self._keys = metadata_keys(predicate)
         if self._traits.correlation is not None:
             self._open_terms: Sql | None = _hashed(self._traits.correlation)
             self._parts = catalogue.parts_by(OpenIndex.CORRELATION)
         else:
-            keys = metadata_keys(predicate) & set(catalogue.known_keys)
+            keys = self._keys & set(catalogue.known_keys)
             self._open_terms = indexable_metadata(predicate, keys=keys)
             self._parts = None if self._open_terms is None else catalogue.parts_by(OpenIndex.METADATA, keys)
         self.wanted_keys: set[str] = set()
         """Of metadata: an index of open chunks by these would have been the shorter way, or was."""
         self._rows_beside: int | None = None
-        self._density = Density()
+        self._rare_keys = rare_keys
+        self._is_guess = self._traits.terms is not None and rare_keys.expects(self._keys)
+        self._density = Density(_INDEX_LOOK_ROWS) if self._is_guess else Density()
         self._index_failed = False
         self._index_factor = 1
         self._logs: list[Log] = []
@@ -101,10 +108,14 @@ class PageScan:
             left_ms = (ends_s - self._clock.monotonic_s()) * 1000
             if self._is_over(left_ms):
                 return ScanResult(self._logs, False, self._walk.scanned_to)
-            share_ms = _share_ms(left_ms, is_last_try=pace.rows == 1)
+            is_guess = by_index and self._is_guess
+            share_ms = _GUESS_MS if is_guess else _share_ms(left_ms, is_last_try=pace.rows == 1)
             began_s = self._clock.monotonic_s()
             rows = await (self._indexed(window, share_ms) if by_index else self._walked(window, pace, share_ms))
             took_ms = (self._clock.monotonic_s() - began_s) * 1000
+            if rows is None and is_guess:
+                self._guessed_wrong()
+                continue
             if rows is None and by_index:
                 self._index_failed = True
                 continue
@@ -123,7 +134,10 @@ class PageScan:
             if not self._is_full and (len(self._logs) == self._scan.limit or self._bytes_left <= 0):
                 self._is_full = True
                 ends_s = min(ends_s, self._clock.monotonic_s() + self._scan.beyond_ms / 1000)
+            if is_guess:
+                self._rare_keys.saw(self._keys, is_rare=True)
             if by_index:
+                self._is_guess = False
                 self._density.saw(self._rows_in(window), len(rows))
                 self._index_factor *= _INDEX_FACTOR
                 self._walk.done(window)
@@ -134,6 +148,12 @@ class PageScan:
     def bytes_taken(self) -> int:
         """Of the result's messages and metadata."""
         return self._bytes_max - self._bytes_left
+
+    def _guessed_wrong(self) -> None:
+        """Look first, as at a value of which nothing is known."""
+        self._is_guess = False
+        self._density = Density()
+        self._rare_keys.was_wrong(self._keys)
 
     def _rows_in(self, window: Window) -> int:
         """How many rows an index was asked over, about."""
@@ -151,7 +171,9 @@ class PageScan:
         if not window.is_indexed or self._index_failed or len(rows) >= self._wanted or self._logs:
             return False
         looked = Density(pace.rows, len(rows))
-        if not prefers_index(looked, wanted=self._wanted):
+        is_rare = prefers_index(looked, wanted=self._wanted)
+        self._rare_keys.saw(self._keys, is_rare=is_rare)
+        if not is_rare:
             return False
         self._density = looked
         return True
@@ -176,7 +198,7 @@ class PageScan:
             return window, False
         rows = self._density.rows_with(INDEX_EXCESS * self._wanted) * self._index_factor
         if window.is_open:
-            self.wanted_keys |= metadata_keys(self._predicate)
+            self.wanted_keys |= self._keys
             beside = await self._beside()
             if not prefers_index(self._density, wanted=self._wanted, rows_beside=beside):
                 return window, False
@@ -249,6 +271,7 @@ class PageScan:
         query = page_sql.by_parts(
             window.arms,
             self._parts,
+            self._catalogue.unfinished_chunk_of(*self._parts.extent(window.low[0], window.high[0])),
             self._open_terms,
             self._condition,
             open_from_us=self._walk.open_from_us,

@@ -62,6 +62,7 @@ def ordered(
 def by_parts(
     arms: Sequence[Arm],
     parts: Parts,
+    chunk: str | None,
     terms: Sql,
     condition: Sql,
     *,
@@ -72,8 +73,9 @@ def by_parts(
 ) -> Query:
     """As `ordered`, of an open window: rows that are in the parts and meet `terms` there, and all that are in no part yet.
 
-    arms: `logs` first. What is in no part is found by its arrival alone: the inner bound says which chunks there are, the
-    outer ones come behind a fence (OFFSET 0), so that no index of times takes its place.
+    arms: `logs` first. chunk: the one that has all rows of the parts, if it is one: that finds a row three times as fast.
+    What is in no part is found by its arrival alone: the inner bound says which chunks there are, the outer ones come behind a
+    fence (OFFSET 0), so that no index of times takes its place.
     """
     logs, *others = arms
     params: list[Any] = []
@@ -83,9 +85,10 @@ def by_parts(
         bounds = _bounds(logs, parts_params)
         parts_params += terms.params
         candidates.append(f"SELECT timestamp, id FROM {checked(table)} WHERE {bounds} AND {terms.text}")
-    table = checked(logs.table)
+    table, known_in = checked(logs.table), checked(chunk or logs.table)
     params += [to_datetime(open_from_us), parts.to_xid]
-    bounds = _bounds(logs, params)
+    is_all = logs.low <= (open_from_us, 0) and logs.high == BEYOND  # the inner bound says it: every row is tested here
+    bounds = _EVERY.text if is_all else _bounds(logs, params)
     params += [*condition.params, *parts_params]
     known_bounds = _bounds(logs, params)
     params += [parts.to_xid, *condition.params]
@@ -93,7 +96,7 @@ def by_parts(
         f"SELECT {_COLUMNS} FROM (SELECT {_COLUMNS} FROM {table} WHERE timestamp >= %s AND arrived >= %s OFFSET 0) AS recent"
         f" WHERE {bounds} AND ({condition.text})"
         f" UNION ALL SELECT known.* FROM ({' UNION ALL '.join(candidates) or _NO_CANDIDATES}) AS part CROSS JOIN LATERAL ("
-        f"SELECT {_COLUMNS} FROM {table} AS l WHERE l.timestamp = part.timestamp AND l.id = part.id AND {known_bounds}"
+        f"SELECT {_COLUMNS} FROM {known_in} AS l WHERE l.timestamp = part.timestamp AND l.id = part.id AND {known_bounds}"
         f" AND arrived < %s AND ({condition.text}) OFFSET 0) AS known"
     )
     if others:

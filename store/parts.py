@@ -61,6 +61,8 @@ LAG_S_MAX: Final = 10.0
 LAG_S_EASY: Final = 0.5
 """Writers that are further behind may be short of processors: parts take a thirtieth of one then."""
 _REST_WHEN_SHORT: Final = 30
+_REST_UNASKED: Final = 3
+"""Parts by metadata that nobody has asked for lately take half of the time that the sealer gives them."""
 
 LOCK: Final = 7402
 """Advisory, for a session: one sealer makes parts at a time. That parts are disjoint the table itself makes sure of."""
@@ -83,6 +85,8 @@ _SUMMARISE: Final = f"""
 _LAG: Final = """
     SELECT coalesce(extract(epoch FROM clock_timestamp() - min(stored_to) FILTER (WHERE halted IS NULL)), 0)::float8
     FROM consumer_offsets WHERE topic = %s"""
+_ASKED_LATELY: Final = """
+    SELECT EXISTS (SELECT FROM asked_keys WHERE asked_at > clock_timestamp() - interval '15 minutes')"""
 _LET_GO: Final = """
     WITH gone AS (DELETE FROM open_parts WHERE table_name = ANY (%s) RETURNING table_name)
     INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, 'part', clock_timestamp() FROM gone
@@ -226,8 +230,8 @@ class OpenChunkIndexer:
         """topic: whose writers must not be behind."""
         self._topic = topic
         self._tails = dict.fromkeys(OpenIndex, Tail())
-        self._rested_s = dict.fromkeys(OpenIndex, 0.0)
-        """Kind -> when, by the monotonic clock, the last part was so long ago that it took a thirtieth of the time since."""
+        self._last_s = dict.fromkeys(OpenIndex, (0.0, 0.0))
+        """Kind -> how long its last part took, and when, by the monotonic clock, it was made."""
 
     async def index_arrivals(self, connection: Connection) -> None:
         """New chunks have what finds their newest rows. Raises 55P03 where somebody writes to one already."""
@@ -249,10 +253,9 @@ class OpenChunkIndexer:
         try:
             for (orphan,) in await (await connection.execute(_ORPHANS)).fetchall():
                 await connection.execute(f"DROP TABLE IF EXISTS {checked(orphan)}".encode())
-            (lag_s,) = await one(connection, _LAG, (self._topic,))
-            began_s = time.monotonic()
-            if lag_s > LAG_S_MAX or (lag_s > LAG_S_EASY and began_s < self._rested_s[kind]):
+            if await self._must_rest(connection, kind):
                 return 0
+            began_s = time.monotonic()
             await connection.execute(_SUMMARISE)
             try:
                 await connection.execute(_BEGIN)
@@ -263,10 +266,23 @@ class OpenChunkIndexer:
                 raise
             if rows:
                 ended_s = time.monotonic()
-                self._rested_s[kind] = ended_s + _REST_WHEN_SHORT * (ended_s - began_s)
+                self._last_s[kind] = ended_s - began_s, ended_s
             return rows
         finally:
             await _unlock(connection)
+
+    async def _must_rest(self, connection: Connection, kind: OpenIndex) -> bool:
+        """Whether others need the processors more."""
+        (lag_s,) = await one(connection, _LAG, (self._topic,))
+        if lag_s > LAG_S_MAX:
+            return True
+        rest = 0
+        if lag_s > LAG_S_EASY:
+            rest = _REST_WHEN_SHORT
+        elif kind is OpenIndex.METADATA and not (await one(connection, _ASKED_LATELY))[0]:
+            rest = _REST_UNASKED
+        took_s, ended_s = self._last_s[kind]
+        return time.monotonic() < ended_s + rest * took_s
 
     async def _make(self, connection: Connection, kind: OpenIndex) -> int:
         """In the transaction: look, decide, make, note."""

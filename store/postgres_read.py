@@ -26,6 +26,7 @@ from store.catalogue import CATALOGUE, PARTS, VERSION, Catalogue, catalogued, kn
 from store.page_sql import to_datetime
 from store.port import SERVICES_MAX, LedgerRow, Outcome, ServiceSummary, Snapshot, SnapshotLost
 from store.postgres_snapshot import PostgresSnapshot
+from store.rare_keys import RareKeys
 from store.statements import OPENED, OPENING, StatementRunner
 from store.steps import US
 from store.tiers.access import SegmentAccess
@@ -114,6 +115,7 @@ class PostgresReadStore:
         self._retention = retention
         self._hiding: Hiding | None = None
         self._key_notes = KeyNotes(self._clock)
+        self._rare_keys = RareKeys()
 
     @property
     def has_segments(self) -> bool:
@@ -219,6 +221,7 @@ class PostgresReadStore:
             segments=self._segments,
             access=self._access,
             hiding=hiding if hides else None,
+            rare_keys=self._rare_keys,
             page_bytes_max=self._page_bytes_max,
             clock=self._clock,
         )

@@ -26,6 +26,7 @@ from store import page_sql
 from store.catalogue import Catalogue
 from store.page_scan import PageScan
 from store.port import Order, Position, Scan, ScanResult
+from store.rare_keys import RareKeys
 from store.scan_windows import BEYOND, CHUNKS_MAX, LEAST, Ground, Walk, successor
 from store.statements import BY_BITMAP, Settings, StatementRunner
 from store.tiers.access import SegmentAccess
@@ -55,6 +56,7 @@ class PostgresSnapshot:
         segments: Segments,
         access: SegmentAccess | None,
         hiding: Hiding | None,
+        rare_keys: RareKeys,
         page_bytes_max: int,
         clock: Clock,
     ) -> None:
@@ -70,6 +72,7 @@ class PostgresSnapshot:
         self._segments = segments
         self._access = access
         self._hiding = hiding
+        self._rare_keys = rare_keys
         self._page_bytes_max = page_bytes_max
         self._clock = clock
         self.wanted_keys: set[str] = set()
@@ -125,7 +128,7 @@ class PostgresSnapshot:
         if allowed.is_empty or scan.limit < 1:
             return ScanResult([], True, None)
         low, high = interval(scan)
-        tables = _Tables(self._runner, self._catalogue, self._closed_before_us, self._clock)
+        tables = _Tables(self._runner, self._catalogue, self._rare_keys, self._closed_before_us, self._clock)
         tiered = TieredScan(
             scan,
             all_of(scan.predicate, within(allowed)),
@@ -168,9 +171,12 @@ class PostgresSnapshot:
 class _Tables:
     """Implements `store.tiers.tiered_scan.Tables`."""
 
-    def __init__(self, runner: StatementRunner, catalogue: Catalogue, closed_before_us: int, clock: Clock) -> None:
+    def __init__(
+        self, runner: StatementRunner, catalogue: Catalogue, rare_keys: RareKeys, closed_before_us: int, clock: Clock
+    ) -> None:
         self._runner = runner
         self._catalogue = catalogue
+        self._rare_keys = rare_keys
         self._closed_before_us = closed_before_us
         self._clock = clock
         self.pages: list[PageScan] = []
@@ -194,6 +200,7 @@ class _Tables:
                 predicate,
                 scan,
                 catalogue=self._catalogue,
+                rare_keys=self._rare_keys,
                 bytes_max=bytes_max,
                 clock=self._clock,
                 has_got_on=has_got_on,

@@ -36,10 +36,10 @@ _ROUND_S: Final = 2.0
 _SLOW_ROUND_S: Final = 0.5
 _STOP_S: Final = 10.0
 """How long a chore under way may take at the stop before it is cancelled."""
-_INDEX_SHARE: Final = {OpenIndex.CORRELATION: 0.1, OpenIndex.METADATA: 0.25}
-"""Of one core, for each index of what is still written: enough for 50,000 rows a second by correlation id, and for 100,000 by a
-key of metadata that was asked for. Where more come, the newest are sought more slowly; all are indexed once their chunk is
-closed."""
+_INDEX_SHARE: Final = {OpenIndex.CORRELATION: 0.1, OpenIndex.METADATA: 0.5}
+"""Of one core at most, for each index of what is still written: enough for 50,000 rows a second by correlation id, and for
+200,000 by a key of metadata that was asked for. Where more come, the newest are sought more slowly; all are indexed once their
+chunk is closed. The store rests longer still (store/parts.py) while writers are short of processors, and while nobody asks."""
 _CLOCKS_APART_US_MAX: Final = 300 * 1_000_000
 
 

@@ -32,6 +32,7 @@ from store.parts import METADATA_ROWS_MAX, PARTS_MAX, QUIET_ROWS_MIN, ROWS_MIN, 
 from store.port import OpenIndex, Order, Position, Scan
 from store.postgres_read import PostgresReadStore
 from store.settings import StoreSettings
+from store.statements import BY_PARTS, IN_ORDER, Settings, StatementRunner
 from store.upkeep import PostgresUpkeep
 from tests.integration.test_upkeep import DyingDatabase, Killed
 from tests.store_sites import AHEAD_US, HOUR_US, TOPIC, PostgresSite, now_us, postgres_site, prepared
@@ -524,6 +525,21 @@ async def test_writers_that_are_behind_have_the_machine_for_themselves(native_ch
     assert await chunks.make_part() == 5
 
 
+async def test_parts_by_metadata_are_made_seldom_while_nobody_asks(
+    native_chunks: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.parts, "_REST_UNASKED", 1_000_000)
+    chunks, chance = native_chunks, random.Random(13)
+    await chunks.put(chunks.some(5, chance=chance))
+    assert await chunks.make_part() == 5
+    await chunks.put(chunks.some(5, chance=chance))
+    await chunks.site.database.execute("UPDATE asked_keys SET asked_at = asked_at - interval '1 hour'")
+    assert await chunks.site.upkeep.index_open(OpenIndex.METADATA) == 0
+    assert await chunks.make_part(OpenIndex.CORRELATION) == 5
+    await chunks.site.database.execute("UPDATE asked_keys SET asked_at = clock_timestamp()")
+    assert await chunks.make_part(OpenIndex.METADATA) == 5
+
+
 async def test_parts_are_made_seldom_while_writers_are_a_little_behind(
     native_chunks: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -550,6 +566,39 @@ async def test_a_page_whose_time_the_first_look_took_still_gets_on(chunks: Open)
             scan = Scan(question, Order.NEWEST_FIRST, 100, budget_ms=1)
             result = await snapshot.scan(scan, allowed=ALL_SERVICES)
         assert result.finished or (result.scanned_to is not None and result.scanned_to <= first)
+
+
+async def test_a_value_of_a_rare_key_is_sought_without_a_look_and_a_common_one_is_found_all_the_same(
+    native_chunks: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index that does not answer a guess in its time is not asked again: the page is filled in the usual way."""
+    chunks = native_chunks
+    rows = [
+        (chunks.start_us + number, 1 + number, "red" if number % 2 else f"c{number}", "s") for number in range(6_000)
+    ]
+    await chunks.put(rows)
+    await chunks.make_part()
+    asked: list[bool] = []
+    run = StatementRunner.rows_within
+
+    async def noted(
+        runner: StatementRunner, timeout_ms: int, *query: Any, plans: Settings = IN_ORDER
+    ) -> Any:  # Any: as theirs
+        asked.append(plans is BY_PARTS)
+        return await run(runner, timeout_ms, *query, plans=plans)
+
+    monkeypatch.setattr(StatementRunner, "rows_within", noted)
+    for number in range(4):
+        asked.clear()
+        assert await chunks.walk(MetaEquals(("c",), f"c{2 * number}"), Order.NEWEST_FIRST, 100) == [
+            rows[2 * number][:2]
+        ]
+        assert asked[:2] == ([False, True] if number < 3 else [True, True]), number
+    monkeypatch.setattr("store.page_scan._GUESS_MS", 1)
+    expected = [row[:2] for row in rows if row[2] == "red"][::-1]
+    asked.clear()
+    assert await chunks.walk(MetaEquals(("c",), "red"), Order.NEWEST_FIRST, 1_000) == expected
+    assert asked[:2] == [True, False]
 
 
 async def test_no_parts_by_metadata_are_made_where_metadata_is_not_indexed(native_url: str) -> None:
@@ -803,5 +852,5 @@ async def test_the_sealer_rests_longer_than_it_indexes(native_chunks: Open, monk
             await asyncio.sleep(0.01)
     stop.set()
     await running
-    # Two seconds of work at a quarter.
-    assert all(later - before >= 8.0 for before, later in pairwise(began_s))
+    # Two seconds of work at half of the time.
+    assert all(later - before >= 4.0 for before, later in pairwise(began_s))
