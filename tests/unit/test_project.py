@@ -37,7 +37,7 @@ EMPTY_SAMPLES = {
 }
 """A value for settings whose default is none."""
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
-LOCKS = ["requirements.lock", "requirements-test.lock"]
+LOCKS = ["requirements.lock", "requirements-lake.lock", "requirements-test.lock", "requirements-long.lock"]
 
 
 @cache
@@ -169,8 +169,11 @@ def test_locks_name_a_hash_for_every_package_and_no_address(lock: str) -> None:
 
 def test_locks_hold_what_the_project_asks_for() -> None:
     project = PYPROJECT["project"]
-    wanted = {"requirements.lock": project["dependencies"] + project["optional-dependencies"]["build"]}
-    wanted["requirements-test.lock"] = wanted["requirements.lock"] + project["optional-dependencies"]["test"]
+    extras = project["optional-dependencies"]
+    wanted = {"requirements.lock": project["dependencies"] + extras["build"]}
+    wanted["requirements-lake.lock"] = wanted["requirements.lock"] + extras["lake"]
+    wanted["requirements-test.lock"] = wanted["requirements-lake.lock"] + extras["test"]
+    wanted["requirements-long.lock"] = project["dependencies"] + extras["long"]
     for lock, requirements in wanted.items():
         locked = set(re.findall(r"^([a-z0-9._-]+)==", (ROOT / lock).read_text(), re.MULTILINE))
         names = {re.match(r"[A-Za-z0-9._-]+", text)[0].lower() for text in requirements}  # type: ignore[index]  # all match
@@ -200,6 +203,14 @@ def test_no_file_names_the_host_of_a_registry() -> None:
         for hit in pattern.finditer(path.read_bytes())
     ]
     assert found == []
+
+
+def test_locks_agree_so_that_one_can_be_installed_over_another() -> None:
+    found: dict[str, set[str]] = {}
+    for lock in LOCKS:
+        for name, version in re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE):
+            found.setdefault(name, set()).add(version)
+    assert {name: versions for name, versions in found.items() if len(versions) > 1} == {}
 
 
 def test_migrations_are_numbered_without_gaps() -> None:
