@@ -206,10 +206,14 @@ def test_no_file_names_the_host_of_a_registry() -> None:
 
 
 def test_locks_agree_so_that_one_can_be_installed_over_another() -> None:
-    found: dict[str, set[str]] = {}
+    """A package may have a version for each Python, but the same ones in every lock that names it."""
+    found: dict[str, set[frozenset[str]]] = {}
     for lock in LOCKS:
+        pins: dict[str, set[str]] = {}
         for name, version in re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE):
-            found.setdefault(name, set()).add(version)
+            pins.setdefault(name, set()).add(version)
+        for name, versions in pins.items():
+            found.setdefault(name, set()).add(frozenset(versions))
     assert {name: versions for name, versions in found.items() if len(versions) > 1} == {}
 
 
