@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -20,8 +20,13 @@ from runtime.http import HttpSettings as ConnectionSettings
 from runtime.settings import Section, load
 from schemas.errors import ConfigurationError
 from store.objects.settings import ObjectSettings
+from store.segments.settings import SegmentSettings
 from store.settings import StoreSettings
+from store.tiers.settings import RetentionSettings, TierSettings
 from writer.settings import WriterSettings
+
+if TYPE_CHECKING:
+    from store.tiers.retention import RetentionPolicy
 
 CONFIG_VARIABLE: Final = "LOGFEED_CONFIG"
 
@@ -99,6 +104,15 @@ class Settings(Section):
     store: StoreSettings = StoreSettings()
     """Hot store."""
 
+    retention: RetentionSettings = RetentionSettings()
+    """Which logs are kept longer, or not as long, as the others."""
+
+    tiers: TierSettings = TierSettings()
+    """When rows move from tables to files, and files to object storage."""
+
+    segments: SegmentSettings = SegmentSettings()
+    """The files: how they are written and read."""
+
     objects: ObjectSettings = ObjectSettings()
     """Object storage and its local cache."""
 
@@ -126,6 +140,23 @@ class Settings(Section):
     def layout(self) -> Layout:
         """How the hot store divides rows by time in this profile."""
         return Layout.TIMESCALE if self.profile is Profile.FULL else Layout.NATIVE
+
+    def segment_directory(self) -> Path:
+        """Where files of rows lie. Raises ConfigurationError when nobody said so."""
+        if self.tiers.directory is not None:
+            return self.tiers.directory
+        if self.profile is Profile.EMBEDDED:
+            return self.data_dir / "segments"
+        raise ConfigurationError(
+            "no directory for files of rows: set tiers.directory (LOGFEED_TIERS__DIRECTORY=/path, which every role that reads"
+            " or moves rows must see)"
+        )
+
+    def retention_policy(self) -> RetentionPolicy:
+        """How long each log is kept."""
+        from store.tiers.retention import RetentionPolicy  # with what computes on columns: most commands do without
+
+        return RetentionPolicy.of(self.retention, default_days=self.store.retention_days)
 
     def database_url(self) -> str:
         """The database's URL: as set, else of the server that `up` runs over data_dir. Raises ConfigurationError."""

@@ -33,6 +33,8 @@ EMPTY_SAMPLES = {
     "objects.url": "s3://bucket/prefix",
     "objects.endpoint": "https://s3.example.org:9000",
     "objects.region": "eu-central-1",
+    "retention.classes": '[{"name": "quiet", "days": 3, "max_level": "DEBUG"}]',
+    "tiers.directory": "/srv/segments",
     "ingest.filters": '[{"type": "level", "name": "quiet", "minimum": "WARN"}]',
 }
 """A value for settings whose default is none."""
@@ -91,7 +93,7 @@ def test_every_setting_can_be_set_in_the_environment(name: str) -> None:
     found: Any = load(Settings, file=None, environment={variable_of(name): text})
     for part in name.split("."):
         found = getattr(found, part)
-    if name == "ingest.filters":
+    if name in ("ingest.filters", "retention.classes"):
         assert [item.name for item in found] == ["quiet"]
     elif isinstance(found, SecretStr):
         assert found.get_secret_value() == text
