@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cli import config, database, dead
+from cli import config, database, dead, lake
 from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
 from cli.logs import logs
@@ -203,6 +203,7 @@ def write_command(
 
 app.add_typer(database.app, name="db")
 app.add_typer(dead.app, name="dead")
+app.add_typer(lake.app, name="lake")
 app.add_typer(config.app, name="config")
 
 

@@ -33,6 +33,8 @@ EMPTY_SAMPLES = {
     "objects.url": "s3://bucket/prefix",
     "objects.endpoint": "https://s3.example.org:9000",
     "objects.region": "eu-central-1",
+    "lake.warehouse": "s3://bucket/lake",
+    "lake.segments": "file:///mnt/segments",
     "retention.classes": '[{"name": "quiet", "days": 3, "max_level": "DEBUG"}]',
     "tiers.directory": "/srv/segments",
     "ingest.filters": '[{"type": "level", "name": "quiet", "minimum": "WARN"}]',
