@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from cli import config, database, dead, lake
+from cli.exporting.command import export
 from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
 from cli.logs import logs
@@ -166,6 +167,7 @@ def demo_command(
 
 
 app.command("logs", cls=Command)(logs)
+app.command("export", cls=Command)(export)
 app.command("import", cls=Command)(import_logs)
 
 

@@ -42,6 +42,9 @@ PROPERTIES: Final = {
     "gc.enabled": "false",
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
+    # Iceberg's readers for batches of a column do not know all encodings of ours (DELTA_LENGTH_BYTE_ARRAY, up to 1.11): without
+    # this Spark refuses to read correlation ids. Row by row it reads everything.
+    "read.parquet.vectorization.enabled": "false",
     # A commit that lost is made anew from what there is then (publishing.py), never repeated as it was.
     "commit.retry.num-retries": "0",
 }

@@ -32,8 +32,8 @@ Place = Annotated[str, AfterValidator(_is_place)]
 class LakeSettings(Section):
     """The segments as a table of Apache Iceberg (`logfeed lake`)."""
 
-    catalog: Name = "logfeed"
-    """Name of the catalog: what other engines must call it, since one database may hold several. Default logfeed."""
+    catalog: Name = "lake"
+    """Name of the catalog: what other engines must call it, since one database may hold several. Default lake."""
 
     namespace: Name = "logfeed"
     """Namespace of the table: its database, as some engines say. Default logfeed."""

@@ -296,7 +296,7 @@ async def test_command_publishes_and_tells(site: LakeSite) -> None:
     assert (code, output) == (0, "1 files entered, 0 taken out; the table has 1 files with 20 logs\n")
     code, output = await asyncio.to_thread(_run, site, "status")
     assert code == 0, output
-    assert "logfeed.logfeed.logs" in output
+    assert "lake.logfeed.logs" in output
     assert "1 with 20 logs" in output
     assert "0 files to enter, 0 to take out" in output
 
