@@ -43,11 +43,9 @@ def export(
     ] = None,
     start_time: Annotated[
         str | None,
-        typer.Option("--from", "--start-time", "--since", metavar="TIME", help="Not before: -2h, 2026-01-31T12:00Z."),
+        typer.Option("--from", "--since", metavar="TIME", help="Not before: -2h, 2026-01-31T12:00Z."),
     ] = None,
-    end_time: Annotated[
-        str | None, typer.Option("--to", "--end-time", "--until", metavar="TIME", help="Before this time.")
-    ] = None,
+    end_time: Annotated[str | None, typer.Option("--to", "--until", metavar="TIME", help="Before this time.")] = None,
     format: Annotated[
         Format | None,
         typer.Option(
