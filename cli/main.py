@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cli import config, database, dead, lake
+from cli import config, database, dead, lake, tier
+from cli.erase import erase
 from cli.exporting.command import export
 from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
@@ -111,7 +112,7 @@ def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None
     if settings.profile is not Profile.EMBEDDED:
         raise ConfigurationError(
             "`up` runs the embedded profile; start the roles of the full profile one by one:"
-            " logfeed db migrate, then logfeed ingest, write, query (see docker-compose.yml)"
+            " logfeed db migrate, then logfeed ingest, write, query, tier (see docker-compose.yml)"
         )
     from cli.demo_traffic import run_demo_traffic
     from cli.up import up
@@ -148,7 +149,7 @@ def root(
 def up_command(
     config: ConfigOption = None, host: HostOption = None, port: PortOption = None, data: DataOption = None
 ) -> None:
-    """Start everything on this machine: PostgreSQL, ingest, query and a writer.
+    """Start everything on this machine: PostgreSQL, ingest, query, a writer, and what moves old logs to files.
 
     Needs nothing installed and keeps everything in one directory. Ctrl-C stops it; the data stays.
     """
@@ -203,8 +204,10 @@ def write_command(
     _run(run_writer(_settings(config, {"writer.name": name}, "write")))
 
 
+app.command("erase", cls=Command)(erase)
 app.add_typer(database.app, name="db")
 app.add_typer(dead.app, name="dead")
+app.add_typer(tier.app, name="tier")
 app.add_typer(lake.app, name="lake")
 app.add_typer(config.app, name="config")
 

@@ -39,7 +39,8 @@ log = structlog.get_logger(__name__)
 _DAY_US = 86_400_000_000
 
 
-def _database(settings: Settings, role: str) -> Database:
+def role_database(settings: Settings, role: str) -> Database:
+    """The pool of a role, not opened."""
     return Database(
         settings.database_url(),
         application_name=f"logfeed {role}",
@@ -83,7 +84,7 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
     listen_for_signals(stop)
     role = "serve" if ingest and query else "ingest" if ingest else "query"
     async with AsyncExitStack() as stack:
-        database = _database(settings, role)
+        database = role_database(settings, role)
         await database.open()
         stack.push_async_callback(database.close)
         broker = make_broker(settings.broker, database)
@@ -105,7 +106,7 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
             beginnings.append(beginning)
             steps = [lambda: check_migrated(settings), *needs[name], service.start]
             parts.append(_begin(beginning.beginning, steps, stop))
-        await side_by_side(stop, _serve(settings.http, beginnings, stop), *parts)
+        await side_by_side(stop, serve_http(settings.http, beginnings, stop), *parts)
 
 
 async def _begin(beginning: Beginning, steps: Sequence[Step], stop: Stop) -> None:
@@ -127,7 +128,8 @@ class _BeginningService:
         return self._service.ready() if self.beginning.problem is None else [self.beginning.problem]
 
 
-async def _serve(http: HttpSettings, services: Sequence[HttpService], stop: Stop) -> None:
+async def serve_http(http: HttpSettings, services: Sequence[HttpService], stop: Stop) -> None:
+    """Answer for these services until the stop."""
     http = http.model_copy(update={"connections_max": fit_open_files(http.connections_max)})
     config = uvicorn.Config(
         build_app(services),
@@ -166,7 +168,7 @@ async def run_writer(settings: Settings) -> None:
     stop = Stop()
     listen_for_signals(stop)
     async with AsyncExitStack() as stack:
-        database = _database(settings, "write")
+        database = role_database(settings, "write")
         await database.open()
         stack.push_async_callback(database.close)
         broker = make_broker(settings.broker, database)
@@ -175,7 +177,7 @@ async def run_writer(settings: Settings) -> None:
         parts = [_write(settings, broker, database, health, stop)]
         if settings.writer.health_port:
             place = {"host": settings.writer.health_host, "port": settings.writer.health_port}
-            parts.append(_serve(settings.http.model_copy(update=place), [health], stop))
+            parts.append(serve_http(settings.http.model_copy(update=place), [health], stop))
         await side_by_side(stop, *parts)
 
 
@@ -192,7 +194,8 @@ async def _write(settings: Settings, broker: Broker, database: Database, health:
         lease=Lease(database, SEALER, writer.name, ttl_s=30.0),
         upkeep=upkeep,
         broker_upkeep=broker.upkeep if isinstance(broker, QueueBroker) else None,
-        retention_us=settings.store.retention_days * _DAY_US,
+        # A table goes when no class keeps any of its rows.
+        retention_us=settings.retention.longest_days(settings.store.retention_days) * _DAY_US,
         clock=clock,
         stop=stop,
     )
@@ -214,17 +217,28 @@ def write_store(settings: Settings, database: Database) -> PostgresWriteStore:
     )
 
 
-class _WriterHealth:
-    """A writer as a service of an HTTP application: health and metrics, nothing to ask."""
+class RoleHealth:
+    """A role without an API as a service of an HTTP application: health and metrics, nothing to ask."""
 
     def __init__(self, beginning: Beginning) -> None:
         self.beginning = beginning
-        self.consumer: Consumer | None = None
         self.router = APIRouter()
 
     def ready(self) -> list[str]:
         """See HttpService."""
-        if self.beginning.problem is not None:
-            return [self.beginning.problem]
+        return [] if self.beginning.problem is None else [self.beginning.problem]
+
+
+class _WriterHealth(RoleHealth):
+    """A writer's: ready while it stores."""
+
+    def __init__(self, beginning: Beginning) -> None:
+        super().__init__(beginning)
+        self.consumer: Consumer | None = None
+
+    def ready(self) -> list[str]:
+        """See HttpService."""
+        if waiting := super().ready():
+            return waiting
         is_ready = self.consumer is not None and self.consumer.ready
         return [] if is_ready else ["the writer waits for the broker or the database"]

@@ -18,6 +18,11 @@ _ACQUIRE: Final = """
     ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, epoch = l.epoch + 1, lease_until = excluded.lease_until
     WHERE l.owner = excluded.owner OR l.lease_until < clock_timestamp()
     RETURNING epoch"""
+_TAKE_OVER: Final = """
+    INSERT INTO leases AS l (name, owner, epoch, lease_until)
+    VALUES (%s, %s, 1, clock_timestamp() + %s * interval '1 second')
+    ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, epoch = l.epoch + 1, lease_until = excluded.lease_until
+    RETURNING epoch"""
 _RENEW: Final = """
     UPDATE leases SET lease_until = clock_timestamp() + %s * interval '1 second'
     WHERE name = %s AND owner = %s AND epoch = %s RETURNING epoch"""
@@ -53,6 +58,13 @@ class Lease:
             row = await self._database.fetch_one(_ACQUIRE, (self._name, self._owner, self._ttl_s))
         self._epoch = None if row is None else row[0]
         return row is not None
+
+    async def take_over(self) -> None:
+        """Have the lease, whoever has it now: from here on that one's epoch is a former one. Raises DatabaseUnavailable."""
+        async with bounded(_CALL_S):
+            row = await self._database.fetch_one(_TAKE_OVER, (self._name, self._owner, self._ttl_s))
+        assert row is not None, "it inserts or updates"
+        self._epoch = row[0]
 
     async def renew(self) -> bool:
         """Extend the lease; False when it is not ours (any more). Raises DatabaseUnavailable."""

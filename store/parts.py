@@ -62,7 +62,7 @@ LAG_S_EASY: Final = 0.5
 """Writers that are further behind may be short of processors: parts take a thirtieth of one then."""
 _REST_WHEN_SHORT: Final = 30
 
-_LOCK: Final = 7402
+LOCK: Final = 7402
 """Advisory, for a session: one sealer makes parts at a time. That parts are disjoint the table itself makes sure of."""
 _ARRIVAL_INDEX: Final = "_arrived_brin"
 _SMALL_BYTES: Final = 8 * 1024 * 1024
@@ -243,7 +243,7 @@ class OpenChunkIndexer:
 
     async def index_open(self, connection: Connection, kind: OpenIndex) -> int:
         """Make a part if it is time to; returns the rows that are newly in one."""
-        (has_lock,) = await one(connection, "SELECT pg_try_advisory_lock(%s)", (_LOCK,))
+        (has_lock,) = await one(connection, "SELECT pg_try_advisory_lock(%s)", (LOCK,))
         if not has_lock:
             return 0
         try:
@@ -352,7 +352,7 @@ async def _unlock(connection: Connection) -> None:
     if connection.closed:
         return
     try:
-        await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+        await connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
     except BaseException:
         await connection.close()
         raise

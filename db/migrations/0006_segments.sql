@@ -19,11 +19,15 @@ CREATE TABLE segments (
     written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     verified_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     serving_at timestamptz,
-    retired_at timestamptz
+    retired_at timestamptz,
+    moved_at timestamptz,
+    warm_until timestamptz
 );
 CREATE INDEX segments_range ON segments (range_start);
 COMMENT ON COLUMN segments.sources IS 'tables, or segments, of which it has all rows of its retention class';
 COMMENT ON COLUMN segments.range_end IS 'greater than every timestamp of its rows';
+COMMENT ON COLUMN segments.moved_at IS 'when it came to its tier, where it was in another one before';
+COMMENT ON COLUMN segments.warm_until IS 'brought back from object storage: it does not go there again before';
 COMMENT ON COLUMN segments.info IS 'SegmentInfo (store/segments/format.py)';
 COMMENT ON COLUMN segments.verified_at IS 'when the file was last read back whole and found as it was written';
 

@@ -85,6 +85,10 @@ class RetentionSettings(Section):
     store.retention_days. A list of {name, days, services, min_level, max_level}. Other days count for all logs of a class at
     once; what becomes of logs that lie in files when the classes change: docs/operating.md. Default: none."""
 
+    def longest_days(self, default_days: int) -> int:
+        """Days past which no log is kept. default_days: store.retention_days."""
+        return max(default_days, *(found.days for found in self.classes), 0)
+
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [found.name for found in self.classes]
@@ -97,7 +101,8 @@ class TierSettings(Section):
     """Where rows lie: hot in tables, warm in files on the local disk, cold in object storage."""
 
     enabled: bool = True
-    """Move rows from tables to files. Off: they stay in tables until they expire, and what lies in files stays there."""
+    """Move rows from tables to files. Off: rows stay in tables until they expire, and what lies in files stays
+    there until it does."""
 
     name: str = Field(default_factory=_host_name, min_length=1, max_length=200)
     """Stable name of this process; default: the host's name. One process at a time moves rows."""
@@ -122,7 +127,8 @@ class TierSettings(Section):
 
     busy_share: float = Field(default=0.5, gt=0, le=1)
     """Most of the time that moving rows may be at work, about: after a second of work at 0.5 it rests for one. While writers
-    are behind it rests anyway. 0.5 of a core keeps up with 60,000 rows a second."""
+    are behind it rests anyway. Reading,
+    writing and verifying take about 6 µs a row, so 0.5 keeps up with 80,000 rows a second."""
 
     round_s: float = Field(default=60.0, ge=0.1, le=3_600)
     """Seconds between two looks at what is due."""

@@ -21,9 +21,9 @@ from infra.native.kafka import BROKER_SETTINGS, JVM_OPTIONS
 from infra.native.timescale import INITDB_ARGUMENTS, TIMESCALE_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = {"up", "demo", "ingest", "write", "query", "db", "dead", "import", "logs", "config"}
+COMMANDS = {"up", "demo", "ingest", "write", "query", "tier", "db", "dead", "import", "logs", "config"}
 ONE_SHOT = {"migrate"}
-ROLES = {"migrate", "ingest", "writer", "query"}
+ROLES = {"migrate", "ingest", "writer", "query", "tier"}
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())  # Any: a parsed file
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -87,6 +87,10 @@ def test_names_lead_somewhere(name: str) -> None:
 def test_data_outlives_its_container() -> None:
     assert SERVICES["kafka"]["volumes"] == [f"kafka-data:{SERVICES['kafka']['environment']['KAFKA_LOG_DIRS']}"]
     assert SERVICES["timescale"]["volumes"] == ["timescale-data:/var/lib/postgresql/data"]
+    directory = SERVICES["tier"]["environment"]["LOGFEED_TIERS__DIRECTORY"]
+    assert SERVICES["tier"]["volumes"] == [f"segments:{directory}"]
+    assert SERVICES["query"]["volumes"] == [f"segments:{directory}:ro"]
+    assert directory in (ROOT / "infra/Dockerfile").read_text(), "a volume has the owner of the image's directory"
 
 
 def test_storage_is_reachable_for_the_roles_alone() -> None:

@@ -1,0 +1,152 @@
+"""Removes files that nobody reads any more: of retired segments, of cold ones, and what killed processes left behind.
+
+A file goes ten minutes after readers were told to leave it, at the earliest. What no row of the catalogue names is left over
+from a process that was killed between writing a file and recording it; it goes when it is older than an hour. Where more is
+unnamed than named somebody gave us a wrong directory, bucket or database: nothing is removed then, and the log says so.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from store.objects.files import in_thread
+from store.objects.port import ObjectStore
+from store.segments.files import UNFINISHED
+from store.segments.filters import SUFFIX
+from store.tiers.catalogue import SegmentCatalogue
+from store.tiers.places import OBJECT_PREFIX, Places, key_of, name_of
+from store.tiers.segments import Segment, Tier
+from store.upkeep import DROP_DELAY_S
+
+log = structlog.get_logger(__name__)
+
+STEP = "collect"
+STRAY_S: Final = 3_600.0
+"""Files that nobody names are younger than this while they are being written, and recorded a moment later."""
+
+_UNNAMED_MAX: Final = 100
+_OBJECTS_EVERY_S: Final = 6 * 3_600.0
+"""Listing a bucket costs money."""
+_SUFFIX: Final = ".parquet"
+
+
+class Collector:
+    """Of one directory, and one object storage if there is any."""
+
+    def __init__(self, catalogue: SegmentCatalogue, places: Places, store: ObjectStore | None) -> None:
+        """places: prepared."""
+        self._catalogue = catalogue
+        self._places = places
+        self._store = store
+        self._unnamed: dict[str, float] = {}
+        """Key of an object that nobody names -> since when, by the monotonic clock."""
+        self._listed_s: float | None = None
+
+    async def collect(self, *, now_us: int) -> int:
+        """Remove what is due; returns how many files and objects. Raises StaleEpoch, DatabaseUnavailable, OSError, and as the
+        store does."""
+        before_us = now_us - DROP_DELAY_S * 1_000_000
+        removed = await self._retired(before_us)
+        removed += await self._moved(before_us)
+        removed += await self._strays(time.time() - STRAY_S)
+        return removed + await self._stray_objects(time.monotonic())
+
+    async def _retired(self, before_us: int) -> int:
+        """The rows go last: what is killed half-way is found again."""
+        found = await self._catalogue.retired(before_us=before_us)
+        if self._store is not None and found:
+            await self._store.delete_many([key_of(segment) for segment in found])
+        gone = [segment for segment in found if self._store is not None or segment.tier is Tier.WARM]
+        if len(gone) < len(found):
+            log.error(
+                "cold segments are past their age, but objects.url names no storage", segments=len(found) - len(gone)
+            )
+        if not gone:
+            return 0
+        removed = await in_thread(_remove, [path for segment in gone for path in self._files_of(segment)])
+        await self._catalogue.forget([segment.name for segment in gone])
+        return removed
+
+    async def _moved(self, before_us: int) -> int:
+        """In one transaction with the look at them: nobody brings one back to the local disk meanwhile."""
+        here = [path.name for path in await in_thread(_segments_in, self._places.directory)]
+        async with self._catalogue.change() as connection:
+            names = await self._catalogue.moved(connection, here, before_us=before_us)
+            return await in_thread(_remove, [self._places.file_of(name) for name in names])
+
+    async def _strays(self, written_before_s: float) -> int:
+        """Listed before the names are read: what is recorded in between has its name."""
+        listed = await in_thread(_listed, self._places, written_before_s)
+        names = await self._catalogue.names()
+        strays = [path for path, name in listed if name not in names]
+        if not strays or _is_wrong_place(len(strays), len(listed) - len(strays), str(self._places.directory)):
+            return 0
+        log.info("removing files that nobody names", files=[path.name for path in strays][:_UNNAMED_MAX])
+        async with self._catalogue.change():
+            return await in_thread(_remove, strays)
+
+    async def _stray_objects(self, now_s: float) -> int:
+        """Listings do not say how old an object is: what was unnamed an hour ago, and still is, goes."""
+        if self._store is None or (self._listed_s is not None and now_s - self._listed_s < _OBJECTS_EVERY_S):
+            return 0
+        listed = [found.key async for found in self._store.list(OBJECT_PREFIX)]
+        names = await self._catalogue.names()
+        unnamed = [key for key in listed if name_of(key) not in names]
+        self._unnamed = {key: self._unnamed.get(key, now_s) for key in unnamed}
+        due = [key for key, since_s in self._unnamed.items() if now_s - since_s >= STRAY_S]
+        if not self._unnamed or due:
+            self._listed_s = now_s
+        if not due or _is_wrong_place(len(unnamed), len(listed) - len(unnamed), "object storage"):
+            return 0
+        log.info("removing objects that nobody names", objects=due[:_UNNAMED_MAX])
+        await self._store.delete_many(due)
+        return len(due)
+
+    def _files_of(self, segment: Segment) -> tuple[Path, Path]:
+        return self._places.file_of(segment.name), self._places.filter_of(segment.name)
+
+
+def _segments_in(directory: Path) -> list[Path]:
+    return [*directory.glob(f"*{_SUFFIX}")]
+
+
+def _listed(places: Places, written_before_s: float) -> list[tuple[Path, str | None]]:
+    """Files of ours that are old enough, and the segment each belongs to; None: to none, it was never finished."""
+    found: list[tuple[Path, str | None]] = []
+    for directory, suffix in ((places.directory, _SUFFIX), (places.filters, SUFFIX)):
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                unfinished = entry.name.endswith(UNFINISHED)
+                if not (unfinished or entry.name.endswith(suffix)) or not entry.is_file(follow_symlinks=False):
+                    continue
+                if entry.stat(follow_symlinks=False).st_mtime < written_before_s:
+                    name = None if unfinished else entry.name.removesuffix(SUFFIX)
+                    found.append((Path(entry.path), name))
+    return found
+
+
+def _remove(paths: Iterable[Path]) -> int:
+    """Not synced: what comes back after a power cut is removed again."""
+    removed = 0
+    for path in paths:
+        try:
+            path.unlink()
+            removed += 1
+        except FileNotFoundError:
+            continue
+    return removed
+
+
+def _is_wrong_place(unnamed: int, named: int, place: str) -> bool:
+    wrong = unnamed > max(named, _UNNAMED_MAX)
+    if wrong:
+        log.error(
+            "more files there are unknown than known: is it another database's place?", place=place, unknown=unnamed
+        )
+    return wrong

@@ -1,0 +1,221 @@
+"""Removes all logs that match a query, wherever they lie, and says so in writing.
+
+A request stands in the database before anything goes, with its time. Once everything that was acknowledged by then is stored,
+rows go from tables and dead letters (erasing_rows.py) and from files (erasing_files.py). What is killed half-way is begun again
+with the same query. Whoever erases leads tiering meanwhile, so that no row changes its place.
+
+Logs that match and come later are not erased. Where copies remain for a while, and for how long, is in the certificate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection
+from typing import Final
+
+import msgspec
+import structlog
+
+from db.database import Database
+from schemas.errors import InvalidInput, LogfeedError
+from schemas.pages import time_text
+from search.language import QueryError, parse
+from search.match import compile_match
+from search.predicate import EVERYTHING, Predicate
+from store.segments.settings import SegmentSettings
+from store.steps import US, clock_us
+from store.tiers.erasing_files import FileRows
+from store.tiers.erasing_rows import Removed, TableRows, delete_letters
+from store.tiers.progress import Progress
+from store.tiers.segments import SegmentState, Tier
+from store.tiers.tiering import Tiering
+from store.upkeep import DROP_DELAY_S
+
+log = structlog.get_logger(__name__)
+
+_LOOK_EVERY_S: Final = 0.5
+_REQUEST: Final = f"""
+    INSERT INTO erasures (requested_by, query) VALUES (%s, %s) RETURNING id, {US.format("requested_at")}"""
+_FINISH: Final = f"""
+    UPDATE erasures SET finished_at = clock_timestamp() WHERE id = %s RETURNING {US.format("finished_at")}"""
+_CERTIFY: Final = "UPDATE erasures SET certificate = %s::jsonb WHERE id = %s"
+_BEHIND: Final = """
+    SELECT array_agg(partition ORDER BY partition) FROM consumer_offsets
+    WHERE topic = %s AND stored_to - interval '1 second' < (SELECT requested_at FROM erasures WHERE id = %s)"""
+
+
+class NotYet(LogfeedError):
+    """What was acknowledged before the request is not stored yet."""
+
+
+class Erased(msgspec.Struct, frozen=True):
+    """Logs of one service and day."""
+
+    service_name: str
+    day: str
+    """UTC, ISO 8601."""
+    rows: int
+
+
+class Remaining(msgspec.Struct, frozen=True):
+    """A copy that goes by itself."""
+
+    what: str
+    until: str
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """What an erasure did."""
+
+    id: int
+    """Of the row in `erasures`."""
+    query: str
+    requested_by: str
+    requested_at: str
+    finished_at: str
+    rows: int
+    erased: tuple[Erased, ...]
+    dead_letters: int
+    """Deleted."""
+    dead_letters_unreadable: int
+    """Letters that are no log, so that nobody can say whether they match: see `logfeed dead list`."""
+    files_replaced: tuple[str, ...]
+    remaining: tuple[Remaining, ...]
+
+
+def predicate_of(query: str) -> Predicate:
+    """What is to be erased. Raises InvalidInput, also for a query that everything matches."""
+    try:
+        predicate = parse(query)
+    except QueryError as error:
+        raise InvalidInput(f"--where: {error}") from error
+    if predicate == EVERYTHING:
+        raise InvalidInput("--where must say which logs: an empty query matches all")
+    return predicate
+
+
+class Eraser:
+    """One erasure."""
+
+    def __init__(
+        self,
+        database: Database,
+        tiering: Tiering,
+        settings: SegmentSettings,
+        *,
+        topic: str,
+        query: str,
+        requested_by: str,
+        broker_keeps: Remaining,
+        progress: Progress,
+        patience_s: float = 600.0,
+    ) -> None:
+        """tiering: leads. topic: whose partitions say what is stored. broker_keeps: how long it has what it was sent.
+        patience_s: seconds that may be waited for writers and for the sealer. Raises InvalidInput."""
+        self._predicate = predicate_of(query)
+        self._database = database
+        self._tiering = tiering
+        self._settings = settings
+        self._topic = topic
+        self._query = query
+        self._requested_by = requested_by
+        self._broker_keeps = broker_keeps
+        self._progress = progress
+        self._patience_s = patience_s
+
+    async def erase(self) -> Certificate:
+        """Do it. Raises NotYet, StaleEpoch, DatabaseUnavailable, and as FileRows.remove; then it is to be begun again."""
+        await self._check_places()
+        row = await self._database.fetch_one(_REQUEST, (self._requested_by, self._query))
+        assert row is not None, "an INSERT returns its row"
+        number, requested_us = row
+        await self._until_stored(number)
+        removed = await self._from_tables()
+        tiering = self._tiering
+        files = FileRows(
+            tiering.catalogue, tiering.places, tiering.objects, self._settings, tiering.pace, self._predicate
+        )
+        from_files, replaced = await files.remove(lambda *done: self._progress("files", *done))
+        removed += from_files
+        letters, unreadable = await delete_letters(self._database, compile_match(self._predicate))
+        row = await self._database.fetch_one(_FINISH, (number,))
+        assert row is not None, "the request stands there"
+        certificate = Certificate(
+            id=number,
+            query=self._query,
+            requested_by=self._requested_by,
+            requested_at=time_text(requested_us),
+            finished_at=time_text(row[0]),
+            rows=removed.total(),
+            erased=tuple(Erased(service, day, rows) for (service, day), rows in sorted(removed.items())),
+            dead_letters=letters,
+            dead_letters_unreadable=unreadable,
+            files_replaced=tuple(replaced),
+            remaining=self._remaining(row[0], bool(replaced)),
+        )
+        await self._database.execute(_CERTIFY, (msgspec.json.encode(certificate).decode(), number))
+        log.info("logs erased", erasure=number, rows=certificate.rows, by=self._requested_by)
+        return certificate
+
+    async def until_files_are_gone(self, names: Collection[str]) -> None:
+        """Wait until replaced files are removed, ten minutes, and remove them. Raises StaleEpoch, DatabaseUnavailable, and as
+        the object storage does."""
+        while {*names} & await self._tiering.catalogue.names():
+            async with self._database.connection() as connection:
+                now_us = await clock_us(connection)
+            await self._tiering.collect(now_us)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _check_places(self) -> None:
+        """Before anything is removed. Cold files need the object storage."""
+        serving = await self._tiering.catalogue.segments(SegmentState.SERVING)
+        if self._tiering.objects is None and any(segment.tier is Tier.COLD for segment in serving):
+            raise InvalidInput("some files are cold, and objects.url names no storage: nothing was erased")
+
+    async def _until_stored(self, number: int) -> None:
+        deadline_s = time.monotonic() + self._patience_s
+        while True:
+            row = await self._database.fetch_one(_BEHIND, (self._topic, number))
+            if row is None or not row[0]:
+                return
+            if time.monotonic() > deadline_s:
+                behind = ", ".join(map(str, row[0]))
+                raise NotYet(
+                    f"partitions {behind} of {self._topic} are behind the request after {self._patience_s:.0f} s: does a"
+                    " writer run, is a partition halted (logfeed db status)? Nothing was erased"
+                )
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _from_tables(self) -> Removed:
+        tables = TableRows(self._database, self._tiering.catalogue, self._predicate)
+        deadline_s = time.monotonic() + self._patience_s
+        removed = Removed()
+        while True:
+            found, left = await tables.delete(lambda *done: self._progress("tables", *done))
+            removed += found
+            if not left:
+                return removed
+            if time.monotonic() > deadline_s:
+                raise NotYet(f"{', '.join(left)} closed and not finished: does a writer run? Begin again when one does")
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _remaining(self, finished_us: int, has_files: bool) -> tuple[Remaining, ...]:
+        gone = time_text(finished_us + DROP_DELAY_S * 1_000_000)
+        files = [
+            Remaining(
+                "replaced files and objects, which nobody asks any more", f"removed by `logfeed tier` after {gone}"
+            ),
+            Remaining(
+                "copies of objects in the caches of query processes (objects.cache_dir)", "until others take their room"
+            ),
+        ]
+        return (
+            *(files if has_files else ()),
+            self._broker_keeps,
+            Remaining("the database's write-ahead log, freed pages and replicas", "as they are reused and recycled"),
+            Remaining(
+                "your backups of the database, files and objects", "as you keep them; erase again after a restore"
+            ),
+            Remaining("counts per service and minute in the ledger, which hold no text", "with the ledger's retention"),
+        )

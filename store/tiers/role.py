@@ -1,0 +1,114 @@
+"""Tiering by one process at a time: whoever holds the lease `tier` goes through all steps, round after round.
+
+Every step is safe to repeat and to kill, so a failure of any kind is logged and counted, and the next round tries again. Two
+processes that lead for a moment do no harm: what they change is fenced by the lease's epoch.
+
+Concurrency: two tasks, one holds the lease, the other works; what takes long runs in threads. At the stop a piece of work is
+given up at its next rest, which is a second away or so, and cancelled where it is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+import structlog
+
+from db.database import Database
+from db.leases import Lease
+from runtime.clock import Clock
+from runtime.stopping import Stop
+from schemas.errors import Overloaded
+from store.steps import clock_us
+from store.tiers.metrics import LEADING, STEP_FAILURES, STEP_SECONDS
+from store.tiers.pace import Interrupted
+from store.tiers.tiering import Tiering
+
+log = structlog.get_logger(__name__)
+
+LEASE_TTL_S: Final = 30.0
+_RENEW_S: Final = 2.0
+_STOP_S: Final = 10.0
+
+
+class TierRole:
+    """Runs rounds while it holds the lease."""
+
+    def __init__(
+        self, database: Database, lease: Lease, tiering: Tiering, *, round_s: float, clock: Clock, stop: Stop
+    ) -> None:
+        """lease: the one that `tiering` has. round_s: seconds between the beginnings of two rounds, at least."""
+        self._database = database
+        self._lease = lease
+        self._tiering = tiering
+        self._round_s = round_s
+        self._clock = clock
+        self._stop = stop
+        self._held = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until the stop; returns soon after it, though the database or a disk hangs."""
+        tasks = [asyncio.create_task(self._hold()), asyncio.create_task(self._work())]
+        try:
+            await self._stop.wait()
+            await asyncio.wait(tasks, timeout=_STOP_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._quietly("release", self._lease.release)
+            LEADING.set(0)
+
+    async def _hold(self) -> None:
+        while not self._stop.is_set:
+            if await self._quietly("lease", self._acquire) is None:
+                self._held.clear()
+            LEADING.set(self._held.is_set())
+            await self._stop.wait(_RENEW_S)
+
+    async def _acquire(self) -> bool:
+        held = await self._lease.acquire()
+        if held != self._held.is_set():
+            log.info("leading" if held else "standing by: another process moves rows")
+        (self._held.set if held else self._held.clear)()
+        return held
+
+    async def _work(self) -> None:
+        while not self._stop.is_set:
+            began_s = self._clock.monotonic_s()
+            for name, step in self._tiering.steps.items():
+                if not self._may_work():
+                    break
+                step_began_s = self._clock.monotonic_s()
+                await self._quietly(name, partial(self._do, step))
+                STEP_SECONDS.labels(name).inc(self._clock.monotonic_s() - step_began_s)
+            if not self._held.is_set():
+                await self._stop.wait(0.1)
+                continue
+            await self._stop.wait(max(0.1, self._round_s - (self._clock.monotonic_s() - began_s)))
+
+    def _may_work(self) -> bool:
+        return self._held.is_set() and not self._stop.is_set
+
+    async def _do(self, step: Callable[[int], Awaitable[int]]) -> int:
+        """By the database's clock: a host whose clock is wrong must not delete what is to be kept."""
+        async with self._database.connection() as connection:
+            now_us = await clock_us(connection)
+        return await step(now_us)
+
+    async def _quietly(self, name: str, action: Callable[[], Awaitable[object]]) -> object:
+        """What the action says; None when it failed."""
+        try:
+            return await action()
+        except Interrupted:
+            return None
+        except Overloaded as error:
+            STEP_FAILURES.labels(name).inc()
+            log.warning("tiering not done, the next round tries again", step=name, error=str(error))
+        except Exception as error:
+            # Whatever it is, the other steps go on, and this one too once its cause is gone.
+            STEP_FAILURES.labels(name).inc()
+            log.error("tiering failed, the next round tries again", step=name, error=str(error), exc_info=True)
+        return None

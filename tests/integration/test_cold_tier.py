@@ -1,0 +1,168 @@
+"""Files move to object storage and back, whole or not at all; what is damaged is named."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from db.migrations import Layout
+from store.objects.factory import make_object_store
+from store.objects.port import ObjectStore
+from store.objects.settings import ObjectSettings
+from store.segments.format import SegmentDamaged
+from store.tiers import collecting
+from store.tiers.cold import ObjectFiles
+from store.tiers.places import Places, key_of
+from store.tiers.segments import Segment
+from store.tiers.tiering import Tiering
+from store.tiers.verifying import segments_to_verify, verified
+from tests.s3_server import S3Server, s3_store
+from tests.store_sites import row
+from tests.tier_sites import CHUNK_US, DAY_US, TierSite, tier_site
+
+MINUTE_US = 60_000_000
+ROWS = 100
+
+
+@pytest.fixture(params=["directory", "s3"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    """A directory, and a real S3 server."""
+    if request.param == "s3":
+        request.getfixturevalue("aws_credentials")
+        server: S3Server = request.getfixturevalue("s3_server")
+        made = s3_store(server.make_bucket(), server.endpoint)
+    else:
+        made = make_object_store(ObjectSettings(url=f"file://{tmp_path}/objects"))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def site(native_url: str, tmp_path: Path, store: ObjectStore) -> AsyncIterator[TierSite]:
+    async with tier_site(native_url, Layout.NATIVE, tmp_path / "segments", store=store) as made:
+        yield made
+
+
+async def serving(site: TierSite) -> tuple[Tiering, Segment, int]:
+    """A leader, a segment that serves, and its end."""
+    start_us = await site.border_us()
+    await site.store_rows([row(1 + n, start_us + n, f"m{n}", correlation_id=str(n)) for n in range(ROWS)])
+    end_us = start_us + CHUNK_US
+    await site.close_to(end_us)
+    leader = await site.leader()
+    await leader.write_due(end_us)
+    await leader.switch_due(end_us + 7 * DAY_US)
+    (segment,) = await site.all_segments()
+    return leader, segment, end_us
+
+
+async def test_old_files_are_served_from_object_storage_and_leave_the_disk_ten_minutes_later(site: TierSite) -> None:
+    leader, segment, end_us = await serving(site)
+    assert await leader.move_due(end_us + 89 * DAY_US) == 0
+    assert await leader.move_due(end_us + 90 * DAY_US) == 1
+    assert await site.states() == {("serving", "cold"): 1}
+    assert await leader.move_due(end_us + 90 * DAY_US) == 0
+    assert await site.ids() == [*range(1, ROWS + 1)]
+    moved_us = time.time_ns() // 1000
+    await leader.collect(moved_us + 9 * MINUTE_US)
+    assert segment.name in site.files()
+    await leader.collect(moved_us + 11 * MINUTE_US)
+    assert site.files() == [f"{segment.name}.correlations"]
+    assert await site.ids() == [*range(1, ROWS + 1)]
+
+
+async def test_a_cold_file_comes_back_and_stays_as_long_as_was_asked(site: TierSite) -> None:
+    leader, segment, end_us = await serving(site)
+    now_us = end_us + 90 * DAY_US
+    await leader.move_due(now_us)
+    await leader.collect(now_us)
+    (cold,) = await site.all_segments()
+    assert leader.cold is not None
+    assert await leader.cold.thaw(cold, warm_until_us=now_us + 7 * DAY_US)
+    assert segment.name in site.files()
+    assert await site.states() == {("serving", "warm"): 1}
+    assert await site.ids() == [*range(1, ROWS + 1)]
+    assert await leader.move_due(now_us + 6 * DAY_US) == 0
+    assert await leader.move_due(now_us + 7 * DAY_US) == 1
+    assert await site.ids() == [*range(1, ROWS + 1)]
+
+
+async def test_an_expired_cold_file_leaves_nothing_behind(site: TierSite, store: ObjectStore) -> None:
+    leader, _, end_us = await serving(site)
+    await leader.move_due(end_us + 90 * DAY_US)
+    assert [found async for found in store.list()] != []
+    await leader.expire_due(end_us + 400 * DAY_US)
+    await leader.collect(end_us + 400 * DAY_US)
+    assert site.files() == []
+    assert await site.all_segments() == []
+    assert [found async for found in store.list()] == []
+
+
+async def test_a_file_that_is_damaged_is_not_moved(site: TierSite) -> None:
+    leader, segment, end_us = await serving(site)
+    path = site.directory / segment.name
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert await leader.move_due(end_us + 90 * DAY_US) == 0
+    assert leader.failures == 1
+    assert await site.states() == {("serving", "warm"): 1}
+
+
+async def test_an_object_that_was_changed_is_named_and_never_taken_for_the_segment(
+    site: TierSite, store: ObjectStore, tmp_path: Path
+) -> None:
+    leader, segment, end_us = await serving(site)
+    content = (site.directory / segment.name).read_bytes()
+    await leader.move_due(end_us + 90 * DAY_US)
+    await leader.collect(end_us + 90 * DAY_US)
+    (cold,) = await site.all_segments()
+    changed = tmp_path / "changed"
+    changed.write_bytes(content[:-9] + b"x" + content[-8:])
+    await store.put(key_of(cold), changed)
+    places = Places(site.directory)
+    segments = await segments_to_verify(site.database)
+    (verdict,) = [found async for found in verified(segments, places, ObjectFiles(places, store))]
+    assert verdict.problem is not None
+    assert key_of(cold) in verdict.problem
+    assert leader.cold is not None
+    with pytest.raises(Exception, match="sha256") as error:
+        await leader.cold.thaw(cold, warm_until_us=0)
+    assert not isinstance(error.value, SegmentDamaged)
+    assert segment.name not in site.files()
+    assert await site.states() == {("serving", "cold"): 1}
+
+
+async def test_every_changed_byte_of_a_file_and_its_filter_is_named(site: TierSite) -> None:
+    _, segment, _ = await serving(site)
+    places = Places(site.directory)
+    (good,) = [found async for found in verified([segment], places, None)]
+    assert (good.problem, good.filter_problem) == (None, None)
+    for path in (places.file_of(segment.name), places.filter_of(segment.name)):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3] ^= 1
+        path.write_bytes(content)
+    (bad,) = [found async for found in verified([segment], places, None)]
+    assert bad.problem is not None
+    assert "sha256" in bad.problem
+    assert bad.filter_problem is not None
+
+
+async def test_objects_that_nobody_names_go_after_an_hour(
+    site: TierSite, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader, _, end_us = await serving(site)
+    await leader.move_due(end_us + 90 * DAY_US)
+    stray = tmp_path / "stray"
+    stray.write_bytes(b"x")
+    await store.put("segments/class=default/day=2026-01-01/gone.parquet", stray)
+    await store.put("lake/other.parquet", stray)
+    await leader.collect(end_us)
+    assert len([found async for found in store.list()]) == 3
+    monkeypatch.setattr(collecting, "STRAY_S", 0.0)
+    await leader.collect(end_us)
+    assert [found.key.rsplit("/", 1)[1] async for found in store.list()] == [
+        "other.parquet",
+        (await site.all_segments())[0].name,
+    ]

@@ -1,0 +1,268 @@
+"""Erased logs are nowhere any more, everything else is where it was, and the certificate says what went."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db.migrations import Layout
+from infra.fleet import REPOSITORY
+from schemas.errors import InvalidInput
+from store.objects.factory import make_object_store
+from store.objects.settings import ObjectSettings
+from store.port import DeadLetter, EncodedRow, StorePlan
+from store.settings import StoreSettings
+from store.tiers import collecting
+from store.tiers.catalogue import StaleEpoch
+from store.tiers.erasing import Eraser, NotYet, Remaining, predicate_of
+from store.tiers.progress import unwatched
+from store.tiers.tiering import Tiering
+from tests.store_sites import HOUR_US, TOPIC, now_us, row
+from tests.tier_sites import CHUNK_US, DAY_US, TierSite, tier_site
+
+QUERY = 'service:shop metadata.user:ann OR "ann@example.org"'
+EVERY = 5
+"""Each fifth row is one that goes."""
+
+
+@pytest.fixture(params=[Layout.NATIVE.value, pytest.param(Layout.TIMESCALE.value, marks=pytest.mark.timescale)])
+def place(request: pytest.FixtureRequest) -> tuple[str, Layout]:
+    """URL and layout of a fresh database."""
+    return request.getfixturevalue(f"{request.param}_url"), Layout(request.param)
+
+
+@pytest.fixture
+async def site(place: tuple[str, Layout], tmp_path: Path) -> AsyncIterator[TierSite]:
+    store = make_object_store(ObjectSettings(url=f"file://{tmp_path}/objects"))
+    async with tier_site(*place, tmp_path / "segments", StoreSettings(late_rows_max=20), store=store) as made:
+        yield made
+
+
+def rows(start_us: int, first: int, count: int = 50) -> list[EncodedRow]:
+    def one(n: int) -> EncodedRow:
+        if n % EVERY:
+            return row(first + n, start_us + n, "bought", service_name="shop", metadata=b'{"user":"bob"}')
+        if n % (2 * EVERY):
+            return row(first + n, start_us + n, "mail to ANN@example.org", service_name="mail", correlation_id=str(n))
+        return row(first + n, start_us + n, "bought", service_name="shop", metadata=b'{"user":"ann"}')
+
+    return [one(n) for n in range(count)]
+
+
+def eraser(site: TierSite, leader: Tiering, query: str = QUERY, **options: Any) -> Eraser:
+    """Any: its options."""
+    return Eraser(
+        site.database,
+        leader,
+        site.segments,
+        topic=TOPIC,
+        query=query,
+        requested_by="the test",
+        broker_keeps=Remaining("the broker", "later"),
+        progress=unwatched,
+        **options,
+    )
+
+
+def kept(*firsts: int, count: int = 50) -> list[int]:
+    return [first + n for first in firsts for n in range(count) if n % EVERY]
+
+
+async def seen(site: TierSite) -> None:
+    await site.hot.process().claim("a", want=3, ttl_s=60)
+    await site.hot.see(now_us() + 1_000 * DAY_US)
+
+
+async def everywhere(site: TierSite) -> tuple[Tiering, int]:
+    """Rows in a cold file, a warm one, a file whose table is there too, a finished table, an open one, and a late one."""
+    start_us = await site.border_us()
+    await site.hot.upkeep.ensure_chunks(now_us=start_us + 4 * CHUNK_US)
+    for number in range(3):
+        await site.store_rows(rows(start_us + number * CHUNK_US, 1_000 * (number + 1)))
+    await site.store_rows(rows(start_us + 4 * CHUNK_US, 5_000), rows(start_us - HOUR_US, 6_000))
+    leader = await site.leader()
+    for number in range(3):
+        end_us = start_us + (number + 1) * CHUNK_US
+        await site.close_to(end_us)
+        if number < 2:
+            await leader.write_due(end_us)
+            await leader.switch_due(end_us + 7 * DAY_US)
+        if number == 0:
+            await leader.move_due(end_us + 90 * DAY_US)
+    await leader.write_due(end_us)
+    await seen(site)
+    return leader, start_us
+
+
+async def test_matching_rows_go_from_every_tier_and_all_others_stay(site: TierSite) -> None:
+    leader, start_us = await everywhere(site)
+    states = await site.states()
+    assert states["serving", "cold"] == states["serving", "warm"] == 1
+    assert states["written", "warm"] >= 1
+    firsts = (1_000, 2_000, 3_000, 5_000, 6_000)
+    assert len(await site.ids()) == 50 * len(firsts)
+
+    certificate = await eraser(site, leader).erase()
+
+    assert await site.ids() == kept(*firsts)
+    assert certificate.rows == 10 * len(firsts)
+    per_service: Counter[str] = Counter()
+    for each in certificate.erased:
+        per_service[each.service_name] += each.rows
+    assert per_service == {"shop": 5 * len(firsts), "mail": 5 * len(firsts)}
+    assert len(certificate.files_replaced) == 2
+    stored = await site.database.fetch_one("SELECT certificate::text, finished_at IS NOT NULL FROM erasures")
+    assert stored is not None
+    assert json.loads(stored[0])["rows"] == certificate.rows
+    assert stored[1]
+
+    end_us = start_us + 400 * DAY_US
+    await leader.write_due(end_us - 30 * DAY_US)
+    await leader.switch_due(end_us - 30 * DAY_US)
+    assert leader.failures == 0
+    assert await site.ids() == kept(*firsts)
+    again = await eraser(site, leader).erase()
+    assert again.rows == 0
+    assert again.files_replaced == ()
+
+
+async def test_replaced_files_and_objects_are_deleted(site: TierSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, _ = await everywhere(site)
+    work = eraser(site, leader)
+    certificate = await work.erase()
+    assert site.store is not None
+    assert [found async for found in site.store.list()] != []
+    monkeypatch.setattr(collecting, "DROP_DELAY_S", 0)
+    await work.until_files_are_gone(certificate.files_replaced)
+    assert not {*certificate.files_replaced} & {*site.files()}
+    assert [found async for found in site.store.list()] == []
+    assert await site.ids() == kept(1_000, 2_000, 3_000, 5_000, 6_000)
+
+
+async def test_files_by_correlation_id_are_found_by_their_filters(site: TierSite) -> None:
+    leader, _ = await everywhere(site)
+    certificate = await eraser(site, leader, "correlation_id:5").erase()
+    assert certificate.rows == 5
+    assert (await eraser(site, leader, "correlation_id:nobody").erase()).rows == 0
+
+
+async def test_dead_letters_that_match_go(site: TierSite) -> None:
+    letters = [
+        DeadLetter(0, n, 0, "refused", "d", "shop", 0, line)
+        for n, line in enumerate(
+            [
+                b'[1,1,9,"shop","x",null,{"user":"ann"}]',
+                b'[2,2,9,"shop","x",null,{"user":"bob"}]',
+                b"no log at all, of ann@example.org",
+            ]
+        )
+    ]
+    async with site.hot.writer.begin() as batch:
+        await batch.commit(StorePlan(dead=letters))
+    await seen(site)
+    certificate = await eraser(site, await site.leader()).erase()
+    assert (certificate.dead_letters, certificate.dead_letters_unreadable) == (1, 1)
+    assert len(await site.hot.dead_lines()) == 2
+
+
+async def test_nothing_goes_before_all_that_was_acknowledged_is_stored(site: TierSite) -> None:
+    leader, start_us = await everywhere(site)
+    await site.hot.see(start_us)
+    with pytest.raises(NotYet, match="partitions 0, 1, 2"):
+        await eraser(site, leader, patience_s=0.0).erase()
+    assert len(await site.ids()) == 250
+
+
+async def test_whoever_keeps_pages_hears_of_it(site: TierSite) -> None:
+    start_us = await site.border_us()
+    await site.store_rows(rows(start_us, 1))
+    await seen(site)
+    version = await site.database.fetch_one("SELECT version FROM catalogue_version")
+    await eraser(site, await site.leader()).erase()
+    assert await site.database.fetch_one("SELECT version FROM catalogue_version") != version
+    assert await site.ids() == kept(1)
+
+
+async def test_a_closed_table_is_left_until_it_is_finished(site: TierSite) -> None:
+    start_us = await site.border_us()
+    await site.store_rows(rows(start_us, 1))
+    await seen(site)
+    await site.hot.upkeep.close_due(now_us=start_us + CHUNK_US + HOUR_US)
+    leader = await site.leader()
+    with pytest.raises(NotYet, match="closed and not finished"):
+        await eraser(site, leader, patience_s=0.0).erase()
+    erasing = asyncio.create_task(eraser(site, leader).erase())
+    await asyncio.wait({erasing}, timeout=0.1)
+    await site.hot.upkeep.finish_closed()
+    assert (await erasing).rows == 10
+    assert await site.ids() == kept(1)
+    assert await leader.write_due(start_us + CHUNK_US) == 1
+    assert leader.failures == 0
+
+
+async def test_one_whose_lease_went_to_another_erases_nothing_more(site: TierSite) -> None:
+    leader, _ = await everywhere(site)
+    await site.leader("b")
+    with pytest.raises(StaleEpoch):
+        await eraser(site, leader).erase()
+    assert len(await site.ids()) == 250
+    certificate = await eraser(site, await site.leader("c")).erase()
+    assert certificate.rows == 50
+
+
+async def test_what_indexes_open_chunks_forgets_erased_values(site: TierSite) -> None:
+    await site.store_rows(rows(await site.border_us(), 1))
+    await seen(site)
+    await site.database.execute(
+        "INSERT INTO open_parts (table_name, kind, from_xid, to_xid, rows, open_from, range_start, range_end, open_bytes)"
+        " VALUES ('open_metadata_0', 'metadata', 0, 1, 1, now(), now(), now(), '{}')"
+    )
+    await eraser(site, await site.leader()).erase()
+    assert await site.database.fetch_all("SELECT table_name, kind FROM expired_tables") == [("open_metadata_0", "part")]
+
+
+@pytest.mark.parametrize("query", ["", "   ", "(", "level:loud"])
+def test_a_query_that_says_nothing_or_nonsense_erases_nothing(query: str) -> None:
+    with pytest.raises(InvalidInput, match="--where"):
+        predicate_of(query)
+
+
+async def test_the_command_asks_first_and_writes_the_certificate(native_url: str, tmp_path: Path) -> None:
+    async with tier_site(native_url, Layout.NATIVE, tmp_path / "segments") as site:
+        await site.store_rows(rows(await site.border_us(), 1))
+        await seen(site)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")}
+        environment |= {
+            "LOGFEED_DATABASE__URL": native_url,
+            "LOGFEED_TIERS__DIRECTORY": str(site.directory),
+            "COLUMNS": "200",
+        }
+
+        def erase(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [sys.executable, "-m", "cli.main", "erase", "--where", QUERY, *arguments],
+                cwd=REPOSITORY,
+                env=environment,
+                input=typed,
+                capture_output=True,
+                text=True,
+                timeout=100,
+            )
+
+        assert erase(typed="n\n").returncode == 1
+        assert len(await site.ids()) == 50
+        output = tmp_path / "certificate.json"
+        done = erase("--yes", "--by", "the office", "-o", str(output))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"10 logs and 0 dead letters erased; certificate: {output}\n"
+        assert json.loads(output.read_text())["requested_by"] == "the office"
+        assert await site.ids() == kept(1)

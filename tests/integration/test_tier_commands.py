@@ -1,0 +1,180 @@
+"""`logfeed tier` as people have it: the role as a process, and the commands beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cli.tier import parse_range
+from db.migrations import Layout
+from infra.fleet import REPOSITORY, die_with_parent, free_port
+from schemas.errors import InvalidInput
+from store.objects.factory import make_object_store
+from store.objects.settings import ObjectSettings
+from store.settings import StoreSettings
+from tests.store_sites import HOUR_US, now_us, row
+from tests.tier_sites import DAY_US, TierSite, tier_site
+
+pytestmark = pytest.mark.timeout(240)
+ROWS = 30
+
+
+@pytest.fixture
+async def site(native_url: str, tmp_path: Path) -> AsyncIterator[TierSite]:
+    """With a finished table whose rows are a hundred days old."""
+    store = make_object_store(ObjectSettings(url=f"file://{tmp_path}/objects"))
+    settings = StoreSettings(late_rows_max=ROWS)
+    async with tier_site(native_url, Layout.NATIVE, tmp_path / "segments", settings, store=store) as made:
+        old_us = now_us() - 100 * DAY_US
+        await made.store_rows([], [row(1 + n, old_us + n, f"m{n}") for n in range(ROWS)])
+        await made.database.execute("ANALYZE")
+        await made.hot.process().claim("a", want=3, ttl_s=60)
+        await made.hot.see(now_us())
+        await made.hot.upkeep.close_due(now_us=now_us() + 25 * HOUR_US)
+        await made.hot.upkeep.finish_closed()
+        yield made
+
+
+def environment(site: TierSite, **more: str) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")}
+    return {
+        **clean,
+        "COLUMNS": "200",
+        "LOGFEED_DATABASE__URL": site.database.url,
+        "LOGFEED_TIERS__DIRECTORY": str(site.directory),
+        "LOGFEED_OBJECTS__URL": f"file://{site.directory.parent}/objects",
+        **more,
+    }
+
+
+def logfeed(site: TierSite, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", "tier", *arguments],
+        cwd=REPOSITORY,
+        env=environment(site, **more),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def until(condition: Callable[[], bool], what: str, timeout_s: float = 90.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(0.1)
+
+
+async def test_one_round_by_hand_and_what_there_is_to_see_of_it(site: TierSite) -> None:
+    before = json.loads(logfeed(site, "status", "--json").stdout)
+    assert (before["tables_to_write"], before["rows_to_write"]) == (1, ROWS)
+    assert [stock["tier"] for stock in before["stocks"]] == ["hot"]
+    ran = logfeed(site, "run", "--now")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[:3] == [
+        "1 tables written",
+        "1 tables let go",
+        "1 files moved to object storage",
+    ]
+    assert await site.states() == {("serving", "cold"): 1}
+    shown = logfeed(site, "status").stdout
+    assert "cold  default" in shown
+    assert "due: nothing" in shown
+    assert "leads: nobody" in shown
+    assert logfeed(site, "run").stdout == "nothing was due\n"
+
+    restored = logfeed(site, "restore", "--days", "3", "--", "-200d/-50d")
+    assert restored.stdout == "1 files are on the local disk for 3 days\n", restored.stderr
+    assert await site.states() == {("serving", "warm"): 1}
+    assert logfeed(site, "run").stdout == "nothing was due\n"
+
+    good = logfeed(site, "verify")
+    assert (good.returncode, good.stdout) == (0, "1 segments read, all as they were written\n")
+    (segment,) = await site.all_segments()
+    path = site.directory / segment.name
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    bad = logfeed(site, "verify")
+    assert bad.returncode == 1
+    assert segment.name in bad.stdout
+    assert bad.stdout.endswith("1 segments read, 1 damaged\n")
+
+
+async def test_the_role_moves_rows_by_itself_and_gives_way_to_a_command(site: TierSite) -> None:
+    port = free_port()
+    role = subprocess.Popen(  # noqa: ASYNC220 - the test waits for nothing else meanwhile
+        [sys.executable, "-m", "cli.main", "tier", "--name", "the-role"],
+        cwd=REPOSITORY,
+        env=environment(site, LOGFEED_TIERS__ROUND_S="0.2", LOGFEED_TIERS__HEALTH_PORT=str(port)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=die_with_parent,
+    )
+    try:
+
+        def metrics() -> str:
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+            except httpx.HTTPError:
+                assert role.poll() is None
+                return ""
+
+        until(lambda: 'logfeed_tier_segments{state="serving",tier="cold"} 1.0' in metrics(), "the file is cold")
+        assert f'logfeed_tier_written_rows_total{{source="table"}} {ROWS}.0' in metrics()
+        assert await site.ids() == [*range(1, ROWS + 1)]
+        assert json.loads(logfeed(site, "status", "--json").stdout)["leader"] == "the-role"
+        refused = logfeed(site, "run")
+        assert refused.returncode == 1
+        assert "the-role moves rows now: take over with --now" in refused.stderr
+        assert logfeed(site, "run", "--now").returncode == 0
+        until(lambda: "logfeed_tier_leading 1.0" in metrics(), "the role leads again")
+        role.send_signal(signal.SIGTERM)
+        assert role.wait(30) == 0
+    finally:
+        role.kill()
+        role.communicate()
+    assert json.loads(logfeed(site, "status", "--json").stdout)["leader"] is None
+
+
+async def test_rows_stay_in_tables_where_tiers_are_off(site: TierSite) -> None:
+    assert logfeed(site, "run", LOGFEED_TIERS__ENABLED="false").stdout == "nothing was due\n"
+    assert await site.states() == {}
+
+
+def test_a_role_that_was_not_told_where_files_are_to_lie_says_so(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "cli.main", "tier"],
+        cwd=REPOSITORY,
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")},
+            "LOGFEED_PROFILE": "full",
+            "LOGFEED_DATABASE__URL": "postgresql://nobody:word@127.0.0.1:1/nothing",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert "set tiers.directory" in ended.stderr
+
+
+def test_a_range_is_two_times_or_a_day() -> None:
+    now = 1_800_000_000_000_000
+    assert parse_range("-2d/-1d", now) == (now - 2 * DAY_US, now - DAY_US)
+    start_us, end_us = parse_range("2026-01-31", now)
+    assert end_us - start_us == DAY_US
+    for wrong in ("", "yesterday", "2026-01-31/2026-01-30", "now/now", "2026-01-31/"):
+        with pytest.raises(InvalidInput):
+            parse_range(wrong, now)

@@ -1,0 +1,265 @@
+"""Rows move from tables to files and on to object storage: each is there once at every moment, and until its time is up."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db.migrations import Layout
+from schemas.errors import Overloaded
+from store.port import EncodedRow
+from store.segments.settings import SegmentSettings
+from store.settings import StoreSettings
+from store.tiers.catalogue import StaleEpoch
+from store.tiers.settings import TierSettings
+from tests.store_sites import row
+from tests.tier_sites import CHUNK_US, DAY_US, TierSite, retention, tier_site
+
+MINUTE_US = 60_000_000
+SMALL = SegmentSettings(rows_max=1_000, row_group_rows=1_024)
+
+
+@pytest.fixture(params=[Layout.NATIVE.value, pytest.param(Layout.TIMESCALE.value, marks=pytest.mark.timescale)])
+def place(request: pytest.FixtureRequest) -> tuple[str, Layout]:
+    """URL and layout of a fresh database."""
+    return request.getfixturevalue(f"{request.param}_url"), Layout(request.param)
+
+
+@pytest.fixture
+async def site(place: tuple[str, Layout], tmp_path: Path) -> AsyncIterator[TierSite]:
+    async with tier_site(*place, tmp_path / "segments", StoreSettings(late_rows_max=20)) as made:
+        yield made
+
+
+@pytest.fixture
+async def native(native_url: str, tmp_path: Path) -> AsyncIterator[TierSite]:
+    async with tier_site(native_url, Layout.NATIVE, tmp_path / "segments") as made:
+        yield made
+
+
+def spread(start_us: int, count: int, *, first: int = 1, within_us: int = CHUNK_US, **fields: Any) -> list[EncodedRow]:
+    """So many rows evenly over the time. Any: fields of a line."""
+    return [row(first + n, start_us + n * within_us // count, f"m{n}", **fields) for n in range(count)]
+
+
+async def filled(site: TierSite, rows: int = 100, **fields: Any) -> int:
+    """One finished chunk of so many rows; returns its end. Any: fields of a line."""
+    start_us = await site.border_us()
+    await site.store_rows(spread(start_us, rows, **fields))
+    await site.close_to(start_us + CHUNK_US)
+    return start_us + CHUNK_US
+
+
+async def test_rows_of_a_finished_table_are_written_then_served_by_files_then_dropped(site: TierSite) -> None:
+    end_us = await filled(site)
+    leader = await site.leader()
+    assert await leader.write_due(end_us) == 1
+    assert await site.states() == {("written", "warm"): 1}
+    assert await leader.write_due(end_us) == 0
+    assert await leader.switch_due(end_us + 7 * DAY_US - 1) == 0
+    assert await site.ids() == [*range(1, 101)]
+    assert await leader.switch_due(end_us + 7 * DAY_US) == 1
+    assert await site.states() == {("serving", "warm"): 1}
+    assert await site.ids() == [*range(1, 101)]
+    tables = await site.database.fetch_all("SELECT table_name FROM expired_tables")
+    assert len(tables) == 1
+    await site.hot.upkeep.drop_expired(now_us=end_us + 8 * DAY_US, retention_us=400 * DAY_US)
+    assert await site.database.fetch_all("SELECT to_regclass(%s)", tables[0]) == [(None,)]
+    assert await site.ids() == [*range(1, 101)]
+    assert leader.failures == 0
+
+
+async def test_each_class_has_files_of_its_own_and_expires_by_itself(site: TierSite) -> None:
+    site.policy = retention(
+        {"name": "debug", "days": 3, "max_level": "debug"}, {"name": "audit", "days": 900, "services": ("audit*",)}
+    )
+    start_us = await site.border_us()
+    await site.store_rows(
+        [
+            *spread(start_us, 10, level=5),
+            *spread(start_us, 10, first=101, level=9),
+            *spread(start_us, 10, first=201, service_name="audit/log"),
+        ]
+    )
+    end_us = start_us + CHUNK_US
+    await site.close_to(end_us)
+    leader = await site.leader()
+    await leader.write_due(end_us)
+    assert {(each.retention_class, each.info.rows) for each in await site.all_segments()} == {
+        ("debug", 10),
+        ("default", 10),
+        ("audit", 10),
+    }
+    assert await leader.expire_due(end_us + 3 * DAY_US) == 1
+    await leader.switch_due(end_us + 7 * DAY_US)
+    assert await site.ids() == [*range(101, 111), *range(201, 211)]
+    assert await leader.expire_due(end_us + 400 * DAY_US) == 1
+    assert await site.ids() == [*range(201, 211)]
+    assert await leader.collect(end_us + 400 * DAY_US) == 4
+    assert [each.retention_class for each in await site.all_segments()] == ["audit"]
+    assert len(site.files()) == 2
+
+
+async def test_files_of_retired_segments_stay_ten_minutes(native: TierSite) -> None:
+    end_us = await filled(native)
+    leader = await native.leader()
+    await leader.write_due(end_us)
+    await leader.switch_due(end_us + 7 * DAY_US)
+    await leader.expire_due(end_us + 400 * DAY_US)
+    retired_us = time.time_ns() // 1000
+    assert await leader.collect(retired_us + 9 * MINUTE_US) == 0
+    assert len(native.files()) == 2
+    assert await leader.collect(retired_us + 11 * MINUTE_US) == 2
+    assert native.files() == []
+    assert await native.all_segments() == []
+
+
+async def test_late_tables_are_drained_into_files_that_overlap_others(site: TierSite) -> None:
+    end_us = await filled(site)
+    start_us = end_us - CHUNK_US
+    await site.store_rows([], spread(start_us - 40 * DAY_US, 30, first=1_001, within_us=41 * DAY_US))
+    await site.database.execute("ANALYZE")
+    await site.hot.upkeep.close_due(now_us=end_us + 2 * DAY_US)
+    await site.hot.upkeep.finish_closed()
+    assert len(await site.database.fetch_all("SELECT FROM catalogue WHERE kind = 'late' AND state = 'finished'")) == 1
+    leader = await site.leader()
+    assert await leader.write_due(end_us) == 2
+    await leader.switch_due(end_us + 7 * DAY_US)
+    assert await site.states() == {("serving", "warm"): 2}
+    assert await site.ids() == [*range(1, 101), *range(1_001, 1_031)]
+    await site.hot.upkeep.drop_expired(now_us=end_us + 8 * DAY_US, retention_us=400 * DAY_US)
+    assert await site.ids() == [*range(1, 101), *range(1_001, 1_031)]
+
+
+async def test_a_table_stays_hot_as_long_as_the_longest_window_of_its_services(native: TierSite) -> None:
+    native.tiers = TierSettings(hot_days=1, hot_days_by_service={"pay*": 30, "debug": 0})
+    end_us = await filled(native, service_name="payments")
+    leader = await native.leader()
+    await leader.write_due(end_us)
+    assert await leader.switch_due(end_us + 29 * DAY_US) == 0
+    assert await leader.switch_due(end_us + 30 * DAY_US) == 1
+
+
+async def test_an_empty_table_just_goes(site: TierSite) -> None:
+    start_us = await site.border_us()
+    await site.close_to(start_us + CHUNK_US)
+    leader = await site.leader()
+    assert await leader.write_due(start_us + CHUNK_US) == 0
+    assert await leader.switch_due(start_us + CHUNK_US) == 1
+    assert await site.database.fetch_all("SELECT FROM catalogue WHERE state = 'finished'") == []
+    assert await site.ids() == []
+
+
+async def test_small_files_of_a_day_become_one(native: TierSite) -> None:
+    native.tiers = TierSettings(merge_files_min=2)
+    first_us = await native.border_us()
+    first_us += -first_us % DAY_US
+    await native.hot.upkeep.ensure_chunks(now_us=first_us + DAY_US)
+    for number in range(4):
+        await native.store_rows(spread(first_us + number * CHUNK_US, 50, first=1 + 50 * number))
+    await native.close_to(first_us + DAY_US)
+    leader = await native.leader()
+    now_us = first_us + 9 * DAY_US
+    assert await leader.write_due(now_us) == 4
+    assert await leader.merge_due(now_us) == 0
+    await leader.switch_due(now_us)
+    assert await leader.merge_due(now_us) == 1
+    assert await native.states() == {("serving", "warm"): 1, ("retired", "warm"): 4}
+    assert await native.ids() == [*range(1, 201)]
+    assert await leader.merge_due(now_us) == 0
+    (merged,) = [each for each in await native.all_segments() if each.state == "serving"]
+    assert len(merged.sources) == 4
+    await leader.collect(now_us)
+    assert len(native.files()) == 2
+    assert await native.ids() == [*range(1, 201)]
+
+
+async def test_one_whose_lease_went_to_another_changes_nothing(site: TierSite) -> None:
+    end_us = await filled(site)
+    first = await site.leader("a")
+    second = await site.leader("b")
+    with pytest.raises(StaleEpoch):
+        await first.write_due(end_us)
+    assert site.files() == []
+    assert await second.write_due(end_us) == 1
+    now_us = end_us + 401 * DAY_US
+    for step in (first.expire_due, first.collect):
+        with pytest.raises(StaleEpoch):
+            await step(now_us)
+    with pytest.raises(StaleEpoch):
+        await first.switch_due(now_us)
+    assert await site.states() == {("written", "warm"): 1}
+    assert issubclass(StaleEpoch, Overloaded)
+
+
+async def test_two_that_write_the_same_table_leave_one_set_of_files(native: TierSite) -> None:
+    end_us = await filled(native)
+    leader = await native.leader()
+    (table,) = [each for each in await leader.catalogue.tables() if each.rows]
+    assert await leader._writer.write(table)
+    assert not await leader._writer.write(table)
+    assert len(native.files()) == 2
+    assert await native.states() == {("written", "warm"): 1}
+    assert await leader.write_due(end_us) == 0
+
+
+async def test_a_file_that_was_damaged_before_the_switch_is_written_anew(native: TierSite) -> None:
+    end_us = await filled(native)
+    leader = await native.leader()
+    await leader.write_due(end_us)
+    (segment,) = await native.all_segments()
+    path = native.directory / segment.name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    now_us = end_us + 7 * DAY_US
+    assert await leader.switch_due(now_us) == 0
+    assert await native.ids() == [*range(1, 101)]
+    assert await leader.write_due(now_us) == 1
+    assert await leader.switch_due(now_us) == 1
+    assert await native.states() == {("serving", "warm"): 1, ("retired", "warm"): 1}
+    assert await native.ids() == [*range(1, 101)]
+
+
+async def test_what_nobody_names_is_removed_after_an_hour(native: TierSite) -> None:
+    end_us = await filled(native)
+    leader = await native.leader()
+    await leader.write_due(end_us)
+    kept = native.files()
+    old = [
+        native.directory / "x-default-0.parquet",
+        native.directory / "y.parquet.tmp",
+        native.directory / "filters" / "x.correlations",
+    ]
+    young = native.directory / "z-default-0.parquet"
+    foreign = native.directory / "notes.txt"
+    for path in (*old, young, foreign):
+        path.write_bytes(b"x")
+    for path in (*old, foreign, *(native.directory / name for name in kept if name.endswith(".parquet"))):
+        os.utime(path, (time.time() - 3_700,) * 2)
+    assert await leader.collect(end_us) == 3
+    assert native.files() == sorted([*kept, young.name, foreign.name])
+
+
+async def test_a_directory_of_another_database_is_left_alone(native: TierSite) -> None:
+    leader = await native.leader()
+    for number in range(200):
+        path = native.directory / f"x-{number}.parquet"
+        path.write_bytes(b"x")
+        os.utime(path, (time.time() - 3_700,) * 2)
+    assert await leader.collect(0) == 0
+    assert len(native.files()) == 200
+
+
+async def test_the_sealer_leaves_tables_that_a_longer_class_keeps(native: TierSite) -> None:
+    native.policy = retention({"name": "audit", "days": 900, "services": ("audit",)}, default_days=30)
+    end_us = await filled(native, service_name="audit")
+    await native.hot.upkeep.drop_expired(now_us=end_us + 100 * DAY_US, retention_us=native.policy.longest_us)
+    assert await native.ids() == [*range(1, 101)]
+    await native.hot.upkeep.drop_expired(now_us=end_us + 900 * DAY_US, retention_us=native.policy.longest_us)
+    assert await native.ids() == []
