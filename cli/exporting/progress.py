@@ -17,9 +17,20 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 class Screen:
     """Bar and messages. Use as a context manager."""
 
-    def __init__(self, what: str, *, quiet: bool, start: str | None, end: str | None, now_us: int) -> None:
-        """what: name of the output. start, end: of the range as asked for; without a start the bar begins at the first log."""
-        self._console = Console(stderr=True, highlight=False)
+    def __init__(
+        self,
+        what: str,
+        *,
+        quiet: bool,
+        start: str | None,
+        end: str | None,
+        now_us: int,
+        console: Console | None = None,
+    ) -> None:
+        """what: name of the output. start, end: of the range as asked for; without a start the bar begins at the first log.
+        console: standard error when left out.
+        """
+        self._console = console or Console(stderr=True, highlight=False)
         self._quiet = quiet
         self._start_us = _time_us(start, now_us)
         self._end_us = _time_us(end, now_us) or now_us

@@ -288,6 +288,16 @@ def _run(site: LakeSite, *arguments: str) -> tuple[int, str]:
     return process.returncode, output
 
 
+def test_command_says_what_to_install_where_it_is_not() -> None:
+    program = (
+        "import sys; sys.modules['pyiceberg'] = None; sys.argv = ['logfeed', 'lake', 'status']\n"
+        "from cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert "make install-lake" in done.stderr
+
+
 async def test_command_publishes_and_tells(site: LakeSite) -> None:
     await site.add("a", day(0))
     code, output = await asyncio.to_thread(_run, site, "status")
