@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled modules halve the start of every process, also where the environment asks for none.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up demo install install-test test test-unit test-long lint types imports check openapi bench lock clean
+.PHONY: help up demo install install-lake install-test test test-unit test-long lint types imports check openapi bench lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -38,7 +38,18 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements-test.lock
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-test.lock
 	@touch $@
 
+$(VENV)/.installed-lake: $(VENV)/.installed requirements-lake.lock
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-lake.lock
+	@touch $@
+
+$(VENV)/.installed-long: $(VENV)/.installed-test requirements-long.lock
+	@echo "Installing Spark …"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-long.lock
+	@touch $@
+
 install: $(VENV)/.installed
+
+install-lake: $(VENV)/.installed-lake ## install what `logfeed lake` needs besides
 
 install-test: $(VENV)/.installed-test
 
@@ -48,7 +59,7 @@ test: install-test ## install what the tests need, real Kafka and TimescaleDB in
 test-unit: install-test ## only the tests that need no service (seconds)
 	LOGFEED_TEST_NO_SERVICES=1 $(BIN)/python -m pytest -n $(WORKERS) tests/unit
 
-test-long: install-test ## the tests that take minutes each
+test-long: $(VENV)/.installed-long ## the tests that take minutes each
 	$(BIN)/python -m pytest -m long --timeout 3600 tests
 
 lint: install-test ## style
@@ -69,10 +80,14 @@ openapi: install-test ## write schemas/openapi.json anew
 bench: install-test ## how fast it is, everything running at once, 20 minutes (BENCH=--quick: three, BENCH=--help)
 	$(BIN)/python -m bench $(BENCH)
 
+LOCK := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal $(UPGRADE)
+
 lock: $(BIN)/python ## resolve the lock files anew from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal $(UPGRADE) --extra build pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal $(UPGRADE) --extra build --extra test pyproject.toml -o requirements-test.lock
+	$(LOCK) --extra build pyproject.toml -o requirements.lock
+	$(LOCK) -c requirements.lock --extra build --extra lake --extra test pyproject.toml -o requirements-test.lock
+	$(LOCK) -c requirements-test.lock --extra build --extra lake pyproject.toml -o requirements-lake.lock
+	$(LOCK) -c requirements-test.lock --extra long pyproject.toml -o requirements-long.lock
 
 clean: ## remove the environment and caches of the checkout (never data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis

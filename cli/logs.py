@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-import httpx
+import msgspec
 import orjson
 import typer
 from rich.console import Console
@@ -22,14 +22,13 @@ from cli.http_client import (
     URL_DEFAULT,
     URL_HELP,
     URL_VARIABLE,
-    Problem,
     Refused,
     Unreachable,
     check_url,
     new_client,
-    request_patiently,
 )
 from cli.log_view import LineView
+from cli.pages import QUESTION_STATUSES, Page, Parameters, explain, metadata_of, parameters_of, walk
 from cli.terminal import harmless, harmless_json
 from runtime.clock import SystemClock
 from schemas.errors import InvalidInput
@@ -38,14 +37,6 @@ EXIT_NOTHING: Final = 1
 EXIT_QUESTION: Final = 2
 EXIT_UNREACHABLE: Final = 3
 EXIT_INTERRUPTED: Final = 130
-
-_PATH: Final = "/api/v1/logs"
-_PAGE_LOGS_MAX: Final = 1_000
-_QUESTION_STATUSES: Final = (400, 422)
-_MARKED_BEFORE_MAX: Final = 60
-_MARKED_AFTER_MAX: Final = 60
-
-Parameters = list[tuple[str, str]]
 
 
 class Order(StrEnum):
@@ -138,7 +129,7 @@ def logs(
     screen = Console(stderr=True, highlight=False)
     try:
         base_url = check_url(url)
-        parameters = _parameters(
+        parameters = parameters_of(
             query=query,
             service_name=service,
             level=level,
@@ -149,7 +140,7 @@ def logs(
             q=q,
             regex=regex,
             order=order.value,
-        ) + _metadata(metadata or [])
+        ) + metadata_of(metadata or [])
     except InvalidInput as error:
         _complain(screen, str(error))
         raise typer.Exit(EXIT_QUESTION) from error
@@ -201,7 +192,7 @@ def _print_all(
         return 0
     except Refused as refusal:
         _complain(screen, explain(refusal.problem, dict(parameters)))
-        return EXIT_QUESTION if refusal.problem.status in _QUESTION_STATUSES else EXIT_UNREACHABLE
+        return EXIT_QUESTION if refusal.problem.status in QUESTION_STATUSES else EXIT_UNREACHABLE
     except Unreachable as error:
         _complain(screen, str(error))
         return EXIT_UNREACHABLE
@@ -218,73 +209,32 @@ async def _pages(
     base_url: str, parameters: Parameters, screen: Console, *, limit: int | None, give_up_after_s: float
 ) -> AsyncIterator[list[dict[str, Any]]]:
     """The logs of each page. Raises Unreachable, Refused."""
-    clock, cursor, left = SystemClock(), None, limit
     with screen.status("searching …") as status:
 
         def on_wait(reason: str, pause_s: float) -> None:
             status.update(Text(f"waiting {pause_s:.1f} s: {harmless(reason)}"))
 
         async with new_client(base_url) as client:
-            while left is None or left > 0:
-                size = _PAGE_LOGS_MAX if left is None else min(left, _PAGE_LOGS_MAX)
-                asked = [*parameters, ("limit", str(size)), *([("cursor", cursor)] if cursor else [])]
-                response = await request_patiently(
-                    client, "GET", _PATH, clock=clock, give_up_after_s=give_up_after_s, on_wait=on_wait, params=asked
-                )
-                page = _read_page(response)
-                left = None if left is None else left - len(page["logs"])
+            pages = walk(
+                client,
+                parameters,
+                read=_read,
+                limit=limit,
+                cursor=None,
+                clock=SystemClock(),
+                give_up_after_s=give_up_after_s,
+                on_wait=on_wait,
+            )
+            async for page in pages:
                 status.stop()
-                yield page["logs"]
-                cursor = page["next_cursor"]
-                if cursor is None:
-                    return
-                status.start()
-                status.update(Text(f"searching … {harmless(str(page.get('scanned_to') or ''))}"))
+                yield page.logs
+                if page.next_cursor is not None:
+                    status.start()
+                    status.update(Text(f"searching … {harmless(page.scanned_to or '')}"))
 
 
-def _read_page(response: httpx.Response) -> dict[str, Any]:  # a JSON object
-    """Raises Refused, or Unreachable for an answer that is not Logfeed's."""
-    if response.status_code != 200:
-        raise Refused(Problem.read(response))
-    try:
-        page = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        page = None
-    if not isinstance(page, dict) or not isinstance(page.get("logs"), list) or "next_cursor" not in page:
-        raise Unreachable(f"{response.url.host} answered, but not as a Logfeed server does: {response.text[:200]!r}")
-    return page
-
-
-def explain(problem: Problem, parameters: Mapping[str, str]) -> str:
-    """A refusal for people: what is wrong and, where the server names a column, the value with that column marked."""
-    text = problem.detail or problem.text
-    errors = problem.members.get("errors")
-    first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
-    value, column = parameters.get(str(first.get("field"))), first.get("column")
-    if value is None or not isinstance(column, int) or not 1 <= column <= len(value) + 1:
-        return text
-    before, after = harmless(value[: column - 1]), harmless(value[column - 1 :])
-    begin = max(0, len(before) - _MARKED_BEFORE_MAX)
-    return f"{text}\n  {before[begin:]}{after[:_MARKED_AFTER_MAX]}\n  {' ' * (len(before) - begin)}^"
-
-
-def _parameters(**values: str | list[str] | None) -> Parameters:
-    """The parameters that are given, one pair for each value."""
-    found: Parameters = []
-    for name, value in values.items():
-        found += [(name, each) for each in ([value] if isinstance(value, str) else value or [])]
-    return found
-
-
-def _metadata(pairs: list[str]) -> Parameters:
-    """metadata.KEY parameters. Raises InvalidInput."""
-    found: Parameters = []
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InvalidInput(f"--metadata must be KEY=VALUE, got {pair!r}")
-        found.append((f"metadata.{key}", value))
-    return found
+def _read(content: bytes) -> Page[dict[str, Any]]:
+    return msgspec.convert(orjson.loads(content), Page[dict[str, Any]])
 
 
 def _complain(screen: Console, text: str) -> None:

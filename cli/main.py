@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cli import config, database, dead, tier
+from cli import config, database, dead, lake, tier
 from cli.erase import erase
+from cli.exporting.command import export
 from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
 from cli.logs import logs
@@ -167,6 +168,7 @@ def demo_command(
 
 
 app.command("logs", cls=Command)(logs)
+app.command("export", cls=Command)(export)
 app.command("import", cls=Command)(import_logs)
 
 
@@ -206,6 +208,7 @@ app.command("erase", cls=Command)(erase)
 app.add_typer(database.app, name="db")
 app.add_typer(dead.app, name="dead")
 app.add_typer(tier.app, name="tier")
+app.add_typer(lake.app, name="lake")
 app.add_typer(config.app, name="config")
 
 

@@ -19,6 +19,7 @@ from query.settings import QuerySettings
 from runtime.http import HttpSettings as ConnectionSettings
 from runtime.settings import Section, load
 from schemas.errors import ConfigurationError
+from store.lake.settings import LakeSettings
 from store.objects.settings import ObjectSettings
 from store.segments.settings import SegmentSettings
 from store.settings import StoreSettings
@@ -115,6 +116,9 @@ class Settings(Section):
 
     objects: ObjectSettings = ObjectSettings()
     """Object storage and its local cache."""
+
+    lake: LakeSettings = LakeSettings()
+    """The files as a table for other engines."""
 
     query: QuerySettings = QuerySettings()
     """Query service."""

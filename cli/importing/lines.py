@@ -25,7 +25,8 @@ from schemas.record import CORRELATION_ID_CHARS_MAX
 
 _CORRELATION: Final = re.compile(
     r"\b(req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\b"
-    r"|\b(?:trace|correlation|request|x-request)[_-]?id[\"']? ?[=:] ?[\"']?([A-Za-z0-9][A-Za-z0-9._:-]{3,127})",
+    r"|\b(?:trace|correlation|request|x-request)[_-]?id[\"']? ?[=:] ?[\"']?(?!(?:null|none)\b)"
+    r"([A-Za-z0-9][A-Za-z0-9._:-]{3,127})",
     re.IGNORECASE,
 )
 
@@ -68,7 +69,9 @@ class LineParser:
             entry = parse_pipes(text, self._times)
         if entry is None:
             entry = self._plain.parse(text, self._times)
-        if entry.correlation_id is None and self._may_name_id(text) and (found := self._correlation.search(text)):
+        if entry.correlation_id is not None or entry.is_complete:
+            return entry
+        if self._may_name_id(text) and (found := self._correlation.search(text)):
             entry.correlation_id = _first_group(found)
         return entry
 

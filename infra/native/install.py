@@ -23,8 +23,10 @@ from infra.native.programs import run
 
 KAFKA_VERSION = "4.1.1"
 TIMESCALE_VERSION = "2.19.3"
+ICEBERG_VERSION = "1.11.0"
 POSTGRES_MAJOR = "17"
 KAFKA_FILES = Path(__file__).parent / "kafka"
+SPARK_FILES = Path(__file__).parent / "spark"
 ATTEMPTS = 3
 
 _REPOSITORY_ROOT = Path(__file__).parents[2]
@@ -56,6 +58,12 @@ def install_timescale() -> Path:
     """The prefix of PostgreSQL with TimescaleDB, installed when not there. `InstallError` says what is missing."""
     account = server_account()
     return _installed(f"timescaledb-{TIMESCALE_VERSION}-pg{POSTGRES_MAJOR}", account, _build_timescale)
+
+
+def install_iceberg() -> Path:
+    """The directory with Spark's jars for Iceberg and PostgreSQL, installed when not there. `InstallError`: what is missing."""
+    account = server_account()
+    return _installed(f"iceberg-{ICEBERG_VERSION}-spark-4.0", account, _build_iceberg)
 
 
 def java() -> Path:
@@ -118,6 +126,22 @@ def _build_kafka(product: Path, scratch: Path, target: Path) -> None:
     java()
     if shutil.which("mvn") is None:
         raise InstallError("Kafka comes through Maven: no `mvn` on PATH (Debian: package maven)")
+    _copy_jars(KAFKA_FILES / "pom.xml", f"-Dkafka.version={KAFKA_VERSION}", into=product / "libs", scratch=scratch)
+    if not (product / "libs" / f"kafka_2.13-{KAFKA_VERSION}.jar").exists():
+        raise InstallError("Maven reported success, but the broker's jar is not among the files it copied")
+
+
+def _build_iceberg(product: Path, scratch: Path, target: Path) -> None:
+    if shutil.which("mvn") is None:
+        raise InstallError("Iceberg's jars come through Maven: no `mvn` on PATH (Debian: package maven)")
+    pom = SPARK_FILES / "pom.xml"
+    _copy_jars(pom, f"-Diceberg.version={ICEBERG_VERSION}", into=product / "libs", scratch=scratch)
+    if not list((product / "libs").glob(f"iceberg-spark-runtime-*-{ICEBERG_VERSION}.jar")):
+        raise InstallError("Maven reported success, but Iceberg's jar is not among the files it copied")
+
+
+def _copy_jars(pom: Path, version: str, *, into: Path, scratch: Path) -> None:
+    """The run-time dependencies that a pom names. version: its property, as an option."""
     run(
         [
             "mvn",
@@ -125,16 +149,14 @@ def _build_kafka(product: Path, scratch: Path, target: Path) -> None:
             "--no-transfer-progress",
             "--update-snapshots",  # asks again for what an earlier, interrupted download marked as missing
             "dependency:copy-dependencies",
-            f"--file={KAFKA_FILES / 'pom.xml'}",
-            f"-Dkafka.version={KAFKA_VERSION}",
+            f"--file={pom}",
+            version,
             "-DincludeScope=runtime",
-            f"-DoutputDirectory={product / 'libs'}",
+            f"-DoutputDirectory={into}",
         ],
         cwd=scratch,
         downloads=True,
     )
-    if not (product / "libs" / f"kafka_2.13-{KAFKA_VERSION}.jar").exists():
-        raise InstallError("Maven reported success, but the broker's jar is not among the files it copied")
 
 
 def _build_timescale(product: Path, scratch: Path, target: Path) -> None:

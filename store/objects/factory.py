@@ -21,7 +21,14 @@ def make_object_store(settings: ObjectSettings, environment: Mapping[str, str] |
         return LocalObjectStore(settings.directory, settings)
     if settings.bucket is None:
         raise ConfigurationError("no object storage: set objects.url (LOGFEED_OBJECTS__URL=s3://bucket/prefix)")
-    return S3ObjectStore(settings, endpoint=_endpoint(settings, variables), region=_region(settings, variables))
+    endpoint, region = s3_place(settings, variables)
+    return S3ObjectStore(settings, endpoint=endpoint, region=region)
+
+
+def s3_place(settings: ObjectSettings, environment: Mapping[str, str] | None = None) -> tuple[str | None, str]:
+    """Endpoint (None: AWS's own) and region of the S3 server. Raises ConfigurationError."""
+    variables = os.environ if environment is None else environment
+    return _endpoint(settings, variables), _region(settings, variables)
 
 
 def _endpoint(settings: ObjectSettings, variables: Mapping[str, str]) -> str | None:

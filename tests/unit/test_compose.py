@@ -158,7 +158,7 @@ def test_image_is_built_from_pinned_hashed_wheels_and_runs_unprivileged() -> Non
     bases = re.findall(r"^FROM (\S+)", text, flags=re.MULTILINE)
     assert len(bases) == 2
     assert all(re.fullmatch(r"python:3\.12\.\d+-slim-\w+", base) for base in bases)
-    assert "--require-hashes --only-binary=:all: -r /src/requirements.lock" in text
+    assert "--require-hashes --only-binary=:all: -r /src/requirements-lake.lock" in text
     assert re.findall(r"^USER (\S+)", text, flags=re.MULTILINE) == [SERVICES["ingest"]["user"]]
     assert "apt-get" not in text
 
@@ -169,4 +169,4 @@ def test_image_gets_exactly_the_packages_of_the_wheel() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     allowed = {line[1:] for line in lines if line.startswith("!")}
     assert "*" in lines
-    assert allowed == packages | {"pyproject.toml", "requirements.lock", "README.md", "LICENSE"}
+    assert allowed == packages | {"pyproject.toml", "requirements-lake.lock", "README.md", "LICENSE"}

@@ -33,13 +33,15 @@ EMPTY_SAMPLES = {
     "objects.url": "s3://bucket/prefix",
     "objects.endpoint": "https://s3.example.org:9000",
     "objects.region": "eu-central-1",
+    "lake.warehouse": "s3://bucket/lake",
+    "lake.segments": "file:///mnt/segments",
     "retention.classes": '[{"name": "quiet", "days": 3, "max_level": "DEBUG"}]',
     "tiers.directory": "/srv/segments",
     "ingest.filters": '[{"type": "level", "name": "quiet", "minimum": "WARN"}]',
 }
 """A value for settings whose default is none."""
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
-LOCKS = ["requirements.lock", "requirements-test.lock"]
+LOCKS = ["requirements.lock", "requirements-lake.lock", "requirements-test.lock", "requirements-long.lock"]
 
 
 @cache
@@ -171,8 +173,11 @@ def test_locks_name_a_hash_for_every_package_and_no_address(lock: str) -> None:
 
 def test_locks_hold_what_the_project_asks_for() -> None:
     project = PYPROJECT["project"]
-    wanted = {"requirements.lock": project["dependencies"] + project["optional-dependencies"]["build"]}
-    wanted["requirements-test.lock"] = wanted["requirements.lock"] + project["optional-dependencies"]["test"]
+    extras = project["optional-dependencies"]
+    wanted = {"requirements.lock": project["dependencies"] + extras["build"]}
+    wanted["requirements-lake.lock"] = wanted["requirements.lock"] + extras["lake"]
+    wanted["requirements-test.lock"] = wanted["requirements-lake.lock"] + extras["test"]
+    wanted["requirements-long.lock"] = project["dependencies"] + extras["long"]
     for lock, requirements in wanted.items():
         locked = set(re.findall(r"^([a-z0-9._-]+)==", (ROOT / lock).read_text(), re.MULTILINE))
         names = {re.match(r"[A-Za-z0-9._-]+", text)[0].lower() for text in requirements}  # type: ignore[index]  # all match
@@ -202,6 +207,18 @@ def test_no_file_names_the_host_of_a_registry() -> None:
         for hit in pattern.finditer(path.read_bytes())
     ]
     assert found == []
+
+
+def test_locks_agree_so_that_one_can_be_installed_over_another() -> None:
+    """A package may have a version for each Python, but the same ones in every lock that names it."""
+    found: dict[str, set[frozenset[str]]] = {}
+    for lock in LOCKS:
+        pins: dict[str, set[str]] = {}
+        for name, version in re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE):
+            pins.setdefault(name, set()).add(version)
+        for name, versions in pins.items():
+            found.setdefault(name, set()).add(frozenset(versions))
+    assert {name: versions for name, versions in found.items() if len(versions) > 1} == {}
 
 
 def test_migrations_are_numbered_without_gaps() -> None:

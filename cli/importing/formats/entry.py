@@ -29,7 +29,8 @@ class Entry(msgspec.Struct):
     """One line, understood.
 
     time_us: microseconds since the Unix epoch, None when the line has no time. severity: 1..24, None when the line names no
-    level. service_name: None when the line names none. metadata: JSON types only.
+    level. service_name: None when the line names none. metadata: JSON types only. is_complete: what is not here is not in
+    the line either.
     """
 
     message: str
@@ -38,6 +39,7 @@ class Entry(msgspec.Struct):
     correlation_id: str | None = None
     service_name: str | None = None
     metadata: dict[str, Any] = {}  # any JSON value: the producer's own; msgspec copies the default for each entry
+    is_complete: bool = False
 
 
 _known: dict[str, int | None] = {}

@@ -1,7 +1,8 @@
 """JSON lines: one object a line, under the names that loggers give to the same things.
 
-A field that is not the time, level, message, service or correlation id keeps its name and goes to metadata; so does the loser
-when two fields could be the same thing. A line that is no JSON object is left to the plain parser.
+A line of `logfeed export` (or of the API) is the log it was; its id and its time of receiving are left behind, since they are
+given anew. Of other lines a field that is not the time, level, message, service or correlation id keeps its name and goes to
+metadata; so does the loser when two fields could be the same thing. A line that is no JSON object is left to the plain parser.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
+from cli.exporting.lines import COLUMNS
 from cli.importing.formats.entry import Entry, read_level
 from cli.importing.formats.times import TimeReader
 from schemas.levels import LEVELS, SEVERITY_MAX
@@ -31,6 +33,8 @@ _ROLES: Final = {name: (role, rank) for role, names in _NAMES.items() for rank, 
 _NESTED: Final = {("log", "level"): "log.level", ("service", "name"): "service.name", ("trace", "id"): "trace.id"}
 """Elastic's common schema, written as objects."""
 
+_OWN: Final = frozenset(COLUMNS)
+"""Names of the fields of our own lines."""
 _BUNYAN: Final = dict(zip((10, 20, 30, 40, 50, 60), LEVELS.values(), strict=True))
 """The numbers of bunyan and pino: trace 10 to fatal 60."""
 
@@ -46,7 +50,29 @@ def parse_json(text: str, times: TimeReader) -> Entry | None:
         return None
     if not isinstance(fields, dict):
         return None
+    if fields.keys() == _OWN and (entry := _own(fields, times)) is not None:
+        return entry
     return _Reading(fields, times).entry(text)
+
+
+def _own(fields: dict[str, Any], times: TimeReader) -> Entry | None:
+    """Of a line that this program wrote; None when its values are not of the kinds that it writes."""
+    texts = (fields["timestamp"], fields["service_name"], fields["message"])
+    if not all(isinstance(text, str) for text in texts) or not isinstance(fields["metadata"], dict):
+        return None
+    severity, correlation_id = _read_severity("severity", fields["severity"]), fields["correlation_id"]
+    time_us = times.any(fields["timestamp"])
+    if severity is None or time_us is None or not isinstance(correlation_id, str | None):
+        return None
+    return Entry(
+        message=fields["message"],
+        time_us=time_us,
+        severity=severity,
+        correlation_id=correlation_id,
+        service_name=fields["service_name"],
+        metadata=fields["metadata"],
+        is_complete=True,
+    )
 
 
 class _Reading:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cli.http_client import Problem, Refused, Unreachable, check_url, pause_before, retry_after_s
 from cli.importing.sending import Rejection, read_outcome
 from cli.log_view import LineView
-from cli.logs import explain
+from cli.pages import explain
 from cli.terminal import harmless, harmless_json
 from schemas.errors import InvalidInput
 
