@@ -83,8 +83,15 @@ class Filled:
     """Tier (open, finished) -> bytes of tables and indexes a row."""
 
 
-async def fill(site: Site, options: Options) -> Filled:
-    """Fill the site's store, which must be empty."""
+async def filled_once(site: Site, options: Options) -> Filled:
+    """Fill the site's store unless another section has; it must be empty then."""
+    if site.filled is None:
+        progress(f"filling the store with {options.rows:,} rows")
+        site.filled = await _fill(site, options)
+    return site.filled
+
+
+async def _fill(site: Site, options: Options) -> Filled:
     layout = Layout.TIMESCALE if site.fleet.profile == FULL else Layout.NATIVE
     database = Database(site.fleet.database_url, application_name="bench fill", connections_max=4)
     await database.open()

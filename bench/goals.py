@@ -62,6 +62,12 @@ GOALS: Final = (
     *(Goal(f"page_p50_ms.{kind}", f"{what}, p50: {ms} ms", at_most=ms) for kind, what, ms in _LOOK_UPS),
     Goal("page_p50_ms.deep", "page 1,000 deep, p50: as fast as page 1 (1.25)", at_most=1.25, than="page_p50_ms.newest"),
     Goal("page_rare_word_ms_per_million_rows", "a rare word: 300 ms a million rows looked at", at_most=300),
+    Goal("segment_json_ratio", "bytes in files: 0.14 of the JSON text", at_most=0.14),
+    Goal("segment_rows_per_cpu_s", "rows to files, verified: 300,000/s a core", at_least=300_000),
+    *(Goal(f"page_p50_ms.files_{kind}", f"page in files, {what}: 100 ms", at_most=100) for kind, what in _PAGES),
+    Goal("segment_scan_ms_per_million_rows", "a text that is nowhere, in files: 120 ms a million rows", at_most=120),
+    Goal("correlation_filters_first_ms", "a correlation id over 2,000 files, first: 500 ms", at_most=500),
+    Goal("correlation_filters_again_ms", "a correlation id over 2,000 files, again: 50 ms", at_most=50),
     *(
         Goal(f"page_busy_p99_ms.{kind}", f"page, {what}, while logs come in, p99: 200 ms", at_most=200)
         for kind, what in _PAGES

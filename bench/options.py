@@ -7,7 +7,7 @@ from typing import Final
 
 from infra.fleet import EMBEDDED, FULL
 
-SECTIONS: Final = ("floor", "throughput", "accept", "single", "freshness", "pages", "peers")
+SECTIONS: Final = ("floor", "throughput", "accept", "single", "freshness", "pages", "tiers", "peers")
 BY_DEFAULT: Final[dict[str, tuple[str, ...]]] = {
     FULL: SECTIONS,
     # The same code on the other broker and layout: how much of the floor it stores is what differs.

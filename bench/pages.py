@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench.figures import ProfileFigures
-from bench.fill import fill
+from bench.fill import filled_once
 from bench.load import Load
 from bench.options import Options
 from bench.processes import usage
@@ -28,8 +28,7 @@ _QUESTIONS_MIN: Final = 20
 async def measure(site: Site, options: Options, figures: ProfileFigures) -> None:
     """page_p50_ms.<kind>, page_p99_ms.<kind>, the same of page_busy; page_cpu_ms.<kind> (query and database, a question);
     page_rare_word_ms_per_million_rows; bytes_per_log.<tier>; peak_mib.query."""
-    progress(f"filling the store with {options.rows:,} rows")
-    filled = await fill(site, options)
+    filled = await filled_once(site, options)
     figures.put("page_rows", filled.rows)
     figures.put_each("bytes_per_log", filled.bytes_per_log)
     await site.start_query()

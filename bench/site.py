@@ -8,12 +8,15 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench.options import Options
 from bench.processes import Roles
 from bench.watch import Store
 from infra.fleet import Fleet, Role, until
+
+if TYPE_CHECKING:
+    from bench.fill import Filled
 
 _DRAIN_S: Final = 900.0
 
@@ -28,6 +31,8 @@ class Site:
         self._ingests: list[Role] = []
         self._writers: list[Role] = []
         self._query: Role | None = None
+        self.filled: Filled | None = None
+        """What bench/fill.py has put into the store."""
 
     @property
     def ingest_urls(self) -> list[str]:
@@ -115,7 +120,7 @@ def running_site(profile: str, options: Options) -> Iterator[Site]:
         profile,
         directory,
         partitions=options.partitions,
-        extra={"LOGFEED_LOG__LEVEL": "warning"},
+        extra={"LOGFEED_LOG__LEVEL": "warning", "LOGFEED_TIERS__DIRECTORY": str(directory / "segments")},
         writers_listen=True,
     )
     try:
