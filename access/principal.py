@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from starlette.requests import HTTPConnection
 
-from schemas.scope import ALL_SERVICES, ServiceScope
+from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -17,13 +17,28 @@ class Principal(msgspec.Struct, frozen=True):
     subject: str
     may_write: ServiceScope
     may_read: ServiceScope
+    may_tail: ServiceScope = NO_SERVICES
+    may_export: ServiceScope = NO_SERVICES
+    may_alert: ServiceScope = NO_SERVICES
+    may_admin: ServiceScope = NO_SERVICES
+    name: str = ""
+    """For people: of the key or user."""
 
 
-ANYONE: Final = Principal(subject="anyone", may_write=ALL_SERVICES, may_read=ALL_SERVICES)
-"""Used while access control is off: everyone is one subject that may read and write every service."""
+ANYONE: Final = Principal(
+    subject="anyone",
+    may_write=ALL_SERVICES,
+    may_read=ALL_SERVICES,
+    may_tail=ALL_SERVICES,
+    may_export=ALL_SERVICES,
+    may_alert=ALL_SERVICES,
+    may_admin=ALL_SERVICES,
+    name="anyone",
+)
+"""Used while access control is off: everyone is one subject that may everything."""
 
 Authenticate = Callable[[HTTPConnection], Awaitable[Principal]]
-"""Says who sent a request. Every service gets the same one from whoever composes them."""
+"""Says who sent a request. Every service gets the same one from whoever composes them. Raises access.errors."""
 
 
 async def anyone(_: HTTPConnection) -> Principal:

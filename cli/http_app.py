@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.direct import DirectApplication
 from runtime.telemetry import render_metrics
+from schemas.access import SCHEMES
 
 _DESCRIPTION = """\
 Keeps every accepted log exactly once and finds any of them again.
@@ -86,10 +87,23 @@ def build_app(services: Sequence[HttpService]) -> FastAPI:
     routers = [*(service.router for service in services), _health(services)]
     for router in routers:
         app.include_router(router)
+    _document_credentials(app)
     fastapi_swagger.patch_fastapi(app)
     app.add_middleware(_HeadAsGet)
     app.add_exception_handler(HTTPException, _unrouted([route for router in routers for route in router.routes]))
     return app
+
+
+def _document_credentials(app: FastAPI) -> None:
+    """FastAPI writes schemes into its document only for its own dependencies, whose cost a single log would pay."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = make()
+        document.setdefault("components", {})["securitySchemes"] = SCHEMES
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation extends it
 
 
 class _HeadAsGet:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cli import config, database, dead, lake, tier
+from cli import config, database, dead, keys, lake, tier, users
 from cli.erase import erase
 from cli.exporting.command import export
 from cli.http_client import URL_DEFAULT
@@ -205,6 +205,8 @@ def write_command(
 
 
 app.command("erase", cls=Command)(erase)
+app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="users")
 app.add_typer(database.app, name="db")
 app.add_typer(dead.app, name="dead")
 app.add_typer(tier.app, name="tier")

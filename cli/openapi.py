@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from access.authenticator import AccessControl
 from broker.factory import make_broker
 from cli.http_app import build_app
 from cli.roles import http_services
 from cli.settings import Settings
 from cli.unread import UnreadRecords
 from db.database import Database
+from runtime.clock import SystemClock
 
 
 def document() -> dict[str, Any]:
@@ -21,7 +23,8 @@ def document() -> dict[str, Any]:
     database = Database("postgresql://nowhere", application_name="openapi")
     broker = make_broker(settings.broker, database)
     unread = UnreadRecords(settings.broker, database)
-    services = http_services(settings, broker, database, unread, ingest=True, query=True)
+    access = AccessControl(settings.access, database, SystemClock())
+    services = http_services(settings, broker, database, unread, access, ingest=True, query=True)
     return build_app(list(services.values())).openapi()
 
 

@@ -13,7 +13,8 @@ import structlog
 import uvicorn
 from fastapi import APIRouter
 
-from access.principal import anyone
+from access.authenticator import AccessControl
+from access.principal import Authenticate, anyone
 from broker.factory import make_broker
 from broker.port import Broker
 from broker.queue import QueueBroker
@@ -52,11 +53,19 @@ def role_database(settings: Settings, role: str) -> Database:
 
 
 def http_services(
-    settings: Settings, broker: Broker, database: Database, unread: UnreadRecords, *, ingest: bool, query: bool
+    settings: Settings,
+    broker: Broker,
+    database: Database,
+    unread: UnreadRecords,
+    access: AccessControl | None,
+    *,
+    ingest: bool,
+    query: bool,
 ) -> dict[str, RunningService]:
-    """The services of an HTTP role by their names, not started."""
+    """The services of an HTTP role by their names, not started. access: None lets everyone in."""
     clock = SystemClock()
-    authenticate = anyone  # one for all services: nobody is let in by one of them alone
+    # One for all services: nobody is let in by one of them alone.
+    authenticate: Authenticate = anyone if access is None else access.authenticate
     services: dict[str, RunningService] = {}
     if ingest:
         instance = f"{socket.gethostname()}:{settings.http.port}"
@@ -81,6 +90,14 @@ def http_services(
             retention=settings.retention_policy(),
         )
     return services
+
+
+def access_control(settings: Settings, database: Database) -> AccessControl | None:
+    """What decides who may what, not opened; None, loudly, where that is switched off."""
+    if settings.access.enabled:
+        return AccessControl(settings.access, database, SystemClock())
+    log.warning("ACCESS CONTROL IS OFF: everyone on this machine may read and write every log", host=settings.http.host)
+    return None
 
 
 def segment_access(settings: Settings) -> SegmentAccess | None:
@@ -108,19 +125,24 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
         unread = UnreadRecords(settings.broker, database)
         stack.push_async_callback(unread.close)
         store = write_store(settings, database)
+        access = access_control(settings, database)
+        if access is not None:
+            stack.push_async_callback(access.close)
 
         async def register() -> None:
             # What ingest publishes to counts for `visible_through` from then on, also before a writer has seen it.
             await store.register_partitions(settings.broker.topic, broker.partitions)
 
         needs: dict[str, list[Step]] = {"ingest": [broker.open, register], "query": []}
+        opens = [] if access is None else [access.open]
         parts: list[Coroutine[Any, Any, None]] = []
         beginnings: list[HttpService] = []
-        for name, service in http_services(settings, broker, database, unread, ingest=ingest, query=query).items():
+        services = http_services(settings, broker, database, unread, access, ingest=ingest, query=query)
+        for name, service in services.items():
             stack.push_async_callback(service.stop)
             beginning = _BeginningService(service, Beginning(name, stop))
             beginnings.append(beginning)
-            steps = [lambda: check_migrated(settings), *needs[name], service.start]
+            steps = [lambda: check_migrated(settings), *opens, *needs[name], service.start]
             parts.append(_begin(beginning.beginning, steps, stop))
         await side_by_side(stop, serve_http(settings.http, beginnings, stop), *parts)
 
@@ -158,6 +180,9 @@ async def serve_http(http: HttpSettings, services: Sequence[HttpService], stop: 
         log_level="warning",
         timeout_graceful_shutdown=15,
         server_header=False,
+        # Without trusted proxies nobody's word about where they come from counts.
+        proxy_headers=bool(http.trusted_proxies),
+        forwarded_allow_ips=list(http.trusted_proxies),
     )
     with listening_socket(http.host, http.port) as listener:
         log.info("listening", host=http.host, port=listener.getsockname()[1])

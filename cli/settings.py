@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from access.settings import AccessSettings
 from broker.settings import BrokerSettings
 from db.embedded import recorded_url
 from db.migrations import Layout
@@ -49,6 +51,10 @@ class HttpSettings(ConnectionSettings):
 
     port: int = Field(default=8080, ge=0, le=65535)
     """TCP port; 0 takes a free one."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses of proxies whose X-Forwarded-For says where a request comes from. Nobody else's counts: keys may be bound to
+    networks, and logins are throttled by address."""
 
 
 class DatabaseSettings(Section):
@@ -89,6 +95,9 @@ class Settings(Section):
 
     http: HttpSettings = HttpSettings()
     """HTTP application."""
+
+    access: AccessSettings = AccessSettings()
+    """Who may what."""
 
     database: DatabaseSettings = DatabaseSettings()
     """PostgreSQL."""
@@ -140,6 +149,15 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _is_open_on_loopback_only(self) -> Settings:
+        if not self.access.enabled and not is_loopback(self.http.host):
+            raise ValueError(
+                f"access.enabled is false, so http.host must be loopback, got {self.http.host!r}: whoever reaches it could read"
+                " and write everything. Leave access control on, and make keys with `logfeed keys create`"
+            )
+        return self
+
     @property
     def layout(self) -> Layout:
         """How the hot store divides rows by time in this profile."""
@@ -173,6 +191,16 @@ class Settings(Section):
                 f" `logfeed up` (LOGFEED_DATA_DIR; {self.data_dir} has none)"
             )
         return recorded
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to an address to listen on."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load_settings(config: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:

@@ -125,6 +125,8 @@ class Fleet:
     partitions: int = 4
     extra: dict[str, str] = field(default_factory=dict)
     """More environment for every role."""
+    access: str = "false"
+    """Whether access control is on. Its cost and faults are measured where it is meant."""
     writers_listen: bool = False
     """Writers get a health port, so that `ready` can wait for them."""
     roles: list[Role] = field(default_factory=list)
@@ -194,6 +196,7 @@ class Fleet:
             "LOGFEED_BROKER__TOPIC": self.topic,
             "LOGFEED_BROKER__PARTITIONS": str(self.partitions),
             "LOGFEED_LOG__JSON_LINES": "true",
+            "LOGFEED_ACCESS__ENABLED": self.access,
         }
         if self.kafka is not None:
             settings["LOGFEED_BROKER__BOOTSTRAP"] = self.kafka.bootstrap

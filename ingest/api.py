@@ -17,6 +17,7 @@ from fastapi import Request, Response
 from prometheus_client import Histogram
 from starlette.requests import ClientDisconnect
 
+from access.errors import Forbidden
 from access.principal import Authenticate, Principal
 from ingest import metrics, openapi
 from ingest.body import read_body
@@ -64,7 +65,10 @@ async def _answered(path: str, handle: Handler, service: TakesLogs, request: Req
     """The handler's answer, or our errors as problems; measured."""
     started_s = time.perf_counter()
     try:
-        response = await handle(request, await service.authenticate(request))
+        principal = await service.authenticate(request)
+        if principal.may_write.is_empty:
+            raise Forbidden("you may not send logs of any service")
+        response = await handle(request, principal)
     except LogfeedError as error:
         response = problem_of(error)
     except ClientDisconnect:

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.access import SECURITY
 from schemas.levels import LEVELS
 from schemas.record import CORRELATION_ID_CHARS_MAX, SERVICE_NAME_CHARS_MAX
 
@@ -26,10 +27,13 @@ class LogIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    service_name: str = Field(
-        max_length=SERVICE_NAME_CHARS_MAX, pattern=r"^[A-Za-z0-9._/-]{1,100}$", examples=["shop/checkout"]
+    service_name: str | None = Field(
+        default=None,
+        max_length=SERVICE_NAME_CHARS_MAX,
+        pattern=r"^[A-Za-z0-9._/-]{1,100}$",
+        examples=["shop/checkout"],
     )
-    """Which service says it: ASCII letters, digits and `. _ - /`."""
+    """Which service says it: ASCII letters, digits and `. _ - /`. May be left out with a key that may write exactly one."""
     message: str = Field(examples=["payment declined"])
     """Text; cut at 256 KiB, then `metadata._truncated` is true."""
     timestamp: str | float | None = Field(default=None, examples=["2026-11-22T10:00:00.123Z"])
@@ -171,9 +175,19 @@ _COMMON: Final[dict[int | str, dict[str, Any]]] = {
         title="The body cannot be read",
         detail="the gzip body is cut off",
     ),
+    401: {
+        **_problem(
+            401,
+            "No credentials came, or they are not valid (any more).",
+            kind="unauthenticated",
+            title="Who you are is not known",
+            detail="this API key is not known: it was mistyped or revoked",
+        ),
+        "headers": {"WWW-Authenticate": {"description": "Bearer (RFC 6750).", "schema": {"type": "string"}}},
+    },
     403: _problem(
         403,
-        "The token does not permit writing logs of this service.",
+        "The key may not send logs of this service, of any, or from this address.",
         kind="not-permitted",
         title="Not permitted",
         detail="the token does not permit writing logs of 'shop/checkout'",
@@ -290,10 +304,12 @@ _EXAMPLE: Final = {
     "metadata": {"order": 17},
 }
 ONE_REQUEST: Final = {
+    "security": SECURITY,
     "parameters": [_KEY, _ENCODING],
     "requestBody": {"required": True, "content": {"application/json": {"schema": _LOG_SCHEMA, "example": _EXAMPLE}}},
 }
 BATCH_REQUEST: Final = {
+    "security": SECURITY,
     "parameters": [_KEY, _ENCODING, _RETURN_IDS],
     "requestBody": {
         "required": True,

@@ -48,8 +48,8 @@ _TOKENS_MAX: Final = 2_000_000
 class Incoming(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """One log as a producer sends it; types are right, values not yet checked."""
 
-    service_name: str
     message: str
+    service_name: str | None = None
     timestamp: str | int | float | None = None
     level: str | int | None = None
     correlation_id: str | None = None
@@ -74,7 +74,7 @@ _raw: Final = msgspec.json.Decoder(msgspec.Raw)
 _raw_many: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _raw_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _fields: Final[dict[str, tuple[msgspec.json.Decoder[Any], str]]] = {
-    "service_name": (msgspec.json.Decoder(str), "text"),
+    "service_name": (msgspec.json.Decoder(str | None), "text"),
     "message": (msgspec.json.Decoder(str), "text"),
     "timestamp": (msgspec.json.Decoder(str | int | float | None), "text (ISO 8601) or a number since 1970"),
     "level": (msgspec.json.Decoder(str | int | None), f"a name such as INFO or a whole number 1..{SEVERITY_MAX}"),
@@ -212,7 +212,7 @@ def _explain(raw: bytes, *, at_length: bool) -> Item:
     except UNREADABLE as error:
         return _no_json(f"not valid JSON: {_reason(error, raw)}")
     errors: list[FieldError] = []
-    values: dict[str, Any] = {"service_name": "", "message": ""}
+    values: dict[str, Any] = {"message": ""}
     for name in [name for name in fields if name not in _fields][: _UNKNOWN_SHOWN_MAX if at_length else 1]:
         shown = name[:100]
         near = suggestion(shown, _fields) if at_length else ""
@@ -234,7 +234,7 @@ def _explain(raw: bytes, *, at_length: bool) -> Item:
 
 
 def _no_json(text: str) -> Malformed:
-    return Malformed("json", [FieldError("", text)], Incoming("", ""))
+    return Malformed("json", [FieldError("", text)], Incoming(""))
 
 
 def _field_reason(error: Exception, raw: bytes, expected: str) -> str:
@@ -294,17 +294,26 @@ class Window(msgspec.Struct, frozen=True):
         return cls(received_us, received_us - retention_days * 86_400_000_000, received_us + FUTURE_MS_MAX * 1000)
 
 
-def to_log(item: Item, log_id: int, window: Window, *, may_hold_nul: bool) -> Log | ItemError:
-    """The record, or every reason why it is none. May change the item's metadata in place."""
+def to_log(
+    item: Item, log_id: int, window: Window, *, may_hold_nul: bool, default_service: str | None = None
+) -> Log | ItemError:
+    """The record, or every reason why it is none. May change the item's metadata in place.
+
+    default_service: of an item that names none.
+    """
     if isinstance(item, Malformed):
-        return _item_error(item, window)
+        return _item_error(item, window, default_service)
     if may_hold_nul:
         item = _without_nul(item)
     errors: list[FieldError] = []
-    service_name = item.service_name
+    service_name = default_service if item.service_name is None else item.service_name
+    is_named = service_name is not None
+    service_name = service_name or ""
+    if not is_named:
+        errors.append(FieldError("service_name", "is missing"))
     timestamp = _timestamp(item, window, errors)
     level = _level(item, errors)
-    if not _is_service(service_name):
+    if is_named and not _is_service(service_name):
         errors.append(_service_error(service_name))
     metadata = item.metadata or {}
     if metadata:
@@ -325,12 +334,13 @@ def to_log(item: Item, log_id: int, window: Window, *, may_hold_nul: bool) -> Lo
     return Log(log_id, timestamp, level, service_name, message, correlation_id, metadata)
 
 
-def _item_error(item: Malformed, window: Window) -> ItemError:
+def _item_error(item: Malformed, window: Window, default_service: str | None) -> ItemError:
     """Errors of decoding, then those of the values that could be decoded."""
     errors = list(item.errors)
-    service_name = item.rest.service_name if _is_service(item.rest.service_name) else ""
+    service_name = item.rest.service_name or ""
+    service_name = service_name if _is_service(service_name) else ""
     if item.code != "json":
-        checked = to_log(item.rest, 0, window, may_hold_nul=True)
+        checked = to_log(item.rest, 0, window, may_hold_nul=True, default_service=default_service)
         named = {error.field for error in errors}
         if isinstance(checked, ItemError):
             errors.extend(error for error in checked.errors if error.field not in named)

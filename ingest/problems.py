@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 from fastapi import Response
 
+from access.errors import Forbidden, Unauthenticated
 from db.worker_ids import ClockSkewed
 from ingest import metrics
 from ingest.errors import (
@@ -27,6 +28,8 @@ from schemas.errors import InvalidInput, LogfeedError, Overloaded, RecordTooLarg
 PROBLEM_JSON: Final = "application/problem+json"
 _TABLE: Final[tuple[tuple[type[LogfeedError], int, str, str], ...]] = (
     (MalformedBody, 400, "malformed-body", "The body cannot be read"),
+    (Unauthenticated, 401, "unauthenticated", "Who you are is not known"),
+    (Forbidden, 403, "not-permitted", "Not permitted"),
     (NotPermitted, 403, "not-permitted", "Not permitted"),
     (BodyTooSlow, 408, "body-too-slow", "The body arrived too slowly"),
     (BodyTooLarge, 413, "body-too-large", "The body is too large"),
@@ -81,11 +84,13 @@ def internal() -> Response:
 
 def _headers(error: LogfeedError, status: int) -> dict[str, str]:
     headers = {}
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = error.challenge
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, UnsupportedBody):
         headers["Accept-Encoding"] = "gzip, zstd, identity"
-    if status in (408, 413, 415):
+    if status in (401, 403, 408, 413, 415):
         headers["Connection"] = "close"  # what is left of the body is not read
     return headers
 

@@ -37,8 +37,8 @@ _KNOWN_SERVICES_MAX: Final = 4_096
 class PlainLog(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """One log as a producer sends it, its metadata unopened. Same fields as `ingest.parse.Incoming`."""
 
-    service_name: str
     message: str
+    service_name: str | None = None
     timestamp: str | int | float | None = None
     level: str | int | None = None
     correlation_id: str | None = None
@@ -108,8 +108,10 @@ def read_plain_one(body: bytes) -> Sequence[PlainLog] | None:
     return [log] if _are_plain([log.metadata]) else None
 
 
-def plain_lines(logs: Sequence[PlainLog], ids: Sequence[int], window: Window) -> list[LogLine] | None:
-    """Their records, or None when any log has a value out of the common."""
+def plain_lines(
+    logs: Sequence[PlainLog], ids: Sequence[int], window: Window, *, default_service: str | None = None
+) -> list[LogLine] | None:
+    """Their records, or None when any log has a value out of the common. default_service: of logs that name none."""
     lines: list[LogLine] = []
     append, severities, known = lines.append, _SEVERITIES, _known_services
     received_us, oldest_us, newest_us = window.received_us, window.oldest_us, window.newest_us
@@ -122,8 +124,11 @@ def plain_lines(logs: Sequence[PlainLog], ids: Sequence[int], window: Window) ->
             except ValueError:
                 return None
         service, correlation_id, message = log.service_name, log.correlation_id or None, log.message
+        if service is None:
+            service = default_service
         if (
             severity is None
+            or service is None
             or not oldest_us <= timestamp_us <= newest_us
             or (service not in known and not _is_service(service))
             or (correlation_id is not None and len(correlation_id) > CORRELATION_ID_CHARS_MAX)

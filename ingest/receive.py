@@ -83,11 +83,12 @@ def receive(
     received = Received()
     logs: list[AnyLog] = []
     indexes: list[int] = []
+    default_service = may_write.only_name
     for index, item in enumerate(items):
-        log = to_log(item, ids[index], window, may_hold_nul=may_hold_nul)
+        log = to_log(item, ids[index], window, may_hold_nul=may_hold_nul, default_service=default_service)
         if isinstance(log, ItemError):
             received.rejected.append((index, _owned(log, may_write)))
-        elif may_write.everything or may_write.permits(log.service_name):
+        elif may_write.is_all or may_write.permits(log.service_name):
             logs.append(log)
             indexes.append(index)
         else:
@@ -113,11 +114,11 @@ def receive_plain(
     occasion: Occasion,
 ) -> Received | None:
     """As `receive`, of logs whose metadata nobody reads; None when any of them needs a closer look. Raises nothing."""
-    lines = plain_lines(logs, ids, window)
+    lines = plain_lines(logs, ids, window, default_service=may_write.only_name)
     if lines is None:
         return None
     services = {line.service_name for line in lines}
-    if len(services) > SERVICES_MAX or not (may_write.everything or all(map(may_write.permits, services))):
+    if len(services) > SERVICES_MAX or not (may_write.is_all or all(map(may_write.permits, services))):
         return None
     judged = chain.judge_all(lines, occasion)
     return Received(kept=judged.kept, dropped=judged.dropped, refusal=judged.refusal)

@@ -363,7 +363,7 @@ def _page_key(question: Question, principal: Principal) -> Key:
 def _etag(key: Key, allowed: ServiceScope, *state: object) -> str:
     """A tag of what an answer was made of. It is not told from the tag; another question, right, state or program that would
     write another body has another."""
-    right = allowed.everything, sorted(allowed.names), sorted(allowed.prefixes)
+    right = allowed.everything, sorted(allowed.names), sorted(allowed.prefixes), sorted(allowed.excluded)
     made = _BODY_FORMAT, CURSOR_VERSION
     return hashlib.sha256(repr((key, right, made, state)).encode("utf-8", "surrogatepass")).hexdigest()[:_ETAG_CHARS]
 

@@ -14,13 +14,15 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
-from access.principal import Authenticate
+from access.errors import Forbidden
+from access.principal import Authenticate, Principal
 from query import params
 from query.answers import Answer, Answers, Asked
 from query.params import Parameter
 from query.problems import ProblemRoute, problem_responses
 from query.settings import QuerySettings
 from runtime.clock import Clock
+from schemas.access import SECURITY
 from schemas.pages import CorrelationPage, LedgerAnswer, LogContext, LogPage, OneLog, ServiceList
 
 LogId = Annotated[str, Path(description="The log's id, a decimal number.", examples=["382110771345817600"])]
@@ -36,6 +38,12 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
     """The routes of query under /api/v1."""
     router = APIRouter(prefix="/api/v1", tags=["query"], route_class=ProblemRoute)
 
+    async def reader(request: Request) -> Principal:
+        principal = await authenticate(request)
+        if principal.may_read.is_empty:
+            raise Forbidden("you may not read the logs of any service")
+        return principal
+
     @router.get("/logs", summary="Find logs", **_documented(LogPage, params.FIND, 400, 422, 503, has_tag=True))
     async def find_logs(request: Request) -> Response:
         """Logs that match every parameter given, a page at a time, in order of (timestamp, id).
@@ -43,14 +51,14 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
         A walk along `next_cursor` shows each log that was visible at the first page exactly once. A page may have few logs or
         none and still have a `next_cursor`: its time was used up, and `scanned_to` says how far it came.
         """
-        principal = await authenticate(request)
+        principal = await reader(request)
         question = params.parse_find(request.query_params.multi_items(), now_us=clock.now_us())
         return _page(await answers.find(question, principal, asked=_asked(request)))
 
     @router.get("/logs/{log_id}", summary="One log", **_documented(OneLog, params.NONE, 404, 422, 503))
     async def one_log(log_id: LogId, request: Request) -> Response:
         """The log with this id, wherever it is stored; no time is needed."""
-        principal = await authenticate(request)
+        principal = await reader(request)
         params.parse_none(request.query_params.multi_items())
         number = params.parse_log_id(log_id)
         return _answer(await answers.one(number, principal, is_fresh=_wants_fresh(request)))
@@ -60,7 +68,7 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
     )
     async def log_context(log_id: LogId, request: Request) -> Response:
         """The logs of the same service just before and after this one, by (timestamp, id)."""
-        principal = await authenticate(request)
+        principal = await reader(request)
         before, after = params.parse_context(request.query_params.multi_items())
         return _answer(await answers.context(params.parse_log_id(log_id), principal, before=before, after=after))
 
@@ -71,7 +79,7 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
     )
     async def correlated_logs(correlation_id: CorrelationId, request: Request) -> Response:
         """Every log with this correlation id, oldest first, over all services and all time."""
-        principal = await authenticate(request)
+        principal = await reader(request)
         limit, token = params.parse_correlation(request.query_params.multi_items())
         text = params.parse_correlation_id(correlation_id)
         answer = await answers.correlation(text, principal, limit=limit, token=token, asked=_asked(request))
@@ -80,7 +88,7 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
     @router.get("/services", summary="Services", **_documented(ServiceList, params.NONE, 422, 503))
     async def services(request: Request) -> Response:
         """Every service that may be read, when it was last heard of, and how many logs of each level it has stored."""
-        principal = await authenticate(request)
+        principal = await reader(request)
         params.parse_none(request.query_params.multi_items())
         return _answer(await answers.services(principal, is_fresh=_wants_fresh(request)))
 
@@ -88,7 +96,7 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
     async def ledger(request: Request) -> Response:
         """What became of every log received, per minute and service: received = stored + filtered + rejected + duplicate +
         dead-lettered. `unread` is what is accepted and not stored yet."""
-        principal = await authenticate(request)
+        principal = await reader(request)
         start_us, end_us, names = params.parse_ledger(
             request.query_params.multi_items(), now_us=clock.now_us(), minutes_max=settings.ledger_minutes_max
         )
@@ -102,7 +110,7 @@ def _documented(
 ) -> dict[str, Any]:
     """What the OpenAPI document says of a route; FastAPI's values are of many types."""
     answer: dict[str, Any] = {"model": model, "description": "The answer."}
-    responses: dict[int | str, dict[str, Any]] = {200: answer, **problem_responses(*problems)}
+    responses: dict[int | str, dict[str, Any]] = {200: answer, **problem_responses(401, 403, *problems)}
     declared = [parameter.openapi() for parameter in parameters]
     if has_tag:
         tag = {"description": _TAG, "schema": {"type": "string"}}
@@ -124,7 +132,7 @@ def _documented(
         "response_class": Response,
         "response_model": None,
         "responses": responses,
-        "openapi_extra": {"parameters": declared},
+        "openapi_extra": {"parameters": declared, "security": SECURITY},
     }
 
 

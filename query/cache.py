@@ -18,7 +18,7 @@ _ENTRY_BYTES: Final = 512
 """What an entry takes beside its key's text and its body."""
 
 Key = tuple[str, ...]
-_FullKey = tuple[Key, bool, frozenset[str], frozenset[str]]
+_FullKey = tuple[Key, ServiceScope]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +79,4 @@ class ResultCache:
 
 
 def _full(key: Key, allowed: ServiceScope) -> _FullKey:
-    return key, allowed.everything, allowed.names, allowed.prefixes
+    return key, allowed

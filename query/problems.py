@@ -14,6 +14,7 @@ from fastapi.exceptions import HTTPException
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from access.errors import Forbidden, TooManyLogins, Unauthenticated
 from query import metrics
 from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyScans
 from schemas.errors import InvalidInput, LogfeedError, Overloaded
@@ -28,11 +29,14 @@ log = structlog.get_logger(__name__)
 PROBLEM_TYPE: Final = "application/problem+json"
 _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (CursorError, HTTPStatus.BAD_REQUEST, "cursor", "The cursor cannot be used"),
+    (Unauthenticated, HTTPStatus.UNAUTHORIZED, "unauthenticated", "Who you are is not known"),
+    (Forbidden, HTTPStatus.FORBIDDEN, "not-permitted", "Not permitted"),
     (LogNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such log"),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-parameter", "A parameter is not valid"),
     (SegmentDamaged, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-damaged", "A file of logs is damaged"),
     (ObjectTooLarge, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-unreadable", "A file of logs cannot be read here"),
     (ObjectStoreRefused, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-unreadable", "A file of logs cannot be read here"),
+    (TooManyLogins, HTTPStatus.TOO_MANY_REQUESTS, "too-many-logins", "Too many attempts to log in"),
     (TooManyScans, HTTPStatus.SERVICE_UNAVAILABLE, "too-many-scans", "Too many questions at once"),
     (SnapshotBehind, HTTPStatus.SERVICE_UNAVAILABLE, "snapshot-behind", "The database is behind this walk"),
     (Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The question cannot be answered now"),
@@ -42,15 +46,28 @@ said of files is for those who can mend them: which one, and what to do."""
 
 _DESCRIPTIONS: Final = {
     400: "The cursor was cut or changed, or belongs to another question or user: start again without it.",
+    401: "No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected.",
+    403: "You may not do this: `detail` says what is missing.",
     404: "There is no such log, or you may not read it.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
+    429: "Too many attempts: wait `Retry-After` seconds.",
     503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",
 }
 _EXAMPLES: Final = {
     400: ("cursor", "The cursor cannot be used", "cursor was cut or changed, or belongs to another store"),
+    401: ("unauthenticated", "Who you are is not known", "this API key is not known: it was mistyped or revoked"),
+    403: ("not-permitted", "Not permitted", "you may not read the logs of any service"),
     404: ("not-found", "There is no such log", "there is no log 382110771345817600, or it may not be read"),
     422: ("invalid-parameter", "A parameter is not valid", "levle: there is no such parameter: did you mean `level`?"),
+    429: ("too-many-logins", "Too many attempts to log in", "too many failed attempts: wait 30 s"),
     503: ("unavailable", "The question cannot be answered now", "the database does not answer; try again shortly"),
+}
+
+_RETRY_AFTER: Final = {"Retry-After": {"description": "Whole seconds.", "schema": {"type": "integer"}}}
+_HEADERS: Final = {
+    401: {"WWW-Authenticate": {"description": "Bearer (RFC 6750).", "schema": {"type": "string"}}},
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
 }
 
 
@@ -72,6 +89,8 @@ def problem_of(error: LogfeedError) -> Response:
             field["column"] = error.column
         document["errors"] = [field]
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded) else {}
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = error.challenge
     return _response(document, headers)
 
 
@@ -109,11 +128,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
                     },
                 }
             },
-            **(
-                {"headers": {"Retry-After": {"description": "Whole seconds.", "schema": {"type": "integer"}}}}
-                if status == HTTPStatus.SERVICE_UNAVAILABLE
-                else {}
-            ),
+            **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
         }
         for status in statuses
     }

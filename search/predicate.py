@@ -282,9 +282,10 @@ def negate(predicate: Predicate) -> Predicate:
 
 def within(allowed: ServiceScope) -> Predicate:
     """True of the logs of these services: what access control adds to a query with `all_of`."""
-    if allowed.everything:
-        return EVERYTHING
-    return NOTHING if allowed.is_empty else ServiceIn(allowed.names, allowed.prefixes)
+    if allowed.is_empty:
+        return NOTHING
+    named = EVERYTHING if allowed.everything else ServiceIn(allowed.names, allowed.prefixes)
+    return all_of(named, negate(ServiceIn(allowed.excluded))) if allowed.excluded else named
 
 
 def children_of(predicate: Predicate) -> tuple[Predicate, ...]:

@@ -35,7 +35,8 @@ _COLUMNS: Final[LiteralString] = """id, topic, partition, "offset", line_index, 
     (extract(epoch FROM received_minute) * 1000000)::bigint, reason, detail, octet_length(line),
     (extract(epoch FROM died_at) * 1000000)::bigint"""
 _ALLOWED: Final[LiteralString] = """(%(everything)s OR service_name = ANY(%(names)s::text[]) OR EXISTS (
-    SELECT FROM unnest(%(prefixes)s::text[]) AS prefix WHERE starts_with(service_name, prefix)))"""
+    SELECT FROM unnest(%(prefixes)s::text[]) AS prefix WHERE starts_with(service_name, prefix)))
+    AND service_name <> ALL(%(excluded)s::text[])"""
 _LIST: Final[LiteralString] = f"""
     SELECT {_COLUMNS}, substring(line FROM 1 FOR %(preview)s) FROM dead_letters
     WHERE {_ALLOWED} AND id < coalesce(%(before)s, 9223372036854775807)
@@ -198,4 +199,5 @@ def _scope(allowed: ServiceScope) -> dict[str, Any]:
         "everything": allowed.everything,
         "names": sorted(allowed.names),
         "prefixes": sorted(allowed.prefixes),
+        "excluded": sorted(allowed.excluded),
     }

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())  # Any: a parsed file
 FIELDS = dict(every_field(Settings))
 EMPTY_SAMPLES = {
+    "http.trusted_proxies": "[10.0.0.1]",
     "database.url": "postgresql://user:word@db:5432/logfeed",
     "log.json_lines": "true",
     "broker.sasl_username": "user",
@@ -97,6 +98,8 @@ def test_every_setting_can_be_set_in_the_environment(name: str) -> None:
         found = getattr(found, part)
     if name in ("ingest.filters", "retention.classes"):
         assert [item.name for item in found] == ["quiet"]
+    elif isinstance(found, tuple):
+        assert found == ("10.0.0.1",)
     elif isinstance(found, SecretStr):
         assert found.get_secret_value() == text
     else:

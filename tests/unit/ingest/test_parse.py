@@ -64,7 +64,7 @@ def test_defaults_are_time_received_info_and_no_metadata() -> None:
         (b"null", "json"),
         (b"17", "json"),
         (b'"text"', "json"),
-        (b"{}", "service_name"),
+        (b"{}", "message"),
         (b'{"service_name":null,"message":"m"}', "service_name"),
         (b'{"service_name":"a b","message":"m"}', "service_name"),
         (b'{"service_name":"","message":"m"}', "service_name"),

@@ -72,6 +72,9 @@ def test_levels_are_merged() -> None:
 def test_a_scope_becomes_a_predicate() -> None:
     assert within(ALL_SERVICES) == EVERYTHING
     assert within(NO_SERVICES) == NOTHING
+    audit = frozenset({"audit"})
+    assert within(ServiceScope(everything=True, excluded=audit)) == negate(ServiceIn(audit))
+    assert within(ServiceScope(names=audit, excluded=audit)) == NOTHING
     assert within(ServiceScope(names=frozenset("a"), prefixes=frozenset("b"))) == service("a", prefixes=("b",))
 
 

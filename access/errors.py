@@ -1,0 +1,31 @@
+"""Why access is refused. Each edge owns its table from class to status."""
+
+from __future__ import annotations
+
+from schemas.errors import InvalidInput, LogfeedError, Overloaded
+
+
+class Unauthenticated(LogfeedError):
+    """Nothing says who you are: send `Authorization: Bearer` with an API key or an access token."""
+
+    def __init__(self, message: str | None = None, *, error: str | None = None) -> None:
+        """error: of RFC 6750 (invalid_token); None when no credentials came."""
+        super().__init__(message)
+        self.challenge = 'Bearer realm="logfeed"' + (f', error="{error}"' if error else "")
+        """For the header WWW-Authenticate (RFC 9110, RFC 6750)."""
+
+
+class Forbidden(LogfeedError):
+    """You may not do this."""
+
+
+class AccessUnknown(Overloaded):
+    """Who may what cannot be told now: the database has not answered for too long."""
+
+
+class TooManyLogins(Overloaded):
+    """Too many attempts to log in: wait."""
+
+
+class AccountError(InvalidInput):
+    """The key or user cannot be made or changed so."""

@@ -1,0 +1,161 @@
+"""`logfeed keys`: API keys for producers and programs. Speaks to the database directly."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import re
+import socket
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import typer
+
+from cli.database import ConfigOption, opened_database, read_settings
+from cli.permissions import (
+    AdminOption,
+    AlertOption,
+    ExportOption,
+    ReadOption,
+    TailOption,
+    WriteOption,
+    grants_of,
+)
+from cli.terminal import harmless
+from cli.usage import Command, group
+from schemas.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from access.accounts import Accounts, KeyInfo
+
+app = group(help="API keys: create, list, revoke. Changes act everywhere within two seconds.")
+
+_Answer = TypeVar("_Answer")
+_LIFETIME: Final = re.compile(r"(\d{1,5})([hdwy])")
+_HOURS: Final = {"h": 1, "d": 24, "w": 7 * 24, "y": 365 * 24}
+
+
+def with_accounts(config: Path | None, action: Callable[[Accounts], Awaitable[_Answer]]) -> _Answer:
+    """Do something to the accounts of the database that the settings name. Raises what it raises."""
+    from access.accounts import Accounts
+
+    settings = read_settings(config, "accounts")
+
+    async def run() -> _Answer:
+        async with opened_database(settings, "accounts") as database:
+            return await action(Accounts(database))
+
+    return asyncio.run(run())
+
+
+@app.command(cls=Command)
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who has it, for people: shop-production.")],
+    write: WriteOption = None,
+    read: ReadOption = None,
+    tail: TailOption = None,
+    export: ExportOption = None,
+    alert: AlertOption = None,
+    admin: AdminOption = None,
+    expires: Annotated[
+        str | None, typer.Option("--expires", metavar="TIME", help="Good for so long: 12h, 90d, 8w, 1y.")
+    ] = None,
+    networks: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="NETWORK", help="Only from this network, 10.0.0.0/8; repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As a JSON object.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make a key and print it, once: only its hash is kept.
+
+    SERVICE is a name, a prefix with * behind it, or * for all; quote the star. A key that may write exactly one service
+    need not name it in its logs.
+
+    [bold]Examples[/bold]
+      logfeed keys create shop --write shop
+      logfeed keys create payments-team --read 'pay/*' --tail 'pay/*' --expires 90d
+      logfeed keys create agents --write '*' --from 10.0.0.0/8
+    """
+    grants = grants_of(write=write, read=read, tail=tail, export=export, alert=alert, admin=admin)
+    expires_at = None if expires is None else datetime.now(UTC) + lifetime(expires)
+    created_by = f"{getpass.getuser()}@{socket.gethostname()}"
+    key = with_accounts(
+        config,
+        lambda accounts: accounts.create_key(
+            name, grants, created_by=created_by, expires_at=expires_at, networks=networks or ()
+        ),
+    )
+    print(json.dumps({"prefix": key.prefix, "key": key.text}) if as_json else key.text)
+
+
+@app.command("list", cls=Command)
+def list_keys(
+    everything: Annotated[bool, typer.Option("--all", help="Revoked and expired ones too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Newest first: prefix, state, name, and what each may. Exit code 1 when there is none."""
+    now = datetime.now(UTC)
+    found = with_accounts(config, lambda accounts: accounts.keys())
+    shown = [key for key in found if everything or _state(key, now) == "good"]
+    for key in shown:
+        print(json.dumps(_as_json(key, now)) if as_json else _line(key, now))
+    if not shown:
+        raise typer.Exit(1)
+
+
+@app.command(cls=Command)
+def revoke(
+    prefixes: Annotated[list[str], typer.Argument(metavar="PREFIX…", help="As `list` shows them.")],
+    config: ConfigOption = None,
+) -> None:
+    """Revoke keys for good. No process lets one in from two seconds later on (while it reaches the database)."""
+
+    async def each(accounts: Accounts) -> None:
+        for prefix in prefixes:
+            await accounts.revoke_key(prefix)
+            print(f"{prefix} revoked")
+
+    with_accounts(config, each)
+
+
+def lifetime(text: str) -> timedelta:
+    """Raises InvalidInput."""
+    match = _LIFETIME.fullmatch(text)
+    if match is None or int(match[1]) == 0:
+        raise InvalidInput(f"--expires: expected a number with h, d, w or y behind it, such as 90d, got {text[:60]!r}")
+    return timedelta(hours=int(match[1]) * _HOURS[match[2]])
+
+
+def _state(key: KeyInfo, now: datetime) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= now else "good"
+
+
+def _line(key: KeyInfo, now: datetime) -> str:
+    until = "" if key.expires_at is None else f"  until {key.expires_at:%Y-%m-%d %H:%M}"
+    places = "" if not key.networks else f"  from {', '.join(key.networks)}"
+    state = f"{_state(key, now):8}"
+    return harmless(f"{key.prefix}  {state} {key.name}  {' '.join(key.grants)}{places}{until}")
+
+
+def _as_json(key: KeyInfo, now: datetime) -> dict[str, Any]:
+    def text(time: datetime | None) -> str | None:
+        return None if time is None else time.astimezone(UTC).isoformat()
+
+    return {
+        "prefix": key.prefix,
+        "name": key.name,
+        "state": _state(key, now),
+        "grants": key.grants,
+        "networks": key.networks,
+        "created_at": text(key.created_at),
+        "created_by": key.created_by,
+        "expires_at": text(key.expires_at),
+        "revoked_at": text(key.revoked_at),
+    }

@@ -1,0 +1,104 @@
+"""`logfeed users`: people who read logs. Speaks to the database directly."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.database import ConfigOption
+from cli.keys import with_accounts
+from cli.permissions import AdminOption, AlertOption, ExportOption, ReadOption, TailOption, grants_of
+from cli.terminal import harmless
+from cli.usage import Command, group
+from schemas.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from access.accounts import Accounts
+
+app = group(help="Users with a password: create, list, passwd, disable. Changes act everywhere within two seconds.")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and . _ @ + -")]
+StdinOption = Annotated[
+    bool, typer.Option("--password-stdin", help="Read the password from the first line of standard input.")
+]
+
+
+@app.command(cls=Command)
+def create(
+    name: NameArgument,
+    read: ReadOption = None,
+    tail: TailOption = None,
+    export: ExportOption = None,
+    alert: AlertOption = None,
+    admin: AdminOption = None,
+    password_stdin: StdinOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make a user. Asks for the password twice.
+
+    SERVICE is a name, a prefix with * behind it, or * for all; quote the star.
+
+    [bold]Examples[/bold]
+      logfeed users create ann --read 'pay/*' --tail 'pay/*'
+      logfeed users create root --admin '*'
+    """
+    grants = grants_of(read=read, tail=tail, export=export, alert=alert, admin=admin)
+    password_hash = _hash(_asked(password_stdin))
+
+    async def make(accounts: Accounts) -> None:
+        await accounts.create_user(name, grants, password_hash=password_hash)
+
+    with_accounts(config, make)
+    print(f"user {name} created")
+
+
+@app.command("list", cls=Command)
+def list_users(
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False, config: ConfigOption = None
+) -> None:
+    """By name: state, and what each may. Exit code 1 when there is none."""
+    found = with_accounts(config, lambda accounts: accounts.users())
+    for user in found:
+        state = "good" if user.disabled_at is None else "disabled"
+        if as_json:
+            made = user.created_at.astimezone(UTC).isoformat()
+            print(json.dumps({"name": user.name, "state": state, "grants": user.grants, "created_at": made}))
+        else:
+            print(harmless(f"{user.name}  {state:8}  {' '.join(user.grants)}"))
+    if not found:
+        raise typer.Exit(1)
+
+
+@app.command(cls=Command)
+def passwd(name: NameArgument, password_stdin: StdinOption = False, config: ConfigOption = None) -> None:
+    """Change a user's password and end their sessions."""
+    password_hash = _hash(_asked(password_stdin))
+    with_accounts(config, lambda accounts: accounts.set_password(name, password_hash))
+    print(f"password of {name} changed; their sessions have ended")
+
+
+@app.command(cls=Command)
+def disable(name: NameArgument, config: ConfigOption = None) -> None:
+    """Let a user in no more, and end their sessions."""
+    with_accounts(config, lambda accounts: accounts.disable_user(name))
+    print(f"user {name} disabled")
+
+
+def _asked(from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise InvalidInput("standard input is no terminal to ask on: use --password-stdin")
+    password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    return password
+
+
+def _hash(password: str) -> str:
+    from access.passwords import check_password, hash_password
+
+    check_password(password)
+    return hash_password(password)

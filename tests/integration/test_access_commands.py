@@ -1,0 +1,93 @@
+"""`logfeed keys` and `logfeed users` as people type them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from access.keys import KEY_PATTERN
+from access.passwords import is_password
+from db.database import Database
+from infra.fleet import REPOSITORY
+
+PASSWORD = "correct horse battery"
+
+
+def logfeed(url: str, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")}
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments],
+        cwd=REPOSITORY,
+        env={**clean, "LOGFEED_DATABASE__URL": url, "COLUMNS": "200"},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_key_is_shown_once_listed_and_revoked(native_url: str) -> None:
+    assert logfeed(native_url, "keys", "list").returncode == 1
+    made = logfeed(native_url, "keys", "create", "shop", "--write", "shop", "--read", "pay/*", "--expires", "90d")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    assert KEY_PATTERN.fullmatch(key)
+    prefix = key[3:15]
+    listed = logfeed(native_url, "keys", "list")
+    assert listed.stdout.split()[:3] == [prefix, "good", "shop"]
+    assert "write:shop" in listed.stdout
+    assert key[16:] not in listed.stdout + listed.stderr + made.stderr
+    assert logfeed(native_url, "keys", "revoke", prefix).returncode == 0
+    assert logfeed(native_url, "keys", "list").returncode == 1
+    [shown] = logfeed(native_url, "keys", "list", "--all", "--json").stdout.splitlines()
+    assert (json.loads(shown)["state"], json.loads(shown)["prefix"]) == ("revoked", prefix)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["keys", "create", "nothing"], "--write"),
+        (["keys", "create", "a", "--write", "a b"], "'a b'"),
+        (["keys", "create", "a", "--write", "logfeed/audit"], "nobody else"),
+        (["keys", "create", "a", "--write", "a", "--expires", "soon"], "90d"),
+        (["keys", "create", "a", "--write", "a", "--from", "here"], "10.0.0.0/8"),
+        (["keys", "revoke", "lf_whole"], "prefix"),
+        (["users", "create", "Ann", "--read", "*", "--password-stdin"], "lower-case"),
+        (["users", "create", "ann", "--password-stdin"], "nothing"),
+        (["users", "create", "ann", "--read", "*"], "--password-stdin"),
+        (["users", "passwd", "nobody", "--password-stdin"], "no user"),
+        (["users", "disable", "nobody"], "no user"),
+    ],
+)
+def test_what_cannot_be_made_is_said_in_one_line(native_url: str, arguments: list[str], says: str) -> None:
+    result = logfeed(native_url, *arguments, stdin=f"{PASSWORD}\n")
+    assert result.returncode == 1, result.stderr
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+async def test_a_user_is_made_changed_and_disabled(native_url: str) -> None:
+    made = logfeed(native_url, "users", "create", "ann", "--read", "pay/*", "--password-stdin", stdin=f"{PASSWORD}\n")
+    assert made.returncode == 0, made.stderr
+    short = logfeed(native_url, "users", "create", "bob", "--read", "*", "--password-stdin", stdin="short\n")
+    assert short.returncode == 1
+    assert "10 characters" in short.stderr
+    again = logfeed(native_url, "users", "create", "ann", "--read", "*", "--password-stdin", stdin=f"{PASSWORD}\n")
+    assert "already" in again.stderr
+    changed = logfeed(native_url, "users", "passwd", "ann", "--password-stdin", stdin="another long one\r\n")
+    assert changed.returncode == 0
+    database = Database(native_url, application_name="test")
+    await database.open()
+    row = await database.fetch_one("SELECT password_hash FROM users WHERE name = 'ann'")
+    await database.close()
+    assert row is not None
+    assert row[0].startswith("$argon2id$")
+    assert is_password(row[0], "another long one")
+    assert not is_password(row[0], PASSWORD)
+    assert logfeed(native_url, "users", "disable", "ann").returncode == 0
+    assert "disabled" in logfeed(native_url, "users", "list").stdout
