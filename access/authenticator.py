@@ -19,6 +19,7 @@ from access.errors import Forbidden, Unauthenticated
 from access.keys import KEY_START, key_prefix, key_sha256
 from access.metrics import REFUSALS
 from access.principal import Principal
+from access.sessions import Sessions
 from access.settings import AccessSettings
 from access.tokens import read_access_token
 from db.database import Database
@@ -39,6 +40,7 @@ class AccessControl:
         """database: opened and closed by the caller."""
         self.settings = settings
         self.directory = Directory(database, clock, offline_s=settings.offline_s)
+        self.sessions = Sessions(settings, database, self.directory, clock)
         self._clock = clock
         self._stop = Stop()
         self._watching: asyncio.Task[None] | None = None
@@ -53,6 +55,7 @@ class AccessControl:
     async def close(self) -> None:
         """End what `open` began. Harmless without it."""
         self._stop.set()
+        self.sessions.close()
         if self._watching is not None:
             await self._watching
             self._watching = None

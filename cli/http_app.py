@@ -31,6 +31,7 @@ Ids are decimal strings: they pass 2^53. Times are ISO 8601, UTC.
 
 _TAGS: Final = [
     {"name": "ingest", "description": "Send logs. 2xx means durable; keyed requests may be repeated safely."},
+    {"name": "auth", "description": "Log in for an access token, stay logged in, log out."},
     {"name": "query", "description": "Find logs: pages along `next_cursor`, look-ups, correlations, the ledger."},
     {"name": "health", "description": "For probes and monitoring."},
 ]

@@ -85,6 +85,7 @@ def http_services(
             unread=unread,
             topic=settings.broker.topic,
             authenticate=authenticate,
+            sessions=None if access is None else access.sessions,
             clock=clock,
             segments=segment_access(settings),
             retention=settings.retention_policy(),

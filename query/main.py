@@ -12,10 +12,12 @@ from fastapi import APIRouter
 from starlette.requests import HTTPConnection
 
 from access.principal import Authenticate, Principal, anyone
+from access.sessions import Sessions
 from db.database import Database
 from db.migrations import Layout
 from query.answers import Answers, Unread
 from query.api import make_router
+from query.auth_api import make_auth_router
 from query.settings import QuerySettings
 from runtime.clock import Clock, SystemClock
 from runtime.stopping import Stop, every
@@ -45,13 +47,15 @@ class QueryService:
         unread: Unread,
         topic: str = LOGS_TOPIC,
         authenticate: Authenticate = anyone,
+        sessions: Sessions | None = None,
         clock: Clock | None = None,
         segments: SegmentAccess | None = None,
         retention: RetentionPolicy | None = None,
     ) -> None:
         """database: opened and closed by the caller, with settings.scans_max connections at least.
 
-        unread: partition -> records that are accepted and not stored yet; may raise Overloaded. segments: opened and closed
+        unread: partition -> records that are accepted and not stored yet; may raise Overloaded. sessions: closed by the caller;
+        None where nobody logs in. segments: opened and closed
         here; None where no directory of files is known. retention: None shows whatever is there.
         """
         self.settings = settings
@@ -73,7 +77,10 @@ class QueryService:
         self._looking: asyncio.Task[None] | None = None
         self._is_there = False
         self._has_readers = False
-        self.router: APIRouter = make_router(self._answers, settings, clock, self._authenticated)
+        self.router = APIRouter()
+        self.router.include_router(make_router(self._answers, settings, clock, self._authenticated))
+        if sessions is not None:
+            self.router.include_router(make_auth_router(sessions, sessions.settings, self._authenticated))
 
     async def start(self) -> None:
         """Begin to look after the database. Succeeds while it is away. Raises ConfigurationError when the cache of objects

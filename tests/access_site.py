@@ -96,14 +96,15 @@ class Site:
 
 
 @asynccontextmanager
-async def running(url: str, **access: Any) -> AsyncIterator[Site]:
-    """access: settings of that section."""
+async def running(url: str, *, is_first: bool = True, **access: Any) -> AsyncIterator[Site]:
+    """is_first: on this database. access: settings of that section."""
     settings = Settings.model_validate({"database": {"url": url}, "access": access})
     async with AsyncExitStack() as stack:
         database = Database(url, application_name="access test", connections_max=10, wait_s=5)
         await database.open()
         stack.push_async_callback(database.close)
-        await _open_chunks(database)
+        if is_first:
+            await _open_chunks(database)
         broker = make_broker(settings.broker, database)
         stack.push_async_callback(broker.close)
         unread = UnreadRecords(settings.broker, database)

@@ -1,0 +1,53 @@
+"""How often somebody may try a password."""
+
+from __future__ import annotations
+
+from access.errors import TooManyLogins
+from access.throttle import ENTRIES_MAX, LoginThrottle, network_of
+
+
+def tries(throttle: LoginThrottle, account: str, address: str, *, seconds: int) -> int:
+    """Attempts that were let through when one comes each second."""
+    taken = 0
+    for second in range(seconds):
+        try:
+            throttle.begin(account, address, now_s=float(second))
+        except TooManyLogins:
+            continue
+        taken += 1
+    return taken
+
+
+def test_guessing_slows_down_for_an_account_wherever_it_comes_from() -> None:
+    throttle = LoginThrottle()
+    taken = sum(tries(throttle, "ann", f"10.0.{n // 250}.{n % 250}", seconds=1) for n in range(1_000))
+    assert taken == 5
+    assert 60 <= tries(LoginThrottle(), "ann", "10.0.0.1", seconds=24 * 3_600) <= 1_500
+
+
+def test_guessing_slows_down_for_an_address_whoever_it_tries() -> None:
+    throttle = LoginThrottle()
+    taken = 0
+    for second in range(3_600):
+        try:
+            throttle.begin(f"user{second}", "10.0.0.1", now_s=float(second))
+        except TooManyLogins:
+            continue
+        taken += 1
+    assert taken <= 5 + 9 + 3_600 // 300
+
+
+def test_who_is_let_in_starts_anew() -> None:
+    throttle = LoginThrottle()
+    for second in range(100):
+        throttle.begin("ann", "10.0.0.1", now_s=float(second))
+        throttle.succeeded("ann", "10.0.0.1")
+
+
+def test_places_are_networks_and_counts_are_bounded() -> None:
+    assert network_of("2001:db8::1") == network_of("2001:db8::ffff:1") != network_of("2001:db8:0:1::1")
+    assert network_of("::ffff:10.0.0.1") == network_of("10.0.0.1")
+    throttle = LoginThrottle()
+    for number in range(ENTRIES_MAX):
+        throttle.begin(f"a{number}", f"x{number}", now_s=0.0)
+    assert len(throttle._failures) <= ENTRIES_MAX
