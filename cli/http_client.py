@@ -63,6 +63,8 @@ class Problem:
         if not isinstance(document, dict):
             return cls(response.status_code, response.reason_phrase, response.text[:300].strip(), {})
         title, detail = document.get("title"), document.get("detail")
+        if response.status_code == httpx.codes.UNAUTHORIZED and isinstance(detail, str):
+            detail += "; set LOGFEED_API_KEY, or LOGFEED_DATA_DIR to the directory of a `logfeed up` on this machine"
         return cls(
             response.status_code,
             title if isinstance(title, str) else response.reason_phrase,

@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from cli.first_keys import FirstKey, api_key_for
 from cli.http_client import (
     URL_DEFAULT,
     URL_HELP,
@@ -214,7 +215,7 @@ async def _pages(
         def on_wait(reason: str, pause_s: float) -> None:
             status.update(Text(f"waiting {pause_s:.1f} s: {harmless(reason)}"))
 
-        async with new_client(base_url) as client:
+        async with new_client(base_url, api_key=api_key_for(base_url, FirstKey.ADMIN)) as client:
             pages = walk(
                 client,
                 parameters,

@@ -6,6 +6,7 @@ Commands import what they run when they run, so that `--help` and every start pa
 from __future__ import annotations
 
 import asyncio
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -18,6 +19,7 @@ from rich.console import Console
 from cli import config, database, dead, keys, lake, tier, users
 from cli.erase import erase
 from cli.exporting.command import export
+from cli.first_keys import FirstKey, api_key_for, key_file
 from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
 from cli.logs import logs
@@ -27,6 +29,7 @@ from schemas.errors import ConfigurationError, LogfeedError
 
 if TYPE_CHECKING:
     from cli.settings import Settings
+    from runtime.stopping import Stop
 
 app = typer.Typer(
     name="logfeed",
@@ -75,19 +78,25 @@ def _settings(config: Path | None, flags: Mapping[str, Any], role: str) -> Setti
     return settings
 
 
-def _show_ready(settings: Settings, *, demo: bool) -> Callable[[str], None]:
-    def show(base_url: str) -> None:
+def _show_ready(settings: Settings, *, demo: bool) -> Callable[[str, dict[FirstKey, str]], None]:
+    def show(base_url: str, made: dict[FirstKey, str]) -> None:
         _console.print(f"\n[bold green]Logfeed is ready[/bold green]  {base_url}")
         _console.print(f"  API documentation  {base_url}/docs")
         _console.print(f"  newest logs        {base_url}/api/v1/logs?limit=10")
         _console.print(f"  data               {settings.data_dir.resolve()}", markup=False, soft_wrap=True)
+        if made:
+            _console.print("\nKeys, shown this once and kept where the commands on this machine find them:\n")
+            for which, key in made.items():
+                _console.print(
+                    f"  {which:7}{key}  in {key_file(settings.data_dir, which)}", markup=False, soft_wrap=True
+                )
         if demo:
             _console.print("\nSample traffic is flowing. Watch it, and follow one of its requests across services:\n")
             for question in ("'level:error' --limit 20", "--order asc --correlation-id ID"):
                 _console.print(f"  {_asking(base_url)} {question}", markup=False, soft_wrap=True)
         _console.print("\nSend a log:\n")
         _console.print(
-            f"  curl -s {base_url}/api/v1/logs -H 'Content-Type: application/json' \\\n"
+            f"  curl -s {base_url}/api/v1/logs -H 'Content-Type: application/json'{_credentials(settings)} \\\n"
             '    -d \'{"service_name":"hello","level":"INFO","message":"hello, Logfeed"}\'',
             markup=False,
             soft_wrap=True,
@@ -95,6 +104,14 @@ def _show_ready(settings: Settings, *, demo: bool) -> Callable[[str], None]:
         _console.print("\nCtrl-C stops it; the data stays.\n")
 
     return show
+
+
+def _credentials(settings: Settings) -> str:
+    """The header that carries the key, for a shell; '' where nobody needs one."""
+    if not settings.access.enabled:
+        return ""
+    file = shlex.quote(str(key_file(settings.data_dir, FirstKey.INGEST).resolve()))
+    return f' -H "Authorization: Bearer $(cat {file})"'
 
 
 def _asking(base_url: str) -> str:
@@ -117,8 +134,12 @@ def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None
     from cli.demo_traffic import run_demo_traffic
     from cli.up import up
 
+    async def beside(base_url: str, stop: Stop) -> None:
+        variables = {"LOGFEED_DATA_DIR": str(settings.data_dir)}
+        await run_demo_traffic(base_url, stop, api_key=api_key_for(base_url, FirstKey.INGEST, variables))
+
     announce = _show_ready(settings, demo=demo)
-    _run(up(settings, config=config, announce=announce, beside=run_demo_traffic if demo else None))
+    _run(up(settings, config=config, announce=announce, beside=beside if demo else None))
 
 
 def _serve(config: Path | None, flags: Mapping[str, Any], *, ingest: bool, query: bool) -> None:

@@ -22,8 +22,10 @@ from typing import Final
 import httpx
 import structlog
 
+from cli.first_keys import FirstKey, make_first_keys
 from cli.listening import listening_socket
 from cli.settings import CONFIG_VARIABLE, Settings
+from db.database import Database
 from db.embedded import EmbeddedPostgres
 from db.migrations import migrate
 from runtime.stopping import Stop, listen_for_signals
@@ -130,13 +132,13 @@ async def up(
     settings: Settings,
     *,
     config: Path | None,
-    announce: Callable[[str], None],
+    announce: Callable[[str, dict[FirstKey, str]], None],
     beside: Callable[[str, Stop], Awaitable[None]] | None = None,
 ) -> None:
     """Run everything until Ctrl-C or SIGTERM.
 
     config: file the settings were read from besides the environment, for the children to read as well.
-    announce: called once with the base URL when it is ready. beside: runs next to it (demo traffic).
+    announce: called once with the base URL, and the keys that were made now, when it is ready. beside: runs next to it.
     Raises LogfeedError when the start fails.
     """
     stop = Stop()
@@ -148,17 +150,29 @@ async def up(
         await asyncio.to_thread(server.start)
         try:
             await migrate(server.url, settings.layout)
+            keys = await _first_keys(settings, server)
             base_url = f"http://{_shown_host(settings.http.host)}:{port}"
             async with asyncio.TaskGroup() as group:
                 group.create_task(Family(_environment(settings, config, port, server), stop).look_after())
                 group.create_task(_watch_server(server, stop))
-                group.create_task(_announce_when_ready(base_url, stop, announce))
+                group.create_task(_announce_when_ready(base_url, stop, lambda url: announce(url, keys)))
                 if beside is not None:
                     group.create_task(_beside_when_ready(base_url, stop, beside))
         except* LogfeedError as errors:
             raise errors.exceptions[0] from None
         finally:
             await asyncio.to_thread(server.stop)
+
+
+async def _first_keys(settings: Settings, server: EmbeddedPostgres) -> dict[FirstKey, str]:
+    if not settings.access.enabled:
+        return {}
+    database = Database(server.url, application_name="logfeed up", connections_max=2)
+    await database.open()
+    try:
+        return await make_first_keys(database, settings.data_dir)
+    finally:
+        await database.close()
 
 
 def _environment(settings: Settings, config: Path | None, port: int, server: EmbeddedPostgres) -> dict[str, str]:

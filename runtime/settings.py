@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 from schemas.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX: Final = "LOGFEED_"
-NOT_SETTINGS: Final = ("LOGFEED_TEST_", "LOGFEED_CACHE", "LOGFEED_CONFIG", "LOGFEED_URL")
+NOT_SETTINGS: Final = ("LOGFEED_TEST_", "LOGFEED_CACHE", "LOGFEED_CONFIG", "LOGFEED_URL", "LOGFEED_API_KEY")
 """Variables with our prefix that are no settings: tests, caches, where the file is, where the CLI asks."""
 
 

@@ -15,6 +15,7 @@ from cli.exporting.output import Compression, Format
 from cli.exporting.progress import Screen, size_text
 from cli.exporting.run import Export
 from cli.exporting.state import ExportState, load
+from cli.first_keys import FirstKey, api_key_for
 from cli.http_client import URL_DEFAULT, URL_HELP, URL_VARIABLE, Refused, Unreachable, check_url, new_client
 from cli.pages import QUESTION_STATUSES, explain, metadata_of, parameters_of
 from runtime.clock import SystemClock
@@ -200,7 +201,7 @@ async def _walk(job: Export, screen: Screen, clock: SystemClock, *, give_up_afte
     def on_page(state: ExportState, written: int) -> None:
         screen.show(logs=state.logs, bytes=written, first=state.first, reached=state.reached)
 
-    async with new_client(job.state.url) as client:
+    async with new_client(job.state.url, api_key=api_key_for(job.state.url, FirstKey.ADMIN)) as client:
         await job.run(client, clock=clock, give_up_after_s=give_up_after_s, on_wait=on_wait, on_page=on_page)
 
 

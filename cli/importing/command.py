@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
+from cli.first_keys import FirstKey, api_key_for
 from cli.http_client import URL_DEFAULT, URL_HELP, URL_VARIABLE, Refused, Unreachable, check_url, new_client
 from cli.importing.lines import Format, compile_correlation
 from cli.importing.prepare import Choices, Job, prepare
@@ -255,7 +256,7 @@ async def _send_all(
             shown_s = clock.monotonic_s()
             screen.note(f"waiting {pause_s:.1f} s: {reason}")
 
-    async with new_client(base_url, connections=parallel) as client:
+    async with new_client(base_url, connections=parallel, api_key=api_key_for(base_url, FirstKey.INGEST)) as client:
         sender = Sender(client, clock, give_up_after_s=give_up_after_s, on_wait=on_wait)
         for job in jobs:
             for note in job.notes:

@@ -42,6 +42,7 @@ def start(tmp_path: Path) -> Iterator[MakeRole]:
             **clean,
             "LOGFEED_DATABASE__URL": database_url,
             "LOGFEED_HTTP__PORT": str(port),
+            "LOGFEED_ACCESS__ENABLED": "false",
             "LOGFEED_WRITER__HEALTH_PORT": str(port),
         }
         role = Role([name], environment, tmp_path / f"{name}.log")

@@ -55,6 +55,7 @@ def server(native_url: str, tmp_path: Path) -> Iterator[tuple[Role, int]]:
     environment |= {
         "LOGFEED_DATABASE__URL": native_url,
         "LOGFEED_HTTP__PORT": str(port),
+        "LOGFEED_ACCESS__ENABLED": "false",
         "LOGFEED_HTTP__HEAD_DEADLINE_S": str(DEADLINE_S),
     }
     role = Role(["serve"], environment, tmp_path / "serve.log")

@@ -117,6 +117,10 @@ class Up:
             self.process.kill()
         self.finished()
 
+    def credentials(self, which: str) -> dict[str, str]:
+        """The header of one of its first keys."""
+        return {"Authorization": f"Bearer {(self.directory / 'keys' / which).read_text().strip()}"}
+
     def send(self, *messages: str) -> None:
         """Logs that are acknowledged, each message its own. Tried again with the same key until they are taken."""
         key = hashlib.sha256(repr(messages).encode()).hexdigest()
@@ -125,7 +129,10 @@ class Up:
         def taken() -> bool:
             try:
                 answer = httpx.post(
-                    f"{self.url}/api/v1/logs/batch", json=body, headers={"Idempotency-Key": key}, trust_env=False
+                    f"{self.url}/api/v1/logs/batch",
+                    json=body,
+                    headers={"Idempotency-Key": key, **self.credentials("ingest")},
+                    trust_env=False,
                 )
             except httpx.HTTPError:
                 return False
@@ -137,7 +144,12 @@ class Up:
     def logs(self, **parameters: str) -> list[dict[str, Any]]:
         """What a page shows."""
         try:
-            answer = httpx.get(f"{self.url}/api/v1/logs", params={"limit": "1000", **parameters}, trust_env=False)
+            answer = httpx.get(
+                f"{self.url}/api/v1/logs",
+                params={"limit": "1000", **parameters},
+                headers=self.credentials("admin"),
+                trust_env=False,
+            )
         except httpx.HTTPError:
             return []
         assert answer.status_code in (200, 503), answer.text
@@ -179,6 +191,21 @@ def test_printed_command_works_as_printed_and_data_survives_a_stop(directory: Pa
         done = subprocess.run(["bash", "-c", printed[1]], capture_output=True, text=True, check=True)
         assert json.loads(done.stdout)["log_id"].isdecimal()
         first.shows("hello, Logfeed")
+        for which in ("admin", "ingest"):
+            file = directory / "survives" / "keys" / which
+            assert file.stat().st_mode & 0o777 == 0o600
+            assert first.output.count(file.read_text().strip()) == 1
+        assert httpx.get(f"{first.url}/api/v1/logs", trust_env=False).status_code == 401
+        environment = {**os.environ, "LOGFEED_DATA_DIR": str(directory / "survives")}
+        found = subprocess.run(
+            [sys.executable, "-m", "cli.main", "logs", "--json", "--url", first.url],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "hello, Logfeed" in found.stdout
         began = time.monotonic()
         assert first.interrupt() == 0, first.output
         assert time.monotonic() - began < 20
@@ -191,6 +218,7 @@ def test_printed_command_works_as_printed_and_data_survives_a_stop(directory: Pa
         second.ready().shows("hello, Logfeed")
         second.send("after the start")
         second.shows("hello, Logfeed", "after the start")
+        assert "lf_" not in second.output, "keys are shown once"
     finally:
         second.kill()
 
@@ -247,7 +275,12 @@ def test_configuration_file_reaches_every_part_and_a_killed_parent_takes_all_alo
     running = Up(directory / "configured", "--config", str(file))
     try:
         running.ready()
-        answer = httpx.post(f"{running.url}/api/v1/logs", json={"service_name": "a", "message": "m"}, trust_env=False)
+        answer = httpx.post(
+            f"{running.url}/api/v1/logs",
+            json={"service_name": "a", "message": "m"},
+            headers=running.credentials("ingest"),
+            trust_env=False,
+        )
         assert answer.status_code == 200, "the filter drops it"
         assert len(running.family()) > 4
         url = recorded_url(running.directory)
@@ -270,7 +303,8 @@ def test_demo_shows_a_lively_shop_and_stops_on_ctrl_c(directory: Path) -> None:
         until(lambda: len({log["service_name"] for log in demo.logs()}) >= 4, "several services")
         failed = until(lambda: demo.logs(level="error"), "errors")
         followed = next(log["correlation_id"] for log in failed if log["correlation_id"])
-        story = httpx.get(f"{demo.url}/api/v1/correlations/{followed}/logs", trust_env=False).json()["logs"]
+        path = f"{demo.url}/api/v1/correlations/{followed}/logs"
+        story = httpx.get(path, headers=demo.credentials("admin"), trust_env=False).json()["logs"]
         assert len({log["service_name"] for log in story}) >= 2
         newest = demo.logs(limit="1")[0]["timestamp"]
         until(lambda: demo.logs(limit="1")[0]["timestamp"] > newest, "more traffic")
