@@ -35,9 +35,9 @@ from schemas.errors import Overloaded
 from schemas.levels import level_name
 from schemas.pages import log_json, time_text
 from schemas.record import Log
-from schemas.scope import ServiceScope
+from schemas.scope import RESERVED_SERVICES, ServiceScope
 from search.params import ParameterError
-from search.predicate import CorrelationIs, ServiceIn
+from search.predicate import CorrelationIs, ServiceIn, all_of, negate, within
 from store.port import LedgerRow, Order, Outcome, ReadStore, Scan, Snapshot, SnapshotLost
 
 Unread = Callable[[], Awaitable[dict[int, int]]]
@@ -49,7 +49,7 @@ _HOUR_US: Final = 3_600_000_000
 _LEDGER_S_MAX: Final = 30.0
 """For all hours of one answer together."""
 _ETAG_CHARS: Final = 32
-_BODY_FORMAT: Final = 1
+_BODY_FORMAT: Final = 2
 """Raised with every change of what a page's body says of the same logs: its tags are others then."""
 T = TypeVar("T")
 
@@ -109,8 +109,9 @@ class Answers:
         principal: Principal,
         asked: Asked,
         body_of: Callable[[Page, Snapshot, CursorSeal], dict[str, Any]],
+        beside: Callable[[Snapshot], Awaitable[dict[str, Any]]] | None = None,
     ) -> Answer:
-        """A page of a walk, with a tag unless its budget ended it."""
+        """A page of a walk, with a tag unless its budget ended it. beside: what else its body says."""
         key, allowed = _page_key(question, principal), principal.may_read
 
         async def ask(snapshot: Snapshot, seal: CursorSeal, walk: Walk | None) -> Answer:
@@ -128,7 +129,8 @@ class Answers:
             newest = await snapshot.newest() if current.needs_newest(question, result) else None
             page = current.page(question, result, newest=newest)
             metrics.LOGS_SHOWN.inc(len(page.logs))
-            body = orjson.dumps(body_of(page, snapshot, seal))
+            more = {} if beside is None else await beside(snapshot)
+            body = orjson.dumps({**body_of(page, snapshot, seal), **more})
             if page.scanned_to_us is not None:
                 return Answer(body, None)
             if current.is_settled(question, result, closed_before_us=snapshot.closed_before_us):
@@ -208,7 +210,20 @@ class Answers:
                 "next_cursor": _signed(seal, page.next, principal, story.canonical),
             }
 
-        return await self._page(story, principal, asked, body_of)
+        async def beside(snapshot: Snapshot) -> dict[str, Any]:
+            return {"withheld": await self._is_withheld(story, snapshot, principal.may_read)}
+
+        return await self._page(story, principal, asked, body_of, beside)
+
+    async def _is_withheld(self, story: Question, snapshot: Snapshot, allowed: ServiceScope) -> bool:
+        """Whether services that may not be read have logs of the story: that, and nothing else of them. A search that does not
+        end in its time counts as found."""
+        if allowed.everything:
+            return False
+        others = all_of(story.predicate, negate(within(allowed)))
+        scan = Scan(others, story.order, 1, budget_ms=self._settings.scan_budget_ms)
+        found = await snapshot.scan(scan, allowed=ServiceScope(everything=True, excluded=RESERVED_SERVICES))
+        return bool(found.logs) or not found.finished
 
     async def services(self, principal: Principal, *, is_fresh: bool) -> bytes:
         """Every service that may be read. Raises Overloaded."""

@@ -29,7 +29,7 @@ from store.tiers.retention import RetentionPolicy
 _LOOK_S = 2.0
 _LOOK_TIMEOUT_S = 5.0
 _SEARCHES_MAX = 2
-"""Of one question, each with a budget: a log's neighbours on both sides."""
+"""Of one question, each with a budget: a log's neighbours on both sides, or a story and whether more of it is withheld."""
 _BESIDE_S = 10.0
 """Of a question, for what has no budget: the server ends each such statement in this time. A server that hangs ends none, and
 the place that its question holds must come back all the same."""

@@ -107,6 +107,8 @@ class CorrelationPage(Answer):
     logs: list[LogModel]
     next_cursor: str | None
     """Goes on; null when nothing follows. Only null means the end."""
+    withheld: bool
+    """The story has more logs, of services that you may not read."""
 
 
 class ServiceModel(Answer):

@@ -209,7 +209,11 @@ async def test_a_log_is_shown_in_all_its_fields(api: Api) -> None:
     assert (page["count"], page["next_cursor"], page["prev_cursor"], page["scanned_to"]) == (1, None, None, None)
     one = await api.get(f"logs/{row['id']}", OneLog)
     assert one == {"log": page["logs"][0]}
-    assert await api.get("correlations/a%2Fb%20c/logs", CorrelationPage) == {"logs": page["logs"], "next_cursor": None}
+    assert await api.get("correlations/a%2Fb%20c/logs", CorrelationPage) == {
+        "logs": page["logs"],
+        "next_cursor": None,
+        "withheld": False,
+    }
     response = await api.client.get("/api/v1/logs")
     assert response.headers["x-content-type-options"] == "nosniff"
 
@@ -382,7 +386,7 @@ async def test_a_story_is_whole_oldest_first_and_paged(api: Api) -> None:
             break
         await api.put(*rows(1, correlation_id="story"))
     assert shown == [row["id"] for row in stored]
-    assert await api.get("correlations/nobody/logs") == {"logs": [], "next_cursor": None}
+    assert await api.get("correlations/nobody/logs") == {"logs": [], "next_cursor": None, "withheld": False}
 
 
 async def test_nobody_reads_a_service_that_is_not_theirs(api: Api) -> None:

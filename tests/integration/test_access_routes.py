@@ -1,0 +1,214 @@
+"""Every route of the merged document with every kind of principal (INV-5). A route that nobody classified fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from cli import openapi
+from schemas.access import SECURITY
+from tests.access_site import PASSWORD, Site, running
+
+OPEN: Final = "open"
+"""Anybody: says nothing of logs."""
+LOGIN: Final = "login"
+"""Anybody who has a password or a refresh token."""
+ANY: Final = "any"
+"""Whoever is somebody."""
+READ: Final = "read"
+WRITE: Final = "write"
+
+ROUTES: Final = {
+    "GET /livez": OPEN,
+    "GET /readyz": OPEN,
+    "GET /metrics": OPEN,
+    "POST /api/v1/auth/login": LOGIN,
+    "POST /api/v1/auth/refresh": LOGIN,
+    "POST /api/v1/auth/logout": LOGIN,
+    "GET /api/v1/auth/me": ANY,
+    "POST /api/v1/logs": WRITE,
+    "POST /api/v1/logs/batch": WRITE,
+    "GET /api/v1/logs": READ,
+    "GET /api/v1/logs/{log_id}": READ,
+    "GET /api/v1/logs/{log_id}/context": READ,
+    "GET /api/v1/correlations/{correlation_id}/logs": READ,
+    "GET /api/v1/services": READ,
+    "GET /api/v1/ledger": READ,
+}
+THEIRS: Final = "other/secret"
+UNDOCUMENTED: Final = {"/openapi.json", "/docs"}
+"""Of the program, the same for everybody."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of principal."""
+
+    token: str | None
+    is_known: bool
+    reads: frozenset[str] = frozenset()
+    """Of the services that have logs: shop, pay/a, pay/b, other/secret."""
+    writes: frozenset[str] = frozenset()
+
+
+ALL: Final = frozenset({"shop", "pay/a", "pay/b", THEIRS})
+PAY: Final = frozenset({"pay/a", "pay/b"})
+
+
+def operations() -> dict[str, dict[str, Any]]:
+    return {
+        f"{verb.upper()} {path}": operation
+        for path, verbs in openapi.document()["paths"].items()
+        for verb, operation in verbs.items()
+    }
+
+
+def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
+    found = operations()
+    assert set(found) == set(ROUTES), "classify the route here, and give it what its kind asks for"
+    for name, operation in found.items():
+        asks = ROUTES[name] in (READ, WRITE, ANY)
+        assert operation.get("security", []) == (SECURITY if asks else []), name
+        assert {"401", "403"} <= set(operation["responses"]) or not asks, name
+
+
+async def test_every_route_of_the_application_is_in_the_document(site: Site) -> None:
+    paths = {getattr(route, "path", "").replace(":path}", "}") for route in site.app.routes}
+    documented = {name.partition(" ")[2] for name in ROUTES}
+    strange = {path for path in paths - documented if path not in UNDOCUMENTED and not path.startswith("/docs")}
+    assert not strange, "routes outside of the document"
+
+
+@pytest.fixture
+async def site(native_url: str) -> AsyncIterator[Site]:
+    async with running(native_url, audit=False) as site:
+        yield site
+
+
+@pytest.fixture
+async def kinds(site: Site) -> dict[str, Kind]:
+    revoked = await site.key("read:*", "write:*", "admin:*")
+    await site.accounts.revoke_key(revoked.prefix)
+    past = datetime.now(UTC) - timedelta(hours=1)
+    admin = (await site.key("admin:*")).text
+    await site.user("ann", "read:pay/*")
+    await site.user("idle", "alert:shop")
+    await site.user("gone", "admin:*")
+    tokens = {}
+    for name in ("ann", "idle", "gone"):
+        answer = await site.ask(None, "POST", "/api/v1/auth/login", json={"name": name, "password": PASSWORD})
+        tokens[name] = answer.json()["access_token"]
+    await site.accounts.disable_user("gone")
+    kinds = {
+        "none": Kind(None, False),
+        "wrong key": Kind("lf_" + "a" * 12 + "_" + "b" * 43, False),
+        "almost": Kind(admin[:-1] + ("0" if admin[-1] != "0" else "1"), False),
+        "wrong token": Kind(tokens["ann"][:-2] + "AA", False),
+        "expired": Kind((await site.key("read:*", "write:*", "admin:*", expires_at=past)).text, False),
+        "revoked": Kind(revoked.text, False),
+        "disabled user": Kind(tokens["gone"], False),
+        "reader of one service": Kind((await site.key("read:shop")).text, True, reads=frozenset({"shop"})),
+        "writer of one service": Kind((await site.key("write:shop")).text, True, writes=frozenset({"shop"})),
+        "key of a prefix": Kind((await site.key("read:pay/*", "write:pay/*")).text, True, reads=PAY, writes=PAY),
+        "user of a prefix": Kind(tokens["ann"], True, reads=PAY),
+        "user without permission": Kind(tokens["idle"], True),
+        "reader of all": Kind((await site.key("read:*")).text, True, reads=ALL),
+        "writer of all": Kind((await site.key("write:*")).text, True, writes=ALL),
+        "admin": Kind(admin, True, reads=ALL),
+    }
+    await site.access.directory.refresh()
+    return kinds
+
+
+async def test_every_route_with_every_kind_of_principal(site: Site, kinds: dict[str, Kind]) -> None:
+    names = sorted(ALL)
+    ids = await site.put(
+        [{"service_name": name, "correlation_id": "story", "message": f"said by {name}"} for name in names]
+    )
+    by_service = dict(zip(names, ids, strict=True))
+    for name in names:
+        await site.database.execute(
+            "INSERT INTO ledger (minute, service_name, level, outcome, reason, count)"
+            " SELECT date_trunc('minute', clock_timestamp()), %s, 9, outcome, '', 1"
+            " FROM unnest(ARRAY['received', 'stored']) AS outcome",
+            (name,),
+        )
+    for label, kind in kinds.items():
+        async with site.client(kind.token) as client:
+            for name, wanted in ROUTES.items():
+                await _check(client, name, wanted, label, kind, by_service)
+
+
+async def _check(
+    client: httpx.AsyncClient, name: str, wanted: str, label: str, kind: Kind, by_service: dict[str, int]
+) -> None:
+    method, _, template = name.partition(" ")
+    for service, log_id in by_service.items():
+        path = template.replace("{log_id}", str(log_id)).replace("{correlation_id}", "story")
+        body = None if wanted != WRITE else {"service_name": service, "message": "m"}
+        answer = await client.request(method, path, json=[body] if path.endswith("/batch") else body)
+        where = f"{name} by {label} of {service}: {answer.status_code} {answer.text[:300]}"
+        match wanted:
+            case "open":
+                expected = 200
+            case "login":
+                expected = {"login": 422, "refresh": 401, "logout": 204}[path.rpartition("/")[2]]
+            case _ if not kind.is_known:
+                expected = 401
+            case "any":
+                expected = 200
+            case "write":
+                expected = 201 if service in kind.writes else 403
+            case _ if not kind.reads:
+                expected = 403
+            case _:
+                expected = 200 if "{log_id}" not in template or service in kind.reads else 404
+        assert answer.status_code == expected, where
+        assert (answer.status_code == 401) == ("www-authenticate" in answer.headers), where
+        if wanted != OPEN and expected != 201:
+            hidden = [each for each in by_service if each not in kind.reads and each != service]
+            assert not any(each in answer.text for each in hidden if each not in _OWN_WORDS), where
+        if expected == 200 and wanted == READ and "{log_id}" not in template:
+            assert all(each in answer.text for each in kind.reads), f"{where}: what is theirs is there"
+            if "correlations" in template:
+                assert answer.json()["withheld"] == (kind.reads != frozenset(by_service)), where
+
+
+_OWN_WORDS: Final = {"shop"}
+"""That also stand in a principal's own permissions."""
+
+
+async def test_cursors_tags_and_kept_answers_are_of_their_subject(site: Site, kinds: dict[str, Kind]) -> None:
+    await site.put([{"service_name": name, "correlation_id": "s"} for name in ("shop", "pay/a", "pay/b", "pay/a")])
+    for path in ("/api/v1/logs?limit=1", "/api/v1/correlations/s/logs?limit=1"):
+        mine = await site.ask(kinds["admin"].token, "GET", path)
+        cursor, tag = mine.json()["next_cursor"], mine.headers["etag"]
+        again = await site.ask(kinds["admin"].token, "GET", f"{path}&cursor={cursor}")
+        assert again.status_code == 200
+        for label in ("key of a prefix", "user of a prefix", "reader of all"):
+            token = kinds[label].token
+            assert (await site.ask(token, "GET", f"{path}&cursor={cursor}")).status_code == 400, label
+            answer = await site.ask(token, "GET", path, headers={"If-None-Match": tag})
+            assert answer.status_code == 200, label
+            assert answer.headers["etag"] != tag
+    # Kept answers: who may less is not shown what was kept for who may more.
+    shown: list[set[str]] = []
+    for label in ("admin", "user of a prefix", "admin", "key of a prefix"):
+        answer = await site.ask(kinds[label].token, "GET", "/api/v1/logs")
+        shown.append({log["service_name"] for log in answer.json()["logs"]})
+    assert shown == [{"shop", "pay/a", "pay/b"}, {"pay/a", "pay/b"}] * 2
+
+
+async def test_secrets_stand_in_no_log_of_ours(site: Site, kinds: dict[str, Kind], capfd: Any) -> None:
+    tokens = [kind.token for kind in kinds.values() if kind.token]
+    await asyncio.gather(*(site.ask(token, "GET", "/api/v1/logs") for token in tokens))
+    await site.ask(None, "POST", "/api/v1/auth/login", json={"name": "ann", "password": "my secret words"})
+    written = "".join(capfd.readouterr())
+    for secret in [*tokens, "my secret words", PASSWORD]:
+        assert secret not in written
