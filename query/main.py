@@ -77,10 +77,10 @@ class QueryService:
         self._looking: asyncio.Task[None] | None = None
         self._is_there = False
         self._has_readers = False
-        self.router = APIRouter()
-        self.router.include_router(make_router(self._answers, settings, clock, self._authenticated))
+        self.router: APIRouter = make_router(self._answers, settings, clock, self._authenticated)
         if sessions is not None:
-            self.router.include_router(make_auth_router(sessions, sessions.settings, self._authenticated))
+            # Side by side, not one inside the other: whoever mounts them sees each route.
+            self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)
 
     async def start(self) -> None:
         """Begin to look after the database. Succeeds while it is away. Raises ConfigurationError when the cache of objects
