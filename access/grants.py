@@ -1,8 +1,8 @@
 """What a key or user may: texts as they are stored and typed, and the sets of services they mean. Pure.
 
 A grant is `permission:service`, `permission:prefix*` or `permission:*`. `admin` holds `read`, `tail`, `export` and `alert` for
-its services; over every service it also administers Logfeed and reads the audit log, which nobody else does. Nothing but
-`write` lets anybody write.
+its services. The audit log is read by who has `admin` over it by name, and in nobody's `*`: it would fill every page with what
+was asked before. Nothing but `write` lets anybody write, and nobody writes the audit log.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PREFIX: Final = re.compile(r"[A-Za-z0-9._/-]{0,99}\*")
 def grant(permission: Permission, services: str) -> str:
     """The text of one grant. services: a name, a prefix with * behind it, or *. Raises AccountError."""
     if services in RESERVED_SERVICES and permission is not Permission.ADMIN:
-        raise AccountError(f"{services} is Logfeed's own: nobody else writes it, and who has `admin` over * reads it")
+        raise AccountError(f"{services} is Logfeed's own: nobody else writes it, and to read it takes `admin` over it")
     if not SERVICE_NAME_PATTERN.fullmatch(services) and not _PREFIX.fullmatch(services):
         raise AccountError(
             f"{permission}: expected a service's name, a prefix with * behind it, or *, got {services[:120]!r}"
@@ -73,8 +73,7 @@ def principal_of(subject: str, name: str, grants: Iterable[str]) -> Principal:
             continue
         by_permission.setdefault(permission, []).append(services)
     admin = by_permission.get(Permission.ADMIN, [])
-    is_admin = "*" in admin
-    hidden = frozenset() if is_admin else RESERVED_SERVICES
+    hidden = RESERVED_SERVICES - set(admin)
 
     def scope(permission: Permission) -> ServiceScope:
         return _scope([*by_permission.get(permission, []), *admin], hidden)

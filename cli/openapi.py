@@ -24,7 +24,7 @@ def document() -> dict[str, Any]:
     broker = make_broker(settings.broker, database)
     unread = UnreadRecords(settings.broker, database)
     access = AccessControl(settings.access, database, SystemClock())
-    services = http_services(settings, broker, database, unread, access, ingest=True, query=True)
+    services = http_services(settings, broker, database, unread, access, None, ingest=True, query=True)
     return build_app(list(services.values())).openapi()
 
 

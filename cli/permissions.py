@@ -24,7 +24,9 @@ AlertOption = Annotated[
 ]
 AdminOption = Annotated[
     list[str] | None,
-    typer.Option("--admin", metavar=_SERVICE, help="May all of these but write; with '*' also read the audit log."),
+    typer.Option(
+        "--admin", metavar=_SERVICE, help="May all of these but write; of logfeed/audit: read who looked at what."
+    ),
 ]
 
 

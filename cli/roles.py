@@ -13,11 +13,13 @@ import structlog
 import uvicorn
 from fastapi import APIRouter
 
+from access.audit import AuditLog
 from access.authenticator import AccessControl
 from access.principal import Authenticate, anyone
 from broker.factory import make_broker
 from broker.port import Broker
 from broker.queue import QueueBroker
+from cli.audit import AuditTrail
 from cli.beginning import Beginning, Step, check_migrated, side_by_side
 from cli.http_app import HttpService, RunningService, build_app
 from cli.listening import listening_socket
@@ -58,17 +60,19 @@ def http_services(
     database: Database,
     unread: UnreadRecords,
     access: AccessControl | None,
+    audit: AuditLog | None,
     *,
     ingest: bool,
     query: bool,
 ) -> dict[str, RunningService]:
-    """The services of an HTTP role by their names, not started. access: None lets everyone in."""
+    """The services of an HTTP role by their names, not started. access: None lets everyone in. audit: None
+    writes nothing down."""
     clock = SystemClock()
     # One for all services: nobody is let in by one of them alone.
     authenticate: Authenticate = anyone if access is None else access.authenticate
     services: dict[str, RunningService] = {}
     if ingest:
-        instance = f"{socket.gethostname()}:{settings.http.port}"
+        instance = _instance(settings)
         services["ingest"] = IngestService(
             settings.ingest,
             broker=broker,
@@ -85,12 +89,17 @@ def http_services(
             unread=unread,
             topic=settings.broker.topic,
             authenticate=authenticate,
+            audit=audit,
             sessions=None if access is None else access.sessions,
             clock=clock,
             segments=segment_access(settings),
             retention=settings.retention_policy(),
         )
     return services
+
+
+def _instance(settings: Settings) -> str:
+    return f"{socket.gethostname()}:{settings.http.port}"
 
 
 def access_control(settings: Settings, database: Database) -> AccessControl | None:
@@ -134,16 +143,34 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
             # What ingest publishes to counts for `visible_through` from then on, also before a writer has seen it.
             await store.register_partitions(settings.broker.topic, broker.partitions)
 
-        needs: dict[str, list[Step]] = {"ingest": [broker.open, register], "query": []}
-        opens = [] if access is None else [access.open]
+        opening = asyncio.Lock()
+        is_open = False
+
+        async def open_broker() -> None:
+            nonlocal is_open
+            async with opening:
+                if not is_open:
+                    await broker.open()
+                is_open = True
+
+        needs: dict[str, list[Step]] = {"ingest": [open_broker, register], "query": []}
+        opens: list[Step] = [] if access is None else [access.open]
         parts: list[Coroutine[Any, Any, None]] = []
         beginnings: list[HttpService] = []
-        services = http_services(settings, broker, database, unread, access, ingest=ingest, query=query)
+        trail = None
+        if access is not None and query and settings.access.audit:
+            trail = AuditTrail(settings, broker, database, instance=_instance(settings))
+            stack.push_async_callback(trail.stop)
+            # Beside the services: questions are answered while their entries wait for the broker.
+            first: list[Step] = [lambda: check_migrated(settings), open_broker, register, trail.start]
+            parts.append(_begin(Beginning("the audit log", stop), first, stop))
+        audit = None if trail is None else trail.log
+        services = http_services(settings, broker, database, unread, access, audit, ingest=ingest, query=query)
         for name, service in services.items():
             stack.push_async_callback(service.stop)
             beginning = _BeginningService(service, Beginning(name, stop))
             beginnings.append(beginning)
-            steps = [lambda: check_migrated(settings), *opens, *needs[name], service.start]
+            steps: list[Step] = [lambda: check_migrated(settings), *opens, *needs[name], service.start]
             parts.append(_begin(beginning.beginning, steps, stop))
         await side_by_side(stop, serve_http(settings.http, beginnings, stop), *parts)
 

@@ -14,10 +14,12 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
+from access.audit import AuditLog
 from access.errors import Forbidden
 from access.principal import Authenticate, Principal
 from query import params
 from query.answers import Answer, Answers, Asked
+from query.audit import note
 from query.params import Parameter
 from query.problems import ProblemRoute, problem_responses
 from query.settings import QuerySettings
@@ -34,14 +36,18 @@ _TAGS: Final = re.compile(r'"([0-9a-f]+)"')
 _TAGS_CHARS_MAX: Final = 4_096
 
 
-def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authenticate: Authenticate) -> APIRouter:
-    """The routes of query under /api/v1."""
+def make_router(
+    answers: Answers, settings: QuerySettings, clock: Clock, authenticate: Authenticate, audit: AuditLog | None
+) -> APIRouter:
+    """The routes of query under /api/v1. audit: None writes nothing down."""
     router = APIRouter(prefix="/api/v1", tags=["query"], route_class=ProblemRoute)
 
     async def reader(request: Request) -> Principal:
         principal = await authenticate(request)
         if principal.may_read.is_empty:
             raise Forbidden("you may not read the logs of any service")
+        if audit is not None:
+            audit.check()
         return principal
 
     @router.get("/logs", summary="Find logs", **_documented(LogPage, params.FIND, 400, 422, 503, has_tag=True))
@@ -53,7 +59,8 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
         """
         principal = await reader(request)
         question = params.parse_find(request.query_params.multi_items(), now_us=clock.now_us())
-        return _page(await answers.find(question, principal, asked=_asked(request)))
+        answer = await answers.find(question, principal, asked=_asked(request))
+        return note(audit, request, principal, _page(answer))
 
     @router.get("/logs/{log_id}", summary="One log", **_documented(OneLog, params.NONE, 404, 422, 503))
     async def one_log(log_id: LogId, request: Request) -> Response:
@@ -61,7 +68,8 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
         principal = await reader(request)
         params.parse_none(request.query_params.multi_items())
         number = params.parse_log_id(log_id)
-        return _answer(await answers.one(number, principal, is_fresh=_wants_fresh(request)))
+        answer = await answers.one(number, principal, is_fresh=_wants_fresh(request))
+        return note(audit, request, principal, _answer(answer))
 
     @router.get(
         "/logs/{log_id}/context", summary="A log's neighbours", **_documented(LogContext, params.CONTEXT, 404, 422, 503)
@@ -70,7 +78,8 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
         """The logs of the same service just before and after this one, by (timestamp, id)."""
         principal = await reader(request)
         before, after = params.parse_context(request.query_params.multi_items())
-        return _answer(await answers.context(params.parse_log_id(log_id), principal, before=before, after=after))
+        answer = await answers.context(params.parse_log_id(log_id), principal, before=before, after=after)
+        return note(audit, request, principal, _answer(answer))
 
     @router.get(
         "/correlations/{correlation_id:path}/logs",
@@ -83,14 +92,15 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
         limit, token = params.parse_correlation(request.query_params.multi_items())
         text = params.parse_correlation_id(correlation_id)
         answer = await answers.correlation(text, principal, limit=limit, token=token, asked=_asked(request))
-        return _page(answer)
+        return note(audit, request, principal, _page(answer))
 
     @router.get("/services", summary="Services", **_documented(ServiceList, params.NONE, 422, 503))
     async def services(request: Request) -> Response:
         """Every service that may be read, when it was last heard of, and how many logs of each level it has stored."""
         principal = await reader(request)
         params.parse_none(request.query_params.multi_items())
-        return _answer(await answers.services(principal, is_fresh=_wants_fresh(request)))
+        answer = await answers.services(principal, is_fresh=_wants_fresh(request))
+        return note(audit, request, principal, _answer(answer))
 
     @router.get("/ledger", summary="The ledger", **_documented(LedgerAnswer, params.LEDGER, 422, 503))
     async def ledger(request: Request) -> Response:
@@ -100,7 +110,8 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
         start_us, end_us, names = params.parse_ledger(
             request.query_params.multi_items(), now_us=clock.now_us(), minutes_max=settings.ledger_minutes_max
         )
-        return _answer(await answers.ledger(principal, start_us=start_us, end_us=end_us, service_names=names))
+        answer = await answers.ledger(principal, start_us=start_us, end_us=end_us, service_names=names)
+        return note(audit, request, principal, _answer(answer))
 
     return router
 

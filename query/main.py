@@ -11,6 +11,7 @@ import asyncio
 from fastapi import APIRouter
 from starlette.requests import HTTPConnection
 
+from access.audit import AuditLog
 from access.principal import Authenticate, Principal, anyone
 from access.sessions import Sessions
 from db.database import Database
@@ -48,6 +49,7 @@ class QueryService:
         topic: str = LOGS_TOPIC,
         authenticate: Authenticate = anyone,
         sessions: Sessions | None = None,
+        audit: AuditLog | None = None,
         clock: Clock | None = None,
         segments: SegmentAccess | None = None,
         retention: RetentionPolicy | None = None,
@@ -55,7 +57,7 @@ class QueryService:
         """database: opened and closed by the caller, with settings.scans_max connections at least.
 
         unread: partition -> records that are accepted and not stored yet; may raise Overloaded. sessions: closed by the caller;
-        None where nobody logs in. segments: opened and closed
+        None where nobody logs in. audit: run by the caller; None writes nothing down. segments: opened and closed
         here; None where no directory of files is known. retention: None shows whatever is there.
         """
         self.settings = settings
@@ -77,7 +79,7 @@ class QueryService:
         self._looking: asyncio.Task[None] | None = None
         self._is_there = False
         self._has_readers = False
-        self.router: APIRouter = make_router(self._answers, settings, clock, self._authenticated)
+        self.router: APIRouter = make_router(self._answers, settings, clock, self._authenticated, audit)
         if sessions is not None:
             # Side by side, not one inside the other: whoever mounts them sees each route.
             self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 AUDIT_SERVICE: Final = "logfeed/audit"
-"""Our own service: who looked at what. Nobody's key writes it, and only who administers everything reads it."""
+"""Our own service: who looked at what. Nobody's key writes it, and only who may by its name reads it."""
 RESERVED_SERVICES: Final = frozenset({AUDIT_SERVICE})
 
 

@@ -17,6 +17,7 @@ from access.authenticator import AccessControl
 from access.keys import NewKey
 from access.passwords import hash_password
 from broker.factory import make_broker
+from cli.audit import AuditTrail
 from cli.http_app import build_app
 from cli.roles import http_services, write_store
 from cli.settings import Settings
@@ -114,7 +115,12 @@ async def running(url: str, *, is_first: bool = True, **access: Any) -> AsyncIte
         await control.open()
         await broker.open()
         await write_store(settings, database).register_partitions(settings.broker.topic, broker.partitions)
-        services = http_services(settings, broker, database, unread, control, ingest=True, query=True)
+        trail = AuditTrail(settings, broker, database, instance="access test") if settings.access.audit else None
+        if trail is not None:
+            stack.push_async_callback(trail.stop)
+            await trail.start()
+        audit = None if trail is None else trail.log
+        services = http_services(settings, broker, database, unread, control, audit, ingest=True, query=True)
         for service in services.values():
             stack.push_async_callback(service.stop)
             await service.start()

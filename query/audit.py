@@ -1,0 +1,44 @@
+"""What the audit log is told of an answer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from fastapi import Request, Response
+
+from access.audit import AuditLog, Look
+from access.principal import Principal
+
+
+class _Shown(msgspec.Struct):
+    """The lists of logs that answers have, their members unopened."""
+
+    logs: list[msgspec.Raw] = []
+    before: list[msgspec.Raw] = []
+    after: list[msgspec.Raw] = []
+    log: msgspec.Raw = msgspec.Raw()
+
+
+_decoder: Final = msgspec.json.Decoder(_Shown)
+
+
+def note(audit: AuditLog | None, request: Request, principal: Principal, response: Response) -> Response:
+    """The response, written down. Skips over the logs in its body: 1 ms a MiB."""
+    if audit is not None:
+        look = Look(
+            path=request.url.path,
+            question=request.url.query,
+            rows=_rows(bytes(response.body)),
+            status=response.status_code,
+            address=request.client.host if request.client else "",
+        )
+        audit.note(principal, look)
+    return response
+
+
+def _rows(body: bytes) -> int:
+    if not body:  # 304: they have it already
+        return 0
+    shown = _decoder.decode(body)
+    return len(shown.logs) + len(shown.before) + len(shown.after) + bool(bytes(shown.log))

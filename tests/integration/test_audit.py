@@ -1,0 +1,131 @@
+"""Who looked at what is written down, through the real pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from access.audit import BYTES_MAX, AuditFull, AuditLog, Look
+from access.principal import ANYONE
+from broker.queue import QueueBroker
+from cli.settings import Settings
+from runtime.clock import SystemClock
+from runtime.stopping import Stop
+from schemas.errors import BrokerUnavailable
+from schemas.frames import decode_lines, decompress
+from schemas.record import LogLine
+from schemas.scope import AUDIT_SERVICE
+from tests.access_site import Site, running, soon
+
+LOOK = Look(path="/api/v1/logs", question="q=x", rows=3, status=200, address="10.0.0.1")
+
+
+@pytest.fixture
+async def site(native_url: str) -> AsyncIterator[Site]:
+    async with running(native_url) as site:
+        yield site
+
+
+async def published(site: Site) -> list[LogLine]:
+    """Every line that the broker has."""
+    broker = QueueBroker(site.database, Settings().broker)
+    await broker.open()
+    reader = await broker.reader(group="audit-test")
+    lines: list[LogLine] = []
+    try:
+        await reader.seek(dict.fromkeys(range(broker.partitions), 0))
+        while records := await reader.poll(max_bytes=1 << 24, wait_ms=100):
+            for record in records:
+                lines += decode_lines(decompress(record.value))
+    finally:
+        await reader.close()
+        await broker.close()
+    return lines
+
+
+async def test_who_looked_at_what_is_published_and_nobody_can_forge_it(site: Site) -> None:
+    ids = await site.put([{"service_name": "shop", "correlation_id": "s"} for _ in range(3)])
+    key = await site.key("read:shop", "write:*")
+    for path in (
+        "/api/v1/logs?q=m",
+        f"/api/v1/logs/{ids[0]}",
+        f"/api/v1/logs/{ids[1]}/context",
+        "/api/v1/correlations/s/logs",
+        "/api/v1/services",
+        "/api/v1/ledger",
+    ):
+        assert (await site.ask(key.text, "GET", path)).status_code == 200
+    assert (await site.ask(key.text, "GET", "/api/v1/logs?levle=x")).status_code == 422
+    forged = {"service_name": AUDIT_SERVICE, "message": "I was never here"}
+    assert (await site.ask(key.text, "POST", "/api/v1/logs", json=forged)).status_code == 403
+    found: list[dict[str, Any]] = []
+
+    async def are_there() -> bool:
+        found[:] = [msgspec.json.decode(line.metadata) for line in await published(site)]
+        return len(found) >= 6
+
+    await soon(are_there, "they are published", 20)
+    assert [(entry["path"].removeprefix("/api/v1/"), entry["rows"]) for entry in found] == [
+        ("logs", 3),
+        (f"logs/{ids[0]}", 1),
+        (f"logs/{ids[1]}/context", 3),
+        ("correlations/s/logs", 3),
+        ("services", 0),
+        ("ledger", 0),
+    ]
+    assert {entry["subject"] for entry in found} == {f"key:{key.prefix}"}
+    assert found[0]["question"] == "q=m"
+    assert found[0]["address"] == "127.0.0.1"
+
+
+async def test_the_audit_log_is_read_like_any_service_by_who_may(site: Site) -> None:
+    await site.put([{"service_name": AUDIT_SERVICE}, {"service_name": "shop"}])
+    for grants, services in (
+        (["admin:*"], {"shop"}),
+        (["read:*"], {"shop"}),
+        (["read:logfeed/*", "read:shop"], {"shop"}),
+        ([f"admin:{AUDIT_SERVICE}"], {AUDIT_SERVICE}),
+        (["admin:*", f"admin:{AUDIT_SERVICE}"], {AUDIT_SERVICE, "shop"}),
+    ):
+        key = await site.key(*grants)
+        page = (await site.ask(key.text, "GET", "/api/v1/logs")).json()
+        assert {log["service_name"] for log in page["logs"]} == services, grants
+        named = (await site.ask(key.text, "GET", f"/api/v1/logs?service_name={AUDIT_SERVICE}")).json()
+        assert bool(named["logs"]) == (AUDIT_SERVICE in services), grants
+
+
+async def test_entries_wait_for_the_broker_under_one_key_and_questions_are_refused_when_they_are_too_many() -> None:
+    calls: list[tuple[bytes, str]] = []
+    is_away = True
+
+    async def publish(lines: bytes, key: str) -> None:
+        calls.append((lines, key))
+        if is_away:
+            raise BrokerUnavailable
+
+    audit, stop = AuditLog(publish, SystemClock()), Stop()
+    running = asyncio.create_task(audit.run(stop))
+    audit.note(ANYONE, LOOK)
+
+    async def was_tried_twice() -> bool:
+        return len(calls) >= 2
+
+    await soon(was_tried_twice, "it is tried again", 10)
+    assert len(set(calls)) == 1, "the same entries under the same key"
+    audit.check()
+    noted = 1
+    while audit._bytes < BYTES_MAX:
+        audit.note(ANYONE, msgspec.structs.replace(LOOK, question="x" * 10_000))
+        noted += 1
+    with pytest.raises(AuditFull):
+        audit.check()
+    is_away = False
+    calls.clear()
+    stop.set()
+    await running
+    assert sum(lines.count(b"\n") for lines, _ in calls) == noted, "what waits is published before the end"
+    audit.check()
