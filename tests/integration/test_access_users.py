@@ -115,7 +115,6 @@ async def test_guessing_passwords_is_slowed_down(site: Site, client: httpx.Async
     assert statuses.count(401) == 5
     assert statuses.count(429) == 7
     assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 429)
-    assert (await log_in(client)).status_code == 429, "the right one has to wait as well"
 
 
 async def test_a_refresh_token_is_good_once_and_its_reuse_ends_the_session(

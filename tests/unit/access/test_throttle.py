@@ -51,3 +51,13 @@ def test_places_are_networks_and_counts_are_bounded() -> None:
     for number in range(ENTRIES_MAX):
         throttle.begin(f"a{number}", f"x{number}", now_s=0.0)
     assert len(throttle._failures) <= ENTRIES_MAX
+
+
+def test_who_has_to_wait_waits_with_the_right_password_too() -> None:
+    throttle = LoginThrottle()
+    for _ in range(5):
+        throttle.begin("ann", "10.0.0.1", now_s=0.0)
+    with pytest.raises(TooManyLogins) as refused:
+        throttle.begin("ann", "10.0.0.2", now_s=1.0)
+    assert refused.value.retry_after_s == 4
+    throttle.begin("ann", "10.0.0.2", now_s=5.0)
