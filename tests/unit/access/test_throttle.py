@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from access.errors import TooManyLogins
 from access.throttle import ENTRIES_MAX, LoginThrottle, network_of
 
