@@ -223,3 +223,11 @@ class SegmentCatalogue:
         ]
         async with connection.cursor() as cursor:
             await cursor.executemany(_INSERT, rows)
+
+    async def settled_names(self) -> set[str]:
+        """As `names`, once no change is under way any more: each holds the lease's row until its transaction is over, also
+        where its client has gone. Raises DatabaseUnavailable, also where one takes longer than 10 s."""
+        async with self._database.transaction() as connection:
+            await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}".encode())
+            await connection.execute("SELECT FROM leases WHERE name = 'tier' FOR UPDATE")
+            return {name for (name,) in await (await connection.execute("SELECT name FROM segments")).fetchall()}

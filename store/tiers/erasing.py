@@ -1,7 +1,7 @@
 """Removes all logs that match a query, wherever they lie, and says so in writing.
 
 A request stands in the database before anything goes, with its time. Once everything that was acknowledged by then is stored,
-rows go from tables and dead letters (erasing_rows.py) and from files (erasing_files.py). What is killed half-way is begun again
+rows go from dead letters and tables (erasing_rows.py) and from files (erasing_files.py). What is killed half-way is begun again
 with the same query. Whoever erases leads tiering meanwhile, so that no row changes its place.
 
 Logs that match and come later are not erased. Where copies remain for a while, and for how long, is in the certificate.
@@ -131,6 +131,8 @@ class Eraser:
         assert row is not None, "an INSERT returns its row"
         number, requested_us = row
         await self._until_stored(number)
+        # Letters first: one whose replay is under way is waited for, and its row is in a table before tables are looked at.
+        letters, unreadable = await delete_letters(self._database, compile_match(self._predicate))
         removed = await self._from_tables()
         tiering = self._tiering
         files = FileRows(
@@ -138,7 +140,6 @@ class Eraser:
         )
         from_files, replaced = await files.remove(lambda *done: self._progress("files", *done))
         removed += from_files
-        letters, unreadable = await delete_letters(self._database, compile_match(self._predicate))
         row = await self._database.fetch_one(_FINISH, (number,))
         assert row is not None, "the request stands there"
         certificate = Certificate(

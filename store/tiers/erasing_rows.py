@@ -81,11 +81,11 @@ class TableRows:
             if self._may_hold(table[1], table[2]) and (only is None or table[0] in only)
         ]
         for number, (table, _, _, size) in enumerate(tables, 1):
-            found = await self._delete_from(table, -(-size // _PAGE_BYTES))
-            if found is None:
+            found, is_left = await self._delete_from(table, -(-size // _PAGE_BYTES))
+            removed += found
+            if is_left:
                 left.append(table)
-            elif found:
-                removed += found
+            if found:
                 async with self._database.connection() as connection:
                     await connection.execute(f"VACUUM {checked(table)}".encode())
             progress(table, number, len(tables))
@@ -101,17 +101,17 @@ class TableRows:
         is_later = high is not None and start_us is not None and start_us >= high
         return not is_past and not is_later
 
-    async def _delete_from(self, table: str, pages: int) -> Removed | None:
-        """None: it is closed and not finished, or has gone."""
+    async def _delete_from(self, table: str, pages: int) -> tuple[Removed, bool]:
+        """What was removed, and whether the table is closed and not finished: then it is to be looked at again, all of it."""
         removed = Removed()
         text = _DELETE.format(table=checked(table), where=self._where.text)
         for first in range(0, max(1, pages), _PAGES_A_STEP):
             async with self._catalogue.change() as connection:
                 row = await (await connection.execute(_LOCK, (table,))).fetchone()
                 if row is None:
-                    return removed  # expired meanwhile: dropped within ten minutes
+                    return removed, False  # expired meanwhile: dropped within ten minutes
                 if row[0] == "closed":
-                    return None
+                    return removed, True
                 bounds = (f"({first},0)", f"({first + _PAGES_A_STEP},0)")
                 cursor = await connection.execute(text.encode(), (*bounds, *self._where.params))
                 gone = Removed({(service, day): count for service, day, count in await cursor.fetchall()})
@@ -120,7 +120,7 @@ class TableRows:
                     await connection.execute(_RETIRE, (table,))
                     await connection.execute(_CHANGED)
             removed += gone
-        return removed
+        return removed, False
 
 
 async def delete_letters(database: Database, matches: Callable[[Log], bool]) -> tuple[int, int]:
