@@ -31,7 +31,7 @@ from store.segments.format import SegmentDamaged, SegmentMissing
 from store.segments.settings import SegmentSettings
 from store.segments.verification import verify_file
 from store.tiers import cold, collecting, merging, writing
-from store.tiers.catalogue import FinishedTable, SegmentCatalogue, StaleEpoch
+from store.tiers.catalogue import FinishedTable, RowsDiffer, SegmentCatalogue, StaleEpoch
 from store.tiers.cold import ColdMover, ObjectFiles
 from store.tiers.collecting import Collector
 from store.tiers.hot import HotWindows
@@ -137,7 +137,7 @@ class Tiering:
         for table in await self.catalogue.tables():
             own = written[table.name]
             services = {service for segment in own for service in segment.info.services}
-            is_past = not own or table.end_us + self._hot.longest_us(services) <= now_us
+            is_past = table.end_us + self._hot.longest_us(services) <= now_us
             if table.rows == 0 or (table.is_segmented and is_past):
                 done += await self._piece("switch", table.name, self._switch(table, own))
         return done
@@ -197,7 +197,12 @@ class Tiering:
                 log.error("a segment is damaged; its table has the rows and is written anew", error=str(error))
                 await self.catalogue.take_back(table.name)
                 return False
-        if not await self.catalogue.switch(table.name):
+        try:
+            if not await self.catalogue.switch(table.name):
+                return False
+        except RowsDiffer as error:
+            log.error("files lack rows of their table, which is written anew", error=str(error))
+            await self.catalogue.take_back(table.name)
             return False
         SWITCHED_TABLES.inc()
         log.info("segments serve", table=table.name, rows=table.rows, segments=[each.name for each in own])
