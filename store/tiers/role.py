@@ -21,10 +21,10 @@ from db.leases import Lease
 from runtime.clock import Clock
 from runtime.stopping import Stop
 from schemas.errors import Overloaded
-from store.steps import clock_us
 from store.tiers.metrics import LEADING, STEP_FAILURES, STEP_SECONDS
 from store.tiers.pace import Interrupted
 from store.tiers.tiering import Tiering
+from store.tiers.timing import ClocksDisagree, now_for
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +82,7 @@ class TierRole:
                 if not self._may_work():
                     break
                 step_began_s = self._clock.monotonic_s()
-                await self._quietly(name, partial(self._do, step))
+                await self._quietly(name, partial(self._do, name, step))
                 STEP_SECONDS.labels(name).inc(self._clock.monotonic_s() - step_began_s)
             if not self._held.is_set():
                 await self._stop.wait(0.1)
@@ -92,11 +92,8 @@ class TierRole:
     def _may_work(self) -> bool:
         return self._held.is_set() and not self._stop.is_set
 
-    async def _do(self, step: Callable[[int], Awaitable[int]]) -> int:
-        """By the database's clock: a host whose clock is wrong must not delete what is to be kept."""
-        async with self._database.connection() as connection:
-            now_us = await clock_us(connection)
-        return await step(now_us)
+    async def _do(self, name: str, step: Callable[[int], Awaitable[int]]) -> int:
+        return await step(await now_for(name, self._database, self._clock))
 
     async def _quietly(self, name: str, action: Callable[[], Awaitable[object]]) -> object:
         """What the action says; None when it failed."""
@@ -104,6 +101,9 @@ class TierRole:
             return await action()
         except Interrupted:
             return None
+        except ClocksDisagree as error:
+            STEP_FAILURES.labels(name).inc()
+            log.error("tiering refused", step=name, error=str(error))
         except Overloaded as error:
             STEP_FAILURES.labels(name).inc()
             log.warning("tiering not done, the next round tries again", step=name, error=str(error))
