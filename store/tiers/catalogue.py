@@ -141,6 +141,16 @@ class SegmentCatalogue:
         """Of all segments, whatever their state."""
         return {name for (name,) in await self._database.fetch_all("SELECT name FROM segments")}
 
+    async def warm_names(self) -> set[str]:
+        """Of those whose file is on the disk, and read: what is missing there is lost, or the disk is another one."""
+        found = await self._database.fetch_all("SELECT name FROM segments WHERE state <> 'retired' AND tier = 'warm'")
+        return {name for (name,) in found}
+
+    async def has_cold(self) -> bool:
+        """Whether any is read from object storage."""
+        found = "SELECT FROM segments WHERE state <> 'retired' AND tier = 'cold' LIMIT 1"
+        return await self._database.fetch_one(found) is not None
+
     async def record(self, table: str, written: Sequence[WrittenSegment]) -> bool:
         """These files have all rows of the table. False: it has gone, or others have recorded theirs. Raises RowsDiffer."""
         async with self.change() as connection:

@@ -35,6 +35,7 @@ from store.tiers.catalogue import FinishedTable, RowsDiffer, SegmentCatalogue, S
 from store.tiers.cold import ColdMover, ObjectFiles
 from store.tiers.collecting import Collector
 from store.tiers.hot import HotWindows
+from store.tiers.installation import Installation, WrongPlace
 from store.tiers.merging import Merger, merges_due
 from store.tiers.metrics import (
     DAMAGED_SEGMENTS,
@@ -89,14 +90,15 @@ class Tiering:
         self._progress = progress
         self.places = Places(directory)
         self.catalogue = SegmentCatalogue(database, lease)
+        self.installation = Installation(database, self.catalogue, self.places, store)
         self.pace = pace = Pace(database, topic, share=tiers.busy_share if share is None else share, stop=stop)
         self.failures = 0
         """Pieces that failed so far."""
         self._writer = TableWriter(database, self.catalogue, self.places, segments, policy, pace, progress)
         self._merger = Merger(self.catalogue, self.places, segments, pace)
-        self.objects = None if store is None else ObjectFiles(self.places, store)
+        self.objects = None if store is None else ObjectFiles(self.places, store, self.installation)
         self.cold = None if self.objects is None else ColdMover(self.catalogue, self.places, self.objects)
-        self._collector = Collector(self.catalogue, self.places, store)
+        self._collector = Collector(self.catalogue, self.places, store, self.installation)
 
     @property
     def steps(self) -> Mapping[str, Step]:
@@ -114,9 +116,10 @@ class Tiering:
             "measure": self.measure,
         }
 
-    async def prepare(self) -> None:
-        """Make the directories. Raises OSError."""
-        await in_thread(self.places.prepare)
+    async def prepare(self, *, leads: bool = True) -> None:
+        """Before every round: the directory is there, and this database's. leads: it is made where there are no files yet.
+        Raises WrongPlace, OSError, StaleEpoch, DatabaseUnavailable."""
+        await self.installation.check_directory(make=leads)
 
     async def write_due(self, now_us: int) -> int:
         """Write finished tables that have no segments yet, oldest first. Those past every age are left to the sealer."""
@@ -212,7 +215,7 @@ class Tiering:
         """Do it; whatever its own trouble is, the others go on. What is everybody's trouble goes up."""
         try:
             return await work
-        except (DatabaseUnavailable, StaleEpoch, Interrupted):
+        except (DatabaseUnavailable, StaleEpoch, Interrupted, WrongPlace):
             raise
         except Exception as error:
             STEP_FAILURES.labels(step).inc()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from db.migrations import Layout
 from runtime.clock import ManualClock, SystemClock
 from runtime.stopping import Stop
-from store.tiers.metrics import STEP_FAILURES
+from runtime.telemetry import REGISTRY
 from store.tiers.role import TierRole
 from store.tiers.settings import TierSettings
 from store.tiers.timing import FINAL, ClocksDisagree, do_all, now_for
@@ -19,6 +20,13 @@ from tests.store_sites import now_us
 from tests.tier_sites import DAY_US, TierSite, tier_site
 
 YEARS_US = 4_000 * DAY_US
+
+
+def refused() -> dict[str, float]:
+    """Step -> failures so far."""
+    return {
+        step: REGISTRY.get_sample_value("logfeed_tier_failures_total", {"step": step}) or 0.0 for step in sorted(FINAL)
+    }
 
 
 @pytest.fixture
@@ -54,12 +62,10 @@ async def test_the_role_refuses_too_and_counts_it(site: TierSite) -> None:
     lease = leader.catalogue.lease
     role = asyncio.create_task(TierRole(site.database, lease, leader, round_s=0.1, clock=clock, stop=stop).run())
 
-    def refused() -> float:
-        return min(STEP_FAILURES.labels(step)._value.get() for step in FINAL)
-
     before = refused()
-    async with asyncio.timeout(30):
-        while refused() == before:
-            await asyncio.sleep(0.02)
+    deadline_s = time.monotonic() + 30
+    while min(refused()[step] - before[step] for step in FINAL) < 1:
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.02)
     stop.set()
     await role
