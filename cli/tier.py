@@ -143,15 +143,12 @@ def run_command(
 async def _run_once(settings: Settings, progress: Progress, *, take_over: bool) -> tuple[dict[str, int], int]:
     """Step -> how many pieces were done; how many failed."""
     from cli.tier_role import leading
-    from store.steps import clock_us
+    from runtime.clock import SystemClock
+    from store.tiers.timing import do_all
 
-    done = {}
     async with leading(settings, take_over=take_over, progress=progress) as (database, tiering):
-        for name, step in tiering.steps.items():
-            async with database.connection() as connection:
-                now_us = await clock_us(connection)
-            done[name] = await step(now_us)
-        return done, tiering.failures
+        done, refused = await do_all(tiering.steps, database, SystemClock())
+        return done, refused + tiering.failures
 
 
 @app.command(cls=Command)

@@ -20,7 +20,8 @@ from store.objects.port import ObjectStore
 from store.segments.files import UNFINISHED
 from store.segments.filters import SUFFIX
 from store.tiers.catalogue import SegmentCatalogue
-from store.tiers.places import OBJECT_PREFIX, Places, key_of, name_of
+from store.tiers.installation import Installation
+from store.tiers.places import FILE_SUFFIX, OBJECT_PREFIX, Places, key_of, name_of
 from store.tiers.segments import Segment
 from store.upkeep import DROP_DELAY_S
 
@@ -33,14 +34,16 @@ STRAY_S: Final = 3_600.0
 _UNNAMED_MAX: Final = 100
 _OBJECTS_EVERY_S: Final = 6 * 3_600.0
 """Listing a bucket costs money."""
-_SUFFIX: Final = ".parquet"
 
 
 class Collector:
     """Of one directory, and one object storage if there is any."""
 
-    def __init__(self, catalogue: SegmentCatalogue, places: Places, store: ObjectStore | None) -> None:
-        """places: prepared."""
+    def __init__(
+        self, catalogue: SegmentCatalogue, places: Places, store: ObjectStore | None, installation: Installation
+    ) -> None:
+        """places: prepared, by the installation."""
+        self._installation = installation
         self._catalogue = catalogue
         self._places = places
         self._store = store
@@ -65,6 +68,7 @@ class Collector:
         if cold and self._store is None:
             log.error("cold segments have retired, but objects.url names no storage", segments=len(cold))
         elif cold and self._store is not None:
+            await self._installation.check_objects()
             await self._store.delete_many([key_of(segment) for segment in cold])
             removed += await self._remove(cold)
         return removed
@@ -116,13 +120,13 @@ class Collector:
 
 
 def _segments_in(directory: Path) -> list[Path]:
-    return [*directory.glob(f"*{_SUFFIX}")]
+    return [*directory.glob(f"*{FILE_SUFFIX}")]
 
 
 def _listed(places: Places, written_before_s: float) -> list[tuple[Path, str | None]]:
     """Files of ours that are old enough, and the segment each belongs to; None: to none, it was never finished."""
     found: list[tuple[Path, str | None]] = []
-    for directory, suffix in ((places.directory, _SUFFIX), (places.filters, SUFFIX)):
+    for directory, suffix in ((places.directory, FILE_SUFFIX), (places.filters, SUFFIX)):
         with os.scandir(directory) as entries:
             for entry in entries:
                 unfinished = entry.name.endswith(UNFINISHED)

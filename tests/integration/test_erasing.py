@@ -164,11 +164,11 @@ async def test_replaced_files_and_objects_are_deleted(site: TierSite, monkeypatc
     work = eraser(site, leader)
     certificate = await work.erase()
     assert site.store is not None
-    assert [found async for found in site.store.list()] != []
+    assert [found async for found in site.store.list("segments")] != []
     monkeypatch.setattr(collecting, "DROP_DELAY_S", 0)
     await work.until_files_are_gone(certificate.files_replaced)
     assert not {*certificate.files_replaced} & {*site.files()}
-    assert [found async for found in site.store.list()] == []
+    assert [found async for found in site.store.list("segments")] == []
     assert await site.ids() == kept(1_000, 2_000, 3_000, 5_000, 6_000)
 
 

@@ -96,14 +96,72 @@ async def test_each_class_has_files_of_its_own_and_expires_by_itself(site: TierS
         ("default", 10),
         ("audit", 10),
     }
-    assert await leader.expire_due(end_us + 3 * DAY_US) == 1
+    assert await leader.expire_due(end_us + 3 * DAY_US) == 0  # their table has the rows of all classes
     await leader.switch_due(end_us + 7 * DAY_US)
+    assert await leader.expire_due(end_us + 7 * DAY_US) == 1
     assert await site.ids() == [*range(101, 111), *range(201, 211)]
     assert await leader.expire_due(end_us + 400 * DAY_US) == 1
     assert await site.ids() == [*range(201, 211)]
     assert await leader.collect(end_us + 400 * DAY_US) == 4
     assert [each.retention_class for each in await site.all_segments()] == ["audit"]
     assert len(site.files()) == 2
+
+
+async def test_a_class_that_is_made_longer_before_the_switch_loses_nothing(native: TierSite) -> None:
+    native.policy = retention({"name": "debug", "days": 3, "max_level": "debug"})
+    start_us = await native.border_us()
+    await native.store_rows([*spread(start_us, 10, level=5), *spread(start_us, 10, first=101, level=9)])
+    end_us = start_us + CHUNK_US
+    await native.close_to(end_us)
+    leader = await native.leader()
+    await leader.write_due(end_us)
+    await leader.expire_due(end_us + 3 * DAY_US)
+    native.policy = retention({"name": "debug", "days": 30, "max_level": "debug"})
+    leader = await native.leader()
+    now_us = end_us + 7 * DAY_US
+    for step in (leader.write_due, leader.switch_due, leader.expire_due):
+        await step(now_us)
+    assert await native.states() == {("serving", "warm"): 2}
+    assert await native.ids() == [*range(1, 11), *range(101, 111)]
+
+
+async def test_a_table_whose_files_lack_rows_is_written_anew(native: TierSite) -> None:
+    native.policy = retention({"name": "debug", "days": 3, "max_level": "debug"})
+    start_us = await native.border_us()
+    await native.store_rows([*spread(start_us, 10, level=5), *spread(start_us, 10, first=101, level=9)])
+    end_us = start_us + CHUNK_US
+    await native.close_to(end_us)
+    leader = await native.leader()
+    await leader.write_due(end_us)
+    await native.database.execute("UPDATE segments SET state = 'retired' WHERE retention_class = 'debug'")
+    now_us = end_us + 7 * DAY_US
+    assert await leader.switch_due(now_us) == 0
+    assert await native.ids() == [*range(1, 11), *range(101, 111)]
+    assert await leader.write_due(now_us) == 1
+    assert await leader.switch_due(now_us) == 1
+    assert await native.ids() == [*range(1, 11), *range(101, 111)]
+
+
+async def test_a_table_without_files_stays_hot_as_long_as_others(native: TierSite) -> None:
+    end_us = await filled(native)
+    leader = await native.leader()
+    await leader.write_due(end_us)
+    await native.database.execute("UPDATE segments SET state = 'retired', retired_at = now()")
+    assert await leader.switch_due(end_us + 7 * DAY_US - 1) == 0
+    assert await native.database.fetch_one("SELECT count(*) FROM catalogue WHERE segmented_at IS NOT NULL") == (1,)
+    assert await leader.switch_due(end_us + 7 * DAY_US) == 0
+    assert await leader.write_due(end_us + 7 * DAY_US) == 1
+    assert await native.ids() == [*range(1, 101)]
+
+
+async def test_files_of_a_table_that_the_sealer_dropped_expire(native: TierSite) -> None:
+    end_us = await filled(native)
+    leader = await native.leader()
+    await leader.write_due(end_us)
+    now_us = end_us + 400 * DAY_US
+    assert await leader.expire_due(now_us) == 0
+    await native.hot.upkeep.drop_expired(now_us=now_us, retention_us=400 * DAY_US)
+    assert await leader.expire_due(now_us) == 1
 
 
 async def test_files_of_retired_segments_stay_ten_minutes(native: TierSite) -> None:
