@@ -97,7 +97,9 @@ def expected(of: list[Log], scan: SegmentScan, predicate: Predicate) -> list[Log
 
 def run(connection: duckdb.DuckDBPyConnection, scan: SegmentScan) -> SegmentResult:
     scanner = Scanner(connection, TickingClock(0))
-    return result_of(scanner.run(question_of(1, scan), is_cancelled=lambda: False, got_on=lambda: None))
+    return result_of(
+        scanner.run(question_of(1, scan), is_cancelled=lambda: False, gives_way=lambda: False, got_on=lambda: None)
+    )
 
 
 def files_of(directory: Path, parts: list[list[Log]], row_group_rows: int) -> tuple[SegmentFile, ...]:
@@ -215,7 +217,7 @@ def test_the_newest_match_is_found_without_looking_further(
 
     scanner = Scanner(Watched(), TickingClock(0))  # type: ignore[arg-type]  # what of a connection is used
     scan = SegmentScan(files, Sql("TRUE"), *EVER, True, 5, 10_000, NEVER_LATE_MS)
-    scanner.run(question_of(1, scan), is_cancelled=lambda: False, got_on=lambda: None)
+    scanner.run(question_of(1, scan), is_cancelled=lambda: False, gives_way=lambda: False, got_on=lambda: None)
     assert len(asked) == 2, "positions of one slice, and their rows"
 
 
@@ -276,7 +278,9 @@ def test_a_cancelled_scan_stops_between_statements(directory: Path, connection: 
     files = files_of(directory, [[log_at(1, 1)]], 5)
     scan = SegmentScan(files, Sql("TRUE"), *EVER, True, 5, 10_000, NEVER_LATE_MS)
     with pytest.raises(ScanCancelled):
-        Scanner(connection, TickingClock(0)).run(question_of(1, scan), is_cancelled=lambda: True, got_on=lambda: None)
+        Scanner(connection, TickingClock(0)).run(
+            question_of(1, scan), is_cancelled=lambda: True, gives_way=lambda: False, got_on=lambda: None
+        )
 
 
 def test_names_with_signs_of_patterns_are_taken_as_they_are(
