@@ -55,7 +55,8 @@ class Scanner:
         """gives_way: whether others wait; got_on: called once a slice was looked at; from then on it may be interrupted at the
         end of the budget.
 
-        Raises SegmentDamaged, SegmentMissing, ScanCancelled, ScanGotNowhere; duckdb.Error for everything else.
+        Raises ScanCancelled; where nothing was looked at before: SegmentDamaged, SegmentMissing, ScanGotNowhere, and
+        duckdb.Error for everything else.
         """
         begins_s = self._clock.monotonic_s()
         ends_s = begins_s + question.budget_ms / 1000
@@ -78,6 +79,11 @@ class Scanner:
                     raise ScanCancelled from None
                 if not has_got_on:
                     raise ScanGotNowhere from None
+                break
+            except (SegmentDamaged, SegmentMissing, duckdb.Error):
+                # What was found before it counts; who goes on from there is told.
+                if not has_got_on:
+                    raise
                 break
             rows += found
             if is_cut or len(rows) == question.wanted:

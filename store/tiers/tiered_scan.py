@@ -25,10 +25,14 @@ from runtime.clock import Clock
 from schemas.errors import Overloaded
 from schemas.record import Log
 from search.predicate import Predicate, all_of
+from store.objects.cache import ObjectTooLarge
+from store.objects.port import ObjectStoreRefused
 from store.page_scan import PageScan
 from store.port import Order, Position, Scan, ScanResult, SnapshotLost
 from store.scan_ways import Traits
 from store.scan_windows import Ground, Walk
+from store.segments.format import SegmentDamaged
+from store.segments.reading import SegmentScanFailed
 from store.segments.scans import SegmentResult
 from store.tiers.access import SegmentAccess, SegmentsUnreachable
 from store.tiers.finding import Segments, Wanted
@@ -41,6 +45,9 @@ LOOK_MS: Final = 40
 """So long tables are asked before segments are, where these can be asked instead."""
 _STOP_MS: Final = 20
 """With so little left no further stretch begins, once the page has got on."""
+
+_ENDS_A_PAGE: Final = (Overloaded, SegmentDamaged, SegmentScanFailed, ObjectTooLarge, ObjectStoreRefused)
+"""What keeps a page from going on into a file."""
 
 
 class Tables(Protocol):
@@ -95,7 +102,8 @@ class TieredScan:
         self._got_on = False
 
     async def run(self) -> ScanResult:
-        """Raises Overloaded errors when nothing could be looked at, SnapshotLost, SegmentDamaged, SegmentScanFailed."""
+        """Raises SnapshotLost unless the scan is asked again; when nothing could be looked at: Overloaded errors,
+        SegmentDamaged, SegmentScanFailed, ObjectTooLarge, ObjectStoreRefused."""
         self._ends_s = self._clock.monotonic_s() + self._scan.budget_ms / 1000
         alone = Stretches((), self._ground, *self._alone(), newest_first=self._newest_first)
         result = await self._through(alone, is_look=bool(self._instead))
@@ -145,9 +153,9 @@ class TieredScan:
                 continue
             try:
                 result = await self._of_both(stretches, stretch, predicate, left_ms)
-            except SnapshotLost:
-                raise
-            except Overloaded:
+            except _ENDS_A_PAGE as error:
+                if isinstance(error, SnapshotLost) and not self._scan.is_again:
+                    raise
                 # Who goes on from there is told. With nothing to show, only what took long is not to be done again.
                 if not self._logs and (not self._got_on or left_ms > self._scan.budget_ms / 2):
                     raise

@@ -182,6 +182,7 @@ def test_a_walk_over_all_homes_is_what_matches_in_order(
         subject.HOMES = tuple((state, is_dropped and state == "serving") for state, is_dropped in homes)
         try:
             logs = await with_many_places(subject)
+            await subject.access.start_readers()  # which the shortest budgets would not wait for
             for predicate, order, limit, bytes_max, budget_ms, at_once in questions:
                 reading = PostgresReadStore(
                     subject.database, LOGS_TOPIC, Layout.NATIVE, page_bytes_max=bytes_max, segments=subject.access
@@ -347,6 +348,39 @@ async def test_a_damaged_file_is_named_and_other_pages_go_on(native: TieredSubje
         assert response.json()["type"] == "urn:logfeed:problem:segment-damaged"
         assert damaged.name in response.json()["detail"]
         assert (await client.get("/api/v1/logs", params={"limit": 80})).status_code == 200
+
+
+async def pages_until_a_problem(native: TieredSubject) -> tuple[list[int], httpx.Response]:
+    """Newest first: ids of all pages that are given, and what the one after them says."""
+    async with serving(native) as client:
+        shown: list[int] = []
+        cursor: dict[str, str] = {}
+        while True:
+            response = await client.get("/api/v1/logs", params={"limit": 100, **cursor})
+            if response.status_code != 200:
+                return shown, response
+            page = response.json()
+            shown += [int(log["id"]) for log in page["logs"]]
+            cursor = {"cursor": page["next_cursor"]}
+
+
+@pytest.mark.parametrize("how", ["damaged", "missing"])
+async def test_what_was_found_before_a_bad_file_is_given_and_then_why_there_is_no_more(
+    native: TieredSubject, how: str
+) -> None:
+    logs = in_order(await with_files(native), Order.NEWEST_FIRST)
+    oldest, *_ = files_of(native)
+    oldest.unlink()
+    if how == "damaged":
+        oldest.write_bytes(b"PAR1 and no more")
+    [(end_us,)] = await native.run(
+        "SELECT (extract(epoch FROM range_end) * 1000000)::bigint FROM segments WHERE name = %s", oldest.name
+    )
+    shown, response = await pages_until_a_problem(native)
+    assert response.status_code == (500 if how == "damaged" else 503)
+    assert oldest.name in response.json()["detail"]
+    assert shown == ids(logs)[: len(shown)]
+    assert len(shown) >= sum(log.timestamp >= end_us for log in logs) > 100, "all rows newer than the file's"
 
 
 async def test_a_reader_killed_during_a_scan_says_503_and_the_next_page_goes_on(native: TieredSubject) -> None:

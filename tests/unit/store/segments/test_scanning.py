@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import duckdb
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -264,7 +265,24 @@ def test_a_missing_file_is_named(directory: Path, connection: duckdb.DuckDBPyCon
     files = files_of(place, [[log_at(1, 1)], [log_at(2, 2)]], 5)
     Path(files[0].path).unlink()
     with pytest.raises(SegmentMissing, match="s0-default-0"):
-        run(connection, SegmentScan(files, Sql("TRUE"), *EVER, True, 5, 10_000, NEVER_LATE_MS))
+        run(connection, SegmentScan(files, Sql("TRUE"), *EVER, False, 5, 10_000, NEVER_LATE_MS))
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_rows_before_a_file_that_cannot_be_read_are_given(
+    directory: Path, connection: duckdb.DuckDBPyConnection, *, is_there: bool
+) -> None:
+    place = Path(tempfile.mkdtemp(dir=directory))
+    files = files_of(place, [[log_at(1, 1)], [log_at(2, 2)]], 5)
+    Path(files[0].path).unlink()
+    if is_there:
+        Path(files[0].path).write_bytes(b"PAR1 and no more")
+    scan = SegmentScan(files, Sql("TRUE"), *EVER, True, 5, 10_000, NEVER_LATE_MS)
+    found = run(connection, scan)
+    assert found.logs == [log_at(2, 2)]
+    assert found.looked_to is not None
+    with pytest.raises(SegmentDamaged if is_there else SegmentMissing, match="s0-default-0"):
+        run(connection, msgspec.structs.replace(scan, high=found.looked_to))
 
 
 def test_a_condition_that_fails_is_nobodys_file(directory: Path, connection: duckdb.DuckDBPyConnection) -> None:
