@@ -30,8 +30,8 @@ from store.objects.port import ObjectStoreRefused
 from store.page_scan import PageScan
 from store.port import Order, Position, Scan, ScanResult, SnapshotLost
 from store.scan_ways import Traits
-from store.scan_windows import Ground, Walk
-from store.segments.format import SegmentDamaged
+from store.scan_windows import Ground, Walk, successor
+from store.segments.format import SegmentDamaged, SegmentReaderUnavailable
 from store.segments.reading import SegmentScanFailed
 from store.segments.scans import SegmentResult
 from store.tiers.access import SegmentAccess, SegmentsUnreachable
@@ -212,18 +212,7 @@ class TieredScan:
             Walk(self._ground, newest_first=self._newest_first, low=stretch.low, high=stretch.high).next() is not None
         )
         SCANS_WITH_SEGMENTS.labels("tables" if beside else "nothing").inc()
-        asking = asyncio.ensure_future(
-            self._access.scan(
-                stretch.segments,
-                predicate,
-                low=stretch.low,
-                high=stretch.high,
-                newest_first=self._newest_first,
-                wanted=self._wanted + 1,
-                bytes_max=max(1, self._bytes_left),
-                budget_ms=max(1, int(left_ms)),
-            )
-        )
+        asking = asyncio.ensure_future(self._of_files(self._access, stretch, predicate, left_ms))
         try:
             of_tables = None
             if beside:
@@ -246,6 +235,36 @@ class TieredScan:
         if self._is_full and of_tables is not None and not of_tables.finished:
             return ScanResult(self._logs, False, stretches.scanned_to)
         return None
+
+    async def _of_files(
+        self, access: SegmentAccess, stretch: Stretch, predicate: Predicate, left_ms: float
+    ) -> SegmentResult:
+        """Rows of all files of the stretch, group after group; each is asked as far as those before it have come."""
+        ends_s = self._clock.monotonic_s() + left_ms / 1000
+        low, high = stretch.low, stretch.high
+        wanted, bytes_max = self._wanted + 1, max(1, self._bytes_left)
+        found: SegmentResult | None = None
+        for group in stretch.groups():
+            left_ms = (ends_s - self._clock.monotonic_s()) * 1000
+            if found is not None and left_ms <= 0:
+                raise SegmentReaderUnavailable(
+                    f"{len(stretch.segments)} files of rows overlap here, too many to be asked in time; try again shortly"
+                )
+            result = await access.scan(
+                group,
+                predicate,
+                low=low,
+                high=high,
+                newest_first=self._newest_first,
+                wanted=wanted,
+                bytes_max=bytes_max,
+                budget_ms=max(1, int(left_ms)),
+            )
+            found = result if found is None else _cut(found, result, wanted, bytes_max, newest_first=self._newest_first)
+            if found.looked_to is not None:
+                low, high = (found.looked_to, high) if self._newest_first else (low, successor(found.looked_to))
+        assert found is not None, "a stretch without segments is one of tables"
+        return found
 
     def _page(self, stretch: Stretch, predicate: Predicate, budget_ms: float, *, has_got_on: bool) -> PageScan:
         """A scan of the tables in the stretch, for what the page lacks; of a full one, for whether anything lies beyond."""
@@ -282,6 +301,16 @@ def merged(
     reach = max(known) if newest_first else min(known)
     kept = [rows[each] for each in positions if (each >= reach if newest_first else each <= reach)]
     return kept, reach
+
+
+def _cut(one: SegmentResult, other: SegmentResult, wanted: int, bytes_max: int, *, newest_first: bool) -> SegmentResult:
+    """Both as one result, which is no larger than each may be."""
+    rows, reach = merged(ScanResult(one.logs, one.looked_to is None, one.looked_to), other, newest_first=newest_first)
+    for number, row in enumerate(rows, 1):
+        bytes_max -= _bytes_of(row)
+        if number == wanted or bytes_max <= 0:
+            return SegmentResult(rows[:number], _position(row))
+    return SegmentResult(rows, reach)
 
 
 def _reads_every_row(predicate: Predicate) -> bool:

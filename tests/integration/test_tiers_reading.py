@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import store.tiers.stretches
 import store.tiers.tiered_scan
 from cli.http_app import build_app
 from db.migrations import Layout
@@ -220,6 +221,34 @@ async def test_a_text_is_sought_in_files_instead_of_their_tables(
     for indexed in (EVERYTHING, ServiceIn(frozenset({"pay"})), CorrelationIs("story-1")):
         rows = await walk(subject.store, indexed)
         assert all(log.timestamp >= T0 + 2 * CHUNK_US or log.id > logs[179].id for log in rows), "tables were asked"
+
+
+async def test_files_that_overlap_are_asked_in_groups_and_merged(
+    native: TieredSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native.HOMES = ALONE
+    logs = await with_many_places(native)
+    monkeypatch.setattr(store.tiers.stretches, "FILES", 1)
+    await native.access.start_readers()
+    for order in Order:
+        for limit in (7, 1_000):
+            for predicate in (EVERYTHING, Contains("paid")):
+                matches = compile_match(predicate)
+                expected = [log for log in in_order(logs, order) if matches(log)]
+                assert ids(await walk(native.store, predicate, order=order, limit=limit)) == ids(expected)
+    reading = PostgresReadStore(native.database, LOGS_TOPIC, Layout.NATIVE, page_bytes_max=400, segments=native.access)
+    assert ids(await walk(reading, limit=1_000)) == ids(in_order(logs, Order.NEWEST_FIRST))
+
+
+async def test_a_page_that_looked_at_tables_first_holds_no_more_bytes(native: TieredSubject) -> None:
+    await with_files(native, (("written", False),))
+    bytes_max = 300
+    reading = PostgresReadStore(
+        native.database, LOGS_TOPIC, Layout.NATIVE, page_bytes_max=bytes_max, segments=native.access
+    )
+    page = await scan(reading, Contains("message"), limit=1_000)
+    sizes = [len(log.message) + len(f"{log.metadata}") for log in page.logs]
+    assert bytes_max <= sum(sizes) < bytes_max + max(sizes)
 
 
 async def test_the_newest_page_asks_no_file(subject: TieredSubject) -> None:
