@@ -24,11 +24,12 @@ class SegmentSettings(Section):
     gathered_bytes_max: int = Field(default=256 * _MIB, ge=_MIB, le=16_384 * _MIB)
     """Bytes of values that one writer gathers for all retention classes together; past it the largest class writes a row group
     early."""
-    readers: int = Field(default=1, ge=1, le=64)
-    """Reader processes. Each works on one scan at a time."""
+    readers: int = Field(default=2, ge=1, le=64)
+    """Reader processes of each process that answers questions. Each works on one scan at a time; with two, a search that is
+    long in one row group keeps nobody out. They hold at most readers * (2 * reader_memory_mib + 256) MiB: 1.5 GiB."""
     reader_threads: int = Field(default=2, ge=1, le=64)
     """Threads of one reader process."""
-    reader_memory_mib: int = Field(default=512, ge=128, le=65_536)
+    reader_memory_mib: int = Field(default=256, ge=128, le=65_536)
     """Memory that a reader may use for a scan, in MiB. The process is ended when it holds twice as much and 256 MiB."""
     scans_waiting_max: int = Field(default=64, ge=0, le=10_000)
     """Scans that may wait for a reader; further ones are refused at once."""

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import store.tiers.stretches
 import store.tiers.tiered_scan
 from cli.http_app import build_app
 from db.migrations import Layout
@@ -182,6 +183,7 @@ def test_a_walk_over_all_homes_is_what_matches_in_order(
         subject.HOMES = tuple((state, is_dropped and state == "serving") for state, is_dropped in homes)
         try:
             logs = await with_many_places(subject)
+            await subject.access.start_readers()  # which the shortest budgets would not wait for
             for predicate, order, limit, bytes_max, budget_ms, at_once in questions:
                 reading = PostgresReadStore(
                     subject.database, LOGS_TOPIC, Layout.NATIVE, page_bytes_max=bytes_max, segments=subject.access
@@ -219,6 +221,34 @@ async def test_a_text_is_sought_in_files_instead_of_their_tables(
     for indexed in (EVERYTHING, ServiceIn(frozenset({"pay"})), CorrelationIs("story-1")):
         rows = await walk(subject.store, indexed)
         assert all(log.timestamp >= T0 + 2 * CHUNK_US or log.id > logs[179].id for log in rows), "tables were asked"
+
+
+async def test_files_that_overlap_are_asked_in_groups_and_merged(
+    native: TieredSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native.HOMES = ALONE
+    logs = await with_many_places(native)
+    monkeypatch.setattr(store.tiers.stretches, "FILES", 1)
+    await native.access.start_readers()
+    for order in Order:
+        for limit in (7, 1_000):
+            for predicate in (EVERYTHING, Contains("paid")):
+                matches = compile_match(predicate)
+                expected = [log for log in in_order(logs, order) if matches(log)]
+                assert ids(await walk(native.store, predicate, order=order, limit=limit)) == ids(expected)
+    reading = PostgresReadStore(native.database, LOGS_TOPIC, Layout.NATIVE, page_bytes_max=400, segments=native.access)
+    assert ids(await walk(reading, limit=1_000)) == ids(in_order(logs, Order.NEWEST_FIRST))
+
+
+async def test_a_page_that_looked_at_tables_first_holds_no_more_bytes(native: TieredSubject) -> None:
+    await with_files(native, (("written", False),))
+    bytes_max = 300
+    reading = PostgresReadStore(
+        native.database, LOGS_TOPIC, Layout.NATIVE, page_bytes_max=bytes_max, segments=native.access
+    )
+    page = await scan(reading, Contains("message"), limit=1_000)
+    sizes = [len(log.message) + len(f"{log.metadata}") for log in page.logs]
+    assert bytes_max <= sum(sizes) < bytes_max + max(sizes)
 
 
 async def test_the_newest_page_asks_no_file(subject: TieredSubject) -> None:
@@ -347,6 +377,39 @@ async def test_a_damaged_file_is_named_and_other_pages_go_on(native: TieredSubje
         assert response.json()["type"] == "urn:logfeed:problem:segment-damaged"
         assert damaged.name in response.json()["detail"]
         assert (await client.get("/api/v1/logs", params={"limit": 80})).status_code == 200
+
+
+async def pages_until_a_problem(native: TieredSubject) -> tuple[list[int], httpx.Response]:
+    """Newest first: ids of all pages that are given, and what the one after them says."""
+    async with serving(native) as client:
+        shown: list[int] = []
+        cursor: dict[str, str] = {}
+        while True:
+            response = await client.get("/api/v1/logs", params={"limit": 100, **cursor})
+            if response.status_code != 200:
+                return shown, response
+            page = response.json()
+            shown += [int(log["id"]) for log in page["logs"]]
+            cursor = {"cursor": page["next_cursor"]}
+
+
+@pytest.mark.parametrize("how", ["damaged", "missing"])
+async def test_what_was_found_before_a_bad_file_is_given_and_then_why_there_is_no_more(
+    native: TieredSubject, how: str
+) -> None:
+    logs = in_order(await with_files(native), Order.NEWEST_FIRST)
+    oldest, *_ = files_of(native)
+    oldest.unlink()
+    if how == "damaged":
+        oldest.write_bytes(b"PAR1 and no more")
+    [(end_us,)] = await native.run(
+        "SELECT (extract(epoch FROM range_end) * 1000000)::bigint FROM segments WHERE name = %s", oldest.name
+    )
+    shown, response = await pages_until_a_problem(native)
+    assert response.status_code == (500 if how == "damaged" else 503)
+    assert oldest.name in response.json()["detail"]
+    assert shown == ids(logs)[: len(shown)]
+    assert len(shown) >= sum(log.timestamp >= end_us for log in logs) > 100, "all rows newer than the file's"
 
 
 async def test_a_reader_killed_during_a_scan_says_503_and_the_next_page_goes_on(native: TieredSubject) -> None:
