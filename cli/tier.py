@@ -65,6 +65,26 @@ def status(
     _print_status(found, settings)
 
 
+def _print_strays(settings: Settings) -> None:
+    """Told where the directory is: it need not be on this host."""
+    from rich.filesize import decimal
+
+    from schemas.errors import ConfigurationError
+    from store.tiers.places import Places
+    from store.tiers.strays import Strays
+
+    try:
+        places = Places(settings.segment_directory())
+        found = Strays(places).count()
+    except (ConfigurationError, OSError):
+        return
+    if found.files or found.objects:
+        print(
+            f"unknown to the database, kept for {settings.tiers.strays_kept_days} days: {found.files} files "
+            f"({decimal(found.file_bytes)}) in {harmless(str(places.strays))}, {found.objects} objects"
+        )
+
+
 async def _status(settings: Settings) -> TierStatus:
     from store.tiers.status import tier_status
 
@@ -98,6 +118,7 @@ def _print_status(found: TierStatus, settings: Settings) -> None:
         if found.leader
         else "leads: nobody (run `logfeed tier`)"
     )
+    _print_strays(settings)
     if not settings.tiers.enabled:
         print("tiers.enabled is off: rows stay in tables")
 

@@ -28,6 +28,8 @@ from store.tiers.places import FILE_SUFFIX, MARKER, OBJECT_PREFIX, Places, name_
 log = structlog.get_logger(__name__)
 
 _SECRET: Final = "installation"
+_LOST: Final = "lost"
+"""Written behind the id by people who know that all files are gone."""
 _MARKER_BYTES_MAX: Final = 100
 
 
@@ -84,10 +86,13 @@ class Installation:
                 raise self._wrong("has files, and the database knows none", identity)
             if make:
                 await self._mark(identity)
-        elif found.marker != identity:
+        elif found.marker.split()[:1] != [identity]:
             raise self._wrong(f"belongs to another installation ({found.marker!r:.100})", identity)
-        elif warm and not warm & found.files:
-            raise WrongPlace(f"{self._places.directory} has none of the {len(warm)} files that should be there")
+        elif warm and not warm & found.files and found.marker != f"{identity} {_LOST}":
+            raise WrongPlace(
+                f"tiers.directory {self._places.directory} has none of the {len(warm)} files that should be there, and "
+                f"nothing moves: put them back, or, if they are lost, write {identity} {_LOST} into {self._places.marker}"
+            )
         elif make:
             await in_thread(self._places.prepare)
 
@@ -103,7 +108,7 @@ class Installation:
         if marker is None:
             await self._hold_objects_to(self._store, identity)
             await self._store.put(MARKER, self._places.marker)
-        elif marker != identity:
+        elif marker.split()[:1] != [identity]:
             raise WrongPlace(
                 f"objects.url belongs to another installation ({marker!r:.100}), this one is {identity}: "
                 "give each database a place of its own"

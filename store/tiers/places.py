@@ -33,6 +33,7 @@ class Places:
         self.directory = directory
         self.filters = directory / "filters"
         self.marker = directory / MARKER
+        self.strays = directory / "strays"
 
     def prepare(self) -> None:
         """Make the directories, durably. Raises OSError."""

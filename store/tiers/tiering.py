@@ -98,7 +98,9 @@ class Tiering:
         self._merger = Merger(self.catalogue, self.places, segments, pace)
         self.objects = None if store is None else ObjectFiles(self.places, store, self.installation)
         self.cold = None if self.objects is None else ColdMover(self.catalogue, self.places, self.objects)
-        self._collector = Collector(self.catalogue, self.places, store, self.installation)
+        self._collector = Collector(
+            self.catalogue, self.places, store, self.installation, strays_kept_us=tiers.strays_kept_days * _DAY_US
+        )
 
     @property
     def steps(self) -> Mapping[str, Step]:

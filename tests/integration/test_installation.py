@@ -89,6 +89,9 @@ async def test_a_standby_with_a_disk_of_its_own_does_not_write_there(site: TierS
     await served(site, await site.leader())
     with pytest.raises(WrongPlace, match="none of the 1 files"):
         await standby.prepare()
+    identity = await standby.installation.identity()
+    (own / MARKER).write_text(f"{identity} lost")
+    await standby.prepare(leads=False)  # people say so
     (own / MARKER).unlink()
     with pytest.raises(WrongPlace, match="lacks 1 of 1"):
         await standby.prepare(leads=False)

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from db.migrations import Layout
+from runtime.telemetry import REGISTRY
 from schemas.errors import Overloaded
 from store.port import EncodedRow
 from store.segments.settings import SegmentSettings
 from store.settings import StoreSettings
 from store.tiers.catalogue import StaleEpoch
+from store.tiers.installation import WrongPlace
 from store.tiers.settings import TierSettings
 from tests.s3_server import s3_store
 from tests.store_sites import row
@@ -301,7 +303,7 @@ async def test_a_file_that_was_damaged_before_the_switch_is_written_anew(native:
     assert await native.ids() == [*range(1, 101)]
 
 
-async def test_what_nobody_names_is_removed_after_an_hour(native: TierSite) -> None:
+async def test_what_nobody_names_is_put_aside_after_an_hour(native: TierSite) -> None:
     end_us = await filled(native)
     leader = await native.leader()
     await leader.write_due(end_us)
@@ -318,7 +320,50 @@ async def test_what_nobody_names_is_removed_after_an_hour(native: TierSite) -> N
     for path in (*old, foreign, *(native.directory / name for name in kept if name.endswith(".parquet"))):
         os.utime(path, (time.time() - 3_700,) * 2)
     assert await leader.collect(end_us) == 3
-    assert native.files() == sorted([*kept, young.name, foreign.name])
+    strays = native.directory / "strays"
+    assert {path.name for path in strays.iterdir()} == {old[0].name, old[2].name}
+    assert native.files() == sorted([*kept, young.name, foreign.name, old[0].name, old[2].name])
+    assert old[0].name not in {path.name for path in native.directory.iterdir()}
+    os.utime(strays / old[0].name, (time.time() - 14 * 86_400 + 60,) * 2)
+    os.utime(strays / old[2].name, (time.time() - 14 * 86_400 - 60,) * 2)
+    assert await leader.collect(end_us) == 1
+    assert [path.name for path in strays.iterdir()] == [old[0].name]
+    assert REGISTRY.get_sample_value("logfeed_tier_strays", {"kind": "file"}) == 1
+
+
+async def test_a_database_restored_to_before_a_merge_loses_no_file(native: TierSite) -> None:
+    native.tiers = TierSettings(hot_days=0, merge_files_min=2)
+    leader = await native.leader()
+    start_us = await native.border_us()
+    await native.hot.upkeep.ensure_chunks(now_us=start_us + DAY_US)
+    for number in range(4):
+        await native.store_rows(spread(start_us + number * CHUNK_US, 10, first=1 + 100 * number))
+    end_us = start_us + 4 * CHUNK_US
+    await native.close_to(end_us)
+    await leader.write_due(end_us)
+    await leader.switch_due(end_us)
+    await native.database.execute("CREATE TABLE dump AS SELECT * FROM segments")
+    kept = {path.name: path.read_bytes() for path in native.directory.glob("*.parquet")}
+    assert await leader.merge_due(end_us) >= 1
+    await leader.collect(end_us + DAY_US)
+    merged = {path.name for path in native.directory.glob("*.parquet")} - set(kept)
+    assert merged
+    await native.database.execute("DELETE FROM segments")
+    await native.database.execute("INSERT INTO segments SELECT * FROM dump")
+    for path in native.directory.rglob("*.parquet*"):
+        os.utime(path, (time.time() - 7_200,) * 2)
+    with pytest.raises(WrongPlace, match="none of the 4 files"):
+        await native.leader()
+    for name, content in [*kept.items()][1:]:
+        (native.directory / name).write_bytes(content)
+    leader = await native.leader()
+    await leader.collect(end_us + DAY_US)  # one that it names is missing: those it does not name stay where they are
+    assert merged <= {path.name for path in native.directory.glob("*.parquet")}
+    for name, content in kept.items():
+        (native.directory / name).write_bytes(content)
+    await leader.collect(end_us + DAY_US)
+    assert merged <= {path.name for path in (native.directory / "strays").iterdir()}
+    assert await native.ids() == sorted(1 + 100 * number + n for number in range(4) for n in range(10))
 
 
 async def test_a_directory_of_another_database_is_left_alone(native: TierSite) -> None:
