@@ -133,7 +133,9 @@ class Eraser:
         await self._until_stored(number)
         # Letters first: one whose replay is under way is waited for, and its row is in a table before tables are looked at.
         letters, unreadable = await delete_letters(self._database, compile_match(self._predicate))
-        removed = await self._from_tables()
+        tables = TableRows(self._database, self._tiering.catalogue, self._predicate)
+        removed = await self._from_tables(tables)
+        locked = await tables.delete_copies()
         tiering = self._tiering
         files = FileRows(
             tiering.catalogue, tiering.places, tiering.objects, self._settings, tiering.pace, self._predicate
@@ -153,7 +155,7 @@ class Eraser:
             dead_letters=letters,
             dead_letters_unreadable=unreadable,
             files_replaced=tuple(replaced),
-            remaining=self._remaining(row[0], bool(replaced)),
+            remaining=self._remaining(row[0], locked, bool(replaced)),
         )
         await self._database.execute(_CERTIFY, (msgspec.json.encode(certificate).decode(), number))
         log.info("logs erased", erasure=number, rows=certificate.rows, by=self._requested_by)
@@ -188,8 +190,7 @@ class Eraser:
                 )
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _from_tables(self) -> Removed:
-        tables = TableRows(self._database, self._tiering.catalogue, self._predicate)
+    async def _from_tables(self, tables: TableRows) -> Removed:
         deadline_s = time.monotonic() + self._patience_s
         removed, left = Removed(), None
         while True:
@@ -201,7 +202,7 @@ class Eraser:
                 raise NotYet(f"{', '.join(left)} closed and not finished: does a writer run? Begin again when one does")
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    def _remaining(self, finished_us: int, has_files: bool) -> tuple[Remaining, ...]:
+    def _remaining(self, finished_us: int, locked: Collection[str], has_files: bool) -> tuple[Remaining, ...]:
         gone = time_text(finished_us + DROP_DELAY_S * 1_000_000)
         files = [
             Remaining(
@@ -212,6 +213,12 @@ class Eraser:
             ),
         ]
         return (
+            *(
+                Remaining(
+                    f"table {table}, which has left the catalogue and was locked", f"dropped by the sealer after {gone}"
+                )
+                for table in locked
+            ),
             *(files if has_files else ()),
             self._broker_keeps,
             Remaining("the database's write-ahead log, freed pages and replicas", "as they are reused and recycled"),

@@ -1,7 +1,7 @@
 """Makes few files of many small ones: those of one UTC day and retention class, on the local disk.
 
 What is merged serves; what comes out serves in the same moment in which the sources retire, and whoever is reading one of those
-finds it for ten minutes more. Files that lie across midnight, as late ones do, stay as they are.
+finds it for ten minutes more. Files that lie across midnight stay as they are; the writer makes none.
 """
 
 from __future__ import annotations

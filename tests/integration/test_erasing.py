@@ -25,7 +25,7 @@ from store.objects.factory import make_object_store
 from store.objects.settings import ObjectSettings
 from store.port import DeadLetter, EncodedRow, StorePlan
 from store.settings import StoreSettings
-from store.tiers import collecting, erasing_rows
+from store.tiers import catalogue, collecting, erasing_rows
 from store.tiers.catalogue import StaleEpoch
 from store.tiers.erasing import Eraser, NotYet, Remaining, predicate_of
 from store.tiers.erasing_rows import TableRows
@@ -306,6 +306,52 @@ async def test_rows_of_a_table_that_closes_meanwhile_are_certified(
     assert left == []
     assert removed.total() + again.total() == 80
     assert await site.ids() == kept(1, count=400)
+
+
+async def matching_in(site: TierSite, table: str) -> int:
+    found = await site.database.fetch_one(
+        f"SELECT count(*) FROM {table} WHERE message ~* 'ann@' OR metadata @> '{{\"user\":\"ann\"}}'"
+    )
+    assert found is not None
+    count: int = found[0]
+    return count
+
+
+async def test_rows_go_from_tables_that_have_left_the_catalogue_and_are_counted_once(site: TierSite) -> None:
+    leader, _ = await everywhere(site)
+    left = [name for (name,) in await site.database.fetch_all("SELECT table_name FROM expired_tables")]
+    assert [await matching_in(site, table) for table in left] == [10] * len(left)
+    certificate = await eraser(site, leader).erase()
+    assert [await matching_in(site, table) for table in left] == [0] * len(left)
+    assert certificate.rows == 50
+    assert not any(table in each.what for table in left for each in certificate.remaining)
+
+
+async def test_a_table_that_has_left_and_cannot_be_looked_at_is_certified_as_remaining(
+    site: TierSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "_LOCK_TIMEOUT_MS", 200)
+    leader, _ = await everywhere(site)
+    kept_back, *others = [name for (name,) in await site.database.fetch_all("SELECT table_name FROM expired_tables")]
+    async with site.database.transaction() as reader:
+        await reader.execute(f"LOCK TABLE {kept_back} IN SHARE MODE".encode())
+        certificate = await eraser(site, leader).erase()
+    assert certificate.rows == 50
+    assert [await matching_in(site, table) for table in others] == [0] * len(others)
+    (named,) = [each for each in certificate.remaining if kept_back in each.what]
+    assert "dropped" in named.until
+
+
+async def test_a_table_that_is_dropped_meanwhile_is_no_trouble(site: TierSite) -> None:
+    leader, _ = await everywhere(site)
+    dropped, *_ = [name for (name,) in await site.database.fetch_all("SELECT table_name FROM expired_tables")]
+    async with site.database.transaction() as dropping:
+        await dropping.execute(f"DROP TABLE {dropped}".encode())
+        erasing = asyncio.create_task(eraser(site, leader).erase())
+        await waits_for_a_lock(site, erasing, "locktype = 'relation'")
+    certificate = await erasing
+    assert certificate.rows == 50
+    assert not any(dropped in each.what for each in certificate.remaining)
 
 
 @pytest.mark.parametrize("query", ["", "   ", "(", "level:loud"])

@@ -41,7 +41,7 @@ async def site(place: tuple[str, Layout], tmp_path: Path) -> AsyncIterator[TierS
 
 @pytest.fixture
 async def native(native_url: str, tmp_path: Path) -> AsyncIterator[TierSite]:
-    async with tier_site(native_url, Layout.NATIVE, tmp_path / "segments") as made:
+    async with tier_site(native_url, Layout.NATIVE, tmp_path / "segments", StoreSettings(late_rows_max=20)) as made:
         yield made
 
 
@@ -207,10 +207,32 @@ async def test_late_tables_are_drained_into_files_that_overlap_others(site: Tier
     leader = await site.leader()
     assert await leader.write_due(end_us) == 2
     await leader.switch_due(end_us + 7 * DAY_US)
-    assert await site.states() == {("serving", "warm"): 2}
+    assert (await site.states()).keys() == {("serving", "warm")}
     assert await site.ids() == [*range(1, 101), *range(1_001, 1_031)]
     await site.hot.upkeep.drop_expired(now_us=end_us + 8 * DAY_US, retention_us=400 * DAY_US)
     assert await site.ids() == [*range(1, 101), *range(1_001, 1_031)]
+
+
+async def test_late_rows_lie_in_files_of_their_days_and_merge_with_those(native: TierSite) -> None:
+    native.tiers = TierSettings(merge_files_min=2)
+    now_us = await native.border_us()
+    first_us = now_us - now_us % DAY_US - 40 * DAY_US
+    leader = await native.leader()
+    for number in range(2):
+        late = spread(first_us + number, 80, first=1 + 80 * number, within_us=40 * DAY_US)
+        await native.store_rows([], late)
+        await native.database.execute("ANALYZE")
+        await native.hot.upkeep.close_due(now_us=now_us + (number + 1) * 2 * DAY_US)
+        await native.hot.upkeep.finish_closed()
+        assert await leader.write_due(now_us) == 1
+    written = await native.all_segments()
+    assert len(written) == 80
+    assert all(each.start_us // DAY_US == (each.end_us - 1) // DAY_US for each in written)
+    assert await leader.switch_due(now_us + 9 * DAY_US) >= 2
+    assert await leader.merge_due(now_us + 9 * DAY_US) == 40
+    assert await native.states() == {("serving", "warm"): 40, ("retired", "warm"): 80}
+    assert await native.ids() == [*range(1, 161)]
+    assert leader.failures == 0
 
 
 async def test_a_table_stays_hot_as_long_as_the_longest_window_of_its_services(native: TierSite) -> None:
