@@ -10,7 +10,7 @@ from store.segments.format import SegmentDamaged
 
 
 def test_a_damaged_file_is_documented_wherever_files_are_read() -> None:
-    answered = json.loads(problem_of(SegmentDamaged("s.parquet", "it cannot be decoded")).body)
+    answered = json.loads(bytes(problem_of(SegmentDamaged("s.parquet", "it cannot be decoded")).body))
     paths = openapi.document()["paths"]
     for path in ("/logs", "/logs/{log_id}", "/logs/{log_id}/context", "/correlations/{correlation_id}/logs"):
         responses = paths[f"/api/v1{path}"]["get"]["responses"]
