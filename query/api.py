@@ -36,7 +36,7 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
     """The routes of query under /api/v1."""
     router = APIRouter(prefix="/api/v1", tags=["query"], route_class=ProblemRoute)
 
-    @router.get("/logs", summary="Find logs", **_documented(LogPage, params.FIND, 400, 422, 503, has_tag=True))
+    @router.get("/logs", summary="Find logs", **_documented(LogPage, params.FIND, 400, 422, 500, 503, has_tag=True))
     async def find_logs(request: Request) -> Response:
         """Logs that match every parameter given, a page at a time, in order of (timestamp, id).
 
@@ -47,7 +47,7 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
         question = params.parse_find(request.query_params.multi_items(), now_us=clock.now_us())
         return _page(await answers.find(question, principal, asked=_asked(request)))
 
-    @router.get("/logs/{log_id}", summary="One log", **_documented(OneLog, params.NONE, 404, 422, 503))
+    @router.get("/logs/{log_id}", summary="One log", **_documented(OneLog, params.NONE, 404, 422, 500, 503))
     async def one_log(log_id: LogId, request: Request) -> Response:
         """The log with this id, wherever it is stored; no time is needed."""
         principal = await authenticate(request)
@@ -56,7 +56,9 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
         return _answer(await answers.one(number, principal, is_fresh=_wants_fresh(request)))
 
     @router.get(
-        "/logs/{log_id}/context", summary="A log's neighbours", **_documented(LogContext, params.CONTEXT, 404, 422, 503)
+        "/logs/{log_id}/context",
+        summary="A log's neighbours",
+        **_documented(LogContext, params.CONTEXT, 404, 422, 500, 503),
     )
     async def log_context(log_id: LogId, request: Request) -> Response:
         """The logs of the same service just before and after this one, by (timestamp, id)."""
@@ -67,7 +69,7 @@ def make_router(answers: Answers, settings: QuerySettings, clock: Clock, authent
     @router.get(
         "/correlations/{correlation_id:path}/logs",
         summary="The story of a correlation id",
-        **_documented(CorrelationPage, params.CORRELATION, 400, 422, 503, has_tag=True),
+        **_documented(CorrelationPage, params.CORRELATION, 400, 422, 500, 503, has_tag=True),
     )
     async def correlated_logs(correlation_id: CorrelationId, request: Request) -> Response:
         """Every log with this correlation id, oldest first, over all services and all time."""

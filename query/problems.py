@@ -44,12 +44,18 @@ _DESCRIPTIONS: Final = {
     400: "The cursor was cut or changed, or belongs to another question or user: start again without it.",
     404: "There is no such log, or you may not read it.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
+    500: "A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked.",
     503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",
 }
 _EXAMPLES: Final = {
     400: ("cursor", "The cursor cannot be used", "cursor was cut or changed, or belongs to another store"),
     404: ("not-found", "There is no such log", "there is no log 382110771345817600, or it may not be read"),
     422: ("invalid-parameter", "A parameter is not valid", "levle: there is no such parameter: did you mean `level`?"),
+    500: (
+        "segment-damaged",
+        "A file of logs is damaged",
+        "segment 20260105T0000-5f2a77c01d9be630-default-0.parquet is damaged: it cannot be decoded",
+    ),
     503: ("unavailable", "The question cannot be answered now", "the database does not answer; try again shortly"),
 }
 

@@ -38,7 +38,7 @@ from store.tiers.access import SegmentAccess, SegmentsUnreachable
 from store.tiers.finding import Segments, Wanted
 from store.tiers.hiding import Hiding
 from store.tiers.reading_metrics import SCANS_WITH_SEGMENTS
-from store.tiers.segments import Segment
+from store.tiers.segments import Segment, Tier
 from store.tiers.stretches import Stretch, Stretches
 
 LOOK_MS: Final = 40
@@ -93,7 +93,8 @@ class TieredScan:
         self._clock = clock
         self._newest_first = scan.order is Order.NEWEST_FIRST
         self._instead: tuple[Segment, ...] = ()
-        if access is not None and tables.segmented and _reads_every_row(predicate):
+        can_read = access is not None and access.problem() is None
+        if can_read and tables.segmented and _reads_every_row(predicate):
             self._instead = segments.instead_of(tables.segmented)
         self._ground = tables.ground(without_segmented=False)
         self._ends_s = 0.0
@@ -151,6 +152,9 @@ class TieredScan:
                 if result is not None or is_look:
                     return result
                 continue
+            if self._is_full and any(segment.tier is Tier.COLD for segment in stretch.segments):
+                # Whether anything lies beyond a full page is not worth fetching a file for: there may.
+                return ScanResult(self._logs, False, stretches.scanned_to)
             try:
                 result = await self._of_both(stretches, stretch, predicate, left_ms)
             except _ENDS_A_PAGE as error:
