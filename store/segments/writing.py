@@ -1,4 +1,4 @@
-"""Writes rows into segments: files of one retention class and one UTC day each, a next one when it is full, each with its filter.
+"""Writes rows into segments: files of one retention class and UTC day each, a next one when it is full, each with its filter.
 
 Files end at midnight so that a few old rows do not stretch one over all the time between: every page of that time would have
 to ask it. Days that have many small files are merged (store/tiers/merging.py).

@@ -209,7 +209,9 @@ class Eraser:
                 "replaced files and objects, which nobody asks any more", f"removed by `logfeed tier` after {gone}"
             ),
             Remaining(
-                "copies of objects in the caches of query processes (objects.cache_dir)", "until others take their room"
+                "copies of objects in the caches of query processes (objects.cache_dir)",
+                "deleted by each within seconds, at most a minute after the last question that reads them; by one that does"
+                " not run, when it starts again",
             ),
         ]
         return (
