@@ -67,7 +67,7 @@ class SegmentReader:
         self._is_closed = False
 
     async def start(self) -> None:
-        """Start the idle processes that do not run: the first scan would wait for one (0.3 s). Failures are left to the scans."""
+        """Start idle processes that do not run: the first scan would wait for one (0.3 s). Failures are left to the scans."""
         settled = []
         for process in [process for process in self._idle if not process.runs]:
             if self._is_closed or self._free.locked():
