@@ -166,8 +166,8 @@ class Engines:
         sql = joined("AND", [terms, compile_postgres(predicate)])
         query = f"SELECT id FROM logs WHERE {sql.text}".encode()
         plan = self.postgres.execute(b"EXPLAIN " + query, sql.params).fetchall()
-        ways = ("Index Cond: (metadata @>", "One-Time Filter: false")  # the second: nothing can match
-        assert any(way in line for (line,) in plan for way in ways), plan
+        if not any("One-Time Filter: false" in line for (line,) in plan):  # the planner knows that nothing matches
+            assert any("Index Cond: " in line and "metadata @>" in line for (line,) in plan), plan
         return {log_id for (log_id,) in self.postgres.execute(query, sql.params).fetchall()}
 
     def _shown(self, ids: set[int]) -> list[Log]:
