@@ -118,7 +118,7 @@ def segment_access(settings: Settings) -> SegmentAccess | None:
     except ConfigurationError:
         return None
     objects = make_object_store(settings.objects) if settings.objects.url is not None else None
-    return SegmentAccess(directory, settings.segments, objects=objects, object_settings=settings.objects)
+    return SegmentAccess(directory, settings.segments, objects=objects, object_settings=settings.object_settings())
 
 
 async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:

@@ -91,7 +91,8 @@ class Settings(Section):
     """embedded: queue and rows in PostgreSQL; full: Kafka and TimescaleDB."""
 
     data_dir: Path = Path("logfeed-data")
-    """Directory of the embedded PostgreSQL and of what must survive a restart. Only the embedded profile uses it."""
+    """Directory of the embedded PostgreSQL and of what must survive a restart. Of the full profile only the cache of objects is
+    there, unless objects.cache_dir says otherwise."""
 
     http: HttpSettings = HttpSettings()
     """HTTP application."""
@@ -173,6 +174,12 @@ class Settings(Section):
             "no directory for files of rows: set tiers.directory (LOGFEED_TIERS__DIRECTORY=/path, which every role that reads"
             " or moves rows must see)"
         )
+
+    def object_settings(self) -> ObjectSettings:
+        """Object storage, its cache below data_dir unless it was put elsewhere."""
+        if "cache_dir" in self.objects.model_fields_set:
+            return self.objects
+        return self.objects.model_copy(update={"cache_dir": self.data_dir / "object-cache"})
 
     def retention_policy(self) -> RetentionPolicy:
         """How long each log is kept."""

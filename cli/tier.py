@@ -65,6 +65,26 @@ def status(
     _print_status(found, settings)
 
 
+def _print_strays(settings: Settings) -> None:
+    """Told where the directory is: it need not be on this host."""
+    from rich.filesize import decimal
+
+    from schemas.errors import ConfigurationError
+    from store.tiers.places import Places
+    from store.tiers.strays import Strays
+
+    try:
+        places = Places(settings.segment_directory())
+        found = Strays(places).count()
+    except (ConfigurationError, OSError):
+        return
+    if found.files or found.objects:
+        print(
+            f"unknown to the database, kept for {settings.tiers.strays_kept_days} days: {found.files} files "
+            f"({decimal(found.file_bytes)}) in {harmless(str(places.strays))}, {found.objects} objects"
+        )
+
+
 async def _status(settings: Settings) -> TierStatus:
     from store.tiers.status import tier_status
 
@@ -98,6 +118,7 @@ def _print_status(found: TierStatus, settings: Settings) -> None:
         if found.leader
         else "leads: nobody (run `logfeed tier`)"
     )
+    _print_strays(settings)
     if not settings.tiers.enabled:
         print("tiers.enabled is off: rows stay in tables")
 
@@ -143,15 +164,12 @@ def run_command(
 async def _run_once(settings: Settings, progress: Progress, *, take_over: bool) -> tuple[dict[str, int], int]:
     """Step -> how many pieces were done; how many failed."""
     from cli.tier_role import leading
-    from store.steps import clock_us
+    from runtime.clock import SystemClock
+    from store.tiers.timing import do_all
 
-    done = {}
     async with leading(settings, take_over=take_over, progress=progress) as (database, tiering):
-        for name, step in tiering.steps.items():
-            async with database.connection() as connection:
-                now_us = await clock_us(connection)
-            done[name] = await step(now_us)
-        return done, tiering.failures
+        done, refused = await do_all(tiering.steps, database, SystemClock())
+        return done, refused + tiering.failures
 
 
 @app.command(cls=Command)

@@ -53,7 +53,7 @@ async def run_tier(settings: Settings) -> None:
         store = object_store(settings)
         if store is not None:
             stack.push_async_callback(store.close)
-        health = RoleHealth(Beginning("tiering", stop))
+        health = _TierHealth(Beginning("tiering", stop))
         parts = [_move(settings, database, store, health, stop)]
         if settings.tiers.health_port:
             place = {"host": settings.tiers.health_host, "port": settings.tiers.health_port}
@@ -62,13 +62,27 @@ async def run_tier(settings: Settings) -> None:
 
 
 async def _move(
-    settings: Settings, database: Database, store: ObjectStore | None, health: RoleHealth, stop: Stop
+    settings: Settings, database: Database, store: ObjectStore | None, health: _TierHealth, stop: Stop
 ) -> None:
     lease = Lease(database, TIER, settings.tiers.name, ttl_s=LEASE_TTL_S)
     tiering = make_tiering(settings, database, lease, store, stop)
-    if await health.beginning.take([lambda: check_migrated(settings), tiering.prepare]):
+    if await health.beginning.take([lambda: check_migrated(settings)]):
         role = TierRole(database, lease, tiering, round_s=settings.tiers.round_s, clock=SystemClock(), stop=stop)
+        health.role = role
         await role.run()
+
+
+class _TierHealth(RoleHealth):
+    """Ready while the directory is what it should be."""
+
+    def __init__(self, beginning: Beginning) -> None:
+        super().__init__(beginning)
+        self.role: TierRole | None = None
+
+    def ready(self) -> list[str]:
+        """See HttpService."""
+        problem = self.role.problem if self.role is not None else None
+        return super().ready() or ([problem] if problem is not None else [])
 
 
 def make_tiering(
@@ -103,7 +117,7 @@ async def leading(
 ) -> AsyncIterator[tuple[Database, Tiering]]:
     """Lead for the length of the block. take_over: from the running role, if there is one, which leads again afterwards.
 
-    Raises AnotherLeads, DatabaseUnavailable, ConfigurationError.
+    Raises AnotherLeads, WrongPlace, DatabaseUnavailable, ConfigurationError.
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(opened_database(settings, "tier"))

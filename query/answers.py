@@ -16,7 +16,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -114,7 +114,7 @@ class Answers:
         """A page of a walk, with a tag unless its budget ended it. beside: what else its body says."""
         key, allowed = _page_key(question, principal), principal.may_read
 
-        async def ask(snapshot: Snapshot, seal: CursorSeal, walk: Walk | None) -> Answer:
+        async def ask(snapshot: Snapshot, seal: CursorSeal, walk: Walk | None, *, is_again: bool) -> Answer:
             current = walk or Walk.begin(question, offsets=snapshot.offsets)
             _check_not_behind(current.partitions_behind(snapshot.offsets))
             etag = _etag(key, allowed, snapshot.revision, sorted(snapshot.offsets.items()))
@@ -125,7 +125,7 @@ class Answers:
             if kept is not None:
                 return Answer(None if kept.etag in asked.etags else kept.body, kept.etag)
             scan = current.scan(question, budget_ms=self._settings.scan_budget_ms)
-            result = await snapshot.scan(scan, allowed=allowed)
+            result = await snapshot.scan(replace(scan, is_again=is_again), allowed=allowed)
             newest = await snapshot.newest() if current.needs_newest(question, result) else None
             page = current.page(question, result, newest=newest)
             metrics.LOGS_SHOWN.inc(len(page.logs))
@@ -144,13 +144,13 @@ class Answers:
             walk = None
             if question.token is not None:
                 walk = Walk.resume(seal.open(question.token, subject=principal.subject, question=question.canonical))
-            return await self._in_snapshot(lambda snapshot: ask(snapshot, seal, walk))
+            return await self._in_snapshot(lambda snapshot, is_again: ask(snapshot, seal, walk, is_again=is_again))
 
     async def one(self, log_id: int, principal: Principal, *, is_fresh: bool) -> bytes:
         """The log with this id. Raises LogNotFound, Overloaded."""
         key, allowed = ("log", str(log_id)), principal.may_read
 
-        async def ask(snapshot: Snapshot) -> bytes:
+        async def ask(snapshot: Snapshot, is_again: bool) -> bytes:
             # Nothing that comes can change a log.
             kept = None if is_fresh else self._kept(key, allowed, revision=snapshot.revision)
             if kept is not None:
@@ -164,7 +164,7 @@ class Answers:
     async def context(self, log_id: int, principal: Principal, *, before: int, after: int) -> bytes:
         """A log with its neighbours of the same service. Raises LogNotFound, Overloaded."""
 
-        async def ask(snapshot: Snapshot) -> bytes:
+        async def ask(snapshot: Snapshot, is_again: bool) -> bytes:
             log = await _existing(snapshot, log_id, principal.may_read)
             sides: list[list[Log]] = []
             is_complete = True
@@ -175,6 +175,7 @@ class Answers:
                     limit,
                     after=(log.timestamp, log.id),
                     budget_ms=self._settings.scan_budget_ms,
+                    is_again=is_again,
                 )
                 result = await snapshot.scan(scan, allowed=principal.may_read)
                 sides.append(result.logs)
@@ -297,19 +298,20 @@ class Answers:
         except (Overloaded, TimeoutError):
             return False
 
-    async def _ask(self, ask: Callable[[Snapshot], Awaitable[T]]) -> T:
+    async def _ask(self, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
         async with self._place():
             return await self._in_snapshot(ask)
 
-    async def _in_snapshot(self, ask: Callable[[Snapshot], Awaitable[T]]) -> T:
+    async def _in_snapshot(self, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
+        """ask: of a snapshot, and whether another one was lost before."""
         try:
             async with self._store.snapshot() as snapshot:
-                return await ask(snapshot)
+                return await ask(snapshot, False)
         except SnapshotLost as lost:
             metrics.SNAPSHOTS_LOST.inc()
             log.warning("snapshot lost, asking again", cause=str(lost.__cause__))
         async with self._store.snapshot() as snapshot:
-            return await ask(snapshot)
+            return await ask(snapshot, True)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:

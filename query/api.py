@@ -50,7 +50,7 @@ def make_router(
             audit.check()
         return principal
 
-    @router.get("/logs", summary="Find logs", **_documented(LogPage, params.FIND, 400, 422, 503, has_tag=True))
+    @router.get("/logs", summary="Find logs", **_documented(LogPage, params.FIND, 400, 422, 500, 503, has_tag=True))
     async def find_logs(request: Request) -> Response:
         """Logs that match every parameter given, a page at a time, in order of (timestamp, id).
 
@@ -62,7 +62,7 @@ def make_router(
         answer = await answers.find(question, principal, asked=_asked(request))
         return note(audit, request, principal, _page(answer))
 
-    @router.get("/logs/{log_id}", summary="One log", **_documented(OneLog, params.NONE, 404, 422, 503))
+    @router.get("/logs/{log_id}", summary="One log", **_documented(OneLog, params.NONE, 404, 422, 500, 503))
     async def one_log(log_id: LogId, request: Request) -> Response:
         """The log with this id, wherever it is stored; no time is needed."""
         principal = await reader(request)
@@ -72,7 +72,9 @@ def make_router(
         return note(audit, request, principal, _answer(answer))
 
     @router.get(
-        "/logs/{log_id}/context", summary="A log's neighbours", **_documented(LogContext, params.CONTEXT, 404, 422, 503)
+        "/logs/{log_id}/context",
+        summary="A log's neighbours",
+        **_documented(LogContext, params.CONTEXT, 404, 422, 500, 503),
     )
     async def log_context(log_id: LogId, request: Request) -> Response:
         """The logs of the same service just before and after this one, by (timestamp, id)."""
@@ -84,7 +86,7 @@ def make_router(
     @router.get(
         "/correlations/{correlation_id:path}/logs",
         summary="The story of a correlation id",
-        **_documented(CorrelationPage, params.CORRELATION, 400, 422, 503, has_tag=True),
+        **_documented(CorrelationPage, params.CORRELATION, 400, 422, 500, 503, has_tag=True),
     )
     async def correlated_logs(correlation_id: CorrelationId, request: Request) -> Response:
         """Every log with this correlation id, oldest first, over all services and all time."""

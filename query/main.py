@@ -85,8 +85,7 @@ class QueryService:
             self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)
 
     async def start(self) -> None:
-        """Begin to look after the database. Succeeds while it is away. Raises ConfigurationError when the cache of objects
-        cannot be used."""
+        """Begin to look after the database and the files. Succeeds while they are away."""
         if self._segments is not None:
             await self._segments.open()
         await self._look()
@@ -115,6 +114,8 @@ class QueryService:
 
     async def _look(self) -> None:
         self._is_there = await self._answers.is_ready(timeout_s=_LOOK_TIMEOUT_S)
+        if self._is_there:
+            await self._store.look_at_files()
         if self._segments is not None and self._store.has_segments and not self._has_readers:
             self._has_readers = True
             await self._segments.start_readers()

@@ -51,6 +51,7 @@ _DESCRIPTIONS: Final = {
     404: "There is no such log, or you may not read it.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
     429: "Too many attempts: wait `Retry-After` seconds.",
+    500: "A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked.",
     503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",
 }
 _EXAMPLES: Final = {
@@ -60,6 +61,11 @@ _EXAMPLES: Final = {
     404: ("not-found", "There is no such log", "there is no log 382110771345817600, or it may not be read"),
     422: ("invalid-parameter", "A parameter is not valid", "levle: there is no such parameter: did you mean `level`?"),
     429: ("too-many-logins", "Too many attempts to log in", "too many failed attempts: wait 30 s"),
+    500: (
+        "segment-damaged",
+        "A file of logs is damaged",
+        "segment 20260105T0000-5f2a77c01d9be630-default-0.parquet is damaged: it cannot be decoded",
+    ),
     503: ("unavailable", "The question cannot be answered now", "the database does not answer; try again shortly"),
 }
 

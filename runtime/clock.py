@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Final, Protocol
+
+CLOCKS_APART_US_MAX: Final = 300 * 1_000_000
+"""Two hosts whose clocks are further apart do nothing that cannot be taken back."""
 
 
 class Clock(Protocol):

@@ -97,7 +97,8 @@ def compile_duckdb(predicate: Predicate, columns: Columns = _DEFAULT) -> Sql:
         case FieldPresent(path):
             return joined("OR", [_present(field) for field in _fields(path, columns.metadata)])
         case MetaEquals(path, text):
-            return joined("OR", [_equals(field, text) for field in _fields(path, columns.metadata)])
+            exact = joined("OR", [_equals(field, text) for field in _fields(path, columns.metadata)])
+            return joined("AND", [*_holds_text(text, columns.metadata), exact])
         case MetaCompare(path, op, number):
             return joined("OR", [_compares(field, op, number) for field in _fields(path, columns.metadata)])
 
@@ -138,6 +139,14 @@ def _equals(field: tuple[Sql, Sql], text: str) -> Sql:
     same = Sql(f"COALESCE({value.text} = ? AND {kind.text} IN {kinds}, FALSE)", (*value.params, text, *kind.params))
     number = parse_number(text)
     return same if number is None else joined("OR", [same, _compares(field, "=", number)])
+
+
+def _holds_text(text: str, metadata: str) -> list[Sql]:
+    """What must be true where a value of metadata equals the text, at a tenth of the price of reading JSON: it stands there
+    between quotes, unless some character of it is escaped. Nothing for texts that other spellings equal too."""
+    if parse_number(text) is not None or text in ("true", "false") or any(char in '"\\' or char < " " for char in text):
+        return []
+    return [Sql(f"(contains({metadata}, ?) OR contains({metadata}, ?))", (f'"{text}"', "\\"))]
 
 
 def _compares(field: tuple[Sql, Sql], op: Comparison | Literal["="], number: Decimal) -> Sql:

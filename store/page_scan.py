@@ -126,11 +126,12 @@ class PageScan:
                 continue
             self._got_on = True
             is_cut = bool(rows) and (self._is_full or len(rows) < rows[0][page_sql.TOTAL])
-            self._logs += () if self._is_full else map(page_sql.log_of, rows)
+            if not self._is_full:
+                self._logs += map(page_sql.log_of, rows)
+                self._bytes_left -= sum(row[page_sql.BYTES] for row in rows)
             if len(self._logs) > self._scan.limit or is_cut:
                 del self._logs[self._scan.limit :]
                 return ScanResult(self._logs, False, (self._logs[-1].timestamp, self._logs[-1].id))
-            self._bytes_left -= sum(row[page_sql.BYTES] for row in rows)
             if not self._is_full and (len(self._logs) == self._scan.limit or self._bytes_left <= 0):
                 self._is_full = True
                 ends_s = min(ends_s, self._clock.monotonic_s() + self._scan.beyond_ms / 1000)

@@ -270,6 +270,8 @@ class Scan:
     budget_ms: int = 2_000
     beyond_ms: int = 0
     """Of the budget, at most so much is spent to learn whether a row matches beyond a full result."""
+    is_again: bool = False
+    """It is asked again, after SnapshotLost: what is still missing ends the result, if there is anything before it."""
 
 
 @dataclass(frozen=True, slots=True)

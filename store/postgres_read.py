@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import structlog
+
 from db.database import Connection, Database, Error, bounded, sql, sqlstate, undo
 from db.migrations import Layout
 from runtime.clock import Clock, SystemClock
@@ -35,6 +37,8 @@ from store.tiers.hiding import Hiding
 from store.tiers.retention import RetentionPolicy
 
 __all__ = ["PostgresReadStore", "SnapshotLost"]
+
+log = structlog.get_logger(__name__)
 
 PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """Messages and metadata of one result; one log may exceed it."""
@@ -112,6 +116,9 @@ class PostgresReadStore:
         self._segments = Segments()
         """Of the same moment."""
         self._access = segments
+        self._files_problem: str | None = None
+        self._was_told = False
+        """Of files that cannot be read and need not yet be."""
         self._retention = retention
         self._hiding: Hiding | None = None
         self._key_notes = KeyNotes(self._clock)
@@ -123,12 +130,23 @@ class PostgresReadStore:
         return len(self._segments) > 0
 
     def problem(self) -> str | None:
-        """What keeps this process from reading rows that there are, for people; as of the last snapshot."""
-        if not self.has_segments:
-            return None
+        """What keeps this process from reading rows that only files have, for people; as of the last `look_at_files`."""
+        return self._files_problem if self._segments.serving else None
+
+    async def look_at_files(self) -> None:
+        """See whether the files that the last snapshot knew can be read, and let go of copies of others."""
+        if self._catalogue.version is None:
+            return
         if self._access is None:
-            return "files of rows cannot be read: tiers.directory is not set on this host"
-        return self._access.problem()
+            self._files_problem = "files of rows cannot be read: tiers.directory is not set on this host"
+        else:
+            await self._access.look(self._segments.cold)
+            self._files_problem = self._access.problem(has_cold=bool(self._segments.cold))
+        if self._files_problem is None or not self.has_segments:
+            self._was_told = False
+        elif not self._was_told and not self._segments.serving:
+            self._was_told = True
+            log.warning("tables still have every row, but soon files alone will", problem=self._files_problem)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:

@@ -20,7 +20,7 @@ from store.port import EncodedRow, StorePlan
 from store.segments.settings import SegmentSettings
 from store.settings import StoreSettings
 from store.tiers.catalogue import TIER
-from store.tiers.places import key_of
+from store.tiers.places import MARKER, key_of
 from store.tiers.retention import RetentionPolicy
 from store.tiers.segments import SEGMENTS, Segment, Tier, segments_of
 from store.tiers.settings import RetentionClass, RetentionSettings, TierSettings
@@ -116,8 +116,8 @@ class TierSite:
         return ids
 
     def files(self) -> list[str]:
-        """Names of everything in the directory of segments and in that of filters."""
-        return sorted(path.name for path in self.directory.rglob("*") if path.is_file())
+        """Names of everything in the directory of segments and in that of filters; the marker is left out."""
+        return sorted(path.name for path in self.directory.rglob("*") if path.is_file() and path.name != MARKER)
 
 
 @asynccontextmanager

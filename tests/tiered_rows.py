@@ -19,7 +19,7 @@ from tests.segment_rows import settings
 
 SMALL = settings(row_group_rows=7, rows_max=40)
 """Many files and row groups of few rows."""
-READER = SegmentSettings(reader_threads=1, reader_memory_mib=128)
+READER = SegmentSettings(readers=1, reader_threads=1, reader_memory_mib=128)
 
 _INSERT = f"""
     INSERT INTO segments (

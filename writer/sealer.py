@@ -20,7 +20,7 @@ import structlog
 from prometheus_client import Counter
 
 from db.leases import Lease
-from runtime.clock import Clock
+from runtime.clock import CLOCKS_APART_US_MAX, Clock
 from runtime.stopping import Stop
 from runtime.telemetry import REGISTRY
 from schemas.errors import Overloaded
@@ -40,7 +40,6 @@ _INDEX_SHARE: Final = {OpenIndex.CORRELATION: 0.1, OpenIndex.METADATA: 0.5}
 """Of one core at most, for each index of what is still written: enough for 50,000 rows a second by correlation id, and for
 200,000 by a key of metadata that was asked for. Where more come, the newest are sought more slowly; all are indexed once their
 chunk is closed. The store rests longer still (store/parts.py) while writers are short of processors, and while nobody asks."""
-_CLOCKS_APART_US_MAX: Final = 300 * 1_000_000
 
 
 @dataclass(slots=True)
@@ -141,7 +140,7 @@ class Sealer:
 
     async def _clocks_agree(self, chore: str) -> bool:
         apart_us = self._clock.now_us() - await self._upkeep.clock_us()
-        agree = abs(apart_us) <= _CLOCKS_APART_US_MAX
+        agree = abs(apart_us) <= CLOCKS_APART_US_MAX
         if not agree:
             UPKEEP_FAILURES.labels(chore).inc()
             log.error(

@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeVar
@@ -96,6 +96,8 @@ class ObjectCache:
                 self._index.find(name, size)
             await in_thread(self._unlink, self._index.surplus())
         except OSError as error:
+            self._give_back()
+            self._index = CacheIndex(self._index.bytes_max)
             raise ConfigurationError(
                 f"objects.cache_dir: {self._directory} cannot be used: {error.strerror}"
             ) from error
@@ -107,9 +109,19 @@ class ObjectCache:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._give_back()
+
+    async def keep_only(self, names: Container[str]) -> None:
+        """Delete all copies but those of these names (`copy_name`). Those in use, and all while somebody waits for room, stay
+        until the next call. Raises ObjectStoreUnavailable, ObjectStoreRefused (the disk)."""
+        if self._lock is None or self._admission.locked():
+            return
+        async with self._admission:
+            going = self._index.others(names)
+            if going:
+                await self._disk("remove", "copies of objects that are gone", self._unlink, going)
+                metrics.CACHE_EVICTIONS.inc(len(going))
+        self._show()
 
     @asynccontextmanager
     async def file(self, key: str, *, bytes: int, sha256: str) -> AsyncIterator[Path]:
@@ -281,6 +293,11 @@ class ObjectCache:
             raise
         self._lock = lock
         return [(name, size) for _, name, size in sorted(found)]
+
+    def _give_back(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _show(self) -> None:
         metrics.CACHE_BYTES.set(self._index.bytes)

@@ -7,6 +7,7 @@ passes `bytes_max`. Copies that are in use or under way stay; of the others the 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -98,6 +99,13 @@ class CacheIndex:
         going = self._going(self.bytes - self.bytes_max) or []
         for each in going:
             self.forget(each)
+        return going
+
+    def others(self, names: Container[str]) -> list[Copy]:
+        """All that may go but those of these names, forgotten already."""
+        going = [copy for copy in self._copies.values() if copy.may_go and copy.name not in names]
+        for copy in going:
+            self.forget(copy)
         return going
 
     def lose(self, copy: Copy) -> None:

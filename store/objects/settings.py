@@ -62,7 +62,9 @@ class ObjectSettings(Section):
     """Parts of one object that are sent at once. Default 2."""
 
     cache_dir: Path = Path("logfeed-data/object-cache")
-    """Directory of the cache: copies of objects that were asked for. One process each; it may be emptied while none runs."""
+    """Directory of the cache: copies of objects that were asked for. Each process that answers questions needs one of its own:
+    a second one reads no files from object storage, and says so. It may be emptied while none runs. Default:
+    <data_dir>/object-cache."""
 
     cache_bytes_max: int = Field(20 * 1024**3, ge=1)
     """Bytes of the cache. Default 20 GiB. Whole objects are kept, so it must hold those that one question needs at once."""

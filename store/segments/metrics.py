@@ -23,7 +23,7 @@ SCANS_REFUSED: Final = Counter(
 )
 SCAN_SECONDS: Final = Histogram(
     "logfeed_segment_scan_seconds",
-    "Time of a scan from being handed to a reader to its answer.",
+    "Time of a scan, or of one turn of a scan that gives way to others, from being handed to a reader to its answer.",
     ["outcome"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=REGISTRY,

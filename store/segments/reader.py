@@ -23,14 +23,14 @@ from runtime.clock import SystemClock
 from store.segments.duck import connected
 from store.segments.format import SegmentDamaged, SegmentMissing
 from store.segments.scanning import ScanCancelled, ScanGotNowhere, Scanner
-from store.segments.scans import GRACE_MS, LENGTH, Cancel, Failed, Open, Question, Ready, framed
+from store.segments.scans import GRACE_MS, LENGTH, Cancel, Failed, GiveWay, Open, Question, Ready, framed
 
 TOO_LARGE: Final = 3
 """Exit status of a process that held too much memory."""
 
 _INPUT, _OUTPUT = 0, 1
 _WATCH_S: Final = 0.05
-_MESSAGE: Final = msgspec.msgpack.Decoder(Open | Question | Cancel)
+_MESSAGE: Final = msgspec.msgpack.Decoder(Open | Question | Cancel | GiveWay)
 
 
 def main() -> None:
@@ -59,6 +59,7 @@ class _Reader:
         """Set here when it comes, unset by the worker after its answer."""
         self._interrupt_s = 0.0
         self._cancelled: int | None = None
+        self._gives_way: int | None = None
 
     def serve(self) -> None:
         """Listen; interrupt what is over its time, again and again, since an interrupt between statements is lost."""
@@ -75,7 +76,7 @@ class _Reader:
             if self._cancelled == question.number or self._clock.monotonic_s() >= self._interrupt_s:
                 self._connection.interrupt()
 
-    def _take(self, message: Open | Question | Cancel | None) -> None:
+    def _take(self, message: Open | Question | Cancel | GiveWay | None) -> None:
         match message:
             case Question():
                 self._interrupt_s = self._clock.monotonic_s() + (message.budget_ms + GRACE_MS) / 1000
@@ -83,6 +84,8 @@ class _Reader:
                 self._questions.put(message)
             case Cancel():
                 self._cancelled = message.number
+            case GiveWay():
+                self._gives_way = message.number
             case _:
                 os._exit(0)  # at once: DuckDB may be in the middle of a statement
 
@@ -101,7 +104,12 @@ class _Reader:
 
         ends_s = self._clock.monotonic_s() + question.budget_ms / 1000
         try:
-            return self._scanner.run(question, is_cancelled=lambda: self._cancelled == number, got_on=got_on)
+            return self._scanner.run(
+                question,
+                is_cancelled=lambda: self._cancelled == number,
+                gives_way=lambda: self._gives_way == number,
+                got_on=got_on,
+            )
         except SegmentMissing as error:
             return Failed(number, "missing", error.segment, str(error))
         except SegmentDamaged as error:

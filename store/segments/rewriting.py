@@ -41,8 +41,7 @@ def rewrite(
     """Write the rows of these segments that `keep` (search.sql_duckdb) is true of; returns what the writer's `close` does.
 
     No row is in two of the files. is_cancelled: asked between slices; nothing is written then, and the answer is empty.
-    Raises SegmentDamaged, SegmentMissing, OSError, duckdb.OutOfMemoryException; nothing is left behind but segments that
-    the writer had finished.
+    Raises SegmentDamaged, SegmentMissing, OSError, duckdb.OutOfMemoryException; nothing is left behind.
     """
     try:
         for batch in rows_of(files, keep=keep, memory_mib=memory_mib, threads=threads):

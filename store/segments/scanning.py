@@ -20,7 +20,7 @@ import duckdb
 from runtime.clock import Clock
 from store.port import Position
 from store.segments.format import SegmentDamaged, SegmentMissing
-from store.segments.scans import Found, Question, Row, SegmentFile
+from store.segments.scans import TURN_MS, Found, Question, Row, SegmentFile, bytes_of
 from store.segments.slices import Pace, Slice, Walk
 
 _FETCH_BYTES: Final = 128 * 1024 * 1024
@@ -44,12 +44,22 @@ class Scanner:
         self._connection = connection
         self._clock = clock
 
-    def run(self, question: Question, *, is_cancelled: Callable[[], bool], got_on: Callable[[], None]) -> Found:
-        """got_on: called once a slice was looked at; from then on it may be interrupted at the end of the budget.
+    def run(
+        self,
+        question: Question,
+        *,
+        is_cancelled: Callable[[], bool],
+        gives_way: Callable[[], bool],
+        got_on: Callable[[], None],
+    ) -> Found:
+        """gives_way: whether others wait; got_on: called once a slice was looked at; from then on it may be interrupted at the
+        end of the budget.
 
-        Raises SegmentDamaged, SegmentMissing, ScanCancelled, ScanGotNowhere; duckdb.Error for everything else.
+        Raises ScanCancelled; where nothing was looked at before: SegmentDamaged, SegmentMissing, ScanGotNowhere, and
+        duckdb.Error for everything else.
         """
-        ends_s = self._clock.monotonic_s() + question.budget_ms / 1000
+        begins_s = self._clock.monotonic_s()
+        ends_s = begins_s + question.budget_ms / 1000
         walk = Walk(question.files, question.low, question.high, newest_first=question.newest_first)
         pace = Pace()
         rows: list[Row] = []
@@ -70,6 +80,11 @@ class Scanner:
                 if not has_got_on:
                     raise ScanGotNowhere from None
                 break
+            except (SegmentDamaged, SegmentMissing, duckdb.Error):
+                # What was found before it counts; who goes on from there is told.
+                if not has_got_on:
+                    raise
+                break
             rows += found
             if is_cut or len(rows) == question.wanted:
                 return Found(question.number, rows, (rows[-1][1], rows[-1][0]))
@@ -78,6 +93,8 @@ class Scanner:
             got_on()
             now_s = self._clock.monotonic_s()
             pace.took(piece.row_groups, (now_s - began_s) * 1000, (ends_s - now_s) * 1000)
+            if gives_way() and now_s - begins_s >= TURN_MS / 1000 and walk.looked_to is not None:
+                return Found(question.number, rows, walk.looked_to, gave_way=True)
         return Found(question.number, rows, walk.looked_to)
 
     def _positions(self, question: Question, piece: Slice, wanted: int) -> list[Position]:
@@ -98,7 +115,7 @@ class Scanner:
         for group in _groups(positions, piece.files):
             for row in self._fetched(piece, group, newest_first=question.newest_first):
                 rows.append(row)
-                bytes_left -= len(row[4].encode()) + len(row[6].encode())  # message, metadata
+                bytes_left -= bytes_of(row)
                 if bytes_left <= 0:
                     return rows, bytes_left, True
         return rows, bytes_left, False

@@ -1,7 +1,7 @@
 """A question to segments and its answer, and how both travel between our process and a reader.
 
 Messages are MessagePack behind their length (4 bytes, big-endian). The client sends one `Open`, then a `Question` at a time and
-`Cancel` for it; the reader answers each question once, with `Found` or `Failed`, cancelled ones too.
+`Cancel` or `GiveWay` for it; the reader answers each question once, with `Found` or `Failed`, cancelled ones too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 from schemas.record import Log
 from search.sql import Sql
 from store.port import Position
+from store.scan_windows import successor
 from store.segments.format import RowGroup
 
 LENGTH: Final = struct.Struct(">I")
@@ -24,6 +25,9 @@ BYTES_MAX: Final = 64 * 1024 * 1024
 """Of one answer, whatever was asked for: it is cut there as it is at `wanted` and `bytes_max`."""
 GRACE_MS: Final = 1_000
 """So much longer than its budget a scan may take that has looked at nothing yet."""
+
+TURN_MS: Final = 100
+"""So long a scan may work before it gives way to others that wait."""
 
 Row = tuple[int, int, int, str, str, str | None, str]
 """The fields of schemas.record.Log, metadata as JSON text."""
@@ -99,6 +103,12 @@ class Cancel(msgspec.Struct, frozen=True, tag=True):
     number: int
 
 
+class GiveWay(msgspec.Struct, frozen=True, tag=True):
+    """Others wait for the reader: answer with what was looked at once the question had its turn (TURN_MS)."""
+
+    number: int
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The answer to Open."""
 
@@ -109,6 +119,8 @@ class Found(msgspec.Struct, frozen=True, tag=True):
     number: int
     rows: list[Row]
     looked_to: Position | None
+    gave_way: bool = False
+    """There is more to look at, and time for it: it was asked to give way."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -142,6 +154,24 @@ def question_of(number: int, scan: SegmentScan) -> Question:
         min(scan.bytes_max, BYTES_MAX),
         scan.budget_ms,
     )
+
+
+def rest_of(scan: SegmentScan, found: Found) -> SegmentScan:
+    """What is left of a scan that gave way."""
+    assert found.looked_to is not None, "who gives way has not come to the end"
+    rest = msgspec.structs.replace(
+        scan,
+        wanted=scan.wanted - len(found.rows),
+        bytes_max=scan.bytes_max - sum(map(bytes_of, found.rows)),
+    )
+    if scan.newest_first:
+        return msgspec.structs.replace(rest, high=found.looked_to)
+    return msgspec.structs.replace(rest, low=successor(found.looked_to))
+
+
+def bytes_of(row: Row) -> int:
+    """As bytes_max counts them: message and metadata."""
+    return len(row[4].encode()) + len(row[6].encode())
 
 
 def result_of(found: Found) -> SegmentResult:

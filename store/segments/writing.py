@@ -1,4 +1,7 @@
-"""Writes rows into segments: one file for each retention class, a next one when it is full, and a correlation filter each.
+"""Writes rows into segments: files of one retention class and UTC day each, a next one when it is full, each with its filter.
+
+Files end at midnight so that a few old rows do not stretch one over all the time between: every page of that time would have
+to ask it. Days that have many small files are merged (store/tiers/merging.py).
 
 Rows come in the order of (timestamp, id) and are gathered into row groups; nothing else is held but the correlation ids of
 files under way. A file bears its name once it is whole and durable, its filter before it; until then, and after any error, it
@@ -37,6 +40,7 @@ Classify = Callable[[pa.RecordBatch], pa.Array]
 """Rows -> the name of each one's retention class (lower-case letters, digits, _): an array of texts, as long as the batch."""
 
 _CLASS_NAME: Final = re.compile(r"[a-z0-9_]{1,40}")
+_DAY_US: Final = 86_400_000_000
 _PIECES: Final = 8
 """A row group is gathered from pieces of at most so small a part of it, so that it passes its bytes by that."""
 
@@ -76,6 +80,7 @@ class SegmentWriter:
         self._numbers: Counter[str] = Counter()
         self._written: list[WrittenSegment] = []
         self._last: Position | None = None
+        self._day: int | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Rows of SCHEMA, all of them after the last ones in (timestamp, id). Raises ValueError where they are not; OSError."""
@@ -84,21 +89,30 @@ class SegmentWriter:
         if len(batch) == 0:
             return
         self._check_order(batch)
-        for piece in _pieces(batch, self._settings.row_group_rows, self._settings.row_group_bytes // _PIECES):
-            for retention_class, rows in self._split(piece):
-                self._add(retention_class, rows)
+        for day, rows_of_day in _by_day(batch):
+            if day != self._day:
+                self._finish_all()
+                self._day = day
+            for piece in _pieces(rows_of_day, self._settings.row_group_rows, self._settings.row_group_bytes // _PIECES):
+                for retention_class, rows in self._split(piece):
+                    self._add(retention_class, rows)
 
     def close(self) -> list[WrittenSegment]:
         """Finish all files; returns every segment of this writer, by class and number. Raises OSError."""
-        for retention_class in list(self._files):
-            self._finish(retention_class)
+        self._finish_all()
         return sorted(self._written, key=lambda segment: segment.retention_class)
 
     def abort(self) -> None:
-        """Remove what is not finished. What is stays: nobody knows of it."""
+        """Remove all of this writer's files, those that are finished too: nobody knows of them, and of a table that spans a
+        year there are hundreds."""
         for file in self._files.values():
             file.abort()
         self._files.clear()
+        for segment in self._written:
+            for path in (segment.path, segment.filter_path):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+        self._written.clear()
 
     def _split(self, batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
         if self._classify is None:
@@ -133,6 +147,10 @@ class SegmentWriter:
         self._numbers[retention_class] += 1
         file = self._files[retention_class] = _File(self._directory / name, self._settings.row_group_rows)
         return file
+
+    def _finish_all(self) -> None:
+        for retention_class in list(self._files):
+            self._finish(retention_class)
 
     def _finish(self, retention_class: str) -> None:
         file = self._files[retention_class]
@@ -280,6 +298,18 @@ class _Sink(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
+
+
+def _by_day(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(UTC day since the epoch, its rows). One day, as nearly always, costs nothing."""
+    times = batch.column(0).cast(pa.int64())
+    while len(batch):
+        day = times[0].as_py() // _DAY_US
+        count = len(batch)
+        if times[-1].as_py() // _DAY_US != day:
+            count = pc.sum(pc.less(times, (day + 1) * _DAY_US)).as_py()
+        yield day, batch.slice(0, count)
+        batch, times = batch.slice(count), times.slice(count)
 
 
 def _pieces(batch: pa.RecordBatch, rows_max: int, bytes_max: int) -> Iterator[pa.RecordBatch]:

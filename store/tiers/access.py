@@ -5,23 +5,27 @@ a newer snapshot knows: `SnapshotLost`. A damaged one is named, counted, and con
 cannot be had now is Overloaded. Cold files stay while they are in use; a download goes on when the question that began it has
 run out of time, so that asking again finds the file.
 
-Every process that reads sees the same directory; nothing is written here but the cache. One event loop, no locks.
+Every process that reads sees the same directory; nothing is written here but the cache, which keeps no copy of what the
+catalogue no longer names. A cache that cannot be used refuses cold files alone. What the directory says is asked in threads
+with deadlines (disk_looks.py) and kept from one `look` to the next. One event loop, no locks.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import structlog
 
-from schemas.errors import Overloaded
+from schemas.errors import ConfigurationError, Overloaded
 from search.predicate import Predicate
 from search.sql_duckdb import compile_duckdb
 from store.objects.cache import ObjectCache
-from store.objects.port import ObjectDamaged, ObjectMissing, ObjectStore
+from store.objects.keys import copy_name
+from store.objects.port import ObjectDamaged, ObjectMissing, ObjectStore, ObjectStoreRefused, ObjectStoreUnavailable
 from store.objects.settings import ObjectSettings
 from store.port import Position, SnapshotLost
 from store.segments.filters import CorrelationFilters
@@ -29,9 +33,13 @@ from store.segments.format import SegmentDamaged, SegmentMissing
 from store.segments.reading import SegmentReader
 from store.segments.scans import SegmentFile, SegmentResult, SegmentScan
 from store.segments.settings import SegmentSettings
+from store.tiers.disk_looks import DiskHangs, DiskLooks
 from store.tiers.places import Places, key_of
 from store.tiers.reading_metrics import SEGMENTS_DAMAGED, SEGMENTS_GONE
 from store.tiers.segments import Segment, Tier
+
+_LOOK_S: Final = 2.0
+"""So long the directory of segments may take to answer."""
 
 log = structlog.get_logger(__name__)
 
@@ -71,11 +79,41 @@ class SegmentAccess:
             self._cache = ObjectCache(objects, object_settings)
             readable.append(object_settings.cache_dir)
         self._reader = SegmentReader(readable, settings)
+        self._looks = DiskLooks()
+        self._directory_problem: str | None = None
+        self._cache_problem: str | None = "the cache of objects was not opened"
+        """None: it is open, or there is none."""
+        self._copies_of: tuple[Sequence[Segment], frozenset[str]] | None = None
+        """Names that copies of these segments have."""
 
     async def open(self) -> None:
-        """Take the cache. Raises ConfigurationError when another process has it."""
-        if self._cache is not None:
+        """Take the cache; where that fails, `problem` says why, and each `look` tries again."""
+        if self._cache is None:
+            self._cache_problem = None
+            return
+        try:
             await self._cache.open()
+            self._cache_problem = None
+        except ConfigurationError as error:
+            if self._cache_problem != str(error):
+                log.warning("files in object storage cannot be read", error=str(error))
+            self._cache_problem = str(error)
+
+    async def look(self, cold: Sequence[Segment]) -> None:
+        """See whether files can be read on this host, and let go of copies of all but these objects. Takes some seconds at most
+        where a disk hangs. cold: all segments in object storage that the newest catalogue knows."""
+        await self._look_at_directory()
+        if self._cache_problem is not None:
+            await self.open()
+        if self._cache is None or self._cache_problem is not None:
+            return
+        if self._copies_of is None or self._copies_of[0] is not cold:
+            names = (copy_name(key_of(s), bytes=s.info.bytes, sha256=s.info.sha256) for s in cold)
+            self._copies_of = (cold, frozenset(names))
+        try:
+            await self._cache.keep_only(self._copies_of[1])
+        except (ObjectStoreUnavailable, ObjectStoreRefused) as error:
+            log.warning("copies of objects that are gone were not deleted", error=str(error))
 
     async def start_readers(self) -> None:
         """Start the processes, which the first questions would wait for. Once; failures are left to these."""
@@ -93,13 +131,30 @@ class SegmentAccess:
         if self._objects is not None:
             await self._objects.close()
 
-    def problem(self) -> str | None:
-        """What keeps files from being read on this host, for people."""
-        if self._places.directory.is_dir():
-            return None
-        return (
-            f"files of rows cannot be read: the directory {self._places.directory} (tiers.directory) is not there;"
-            " every process that reads rows must see it"
+    def problem(self, *, has_cold: bool = False) -> str | None:
+        """What keeps files from being read on this host, for people; as of the last `look`. has_cold: some are in object
+        storage."""
+        if self._directory_problem is not None or not has_cold:
+            return self._directory_problem
+        if self._cache is None:
+            return "files of rows in object storage cannot be read: objects.url does not say where that is"
+        if self._cache_problem is not None:
+            return f"files of rows in object storage cannot be read: {self._cache_problem}"
+        return None
+
+    async def _look_at_directory(self) -> None:
+        directory = self._places.directory
+        try:
+            is_there = await self._looks.look(directory.is_dir, timeout_s=_LOOK_S)
+            state = None if is_there else "is not there; every process that reads rows must see it"
+        except DiskHangs:
+            state = "does not answer"
+        except OSError as error:
+            state = f"cannot be looked at: {error.strerror}"
+        self._directory_problem = (
+            None
+            if state is None
+            else f"files of rows cannot be read: the directory {directory} (tiers.directory) {state}"
         )
 
     async def candidates(self, segments: Sequence[Segment], correlation_id: str) -> list[Segment]:
@@ -121,8 +176,8 @@ class SegmentAccess:
     ) -> SegmentResult:
         """Rows of these segments that match, with low <= position < high; see SegmentScan.
 
-        Raises SegmentGone, SegmentOnItsWay, SegmentReaderUnavailable, ObjectStoreUnavailable (all Overloaded), SegmentDamaged,
-        SegmentScanFailed, ObjectTooLarge, ObjectStoreRefused.
+        Raises SegmentGone, SegmentOnItsWay, SegmentsUnreachable, SegmentReaderUnavailable, DiskHangs, ObjectStoreUnavailable
+        (all Overloaded), SegmentDamaged, SegmentScanFailed, ObjectTooLarge, ObjectStoreRefused.
         """
         clock = asyncio.get_running_loop().time
         ends_s = clock() + budget_ms / 1000
@@ -140,17 +195,20 @@ class SegmentAccess:
             try:
                 return await self._reader.scan(scan)
             except SegmentMissing as error:
-                raise self._gone(error.segment) from error
+                raise await self._gone(error.segment) from error
             except SegmentDamaged as error:
                 raise _damaged(error) from error.__cause__
 
     @asynccontextmanager
-    async def _files(self, segments: Iterable[Segment], timeout_s: float) -> AsyncIterator[tuple[SegmentFile, ...]]:
+    async def _files(self, segments: Sequence[Segment], timeout_s: float) -> AsyncIterator[tuple[SegmentFile, ...]]:
         """The segments as files that stay until the block is left."""
         async with AsyncExitStack() as stack:
             paths = {segment.name: self._places.file_of(segment.name) for segment in segments}
             # For some minutes a file lies in both places, and the near one does.
-            cold = [s for s in segments if s.tier is Tier.COLD and not paths[s.name].exists()]
+            far = [s for s in segments if s.tier is Tier.COLD]
+            cold = far and await self._looks.look(
+                lambda: [s for s in far if not paths[s.name].exists()], timeout_s=min(timeout_s, _LOOK_S)
+            )
             if cold:
                 waiting = [asyncio.ensure_future(self._fetched(segment, stack)) for segment in cold]
                 try:
@@ -174,6 +232,10 @@ class SegmentAccess:
             raise SegmentsUnreachable(
                 f"{segment.name}, a file of rows, lies in object storage, and objects.url does not say where that is"
             )
+        if self._cache_problem is not None:
+            raise SegmentsUnreachable(
+                f"{segment.name}, a file of rows, lies in object storage, which cannot be read here: {self._cache_problem}"
+            )
         info = segment.info
         try:
             return await stack.enter_async_context(
@@ -185,10 +247,11 @@ class SegmentAccess:
         except ObjectDamaged as error:
             raise _damaged(SegmentDamaged(segment.name, str(error))) from error
 
-    def _gone(self, name: str) -> SegmentGone:
+    async def _gone(self, name: str) -> SegmentGone:
         SEGMENTS_GONE.inc()
-        if problem := self.problem():
-            return SegmentGone(problem)
+        await self._look_at_directory()
+        if self._directory_problem is not None:
+            return SegmentGone(self._directory_problem)
         return SegmentGone(f"{name}, a file of rows, is not in {self._places.directory} (tiers.directory)")
 
 

@@ -20,7 +20,7 @@ from db.database import Connection, Database
 from db.leases import Lease
 from schemas.errors import LogfeedError, Overloaded
 from store.segments.writing import WrittenSegment
-from store.steps import AT, US
+from store.steps import AT, US, one
 from store.tiers.segments import SEGMENTS, Segment, SegmentState, Tier, segments_of
 
 TIER: Final = "tier"
@@ -54,9 +54,14 @@ _RETIRE: Final = "UPDATE segments SET state = 'retired', retired_at = clock_time
 _MOVE: Final = f"""
     UPDATE segments SET tier = %s, moved_at = clock_timestamp(), warm_until = {AT}
     WHERE name = %s AND state = 'serving' AND tier <> %s"""
+_ROWS_WRITTEN: Final = """
+    SELECT coalesce(sum(rows), 0)::bigint FROM segments WHERE state = 'written' AND sources @> ARRAY[%s]"""
+# Of a table that is still there every file stays: the switch lets the table go on the word of its files.
 _EXPIRE: Final = f"""
     UPDATE segments AS s SET state = 'retired', retired_at = clock_timestamp()
-    WHERE state <> 'retired' AND range_end <= (SELECT {AT.replace("%s", "(%s - coalesce(max(age), %s))")}
+    WHERE (state = 'serving' OR (state = 'written'
+            AND NOT EXISTS (SELECT FROM catalogue WHERE table_name = ANY (s.sources))))
+        AND range_end <= (SELECT {AT.replace("%s", "(%s - coalesce(max(age), %s))")}
         FROM unnest(%s::text[], %s::bigint[]) AS found (class, age) WHERE class = s.retention_class)
     RETURNING name"""
 _COLD_DUE: Final = (
@@ -99,7 +104,7 @@ class SegmentCatalogue:
     def __init__(self, database: Database, lease: Lease) -> None:
         """lease: of the name TIER, on the same database."""
         self._database = database
-        self._lease = lease
+        self.lease = lease
 
     async def tables(self) -> list[FinishedTable]:
         """Finished tables, oldest first."""
@@ -136,6 +141,16 @@ class SegmentCatalogue:
         """Of all segments, whatever their state."""
         return {name for (name,) in await self._database.fetch_all("SELECT name FROM segments")}
 
+    async def warm_names(self) -> set[str]:
+        """Of those whose file is on the disk, and read: what is missing there is lost, or the disk is another one."""
+        found = await self._database.fetch_all("SELECT name FROM segments WHERE state <> 'retired' AND tier = 'warm'")
+        return {name for (name,) in found}
+
+    async def has_cold(self) -> bool:
+        """Whether any is read from object storage."""
+        found = "SELECT FROM segments WHERE state <> 'retired' AND tier = 'cold' LIMIT 1"
+        return await self._database.fetch_one(found) is not None
+
     async def record(self, table: str, written: Sequence[WrittenSegment]) -> bool:
         """These files have all rows of the table. False: it has gone, or others have recorded theirs. Raises RowsDiffer."""
         async with self.change() as connection:
@@ -150,11 +165,14 @@ class SegmentCatalogue:
 
     async def switch(self, table: str) -> bool:
         """Its segments have its rows from now on, and the table leaves the catalogue; one without rows just goes. False: it
-        has gone, or its segments have."""
+        has gone, or its segments have. Raises RowsDiffer."""
         async with self.change() as connection:
             found = await (await connection.execute(_LOCK_TABLE, (table,))).fetchone()
             if found is None or not (found[1] or found[0] == 0):
                 return False
+            (rows,) = await one(connection, _ROWS_WRITTEN, (table,))
+            if rows != found[0]:
+                raise RowsDiffer(f"{table} has {found[0]} rows, its segments have {rows}")
             await connection.execute(_SERVE, (table,))
             await connection.execute(_LET_TABLE_GO, (table,))
             return True
@@ -186,7 +204,8 @@ class SegmentCatalogue:
             return (await connection.execute(_MOVE, (tier.value, warm_until_us, name, tier.value))).rowcount > 0
 
     async def expire(self, ages_us: Mapping[str, int], *, longest_us: int, now_us: int) -> list[str]:
-        """Retire those whose rows are all past their class's age; of a class that is not named: past the longest."""
+        """Retire those whose rows are all past their class's age; of a class that is not named: past the longest. Those whose
+        table has the rows too wait for the switch."""
         ages = (now_us, longest_us, [*ages_us], [*ages_us.values()])
         async with self.change() as connection:
             return [name for (name,) in await (await connection.execute(_EXPIRE, ages)).fetchall()]
@@ -206,7 +225,7 @@ class SegmentCatalogue:
         async with self._database.transaction() as connection:
             await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}".encode())
             row = await (await connection.execute(_FENCE)).fetchone()
-            if self._lease.epoch is None or row is None or row[0] != self._lease.epoch:
+            if self.lease.epoch is None or row is None or row[0] != self.lease.epoch:
                 raise StaleEpoch
             yield connection
 
@@ -217,9 +236,17 @@ class SegmentCatalogue:
             (
                 *(each.name, state.value, each.retention_class, [*sources]),
                 *(each.info.first_us, each.info.last_us + 1, each.info.rows, each.info.bytes),
-                *(msgspec.json.encode(each.info).decode(), self._lease.epoch, state.value),
+                *(msgspec.json.encode(each.info).decode(), self.lease.epoch, state.value),
             )
             for each in written
         ]
         async with connection.cursor() as cursor:
             await cursor.executemany(_INSERT, rows)
+
+    async def settled_names(self) -> set[str]:
+        """As `names`, once no change is under way any more: each holds the lease's row until its transaction is over, also
+        where its client has gone. Raises DatabaseUnavailable, also where one takes longer than 10 s."""
+        async with self._database.transaction() as connection:
+            await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}".encode())
+            await connection.execute("SELECT FROM leases WHERE name = 'tier' FOR UPDATE")
+            return {name for (name,) in await (await connection.execute("SELECT name FROM segments")).fetchall()}

@@ -16,6 +16,7 @@ from store.segments.files import UNFINISHED
 from store.segments.format import SegmentDamaged, SegmentInfo, SegmentMissing
 from store.segments.verification import verify, verify_file
 from store.tiers.catalogue import SegmentCatalogue
+from store.tiers.installation import Installation, WrongPlace
 from store.tiers.metrics import MOVED_BYTES
 from store.tiers.places import Places, key_of
 from store.tiers.segments import Segment, Tier
@@ -28,13 +29,18 @@ STEP = "cold"
 class ObjectFiles:
     """Segments as objects."""
 
-    def __init__(self, places: Places, store: ObjectStore) -> None:
-        """places: prepared; objects come there to be read."""
+    def __init__(self, places: Places, store: ObjectStore, installation: Installation | None = None) -> None:
+        """places: prepared; objects come there to be read. installation: without it nothing is put."""
         self._places = places
         self._store = store
+        self._installation = installation
 
     async def put(self, segment: Segment) -> None:
-        """Store its file, and read the object back. Raises as the store does, SegmentDamaged, SegmentMissing, OSError."""
+        """Store its file, and read the object back. Raises as the store does, WrongPlace, SegmentDamaged, SegmentMissing,
+        OSError."""
+        if self._installation is None:
+            raise WrongPlace
+        await self._installation.check_objects()
         path = self._places.file_of(segment.name)
         await in_thread(verify_file, path, segment.info)
         try:

@@ -1,8 +1,10 @@
 """Removes files that nobody reads any more: of retired segments, of cold ones, and what killed processes left behind.
 
 A file goes ten minutes after readers were told to leave it, at the earliest. What no row of the catalogue names is left over
-from a process that was killed between writing a file and recording it; it goes when it is older than an hour. Where more is
-unnamed than named somebody gave us a wrong directory, bucket or database: nothing is removed then, and the log says so.
+from a process that was killed between writing a file and recording it, or the catalogue is that of a database which was
+restored. What was never finished goes when it is older than an hour; whole files, and objects, are kept for days (strays.py).
+While a file that the catalogue names is missing, or more is unnamed than named, the two do not belong together: nothing that is
+whole is touched then, and the log says so.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +23,11 @@ from store.objects.port import ObjectStore
 from store.segments.files import UNFINISHED
 from store.segments.filters import SUFFIX
 from store.tiers.catalogue import SegmentCatalogue
-from store.tiers.places import OBJECT_PREFIX, Places, key_of, name_of
+from store.tiers.installation import Installation
+from store.tiers.metrics import STRAYS
+from store.tiers.places import FILE_SUFFIX, OBJECT_PREFIX, Places, key_of, name_of
 from store.tiers.segments import Segment
+from store.tiers.strays import Strays
 from store.upkeep import DROP_DELAY_S
 
 log = structlog.get_logger(__name__)
@@ -33,29 +39,45 @@ STRAY_S: Final = 3_600.0
 _UNNAMED_MAX: Final = 100
 _OBJECTS_EVERY_S: Final = 6 * 3_600.0
 """Listing a bucket costs money."""
-_SUFFIX: Final = ".parquet"
 
 
 class Collector:
     """Of one directory, and one object storage if there is any."""
 
-    def __init__(self, catalogue: SegmentCatalogue, places: Places, store: ObjectStore | None) -> None:
-        """places: prepared."""
+    def __init__(
+        self,
+        catalogue: SegmentCatalogue,
+        places: Places,
+        store: ObjectStore | None,
+        installation: Installation,
+        *,
+        strays_kept_us: int,
+    ) -> None:
+        """places: prepared, by the installation. strays_kept_us: how long what nobody names is kept."""
+        self._kept_us = strays_kept_us
+        self._strays = Strays(places)
+        self._installation = installation
         self._catalogue = catalogue
         self._places = places
         self._store = store
-        self._unnamed: dict[str, float] = {}
-        """Key of an object that nobody names -> since when, by the monotonic clock."""
         self._listed_s: float | None = None
 
     async def collect(self, *, now_us: int) -> int:
-        """Remove what is due; returns how many files and objects. Raises StaleEpoch, DatabaseUnavailable, OSError, and as the
-        store does."""
+        """Remove what is due, put strays aside; returns how many files and objects. Raises StaleEpoch, WrongPlace,
+        DatabaseUnavailable, OSError, and as the store does."""
         before_us = now_us - DROP_DELAY_S * 1_000_000
+        host_us = time.time_ns() // 1000
         removed = await self._moved(before_us)
-        removed += await self._strays(time.time() - STRAY_S)
+        belongs = await self._put_strays_aside(host_us)
+        if belongs is not None:
+            removed += belongs + await in_thread(self._strays.remove_kept_before, host_us - self._kept_us)
         removed += await self._retired(before_us)
-        return removed + await self._stray_objects(time.monotonic())
+        if belongs is not None:
+            removed += await self._stray_objects(host_us)
+        count = await in_thread(self._strays.count)
+        STRAYS.labels("file").set(count.files)
+        STRAYS.labels("object").set(count.objects)
+        return removed
 
     async def _retired(self, before_us: int) -> int:
         """The rows go last: what is killed half-way is found again. An object of one that never became cold, put by a process
@@ -65,6 +87,7 @@ class Collector:
         if cold and self._store is None:
             log.error("cold segments have retired, but objects.url names no storage", segments=len(cold))
         elif cold and self._store is not None:
+            await self._installation.check_objects()
             await self._store.delete_many([key_of(segment) for segment in cold])
             removed += await self._remove(cold)
         return removed
@@ -83,32 +106,54 @@ class Collector:
             names = await self._catalogue.moved(connection, here, before_us=before_us)
             return await in_thread(_remove, [self._places.file_of(name) for name in names])
 
-    async def _strays(self, written_before_s: float) -> int:
-        """Listed before the names are read: what is recorded in between has its name."""
-        listed = await in_thread(_listed, self._places, written_before_s)
-        names = await self._catalogue.names()
-        strays = [path for path, name in listed if name not in names]
-        if not strays or _is_wrong_place(len(strays), len(listed) - len(strays), str(self._places.directory)):
-            return 0
-        log.info("removing files that nobody names", files=[path.name for path in strays][:_UNNAMED_MAX])
+    async def _put_strays_aside(self, host_us: int) -> int | None:
+        """Listed before the names are read: what is recorded in between has its name. None: what is here and what is named
+        do not belong together."""
+        listed = await in_thread(_listed, self._places, host_us / 1e6 - STRAY_S)
+        here = {path.name for path in await in_thread(_segments_in, self._places.directory)}
+        names, warm = await self._catalogue.names(), await self._catalogue.warm_names()
+        unfinished = [path for path, name in listed if name is None]
+        strays = [path for path, name in listed if name is not None and name not in names]
+        removed = await in_thread(_remove, unfinished)
+        if missing := warm - here:
+            log.error(
+                "files that the database names are missing: what it does not name stays untouched",
+                missing=len(missing),
+                files=sorted(missing)[:_UNNAMED_MAX],
+            )
+            return None
+        if not strays:
+            return removed
+        if _is_wrong_place(len(strays), len(listed) - len(unfinished) - len(strays), str(self._places.directory)):
+            return None
+        log.warning(
+            "files that nobody names are put aside",
+            files=[path.name for path in strays][:_UNNAMED_MAX],
+            directory=str(self._places.strays),
+            kept_days=self._kept_us / 86_400_000_000,
+        )
         async with self._catalogue.change():
-            return await in_thread(_remove, strays)
+            return removed + await in_thread(partial(self._strays.keep, strays, now_us=host_us))
 
-    async def _stray_objects(self, now_s: float) -> int:
-        """Listings do not say how old an object is: what was unnamed an hour ago, and still is, goes."""
+    async def _stray_objects(self, host_us: int) -> int:
+        """Listings do not say how old an object is: the time is counted from when it was first seen to be unnamed."""
+        now_s = time.monotonic()
         if self._store is None or (self._listed_s is not None and now_s - self._listed_s < _OBJECTS_EVERY_S):
             return 0
         listed = [found.key async for found in self._store.list(OBJECT_PREFIX)]
         names = await self._catalogue.names()
         unnamed = [key for key in listed if name_of(key) not in names]
-        self._unnamed = {key: self._unnamed.get(key, now_s) for key in unnamed}
-        due = [key for key, since_s in self._unnamed.items() if now_s - since_s >= STRAY_S]
-        if not self._unnamed or due:
-            self._listed_s = now_s
-        if not due or _is_wrong_place(len(unnamed), len(listed) - len(unnamed), "object storage"):
+        since_us = await in_thread(partial(self._strays.note_objects, unnamed, now_us=host_us))
+        self._listed_s = now_s
+        if not unnamed or _is_wrong_place(len(unnamed), len(listed) - len(unnamed), "object storage"):
             return 0
-        log.info("removing objects that nobody names", objects=due[:_UNNAMED_MAX])
-        await self._store.delete_many(due)
+        log.warning("there are objects that nobody names", objects=len(unnamed), some=unnamed[:_UNNAMED_MAX])
+        due = [key for key in unnamed if since_us[key] <= host_us - self._kept_us]
+        if due:
+            await self._installation.check_objects()
+            log.warning("removing objects that nobody names", objects=due[:_UNNAMED_MAX])
+            await self._store.delete_many(due)
+            await in_thread(partial(self._strays.note_objects, set(unnamed) - set(due), now_us=host_us))
         return len(due)
 
     def _files_of(self, segment: Segment) -> tuple[Path, Path]:
@@ -116,13 +161,13 @@ class Collector:
 
 
 def _segments_in(directory: Path) -> list[Path]:
-    return [*directory.glob(f"*{_SUFFIX}")]
+    return [*directory.glob(f"*{FILE_SUFFIX}")]
 
 
 def _listed(places: Places, written_before_s: float) -> list[tuple[Path, str | None]]:
     """Files of ours that are old enough, and the segment each belongs to; None: to none, it was never finished."""
     found: list[tuple[Path, str | None]] = []
-    for directory, suffix in ((places.directory, _SUFFIX), (places.filters, SUFFIX)):
+    for directory, suffix in ((places.directory, FILE_SUFFIX), (places.filters, SUFFIX)):
         with os.scandir(directory) as entries:
             for entry in entries:
                 unfinished = entry.name.endswith(UNFINISHED)

@@ -1,7 +1,7 @@
 """Removes all logs that match a query, wherever they lie, and says so in writing.
 
 A request stands in the database before anything goes, with its time. Once everything that was acknowledged by then is stored,
-rows go from tables and dead letters (erasing_rows.py) and from files (erasing_files.py). What is killed half-way is begun again
+rows go from dead letters and tables (erasing_rows.py) and from files (erasing_files.py). What is killed half-way is begun again
 with the same query. Whoever erases leads tiering meanwhile, so that no row changes its place.
 
 Logs that match and come later are not erased. Where copies remain for a while, and for how long, is in the certificate.
@@ -131,14 +131,17 @@ class Eraser:
         assert row is not None, "an INSERT returns its row"
         number, requested_us = row
         await self._until_stored(number)
-        removed = await self._from_tables()
+        # Letters first: one whose replay is under way is waited for, and its row is in a table before tables are looked at.
+        letters, unreadable = await delete_letters(self._database, compile_match(self._predicate))
+        tables = TableRows(self._database, self._tiering.catalogue, self._predicate)
+        removed = await self._from_tables(tables)
+        locked = await tables.delete_copies()
         tiering = self._tiering
         files = FileRows(
             tiering.catalogue, tiering.places, tiering.objects, self._settings, tiering.pace, self._predicate
         )
         from_files, replaced = await files.remove(lambda *done: self._progress("files", *done))
         removed += from_files
-        letters, unreadable = await delete_letters(self._database, compile_match(self._predicate))
         row = await self._database.fetch_one(_FINISH, (number,))
         assert row is not None, "the request stands there"
         certificate = Certificate(
@@ -152,7 +155,7 @@ class Eraser:
             dead_letters=letters,
             dead_letters_unreadable=unreadable,
             files_replaced=tuple(replaced),
-            remaining=self._remaining(row[0], bool(replaced)),
+            remaining=self._remaining(row[0], locked, bool(replaced)),
         )
         await self._database.execute(_CERTIFY, (msgspec.json.encode(certificate).decode(), number))
         log.info("logs erased", erasure=number, rows=certificate.rows, by=self._requested_by)
@@ -187,8 +190,7 @@ class Eraser:
                 )
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _from_tables(self) -> Removed:
-        tables = TableRows(self._database, self._tiering.catalogue, self._predicate)
+    async def _from_tables(self, tables: TableRows) -> Removed:
         deadline_s = time.monotonic() + self._patience_s
         removed, left = Removed(), None
         while True:
@@ -200,17 +202,25 @@ class Eraser:
                 raise NotYet(f"{', '.join(left)} closed and not finished: does a writer run? Begin again when one does")
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    def _remaining(self, finished_us: int, has_files: bool) -> tuple[Remaining, ...]:
+    def _remaining(self, finished_us: int, locked: Collection[str], has_files: bool) -> tuple[Remaining, ...]:
         gone = time_text(finished_us + DROP_DELAY_S * 1_000_000)
         files = [
             Remaining(
                 "replaced files and objects, which nobody asks any more", f"removed by `logfeed tier` after {gone}"
             ),
             Remaining(
-                "copies of objects in the caches of query processes (objects.cache_dir)", "until others take their room"
+                "copies of objects in the caches of query processes (objects.cache_dir)",
+                "deleted by each within seconds, at most a minute after the last question that reads them; by one that does"
+                " not run, when it starts again",
             ),
         ]
         return (
+            *(
+                Remaining(
+                    f"table {table}, which has left the catalogue and was locked", f"dropped by the sealer after {gone}"
+                )
+                for table in locked
+            ),
             *(files if has_files else ()),
             self._broker_keeps,
             Remaining("the database's write-ahead log, freed pages and replicas", "as they are reused and recycled"),

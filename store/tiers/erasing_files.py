@@ -7,7 +7,6 @@ out is warm until the next round moves it. Nothing is rewritten of which no row 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,11 +25,12 @@ from store.segments.verification import verify_file
 from store.segments.writing import SegmentWriter, WrittenSegment
 from store.tiers.catalogue import RowsDiffer, SegmentCatalogue
 from store.tiers.cold import ObjectFiles
+from store.tiers.discarding import discard_unless_recorded
 from store.tiers.erasing_rows import Removed
 from store.tiers.pace import Pace
 from store.tiers.places import Places, fresh_name
 from store.tiers.segments import Segment, SegmentState, Tier
-from store.tiers.writing import discard, read_back
+from store.tiers.writing import read_back
 
 
 class FileRows:
@@ -115,9 +115,7 @@ class FileRows:
             if not await self._catalogue.replace([segment], written):
                 raise RowsDiffer(f"{segment.name} does not serve any more: begin again")
         except BaseException:
-            with suppress(Exception):
-                if not {each.name for each in written} & await self._catalogue.names():
-                    await in_thread(discard, written)
+            await discard_unless_recorded(self._catalogue, written)
             raise
 
     def _matching(self, file: SegmentFile) -> Removed:

@@ -3,7 +3,8 @@
 A step looks at a stretch of one table's pages, deletes what matches there, and corrects the table's figures, in one transaction
 that holds the table's row of the catalogue: nobody closes, counts or writes the table to files in between. Files that were
 already written of a table that loses rows retire in the same transaction; the table is due to be written anew. A closed table
-that is not counted yet is left alone until it is. Afterwards each table is vacuumed: what was deleted does not linger in its
+that is not counted yet is left alone until it is. Tables that have left the catalogue and are not dropped yet lose their rows
+too: a page that spans them may still meet those. Afterwards each table is vacuumed: what was deleted does not linger in its
 pages.
 """
 
@@ -15,13 +16,14 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from db.database import Database
+from db.database import Connection, Database, Error, sqlstate
+from schemas.errors import DatabaseUnavailable
 from schemas.record import Log
 from search.bounds import time_bounds
 from search.predicate import Predicate
 from search.sql import Sql
 from search.sql_postgres import compile_postgres
-from store.chunks import checked
+from store.chunks import BUSY, UNDEFINED_TABLE, checked
 from store.parts import LOCK
 from store.tiers.catalogue import SegmentCatalogue
 
@@ -53,6 +55,8 @@ _LET_PARTS_GO: Final = """
     WITH gone AS (DELETE FROM open_parts RETURNING table_name)
     INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, 'part', clock_timestamp() FROM gone
     ON CONFLICT DO NOTHING"""
+_LEFT: Final = "SELECT table_name FROM expired_tables WHERE kind IN ('chunk', 'late') ORDER BY table_name"
+_SIZE: Final = "SELECT pg_relation_size(to_regclass(%s))"
 _LETTERS: Final = "SELECT id, line FROM dead_letters WHERE id > %s ORDER BY id LIMIT %s"
 _DROP_LETTERS: Final = "DELETE FROM dead_letters WHERE id = ANY (%s)"
 
@@ -81,11 +85,11 @@ class TableRows:
             if self._may_hold(table[1], table[2]) and (only is None or table[0] in only)
         ]
         for number, (table, _, _, size) in enumerate(tables, 1):
-            found = await self._delete_from(table, -(-size // _PAGE_BYTES))
-            if found is None:
+            found, is_left = await self._delete_from(table, -(-size // _PAGE_BYTES))
+            removed += found
+            if is_left:
                 left.append(table)
-            elif found:
-                removed += found
+            if found:
                 async with self._database.connection() as connection:
                     await connection.execute(f"VACUUM {checked(table)}".encode())
             progress(table, number, len(tables))
@@ -95,32 +99,65 @@ class TableRows:
                 await connection.execute(_LET_PARTS_GO)
         return removed, left
 
+    async def delete_copies(self) -> list[str]:
+        """Delete rows from tables that have left the catalogue, after `delete`: what leaves it later has lost them. They are
+        not counted: files have the same rows, or their time was over. Returns the tables that others keep locked. Raises
+        StaleEpoch, DatabaseUnavailable."""
+        locked = []
+        for (table,) in await self._database.fetch_all(_LEFT):
+            try:
+                await self._delete_copies_in(table)
+            except DatabaseUnavailable as error:
+                if error.__cause__ is None or sqlstate(error.__cause__) not in BUSY:
+                    raise
+                locked.append(table)
+            except Error as error:
+                if sqlstate(error) != UNDEFINED_TABLE:  # dropped meanwhile
+                    raise
+        return locked
+
     def _may_hold(self, start_us: int | None, end_us: int | None) -> bool:
         low, high = self._bounds.start_us, self._bounds.end_us
         is_past = low is not None and end_us is not None and end_us <= low
         is_later = high is not None and start_us is not None and start_us >= high
         return not is_past and not is_later
 
-    async def _delete_from(self, table: str, pages: int) -> Removed | None:
-        """None: it is closed and not finished, or has gone."""
-        removed = Removed()
+    async def _delete_copies_in(self, table: str) -> None:
+        first, pages = 0, 1
+        while first < pages:
+            async with self._catalogue.change() as connection:
+                row = await (await connection.execute(_SIZE, (table,))).fetchone()
+                if row is None or row[0] is None:
+                    return  # dropped meanwhile
+                pages = -(-row[0] // _PAGE_BYTES)
+                if await self._delete_step(connection, table, first):
+                    await connection.execute(_CHANGED)
+            first += _PAGES_A_STEP
+
+    async def _delete_step(self, connection: Connection, table: str, first: int) -> Removed:
+        """From one stretch of pages."""
         text = _DELETE.format(table=checked(table), where=self._where.text)
+        bounds = (f"({first},0)", f"({first + _PAGES_A_STEP},0)")
+        cursor = await connection.execute(text.encode(), (*bounds, *self._where.params))
+        return Removed({(service, day): count for service, day, count in await cursor.fetchall()})
+
+    async def _delete_from(self, table: str, pages: int) -> tuple[Removed, bool]:
+        """What was removed, and whether the table is closed and not finished: then it is to be looked at again, all of it."""
+        removed = Removed()
         for first in range(0, max(1, pages), _PAGES_A_STEP):
             async with self._catalogue.change() as connection:
                 row = await (await connection.execute(_LOCK, (table,))).fetchone()
                 if row is None:
-                    return removed  # expired meanwhile: dropped within ten minutes
+                    return removed, False  # it has left the catalogue: see delete_copies
                 if row[0] == "closed":
-                    return None
-                bounds = (f"({first},0)", f"({first + _PAGES_A_STEP},0)")
-                cursor = await connection.execute(text.encode(), (*bounds, *self._where.params))
-                gone = Removed({(service, day): count for service, day, count in await cursor.fetchall()})
+                    return removed, True
+                gone = await self._delete_step(connection, table, first)
                 if gone:
                     await connection.execute(_COUNT_LESS, (gone.total(), table))
                     await connection.execute(_RETIRE, (table,))
                     await connection.execute(_CHANGED)
             removed += gone
-        return removed
+        return removed, False
 
 
 async def delete_letters(database: Database, matches: Callable[[Log], bool]) -> tuple[int, int]:

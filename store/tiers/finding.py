@@ -40,6 +40,8 @@ class Segments:
         ordered = sorted(self._by_name.values(), key=lambda segment: (segment.start_us, segment.name))
         self.serving = tuple(segment for segment in ordered if segment.state is SegmentState.SERVING)
         """They alone have their rows; by their start."""
+        self.cold = tuple(segment for segment in ordered if segment.tier is Tier.COLD)
+        """Those in object storage."""
         self.oldest_us = min((segment.start_us for segment in self.serving), default=GREATEST_US)
         self.newest_us = max((segment.end_us for segment in self.serving), default=LEAST_US)
         """All rows of serving ones are older than this, and none is older than oldest_us."""

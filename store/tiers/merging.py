@@ -1,7 +1,7 @@
 """Makes few files of many small ones: those of one UTC day and retention class, on the local disk.
 
 What is merged serves; what comes out serves in the same moment in which the sources retire, and whoever is reading one of those
-finds it for ten minutes more. Files that lie across midnight, as late ones do, stay as they are.
+finds it for ten minutes more. Files that lie across midnight stay as they are; the writer makes none.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 
 import pyarrow as pa
 import structlog
@@ -21,11 +20,12 @@ from store.segments.settings import SegmentSettings
 from store.segments.verification import verify_file
 from store.segments.writing import SegmentWriter, WrittenSegment
 from store.tiers.catalogue import RowsDiffer, SegmentCatalogue
+from store.tiers.discarding import discard, discard_unless_recorded
 from store.tiers.metrics import WRITTEN_ROWS
 from store.tiers.pace import Interrupted, Pace
 from store.tiers.places import Places, fresh_name
 from store.tiers.segments import Segment, SegmentState, Tier
-from store.tiers.writing import discard, read_back
+from store.tiers.writing import read_back
 
 log = structlog.get_logger(__name__)
 
@@ -87,9 +87,7 @@ class Merger:
                 raise RowsDiffer(f"{', '.join(each.name for each in group)} have {wanted} rows, merged {rows}")
             replaced = await self._catalogue.replace(group, written)
         except BaseException:
-            with suppress(Exception):
-                if not {each.name for each in written} & await self._catalogue.names():
-                    await in_thread(discard, written)
+            await discard_unless_recorded(self._catalogue, written)
             raise
         if not replaced:
             await in_thread(discard, written)

@@ -39,6 +39,12 @@ DUE_SECONDS: Final = Gauge(
     "Age of the oldest finished table without segments; 0 when there is none.",
     registry=REGISTRY,
 )
+STRAYS: Final = Gauge(
+    "logfeed_tier_strays",
+    "Files and objects that the database does not know, kept for tiers.strays_kept_days.",
+    ["kind"],
+    registry=REGISTRY,
+)
 LEADING: Final = Gauge(
     "logfeed_tier_leading", "1 while this process moves rows, 0 while it stands by.", registry=REGISTRY
 )

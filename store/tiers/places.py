@@ -16,7 +16,11 @@ from store.segments.filters import SUFFIX
 from store.tiers.segments import Segment
 
 OBJECT_PREFIX: Final = "segments"
-"""Of all keys. What else is in the bucket below it is taken for what a killed process left there, and deleted."""
+"""Of the keys of segments. What else is below it is taken for what a killed process left there."""
+MARKER: Final = "INSTALLATION"
+"""File in the directory, and key of an object: whose place it is (installation.py)."""
+FILE_SUFFIX: Final = ".parquet"
+"""Of the names of segments."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -25,9 +29,11 @@ class Places:
     """Of one directory of segments."""
 
     def __init__(self, directory: Path) -> None:
-        """directory: made by `prepare`."""
+        """directory: made by `prepare`, see Installation."""
         self.directory = directory
         self.filters = directory / "filters"
+        self.marker = directory / MARKER
+        self.strays = directory / "strays"
 
     def prepare(self) -> None:
         """Make the directories, durably. Raises OSError."""

@@ -21,10 +21,11 @@ from db.leases import Lease
 from runtime.clock import Clock
 from runtime.stopping import Stop
 from schemas.errors import Overloaded
-from store.steps import clock_us
+from store.tiers.installation import WrongPlace
 from store.tiers.metrics import LEADING, STEP_FAILURES, STEP_SECONDS
 from store.tiers.pace import Interrupted
 from store.tiers.tiering import Tiering
+from store.tiers.timing import ClocksDisagree, now_for
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,8 @@ class TierRole:
         self._clock = clock
         self._stop = stop
         self._held = asyncio.Event()
+        self.problem: str | None = "tiering is starting"
+        """What keeps rows from moving, for people; looked at every round, also while standing by."""
 
     async def run(self) -> None:
         """Until the stop; returns soon after it, though the database or a disk hangs."""
@@ -76,27 +79,39 @@ class TierRole:
         return held
 
     async def _work(self) -> None:
+        standby_until_s = 0.0
         while not self._stop.is_set:
             began_s = self._clock.monotonic_s()
-            for name, step in self._tiering.steps.items():
-                if not self._may_work():
-                    break
-                step_began_s = self._clock.monotonic_s()
-                await self._quietly(name, partial(self._do, step))
-                STEP_SECONDS.labels(name).inc(self._clock.monotonic_s() - step_began_s)
-            if not self._held.is_set():
+            if not self._held.is_set() and began_s < standby_until_s:
                 await self._stop.wait(0.1)
                 continue
+            leads = self._held.is_set()
+            standby_until_s = began_s + self._round_s
+            is_prepared = await self._quietly("prepare", partial(self._prepare, leads))
+            for name, step in self._tiering.steps.items():
+                if not is_prepared or not leads or not self._may_work():
+                    break
+                step_began_s = self._clock.monotonic_s()
+                await self._quietly(name, partial(self._do, name, step))
+                STEP_SECONDS.labels(name).inc(self._clock.monotonic_s() - step_began_s)
+            if not leads or not self._held.is_set():
+                continue
             await self._stop.wait(max(0.1, self._round_s - (self._clock.monotonic_s() - began_s)))
+
+    async def _prepare(self, leads: bool) -> bool:
+        try:
+            await self._tiering.prepare(leads=leads)
+        except (WrongPlace, OSError) as error:
+            self.problem = f"tiering waits: {error}"
+            raise
+        self.problem = None
+        return True
 
     def _may_work(self) -> bool:
         return self._held.is_set() and not self._stop.is_set
 
-    async def _do(self, step: Callable[[int], Awaitable[int]]) -> int:
-        """By the database's clock: a host whose clock is wrong must not delete what is to be kept."""
-        async with self._database.connection() as connection:
-            now_us = await clock_us(connection)
-        return await step(now_us)
+    async def _do(self, name: str, step: Callable[[int], Awaitable[int]]) -> int:
+        return await step(await now_for(name, self._database, self._clock))
 
     async def _quietly(self, name: str, action: Callable[[], Awaitable[object]]) -> object:
         """What the action says; None when it failed."""
@@ -104,6 +119,9 @@ class TierRole:
             return await action()
         except Interrupted:
             return None
+        except (ClocksDisagree, WrongPlace) as error:
+            STEP_FAILURES.labels(name).inc()
+            log.error("tiering refused", step=name, error=str(error))
         except Overloaded as error:
             STEP_FAILURES.labels(name).inc()
             log.warning("tiering not done, the next round tries again", step=name, error=str(error))

@@ -125,6 +125,10 @@ class TierSettings(Section):
     merge_files_min: int = Field(default=4, ge=0, le=1_000)
     """So many small files of one day and class are made into one. 4: the chunks of a day. 0: never."""
 
+    strays_kept_days: int = Field(default=14, ge=1, le=36_500)
+    """Days that files and objects which the database does not know are kept: files in <directory>/strays. 14: time to find
+    out that a restored database knows less than there is."""
+
     busy_share: float = Field(default=0.5, gt=0, le=1)
     """Most of the time that moving rows may be at work, about: after a second of work at 0.5 it rests for one. While writers
     are behind it rests anyway. Reading,

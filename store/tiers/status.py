@@ -71,7 +71,13 @@ async def tier_status(
         for table in tables
         if table[1] == "finished" and not table[6] and table[4] and not _is_past(table[3], policy, now_us)
     ]
-    past = [each for each in current if each.end_us <= now_us - policy.age_us(each.retention_class)]
+    here = {table[0] for table in tables}
+    past = [
+        each
+        for each in current
+        if each.end_us <= now_us - policy.age_us(each.retention_class)
+        and (each.state is SegmentState.SERVING or here.isdisjoint(each.sources))
+    ]
     cold_us = now_us - tiers.cold_days * _DAY_US
     return TierStatus(
         stocks=(*_hot(tables), *_files(current)),

@@ -1,14 +1,18 @@
 """Divides a scan's interval by where its rows lie: stretches that only tables cover, and stretches with segments in them.
 
 Pure. Stretches follow one another in the scan's direction without a gap or an overlap, so that each row is in exactly one; each
-names all segments that may hold rows in it. A stretch ends where it has enough files (a page is usually full before), and where
-chunks begin that no segment overlaps: these are asked alone. Late tables, which lie across everything, end none.
+names all segments that may hold rows in it, as their row groups say: a file of late rows, which lies across a year, is named
+where it has some. A stretch ends where it has enough files (a page is usually full before), before the first file that may have
+to be fetched, and where chunks begin that no segment overlaps: these are asked alone. Late tables, which lie across everything,
+end none. Where even one moment needs more files than that, they are asked in groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Final
 
 from store.port import Position
@@ -16,11 +20,13 @@ from store.scan_windows import Ground, predecessor, successor
 from store.tiers.segments import Segment, Tier
 
 FILES: Final = 32
-"""Most files of one stretch where no more overlap: the reader divides it further, and is told of every row group."""
+"""Most files that are asked at once: the reader divides their time further, and is told of every row group."""
 _COLD_FIRST: Final = 1
 _COLD_FACTOR: Final = 2
 _COLD_MAX: Final = 4
-"""Most files of one stretch that may have to be fetched first. The first one alone: often it is enough."""
+"""Most of them that may have to be fetched first. The first one alone: often it is enough."""
+_COLD_BYTES: Final = 32 * 1024 * 1024
+"""Of one group: so many are fetched together however many files they are, as those of late rows are small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,22 @@ class Stretch:
     high: Position
     segments: tuple[Segment, ...]
     """All that may hold rows there; none: tables alone do."""
+
+    def groups(self) -> Iterator[tuple[Segment, ...]]:
+        """Its segments, as many as are asked at once: one group, but where more of them overlap."""
+        group: list[Segment] = []
+        cold = cold_bytes = 0
+        for segment in self.segments:
+            is_cold = segment.tier is Tier.COLD
+            fetched = segment.info.bytes if is_cold else 0
+            if len(group) >= FILES or (is_cold and cold >= _COLD_MAX and cold_bytes + fetched > _COLD_BYTES):
+                yield tuple(group)
+                group, cold, cold_bytes = [], 0, 0
+            group.append(segment)
+            cold += is_cold
+            cold_bytes += fetched
+        if group:
+            yield tuple(group)
 
 
 class Stretches:
@@ -46,7 +68,9 @@ class Stretches:
         """What is left: low <= position < high."""
         self.high = high
         # On an axis that points in the scan's direction: where a segment begins, where it ends, and which one it is.
-        self._ahead = sorted((*self._on_axis(segment), segment.name, segment) for segment in segments)
+        self._ahead = sorted(
+            (*self._on_axis(segment.start_us, segment.end_us), segment.name, segment) for segment in segments
+        )
         self._cold = _COLD_FIRST
 
     @property
@@ -60,26 +84,65 @@ class Stretches:
             return None
         front, end = self._front_and_end()
         self._ahead = [entry for entry in self._ahead if entry[1] > front]
-        taken: list[Segment] = []
+        taken: dict[str, Segment] = {}
         cold, reach, border = 0, front, None
-        for begins, ends, _, segment in self._ahead:
-            if begins >= end:
-                break
+        for begins, ends, segment in self._pieces(front, end):
             if begins > front:
                 if reach < begins and self._has_chunks(reach, begins):
                     border = reach if taken else begins
                     break
-                if len(taken) >= FILES or (cold >= self._cold and segment.tier is Tier.COLD):
+                if segment.name not in taken and self._has_enough(segment, len(taken), cold):
                     border = begins
                     break
-            taken.append(segment)
-            cold += segment.tier is Tier.COLD
+            if segment.name not in taken:
+                taken[segment.name] = segment
+                cold += segment.tier is Tier.COLD
             reach = max(reach, ends)
         if border is None and taken and reach < end and self._has_chunks(reach, end):
             border = reach
         if cold:
             self._cold = min(_COLD_MAX, self._cold * _COLD_FACTOR)
-        return self._stretch(border, tuple(taken))
+        return self._stretch(border, tuple(taken.values()))
+
+    def _has_enough(self, segment: Segment, files: int, cold: int) -> bool:
+        """Whether a stretch of so many files ends where this one would come to them."""
+        if files >= FILES:
+            return True
+        return segment.tier is Tier.COLD and (cold >= self._cold or (files > 0 and cold == 0))
+
+    def _pieces(self, front: int, end: int) -> Iterator[tuple[int, int, Segment]]:
+        """Where the segments have rows between front and end: places on the axis, by their begin. Of each no more is looked at
+        than is asked for: all together may have tens of thousands of row groups."""
+        coming: list[tuple[int, int, str, Segment, Iterator[tuple[int, int]]]] = []
+        opened = 0
+        while True:
+            while opened < len(self._ahead) and (not coming or self._ahead[opened][0] <= coming[0][0]):
+                *_, segment = self._ahead[opened]
+                opened += 1
+                _push(coming, segment, self._pieces_of(segment, front))
+            if not coming:
+                return
+            begins, ends, _, segment, rest = heappop(coming)
+            if begins >= end:
+                return
+            yield begins, ends, segment
+            _push(coming, segment, rest)
+
+    def _pieces_of(self, segment: Segment, front: int) -> Iterator[tuple[int, int]]:
+        """Its row groups that end behind the front, in the scan's direction."""
+        groups = segment.info.row_groups
+        if not groups or groups[-1].last_us < segment.start_us or groups[0].first_us >= segment.end_us:
+            yield self._on_axis(segment.start_us, segment.end_us)
+            return
+        if self._newest_first:
+            numbers = range(bisect_left(groups, -front, key=lambda group: group.first_us) - 1, -1, -1)
+        else:
+            numbers = range(bisect_left(groups, front, key=lambda group: group.last_us), len(groups))
+        for number in numbers:
+            start_us = max(groups[number].first_us, segment.start_us)
+            end_us = min(groups[number].last_us + 1, segment.end_us)
+            if start_us < end_us:
+                yield self._on_axis(start_us, end_us)
 
     def within(self, stretch: Stretch, border_us: int) -> Stretch:
         """The part of the stretch on the near side of this time, where it lies on both."""
@@ -109,8 +172,8 @@ class Stretches:
         low_us, beyond_us = self.low[0], self.high[0] + (self.high[1] > 0)
         return (-beyond_us, -low_us) if self._newest_first else (low_us, beyond_us)
 
-    def _on_axis(self, segment: Segment) -> tuple[int, int]:
-        return (-segment.end_us, -segment.start_us) if self._newest_first else (segment.start_us, segment.end_us)
+    def _on_axis(self, start_us: int, end_us: int) -> tuple[int, int]:
+        return (-end_us, -start_us) if self._newest_first else (start_us, end_us)
 
     def _has_chunks(self, begins: int, ends: int) -> bool:
         """Whether a table other than late ones may hold rows between these places on the axis."""
@@ -123,3 +186,14 @@ class Stretches:
         if self._newest_first:
             return Stretch(max(self.low, (-border, 0)), self.high, segments)
         return Stretch(self.low, min(self.high, (border, 0)), segments)
+
+
+def _push(
+    coming: list[tuple[int, int, str, Segment, Iterator[tuple[int, int]]]],
+    segment: Segment,
+    pieces: Iterator[tuple[int, int]],
+) -> None:
+    """The segment's next piece, if it has one. Names tell pieces at one place apart: each has one there."""
+    for begins, ends in pieces:
+        heappush(coming, (begins, ends, segment.name, segment, pieces))
+        return

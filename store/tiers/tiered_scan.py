@@ -25,22 +25,29 @@ from runtime.clock import Clock
 from schemas.errors import Overloaded
 from schemas.record import Log
 from search.predicate import Predicate, all_of
+from store.objects.cache import ObjectTooLarge
+from store.objects.port import ObjectStoreRefused
 from store.page_scan import PageScan
 from store.port import Order, Position, Scan, ScanResult, SnapshotLost
 from store.scan_ways import Traits
-from store.scan_windows import Ground, Walk
+from store.scan_windows import Ground, Walk, successor
+from store.segments.format import SegmentDamaged, SegmentReaderUnavailable
+from store.segments.reading import SegmentScanFailed
 from store.segments.scans import SegmentResult
 from store.tiers.access import SegmentAccess, SegmentsUnreachable
 from store.tiers.finding import Segments, Wanted
 from store.tiers.hiding import Hiding
 from store.tiers.reading_metrics import SCANS_WITH_SEGMENTS
-from store.tiers.segments import Segment
+from store.tiers.segments import Segment, Tier
 from store.tiers.stretches import Stretch, Stretches
 
 LOOK_MS: Final = 40
 """So long tables are asked before segments are, where these can be asked instead."""
 _STOP_MS: Final = 20
 """With so little left no further stretch begins, once the page has got on."""
+
+_ENDS_A_PAGE: Final = (Overloaded, SegmentDamaged, SegmentScanFailed, ObjectTooLarge, ObjectStoreRefused)
+"""What keeps a page from going on into a file."""
 
 
 class Tables(Protocol):
@@ -86,7 +93,8 @@ class TieredScan:
         self._clock = clock
         self._newest_first = scan.order is Order.NEWEST_FIRST
         self._instead: tuple[Segment, ...] = ()
-        if access is not None and tables.segmented and _reads_every_row(predicate):
+        can_read = access is not None and access.problem() is None
+        if can_read and tables.segmented and _reads_every_row(predicate):
             self._instead = segments.instead_of(tables.segmented)
         self._ground = tables.ground(without_segmented=False)
         self._ends_s = 0.0
@@ -95,7 +103,8 @@ class TieredScan:
         self._got_on = False
 
     async def run(self) -> ScanResult:
-        """Raises Overloaded errors when nothing could be looked at, SnapshotLost, SegmentDamaged, SegmentScanFailed."""
+        """Raises SnapshotLost unless the scan is asked again; when nothing could be looked at: Overloaded errors,
+        SegmentDamaged, SegmentScanFailed, ObjectTooLarge, ObjectStoreRefused."""
         self._ends_s = self._clock.monotonic_s() + self._scan.budget_ms / 1000
         alone = Stretches((), self._ground, *self._alone(), newest_first=self._newest_first)
         result = await self._through(alone, is_look=bool(self._instead))
@@ -143,11 +152,14 @@ class TieredScan:
                 if result is not None or is_look:
                     return result
                 continue
+            if self._is_full and any(segment.tier is Tier.COLD for segment in stretch.segments):
+                # Whether anything lies beyond a full page is not worth fetching a file for: there may.
+                return ScanResult(self._logs, False, stretches.scanned_to)
             try:
                 result = await self._of_both(stretches, stretch, predicate, left_ms)
-            except SnapshotLost:
-                raise
-            except Overloaded:
+            except _ENDS_A_PAGE as error:
+                if isinstance(error, SnapshotLost) and not self._scan.is_again:
+                    raise
                 # Who goes on from there is told. With nothing to show, only what took long is not to be done again.
                 if not self._logs and (not self._got_on or left_ms > self._scan.budget_ms / 2):
                     raise
@@ -204,18 +216,7 @@ class TieredScan:
             Walk(self._ground, newest_first=self._newest_first, low=stretch.low, high=stretch.high).next() is not None
         )
         SCANS_WITH_SEGMENTS.labels("tables" if beside else "nothing").inc()
-        asking = asyncio.ensure_future(
-            self._access.scan(
-                stretch.segments,
-                predicate,
-                low=stretch.low,
-                high=stretch.high,
-                newest_first=self._newest_first,
-                wanted=self._wanted + 1,
-                bytes_max=max(1, self._bytes_left),
-                budget_ms=max(1, int(left_ms)),
-            )
-        )
+        asking = asyncio.ensure_future(self._of_files(self._access, stretch, predicate, left_ms))
         try:
             of_tables = None
             if beside:
@@ -238,6 +239,36 @@ class TieredScan:
         if self._is_full and of_tables is not None and not of_tables.finished:
             return ScanResult(self._logs, False, stretches.scanned_to)
         return None
+
+    async def _of_files(
+        self, access: SegmentAccess, stretch: Stretch, predicate: Predicate, left_ms: float
+    ) -> SegmentResult:
+        """Rows of all files of the stretch, group after group; each is asked as far as those before it have come."""
+        ends_s = self._clock.monotonic_s() + left_ms / 1000
+        low, high = stretch.low, stretch.high
+        wanted, bytes_max = self._wanted + 1, max(1, self._bytes_left)
+        found: SegmentResult | None = None
+        for group in stretch.groups():
+            left_ms = (ends_s - self._clock.monotonic_s()) * 1000
+            if found is not None and left_ms <= 0:
+                raise SegmentReaderUnavailable(
+                    f"{len(stretch.segments)} files of rows overlap here, too many to be asked in time; try again shortly"
+                )
+            result = await access.scan(
+                group,
+                predicate,
+                low=low,
+                high=high,
+                newest_first=self._newest_first,
+                wanted=wanted,
+                bytes_max=bytes_max,
+                budget_ms=max(1, int(left_ms)),
+            )
+            found = result if found is None else _cut(found, result, wanted, bytes_max, newest_first=self._newest_first)
+            if found.looked_to is not None:
+                low, high = (found.looked_to, high) if self._newest_first else (low, successor(found.looked_to))
+        assert found is not None, "a stretch without segments is one of tables"
+        return found
 
     def _page(self, stretch: Stretch, predicate: Predicate, budget_ms: float, *, has_got_on: bool) -> PageScan:
         """A scan of the tables in the stretch, for what the page lacks; of a full one, for whether anything lies beyond."""
@@ -274,6 +305,16 @@ def merged(
     reach = max(known) if newest_first else min(known)
     kept = [rows[each] for each in positions if (each >= reach if newest_first else each <= reach)]
     return kept, reach
+
+
+def _cut(one: SegmentResult, other: SegmentResult, wanted: int, bytes_max: int, *, newest_first: bool) -> SegmentResult:
+    """Both as one result, which is no larger than each may be."""
+    rows, reach = merged(ScanResult(one.logs, one.looked_to is None, one.looked_to), other, newest_first=newest_first)
+    for number, row in enumerate(rows, 1):
+        bytes_max -= _bytes_of(row)
+        if number == wanted or bytes_max <= 0:
+            return SegmentResult(rows[:number], _position(row))
+    return SegmentResult(rows, reach)
 
 
 def _reads_every_row(predicate: Predicate) -> bool:

@@ -31,10 +31,11 @@ from store.segments.format import SegmentDamaged, SegmentMissing
 from store.segments.settings import SegmentSettings
 from store.segments.verification import verify_file
 from store.tiers import cold, collecting, merging, writing
-from store.tiers.catalogue import FinishedTable, SegmentCatalogue, StaleEpoch
+from store.tiers.catalogue import FinishedTable, RowsDiffer, SegmentCatalogue, StaleEpoch
 from store.tiers.cold import ColdMover, ObjectFiles
 from store.tiers.collecting import Collector
 from store.tiers.hot import HotWindows
+from store.tiers.installation import Installation, WrongPlace
 from store.tiers.merging import Merger, merges_due
 from store.tiers.metrics import (
     DAMAGED_SEGMENTS,
@@ -89,14 +90,17 @@ class Tiering:
         self._progress = progress
         self.places = Places(directory)
         self.catalogue = SegmentCatalogue(database, lease)
+        self.installation = Installation(database, self.catalogue, self.places, store)
         self.pace = pace = Pace(database, topic, share=tiers.busy_share if share is None else share, stop=stop)
         self.failures = 0
         """Pieces that failed so far."""
         self._writer = TableWriter(database, self.catalogue, self.places, segments, policy, pace, progress)
         self._merger = Merger(self.catalogue, self.places, segments, pace)
-        self.objects = None if store is None else ObjectFiles(self.places, store)
+        self.objects = None if store is None else ObjectFiles(self.places, store, self.installation)
         self.cold = None if self.objects is None else ColdMover(self.catalogue, self.places, self.objects)
-        self._collector = Collector(self.catalogue, self.places, store)
+        self._collector = Collector(
+            self.catalogue, self.places, store, self.installation, strays_kept_us=tiers.strays_kept_days * _DAY_US
+        )
 
     @property
     def steps(self) -> Mapping[str, Step]:
@@ -114,9 +118,10 @@ class Tiering:
             "measure": self.measure,
         }
 
-    async def prepare(self) -> None:
-        """Make the directories. Raises OSError."""
-        await in_thread(self.places.prepare)
+    async def prepare(self, *, leads: bool = True) -> None:
+        """Before every round: the directory is there, and this database's. leads: it is made where there are no files yet.
+        Raises WrongPlace, OSError, StaleEpoch, DatabaseUnavailable."""
+        await self.installation.check_directory(make=leads)
 
     async def write_due(self, now_us: int) -> int:
         """Write finished tables that have no segments yet, oldest first. Those past every age are left to the sealer."""
@@ -137,7 +142,7 @@ class Tiering:
         for table in await self.catalogue.tables():
             own = written[table.name]
             services = {service for segment in own for service in segment.info.services}
-            is_past = not own or table.end_us + self._hot.longest_us(services) <= now_us
+            is_past = table.end_us + self._hot.longest_us(services) <= now_us
             if table.rows == 0 or (table.is_segmented and is_past):
                 done += await self._piece("switch", table.name, self._switch(table, own))
         return done
@@ -197,7 +202,12 @@ class Tiering:
                 log.error("a segment is damaged; its table has the rows and is written anew", error=str(error))
                 await self.catalogue.take_back(table.name)
                 return False
-        if not await self.catalogue.switch(table.name):
+        try:
+            if not await self.catalogue.switch(table.name):
+                return False
+        except RowsDiffer as error:
+            log.error("files lack rows of their table, which is written anew", error=str(error))
+            await self.catalogue.take_back(table.name)
             return False
         SWITCHED_TABLES.inc()
         log.info("segments serve", table=table.name, rows=table.rows, segments=[each.name for each in own])
@@ -207,7 +217,7 @@ class Tiering:
         """Do it; whatever its own trouble is, the others go on. What is everybody's trouble goes up."""
         try:
             return await work
-        except (DatabaseUnavailable, StaleEpoch, Interrupted):
+        except (DatabaseUnavailable, StaleEpoch, Interrupted, WrongPlace):
             raise
         except Exception as error:
             STEP_FAILURES.labels(step).inc()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 import structlog
 
@@ -20,6 +20,7 @@ from store.segments.settings import SegmentSettings
 from store.segments.verification import verify
 from store.segments.writing import SegmentWriter, WrittenSegment
 from store.tiers.catalogue import FinishedTable, SegmentCatalogue
+from store.tiers.discarding import discard, discard_unless_recorded
 from store.tiers.metrics import WRITTEN_ROWS
 from store.tiers.pace import Pace
 from store.tiers.places import Places, fresh_name
@@ -56,16 +57,13 @@ class TableWriter:
     async def write(self, table: FinishedTable) -> bool:
         """Its rows are in segments, which have been read back and are in the catalogue. False: others were first, or it has
         gone. Raises DatabaseUnavailable, StaleEpoch, SegmentDamaged, RowsDiffer, RowsUnreadable, OSError, Interrupted; then
-        its files are gone."""
+        its files are gone, or will be."""
         written = await self._written(table)
         try:
             await read_back(written, self._pace)
             recorded = await self._catalogue.record(table.name, written)
         except BaseException:
-            # After a broken COMMIT it may be recorded all the same: then the files stay.
-            with suppress(Exception):
-                if not {each.name for each in written} & await self._catalogue.names():
-                    await in_thread(discard, written)
+            await discard_unless_recorded(self._catalogue, written)
             raise
         if not recorded:
             await in_thread(discard, written)
@@ -105,10 +103,3 @@ async def read_back(written: Iterable[WrittenSegment], pace: Pace) -> None:
         await in_thread(verify, each.path, each.info)
         await in_thread(verify_filter, each.filter_path)
         await pace.rest(time.monotonic() - began_s)
-
-
-def discard(written: Iterable[WrittenSegment]) -> None:
-    """Remove files that nobody will ever name. Raises OSError."""
-    for each in written:
-        each.path.unlink(missing_ok=True)
-        each.filter_path.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from runtime.stopping import Stop
 from store.objects.factory import make_object_store
 from store.objects.settings import ObjectSettings
 from store.segments.settings import SegmentSettings
-from store.tiers import cold, collecting, erasing_files, merging, tiering, writing
+from store.tiers import cold, collecting, discarding, erasing_files, installation, merging, tiering, writing
 from store.tiers.catalogue import TIER, SegmentCatalogue
 from store.tiers.erasing import Eraser, Remaining
 from store.tiers.progress import unwatched
@@ -57,7 +57,7 @@ class Points:
         return passed
 
     def put_everywhere(self) -> None:
-        for module in (writing, merging, cold, collecting, tiering, erasing_files):
+        for module in (writing, merging, cold, collecting, discarding, tiering, erasing_files, installation):
             module.in_thread = self.around(module.in_thread)  # type: ignore[attr-defined]
         change = SegmentCatalogue.change
 

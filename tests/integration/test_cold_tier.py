@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +14,6 @@ from store.objects.factory import make_object_store
 from store.objects.port import ObjectStore
 from store.objects.settings import ObjectSettings
 from store.segments.format import SegmentDamaged
-from store.tiers import collecting
 from store.tiers.cold import ObjectFiles
 from store.tiers.places import Places, key_of
 from store.tiers.segments import Segment
@@ -93,12 +93,12 @@ async def test_a_cold_file_comes_back_and_stays_as_long_as_was_asked(site: TierS
 async def test_an_expired_cold_file_leaves_nothing_behind(site: TierSite, store: ObjectStore) -> None:
     leader, _, end_us = await serving(site)
     await leader.move_due(end_us + 90 * DAY_US)
-    assert [found async for found in store.list()] != []
+    assert [found async for found in store.list("segments")] != []
     await leader.expire_due(end_us + 400 * DAY_US)
     await leader.collect(end_us + 400 * DAY_US)
     assert site.files() == []
     assert await site.all_segments() == []
-    assert [found async for found in store.list()] == []
+    assert [found async for found in store.list("segments")] == []
 
 
 async def test_a_file_that_is_damaged_is_not_moved(site: TierSite) -> None:
@@ -149,20 +149,26 @@ async def test_every_changed_byte_of_a_file_and_its_filter_is_named(site: TierSi
     assert bad.filter_problem is not None
 
 
-async def test_objects_that_nobody_names_go_after_an_hour(
-    site: TierSite, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_objects_that_nobody_names_are_kept_for_days(site: TierSite, store: ObjectStore, tmp_path: Path) -> None:
     leader, _, end_us = await serving(site)
     await leader.move_due(end_us + 90 * DAY_US)
     stray = tmp_path / "stray"
     stray.write_bytes(b"x")
-    await store.put("segments/class=default/day=2026-01-01/gone.parquet", stray)
+    key = "segments/class=default/day=2026-01-01/gone.parquet"
+    await store.put(key, stray)
     await store.put("lake/other.parquet", stray)
+
+    async def keys() -> set[str]:
+        return {found.key async for found in store.list()}
+
+    everything = await keys()
+    assert len(everything) == 4
     await leader.collect(end_us)
-    assert len([found async for found in store.list()]) == 3
-    monkeypatch.setattr(collecting, "STRAY_S", 0.0)
-    await leader.collect(end_us)
-    assert [found.key.rsplit("/", 1)[1] async for found in store.list()] == [
-        "other.parquet",
-        (await site.all_segments())[0].name,
-    ]
+    book = site.directory / "strays" / "objects.json"
+    (first_us,) = json.loads(book.read_text()).values()
+    for days, is_kept in ((13.9, True), (14.1, False)):
+        book.write_text(json.dumps({key: first_us - int(days * DAY_US)}))
+        await (await site.leader()).collect(end_us)  # another process: the time is not its own
+        assert (await keys() == everything) is is_kept
+    assert await keys() == everything - {key}
+    assert json.loads(book.read_text()) == {}

@@ -9,27 +9,34 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from db.database import Connection
 from db.migrations import Layout
 from infra.fleet import REPOSITORY
 from schemas.errors import InvalidInput
+from schemas.scope import ALL_SERVICES
+from store.dead_letters import DeadLetters
 from store.objects.factory import make_object_store
 from store.objects.settings import ObjectSettings
 from store.port import DeadLetter, EncodedRow, StorePlan
 from store.settings import StoreSettings
-from store.tiers import collecting
+from store.tiers import catalogue, collecting, erasing_rows
 from store.tiers.catalogue import StaleEpoch
 from store.tiers.erasing import Eraser, NotYet, Remaining, predicate_of
+from store.tiers.erasing_rows import TableRows
 from store.tiers.progress import unwatched
 from store.tiers.tiering import Tiering
 from tests.store_sites import HOUR_US, TOPIC, now_us, row
 from tests.tier_sites import CHUNK_US, DAY_US, TierSite, tier_site
 
 QUERY = 'service:shop metadata.user:ann OR "ann@example.org"'
+_WAITING = """
+    SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"""
 EVERY = 5
 """Each fifth row is one that goes."""
 
@@ -103,6 +110,23 @@ async def everywhere(site: TierSite) -> tuple[Tiering, int]:
     return leader, start_us
 
 
+async def waits_for_a_lock(site: TierSite, work: asyncio.Task[Any], which: str) -> None:
+    """Until somebody waits for such a lock (a condition on pg_locks), or the work has ended. Any: whatever it says."""
+    async with asyncio.timeout(30):
+        while True:
+            if work.done() or await site.database.fetch_all(f"{_WAITING} AND {which}"):
+                return
+            await asyncio.sleep(0.02)
+
+
+async def has_a_part(site: TierSite) -> None:
+    """Of what indexes open chunks beside them."""
+    await site.database.execute(
+        "INSERT INTO open_parts (table_name, kind, from_xid, to_xid, rows, open_from, range_start, range_end, open_bytes)"
+        " VALUES ('open_metadata_0', 'metadata', 0, 1, 1, now(), now(), now(), '{}')"
+    )
+
+
 async def test_matching_rows_go_from_every_tier_and_all_others_stay(site: TierSite) -> None:
     leader, start_us = await everywhere(site)
     states = await site.states()
@@ -140,11 +164,11 @@ async def test_replaced_files_and_objects_are_deleted(site: TierSite, monkeypatc
     work = eraser(site, leader)
     certificate = await work.erase()
     assert site.store is not None
-    assert [found async for found in site.store.list()] != []
+    assert [found async for found in site.store.list("segments")] != []
     monkeypatch.setattr(collecting, "DROP_DELAY_S", 0)
     await work.until_files_are_gone(certificate.files_replaced)
     assert not {*certificate.files_replaced} & {*site.files()}
-    assert [found async for found in site.store.list()] == []
+    assert [found async for found in site.store.list("segments")] == []
     assert await site.ids() == kept(1_000, 2_000, 3_000, 5_000, 6_000)
 
 
@@ -222,12 +246,112 @@ async def test_one_whose_lease_went_to_another_erases_nothing_more(site: TierSit
 async def test_what_indexes_open_chunks_forgets_erased_values(site: TierSite) -> None:
     await site.store_rows(rows(await site.border_us(), 1))
     await seen(site)
-    await site.database.execute(
-        "INSERT INTO open_parts (table_name, kind, from_xid, to_xid, rows, open_from, range_start, range_end, open_bytes)"
-        " VALUES ('open_metadata_0', 'metadata', 0, 1, 1, now(), now(), now(), '{}')"
-    )
+    await has_a_part(site)
     await eraser(site, await site.leader()).erase()
     assert await site.database.fetch_all("SELECT table_name, kind FROM expired_tables") == [("open_metadata_0", "part")]
+
+
+async def test_a_letter_whose_replay_is_under_way_is_erased_as_a_log(site: TierSite, place: tuple[str, Layout]) -> None:
+    start_us = await site.border_us()
+    line = f'[777,{start_us},9,"shop","x",null,{{"user":"ann"}}]'.encode()
+    await site.store_rows(rows(start_us, 1))
+    async with site.hot.writer.begin() as batch:
+        await batch.commit(StorePlan(dead=[DeadLetter(0, 1, 0, "refused", "d", "shop", 0, line)]))
+    await seen(site)
+    leader = await site.leader()
+    ((letter_id,),) = await site.database.fetch_all("SELECT id FROM dead_letters")
+    async with site.database.transaction() as other:
+        await other.execute("LOCK TABLE ledger IN SHARE MODE")
+        replaying = asyncio.create_task(DeadLetters(site.database, place[1]).replay(letter_id, allowed=ALL_SERVICES))
+        await waits_for_a_lock(site, replaying, "relation = 'ledger'::regclass")
+        erasing = asyncio.create_task(eraser(site, leader).erase())
+        await waits_for_a_lock(site, erasing, "locktype = 'transactionid'")
+    assert await replaying == 777
+    certificate = await erasing
+    assert (certificate.rows, certificate.dead_letters) == (11, 0)
+    assert await site.ids() == kept(1)
+
+
+async def test_rows_of_a_table_that_closes_meanwhile_are_certified(
+    site: TierSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasing_rows, "_PAGES_A_STEP", 1)
+    start_us = await site.border_us()
+    await site.store_rows(rows(start_us, 1, 400))
+    await has_a_part(site)
+    leader = await site.leader()
+    tables = TableRows(site.database, leader.catalogue, predicate_of(QUERY))
+    steps = 0
+    change = leader.catalogue.change
+
+    @asynccontextmanager
+    async def closing() -> AsyncIterator[Connection]:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            await site.hot.process().claim("a", want=3, ttl_s=60)
+            await site.hot.see(start_us + CHUNK_US + HOUR_US)
+            await site.hot.upkeep.close_due(now_us=start_us + CHUNK_US + HOUR_US)
+        async with change() as connection:
+            yield connection
+
+    monkeypatch.setattr(leader.catalogue, "change", closing)
+    removed, left = await tables.delete(lambda *_: None)
+    assert len(left) == 1
+    assert 0 < removed.total() < 80
+    assert await site.database.fetch_all("SELECT FROM open_parts") == []
+    assert await site.database.fetch_all("SELECT table_name FROM expired_tables") == [("open_metadata_0",)]
+    await site.hot.upkeep.finish_closed()
+    again, left = await tables.delete(lambda *_: None, only=left)
+    assert left == []
+    assert removed.total() + again.total() == 80
+    assert await site.ids() == kept(1, count=400)
+
+
+async def matching_in(site: TierSite, table: str) -> int:
+    found = await site.database.fetch_one(
+        f"SELECT count(*) FROM {table} WHERE message ~* 'ann@' OR metadata @> '{{\"user\":\"ann\"}}'"
+    )
+    assert found is not None
+    count: int = found[0]
+    return count
+
+
+async def test_rows_go_from_tables_that_have_left_the_catalogue_and_are_counted_once(site: TierSite) -> None:
+    leader, _ = await everywhere(site)
+    left = [name for (name,) in await site.database.fetch_all("SELECT table_name FROM expired_tables")]
+    assert [await matching_in(site, table) for table in left] == [10] * len(left)
+    certificate = await eraser(site, leader).erase()
+    assert [await matching_in(site, table) for table in left] == [0] * len(left)
+    assert certificate.rows == 50
+    assert not any(table in each.what for table in left for each in certificate.remaining)
+
+
+async def test_a_table_that_has_left_and_cannot_be_looked_at_is_certified_as_remaining(
+    site: TierSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "_LOCK_TIMEOUT_MS", 200)
+    leader, _ = await everywhere(site)
+    kept_back, *others = [name for (name,) in await site.database.fetch_all("SELECT table_name FROM expired_tables")]
+    async with site.database.transaction() as reader:
+        await reader.execute(f"LOCK TABLE {kept_back} IN SHARE MODE".encode())
+        certificate = await eraser(site, leader).erase()
+    assert certificate.rows == 50
+    assert [await matching_in(site, table) for table in others] == [0] * len(others)
+    (named,) = [each for each in certificate.remaining if kept_back in each.what]
+    assert "dropped" in named.until
+
+
+async def test_a_table_that_is_dropped_meanwhile_is_no_trouble(site: TierSite) -> None:
+    leader, _ = await everywhere(site)
+    dropped, *_ = [name for (name,) in await site.database.fetch_all("SELECT table_name FROM expired_tables")]
+    async with site.database.transaction() as dropping:
+        await dropping.execute(f"DROP TABLE {dropped}".encode())
+        erasing = asyncio.create_task(eraser(site, leader).erase())
+        await waits_for_a_lock(site, erasing, "locktype = 'relation'")
+    certificate = await erasing
+    assert certificate.rows == 50
+    assert not any(dropped in each.what for each in certificate.remaining)
 
 
 @pytest.mark.parametrize("query", ["", "   ", "(", "level:loud"])

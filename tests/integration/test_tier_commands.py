@@ -98,6 +98,10 @@ async def test_one_round_by_hand_and_what_there_is_to_see_of_it(site: TierSite) 
     assert await site.states() == {("serving", "warm"): 1}
     assert logfeed(site, "run").stdout == "nothing was due\n"
 
+    (site.directory / "strays").mkdir()
+    (site.directory / "strays" / "x.parquet").write_bytes(b"x")
+    assert "unknown to the database, kept for 14 days: 1 files (1 byte)" in logfeed(site, "status").stdout
+
     good = logfeed(site, "verify")
     assert (good.returncode, good.stdout) == (0, "1 segments read, all as they were written\n")
     (segment,) = await site.all_segments()

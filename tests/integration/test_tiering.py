@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from db.migrations import Layout
+from runtime.telemetry import REGISTRY
 from schemas.errors import Overloaded
 from store.port import EncodedRow
 from store.segments.settings import SegmentSettings
 from store.settings import StoreSettings
 from store.tiers.catalogue import StaleEpoch
+from store.tiers.installation import WrongPlace
 from store.tiers.settings import TierSettings
 from tests.s3_server import s3_store
 from tests.store_sites import row
@@ -39,7 +41,7 @@ async def site(place: tuple[str, Layout], tmp_path: Path) -> AsyncIterator[TierS
 
 @pytest.fixture
 async def native(native_url: str, tmp_path: Path) -> AsyncIterator[TierSite]:
-    async with tier_site(native_url, Layout.NATIVE, tmp_path / "segments") as made:
+    async with tier_site(native_url, Layout.NATIVE, tmp_path / "segments", StoreSettings(late_rows_max=20)) as made:
         yield made
 
 
@@ -96,14 +98,72 @@ async def test_each_class_has_files_of_its_own_and_expires_by_itself(site: TierS
         ("default", 10),
         ("audit", 10),
     }
-    assert await leader.expire_due(end_us + 3 * DAY_US) == 1
+    assert await leader.expire_due(end_us + 3 * DAY_US) == 0  # their table has the rows of all classes
     await leader.switch_due(end_us + 7 * DAY_US)
+    assert await leader.expire_due(end_us + 7 * DAY_US) == 1
     assert await site.ids() == [*range(101, 111), *range(201, 211)]
     assert await leader.expire_due(end_us + 400 * DAY_US) == 1
     assert await site.ids() == [*range(201, 211)]
     assert await leader.collect(end_us + 400 * DAY_US) == 4
     assert [each.retention_class for each in await site.all_segments()] == ["audit"]
     assert len(site.files()) == 2
+
+
+async def test_a_class_that_is_made_longer_before_the_switch_loses_nothing(native: TierSite) -> None:
+    native.policy = retention({"name": "debug", "days": 3, "max_level": "debug"})
+    start_us = await native.border_us()
+    await native.store_rows([*spread(start_us, 10, level=5), *spread(start_us, 10, first=101, level=9)])
+    end_us = start_us + CHUNK_US
+    await native.close_to(end_us)
+    leader = await native.leader()
+    await leader.write_due(end_us)
+    await leader.expire_due(end_us + 3 * DAY_US)
+    native.policy = retention({"name": "debug", "days": 30, "max_level": "debug"})
+    leader = await native.leader()
+    now_us = end_us + 7 * DAY_US
+    for step in (leader.write_due, leader.switch_due, leader.expire_due):
+        await step(now_us)
+    assert await native.states() == {("serving", "warm"): 2}
+    assert await native.ids() == [*range(1, 11), *range(101, 111)]
+
+
+async def test_a_table_whose_files_lack_rows_is_written_anew(native: TierSite) -> None:
+    native.policy = retention({"name": "debug", "days": 3, "max_level": "debug"})
+    start_us = await native.border_us()
+    await native.store_rows([*spread(start_us, 10, level=5), *spread(start_us, 10, first=101, level=9)])
+    end_us = start_us + CHUNK_US
+    await native.close_to(end_us)
+    leader = await native.leader()
+    await leader.write_due(end_us)
+    await native.database.execute("UPDATE segments SET state = 'retired' WHERE retention_class = 'debug'")
+    now_us = end_us + 7 * DAY_US
+    assert await leader.switch_due(now_us) == 0
+    assert await native.ids() == [*range(1, 11), *range(101, 111)]
+    assert await leader.write_due(now_us) == 1
+    assert await leader.switch_due(now_us) == 1
+    assert await native.ids() == [*range(1, 11), *range(101, 111)]
+
+
+async def test_a_table_without_files_stays_hot_as_long_as_others(native: TierSite) -> None:
+    end_us = await filled(native)
+    leader = await native.leader()
+    await leader.write_due(end_us)
+    await native.database.execute("UPDATE segments SET state = 'retired', retired_at = now()")
+    assert await leader.switch_due(end_us + 7 * DAY_US - 1) == 0
+    assert await native.database.fetch_one("SELECT count(*) FROM catalogue WHERE segmented_at IS NOT NULL") == (1,)
+    assert await leader.switch_due(end_us + 7 * DAY_US) == 0
+    assert await leader.write_due(end_us + 7 * DAY_US) == 1
+    assert await native.ids() == [*range(1, 101)]
+
+
+async def test_files_of_a_table_that_the_sealer_dropped_expire(native: TierSite) -> None:
+    end_us = await filled(native)
+    leader = await native.leader()
+    await leader.write_due(end_us)
+    now_us = end_us + 400 * DAY_US
+    assert await leader.expire_due(now_us) == 0
+    await native.hot.upkeep.drop_expired(now_us=now_us, retention_us=400 * DAY_US)
+    assert await leader.expire_due(now_us) == 1
 
 
 async def test_files_of_retired_segments_stay_ten_minutes(native: TierSite) -> None:
@@ -147,10 +207,32 @@ async def test_late_tables_are_drained_into_files_that_overlap_others(site: Tier
     leader = await site.leader()
     assert await leader.write_due(end_us) == 2
     await leader.switch_due(end_us + 7 * DAY_US)
-    assert await site.states() == {("serving", "warm"): 2}
+    assert (await site.states()).keys() == {("serving", "warm")}
     assert await site.ids() == [*range(1, 101), *range(1_001, 1_031)]
     await site.hot.upkeep.drop_expired(now_us=end_us + 8 * DAY_US, retention_us=400 * DAY_US)
     assert await site.ids() == [*range(1, 101), *range(1_001, 1_031)]
+
+
+async def test_late_rows_lie_in_files_of_their_days_and_merge_with_those(native: TierSite) -> None:
+    native.tiers = TierSettings(merge_files_min=2)
+    now_us = await native.border_us()
+    first_us = now_us - now_us % DAY_US - 40 * DAY_US
+    leader = await native.leader()
+    for number in range(2):
+        late = spread(first_us + number, 80, first=1 + 80 * number, within_us=40 * DAY_US)
+        await native.store_rows([], late)
+        await native.database.execute("ANALYZE")
+        await native.hot.upkeep.close_due(now_us=now_us + (number + 1) * 2 * DAY_US)
+        await native.hot.upkeep.finish_closed()
+        assert await leader.write_due(now_us) == 1
+    written = await native.all_segments()
+    assert len(written) == 80
+    assert all(each.start_us // DAY_US == (each.end_us - 1) // DAY_US for each in written)
+    assert await leader.switch_due(now_us + 9 * DAY_US) >= 2
+    assert await leader.merge_due(now_us + 9 * DAY_US) == 40
+    assert await native.states() == {("serving", "warm"): 40, ("retired", "warm"): 80}
+    assert await native.ids() == [*range(1, 161)]
+    assert leader.failures == 0
 
 
 async def test_a_table_stays_hot_as_long_as_the_longest_window_of_its_services(native: TierSite) -> None:
@@ -243,7 +325,7 @@ async def test_a_file_that_was_damaged_before_the_switch_is_written_anew(native:
     assert await native.ids() == [*range(1, 101)]
 
 
-async def test_what_nobody_names_is_removed_after_an_hour(native: TierSite) -> None:
+async def test_what_nobody_names_is_put_aside_after_an_hour(native: TierSite) -> None:
     end_us = await filled(native)
     leader = await native.leader()
     await leader.write_due(end_us)
@@ -260,7 +342,50 @@ async def test_what_nobody_names_is_removed_after_an_hour(native: TierSite) -> N
     for path in (*old, foreign, *(native.directory / name for name in kept if name.endswith(".parquet"))):
         os.utime(path, (time.time() - 3_700,) * 2)
     assert await leader.collect(end_us) == 3
-    assert native.files() == sorted([*kept, young.name, foreign.name])
+    strays = native.directory / "strays"
+    assert {path.name for path in strays.iterdir()} == {old[0].name, old[2].name}
+    assert native.files() == sorted([*kept, young.name, foreign.name, old[0].name, old[2].name])
+    assert old[0].name not in {path.name for path in native.directory.iterdir()}
+    os.utime(strays / old[0].name, (time.time() - 14 * 86_400 + 60,) * 2)
+    os.utime(strays / old[2].name, (time.time() - 14 * 86_400 - 60,) * 2)
+    assert await leader.collect(end_us) == 1
+    assert [path.name for path in strays.iterdir()] == [old[0].name]
+    assert REGISTRY.get_sample_value("logfeed_tier_strays", {"kind": "file"}) == 1
+
+
+async def test_a_database_restored_to_before_a_merge_loses_no_file(native: TierSite) -> None:
+    native.tiers = TierSettings(hot_days=0, merge_files_min=2)
+    leader = await native.leader()
+    start_us = await native.border_us()
+    await native.hot.upkeep.ensure_chunks(now_us=start_us + DAY_US)
+    for number in range(4):
+        await native.store_rows(spread(start_us + number * CHUNK_US, 10, first=1 + 100 * number))
+    end_us = start_us + 4 * CHUNK_US
+    await native.close_to(end_us)
+    await leader.write_due(end_us)
+    await leader.switch_due(end_us)
+    await native.database.execute("CREATE TABLE dump AS SELECT * FROM segments")
+    kept = {path.name: path.read_bytes() for path in native.directory.glob("*.parquet")}
+    assert await leader.merge_due(end_us) >= 1
+    await leader.collect(end_us + DAY_US)
+    merged = {path.name for path in native.directory.glob("*.parquet")} - set(kept)
+    assert merged
+    await native.database.execute("DELETE FROM segments")
+    await native.database.execute("INSERT INTO segments SELECT * FROM dump")
+    for path in native.directory.rglob("*.parquet*"):
+        os.utime(path, (time.time() - 7_200,) * 2)
+    with pytest.raises(WrongPlace, match="none of the 4 files"):
+        await native.leader()
+    for name, content in [*kept.items()][1:]:
+        (native.directory / name).write_bytes(content)
+    leader = await native.leader()
+    await leader.collect(end_us + DAY_US)  # one that it names is missing: those it does not name stay where they are
+    assert merged <= {path.name for path in native.directory.glob("*.parquet")}
+    for name, content in kept.items():
+        (native.directory / name).write_bytes(content)
+    await leader.collect(end_us + DAY_US)
+    assert merged <= {path.name for path in (native.directory / "strays").iterdir()}
+    assert await native.ids() == sorted(1 + 100 * number + n for number in range(4) for n in range(10))
 
 
 async def test_a_directory_of_another_database_is_left_alone(native: TierSite) -> None:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import store.tiers.stretches
 import store.tiers.tiered_scan
 from cli.http_app import build_app
 from db.migrations import Layout
@@ -54,6 +55,8 @@ from store.tiers.places import Places, key_of, name_of
 from store.tiers.retention import RetentionPolicy
 from store.tiers.segments import SEGMENTS, segments_of
 from store.tiers.settings import RetentionClass, RetentionSettings
+from store.tiers.stretches import Stretch
+from store.tiers.tiered_scan import TieredScan
 from tests.reading_subjects import (
     HOUR,
     SECOND,
@@ -182,6 +185,7 @@ def test_a_walk_over_all_homes_is_what_matches_in_order(
         subject.HOMES = tuple((state, is_dropped and state == "serving") for state, is_dropped in homes)
         try:
             logs = await with_many_places(subject)
+            await subject.access.start_readers()  # which the shortest budgets would not wait for
             for predicate, order, limit, bytes_max, budget_ms, at_once in questions:
                 reading = PostgresReadStore(
                     subject.database, LOGS_TOPIC, Layout.NATIVE, page_bytes_max=bytes_max, segments=subject.access
@@ -219,6 +223,49 @@ async def test_a_text_is_sought_in_files_instead_of_their_tables(
     for indexed in (EVERYTHING, ServiceIn(frozenset({"pay"})), CorrelationIs("story-1")):
         rows = await walk(subject.store, indexed)
         assert all(log.timestamp >= T0 + 2 * CHUNK_US or log.id > logs[179].id for log in rows), "tables were asked"
+
+
+async def test_files_that_overlap_are_asked_in_groups_and_merged(
+    native: TieredSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = await with_files(native)
+    for generation in range(1, 4):
+        await native.end_late()
+        await native.finish()
+        more = [a_log(2_000 * generation + n, at=n * 17 * 60 * SECOND, message="message 1") for n in range(30)]
+        await native.put(more)
+        logs += more
+    monkeypatch.setattr(store.tiers.stretches, "FILES", 1)
+    groups: list[int] = []
+    of_files = TieredScan._of_files
+
+    async def counted(self: TieredScan, access: Any, stretch: Stretch, *arguments: Any) -> Any:
+        groups.append(len(list(stretch.groups())))
+        return await of_files(self, access, stretch, *arguments)
+
+    monkeypatch.setattr(TieredScan, "_of_files", counted)
+    await native.access.start_readers()
+    for order in Order:
+        for limit, predicate in ((50, EVERYTHING), (1_000, Contains("message 1"))):
+            matches = compile_match(predicate)
+            expected = [log for log in in_order(logs, order) if matches(log)]
+            assert ids(await walk(native.store, predicate, order=order, limit=limit)) == ids(expected)
+    reading = PostgresReadStore(
+        native.database, LOGS_TOPIC, Layout.NATIVE, page_bytes_max=1_500, segments=native.access
+    )
+    assert ids(await walk(reading, limit=1_000)) == ids(in_order(logs, Order.NEWEST_FIRST))
+    assert max(groups) >= 3
+
+
+async def test_a_page_that_looked_at_tables_first_holds_no_more_bytes(native: TieredSubject) -> None:
+    await with_files(native, (("written", False),))
+    bytes_max = 300
+    reading = PostgresReadStore(
+        native.database, LOGS_TOPIC, Layout.NATIVE, page_bytes_max=bytes_max, segments=native.access
+    )
+    page = await scan(reading, Contains("message"), limit=1_000)
+    sizes = [len(log.message) + len(f"{log.metadata}") for log in page.logs]
+    assert bytes_max <= sum(sizes) < bytes_max + max(sizes)
 
 
 async def test_the_newest_page_asks_no_file(subject: TieredSubject) -> None:
@@ -349,6 +396,39 @@ async def test_a_damaged_file_is_named_and_other_pages_go_on(native: TieredSubje
         assert (await client.get("/api/v1/logs", params={"limit": 80})).status_code == 200
 
 
+async def pages_until_a_problem(native: TieredSubject) -> tuple[list[int], httpx.Response]:
+    """Newest first: ids of all pages that are given, and what the one after them says."""
+    async with serving(native) as client:
+        shown: list[int] = []
+        cursor: dict[str, str] = {}
+        while True:
+            response = await client.get("/api/v1/logs", params={"limit": 100, **cursor})
+            if response.status_code != 200:
+                return shown, response
+            page = response.json()
+            shown += [int(log["id"]) for log in page["logs"]]
+            cursor = {"cursor": page["next_cursor"]}
+
+
+@pytest.mark.parametrize("how", ["damaged", "missing"])
+async def test_what_was_found_before_a_bad_file_is_given_and_then_why_there_is_no_more(
+    native: TieredSubject, how: str
+) -> None:
+    logs = in_order(await with_files(native), Order.NEWEST_FIRST)
+    oldest, *_ = files_of(native)
+    oldest.unlink()
+    if how == "damaged":
+        oldest.write_bytes(b"PAR1 and no more")
+    [(end_us,)] = await native.run(
+        "SELECT (extract(epoch FROM range_end) * 1000000)::bigint FROM segments WHERE name = %s", oldest.name
+    )
+    shown, response = await pages_until_a_problem(native)
+    assert response.status_code == (500 if how == "damaged" else 503)
+    assert oldest.name in response.json()["detail"]
+    assert shown == ids(logs)[: len(shown)]
+    assert len(shown) >= sum(log.timestamp >= end_us for log in logs) > 100, "all rows newer than the file's"
+
+
 async def test_a_reader_killed_during_a_scan_says_503_and_the_next_page_goes_on(native: TieredSubject) -> None:
     logs = await with_files(native)
     await native.access.start_readers()
@@ -402,18 +482,42 @@ async def test_a_host_without_the_directory_says_what_is_missing(native: TieredS
     assert len((await scan(blind, limit=50)).logs) == 50
     with pytest.raises(SegmentsUnreachable, match=r"tiers\.directory"):
         await scan(blind, order=Order.OLDEST_FIRST)
+    await blind.look_at_files()
     assert "tiers.directory" in (blind.problem() or "")
     elsewhere = SegmentAccess(native.directory.parent / "nowhere", READER)
     reading = PostgresReadStore(native.database, LOGS_TOPIC, Layout.NATIVE, segments=elsewhere)
     with pytest.raises(Overloaded, match="nowhere"):
         await scan(reading, order=Order.OLDEST_FIRST)
+    await reading.look_at_files()
     assert "nowhere" in (reading.problem() or "")
     await elsewhere.close()
-    assert native.store.problem() is None  # type: ignore[attr-defined]  # beyond the port
+    assert isinstance(native.store, PostgresReadStore)
+    await native.store.look_at_files()
+    assert native.store.problem() is None
     service = QueryService(QuerySettings(), database=native.database, layout=Layout.NATIVE, unread=nothing_unread)
     await service.start()
     assert "tiers.directory" in service.ready()[0]
     await service.stop()
+
+
+async def test_files_whose_tables_are_there_need_no_directory_yet(
+    native: TieredSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither to be ready nor to seek a text."""
+    logs = await with_files(native, (("written", False),))
+    service = QueryService(QuerySettings(), database=native.database, layout=Layout.NATIVE, unread=nothing_unread)
+    await service.start()
+    assert service.ready() == []
+    await service.stop()
+    elsewhere = SegmentAccess(native.directory.parent / "nowhere", READER)
+    reading = PostgresReadStore(native.database, LOGS_TOPIC, Layout.NATIVE, segments=elsewhere)
+    await scan(reading, limit=1)
+    await reading.look_at_files()
+    assert reading.problem() is None
+    monkeypatch.setattr(store.tiers.tiered_scan, "LOOK_MS", 0)
+    expected = [log for log in in_order(logs, Order.NEWEST_FIRST) if "message 1" in log.message]
+    assert ids(await walk(reading, Contains("message 1"))) == ids(expected)
+    await elsewhere.close()
 
 
 async def test_a_store_without_files_needs_no_directory(native: TieredSubject) -> None:
@@ -495,6 +599,71 @@ async def test_a_question_that_cannot_wait_for_an_object_says_so(
         let.set()
         found = await patiently(lambda: walk(reading, order=Order.OLDEST_FIRST))
         assert ids(found) == ids(in_order(logs, Order.OLDEST_FIRST))
+
+
+async def test_a_full_page_fetches_nothing_to_learn_whether_anything_lies_beyond(
+    native: TieredSubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = in_order(await with_files(native), Order.NEWEST_FIRST)
+    async with cold(native, tmp_path) as (reading, objects):
+        [(cold_end_us,)] = await native.run(
+            "SELECT max(extract(epoch FROM range_end) * 1000000)::bigint FROM segments WHERE tier = 'cold'"
+        )
+        near = sum(log.timestamp >= cold_end_us for log in logs)
+        got = asyncio.Event()
+        get = objects.get
+
+        async def noted(*arguments: Any, **options: Any) -> Any:
+            got.set()
+            return await get(*arguments, **options)
+
+        monkeypatch.setattr(objects, "get", noted)
+        page = await scan(reading, limit=near, beyond_ms=1_000, budget_ms=30_000)
+        assert ids(page.logs) == ids(logs)[:near]
+        assert not page.finished
+        assert not got.is_set()
+        assert ids(await walk(reading, after=page.scanned_to, budget_ms=30_000)) == ids(logs)[near:]
+
+
+async def test_a_cache_that_cannot_be_used_refuses_cold_files_alone(native: TieredSubject, tmp_path: Path) -> None:
+    logs = in_order(await with_files(native), Order.NEWEST_FIRST)
+    object_settings = ObjectSettings(url=f"file://{tmp_path / 'objects'}", cache_dir=tmp_path / "cache")
+    async with cold(native, tmp_path):
+        objects = LocalObjectStore(tmp_path / "objects", object_settings)
+        second = SegmentAccess(native.directory, READER, objects=objects, object_settings=object_settings)
+        await second.open()
+        reading = PostgresReadStore(native.database, LOGS_TOPIC, Layout.NATIVE, segments=second)
+        page = await scan(reading, limit=1_000, budget_ms=30_000)
+        assert ids(page.logs) == ids(logs)[: len(page.logs)]
+        assert len(page.logs) > 100, "warm files are read"
+        with pytest.raises(SegmentsUnreachable, match=r"objects\.cache_dir.*another process"):
+            await scan(reading, after=page.scanned_to)
+        await reading.look_at_files()
+        assert "objects.cache_dir" in (reading.problem() or "")
+    await reading.look_at_files()  # the other process has ended
+    assert reading.problem() is None
+    assert ids(await walk(reading, budget_ms=30_000)) == ids(logs)
+    await second.close()
+
+
+async def test_copies_of_objects_go_with_their_segments(native: TieredSubject, tmp_path: Path) -> None:
+    await with_files(native)
+    async with cold(native, tmp_path) as (reading, objects):
+        await walk(reading, budget_ms=30_000)
+
+        def copies() -> int:
+            return sum(path.name != ".lock" for path in (tmp_path / "cache").iterdir())
+
+        count = len([found async for found in objects.list()])
+        await reading.look_at_files()
+        assert copies() == count > 1
+        await native.run(
+            "UPDATE segments SET state = 'retired', retired_at = clock_timestamp()"
+            " WHERE name = (SELECT min(name) FROM segments WHERE tier = 'cold')"
+        )
+        await scan(reading, limit=1)
+        await reading.look_at_files()
+        assert copies() == count - 1
 
 
 # --- many files ---------------------------------------------------------------------------------------------------------

@@ -89,7 +89,9 @@ def test_data_outlives_its_container() -> None:
     assert SERVICES["timescale"]["volumes"] == ["timescale-data:/var/lib/postgresql/data"]
     directory = SERVICES["tier"]["environment"]["LOGFEED_TIERS__DIRECTORY"]
     assert SERVICES["tier"]["volumes"] == [f"segments:{directory}"]
-    assert SERVICES["query"]["volumes"] == [f"segments:{directory}:ro"]
+    cache = SERVICES["query"]["environment"]["LOGFEED_OBJECTS__CACHE_DIR"]
+    assert SERVICES["query"]["volumes"] == [f"segments:{directory}:ro", f"object-cache:{cache}"]
+    assert cache in (ROOT / "infra/Dockerfile").read_text()
     assert directory in (ROOT / "infra/Dockerfile").read_text(), "a volume has the owner of the image's directory"
 
 

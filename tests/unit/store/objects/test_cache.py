@@ -13,6 +13,7 @@ import pytest
 from runtime.telemetry import REGISTRY
 from schemas.errors import ConfigurationError
 from store.objects.cache import ObjectCache
+from store.objects.keys import copy_name
 from store.objects.local_store import LocalObjectStore
 from store.objects.port import ObjectDamaged, ObjectMissing, ObjectStoreUnavailable
 from store.objects.settings import ObjectSettings
@@ -270,3 +271,22 @@ async def test_counters_tell_what_happened(bench: Bench) -> None:
     assert counted("logfeed_object_cache_bytes") == 700
     assert counted("logfeed_object_cache_files") == 1
     assert counted("logfeed_object_cache_pinned_bytes") == 0
+
+
+async def test_copies_that_nobody_names_any_more_go_once_they_are_not_in_use(bench: Bench) -> None:
+    contents = {"a": b"aa", "b": b"bb", "c": b"cc"}
+    for key, content in contents.items():
+        await bench.put(key, content)
+    cache = await bench.cache()
+    for key, content in contents.items():
+        await read(cache, key, content)
+    digests = {key: hashlib.sha256(content).hexdigest() for key, content in contents.items()}
+    kept = frozenset({copy_name("a", bytes=2, sha256=digests["a"])})
+    async with cache.file("b", bytes=2, sha256=digests["b"]) as path:
+        await cache.keep_only(kept)
+        assert path.read_bytes() == b"bb"
+        assert len(bench.files()) == 2
+    await cache.keep_only(kept)
+    assert [path.name for path in bench.files()] == list(kept)
+    assert cache.bytes == 2
+    assert await read(cache, "c", b"cc") == b"cc", "it can be fetched again"

@@ -16,6 +16,7 @@ from search.predicate import ServiceIn
 from search.sql import Sql
 from search.sql_duckdb import compile_duckdb
 from store.segments.format import SegmentDamaged, SegmentMissing, SegmentReaderUnavailable
+from store.segments.process import ReaderProcess
 from store.segments.reading import SegmentReader, SegmentScanFailed
 from store.segments.scans import SegmentFile, SegmentScan
 from store.segments.settings import SegmentSettings
@@ -44,7 +45,9 @@ async def reader(tmp_path: Path) -> AsyncIterator[SegmentReader]:
 
 def reader_of(directory: Path, *, hang_s: float = 30.0, **values: int) -> SegmentReader:
     return SegmentReader(
-        [directory], SegmentSettings(**{"reader_threads": 1, "reader_memory_mib": 128, **values}), hang_s=hang_s
+        [directory],
+        SegmentSettings(**{"readers": 1, "reader_threads": 1, "reader_memory_mib": 128, **values}),
+        hang_s=hang_s,
     )
 
 
@@ -261,3 +264,94 @@ async def test_a_reader_whose_parent_has_gone_ends(reader: SegmentReader, file: 
     assert process.stdin is not None
     process.stdin.close()
     await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
+async def test_readers_that_start_beside_a_scan_are_started_once_and_end_with_it(
+    tmp_path: Path, file: SegmentFile
+) -> None:
+    before = {child.pid for child in psutil.Process().children()}
+    reader = reader_of(tmp_path, readers=1)
+    _, result, _ = await asyncio.gather(reader.start(), reader.scan(scan_of(file)), reader.start())
+    assert len(result.logs) == 10
+    await reader.start()
+    assert len({child.pid for child in psutil.Process().children()} - before) == 1
+    await reader.close()
+    assert {child.pid for child in psutil.Process().children()} <= before
+
+
+async def test_closing_while_readers_start_leaves_none_behind(tmp_path: Path, file: SegmentFile) -> None:
+    before = {child.pid for child in psutil.Process().children()}
+    for turns in range(6):
+        reader = reader_of(tmp_path, readers=2)
+        starting = asyncio.create_task(reader.start())
+        scanning = asyncio.create_task(reader.scan(scan_of(file)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await reader.close()
+        await starting
+        with pytest.raises(SegmentReaderUnavailable):
+            await scanning
+    assert {child.pid for child in psutil.Process().children()} <= before
+
+
+async def test_a_scan_has_what_is_left_of_its_budget_after_waiting(
+    reader: SegmentReader, file: SegmentFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await reader.scan(scan_of(file))
+    budgets: list[int] = []
+    send = ReaderProcess.send
+
+    def noted(self: ReaderProcess, scan: SegmentScan) -> int:
+        budgets.append(scan.budget_ms)
+        return send(self, scan)
+
+    monkeypatch.setattr(ReaderProcess, "send", noted)
+    under_way = asyncio.create_task(reader.scan(scan_of(file, ENDLESS)))
+    await until(reader._free.locked)
+    now_s = asyncio.get_running_loop().time
+    began_s = now_s()
+    waiting = asyncio.create_task(reader.scan(scan_of(file)))
+    await until(lambda: reader._waiting == 1)
+    await until(lambda: now_s() - began_s > 0.3)
+    under_way.cancel()
+    await waiting
+    assert budgets[-1] <= 60_000 - 300
+
+
+async def test_nobody_waits_for_a_reader_to_start_longer_than_the_budget(
+    tmp_path: Path, file: SegmentFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts all the same, and the next scan has it."""
+    reader = reader_of(tmp_path, readers=1)
+    may_start, start = asyncio.Event(), ReaderProcess.start
+
+    async def slowly(self: ReaderProcess) -> None:
+        await may_start.wait()
+        await start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReaderProcess, "start", slowly)
+        with pytest.raises(SegmentReaderUnavailable, match="being started"):
+            await reader.scan(scan_of(file, budget_ms=30))
+        may_start.set()
+        assert len((await reader.scan(scan_of(file))).logs) == 10
+    await reader.close()
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+async def test_a_long_scan_gives_way_to_others_and_loses_nothing(tmp_path: Path, *, newest_first: bool) -> None:
+    (written,) = write(tmp_path, LOGS, using=settings(row_group_rows=20))
+    file = SegmentFile(str(written.path), written.name, written.info.row_groups)
+    reader = reader_of(tmp_path, readers=1)
+    await reader.start()
+    slow = Sql("(SELECT sum(a.range + b.range) FROM range(10000) AS a, range(20000) AS b) > 0")
+    long = SegmentScan((file,), slow, *EVER, newest_first, 1_000, 10_000, 60_000)
+    under_way = asyncio.create_task(reader.scan(long))
+    await until(reader._free.locked)
+    page = await reader.scan(scan_of(file))
+    assert len(page.logs) == 10
+    assert not under_way.done(), "the page was kept out until the search had ended"
+    result = await under_way
+    assert result.logs == (LOGS[::-1] if newest_first else LOGS)
+    assert result.looked_to is None
+    await reader.close()

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import duckdb
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -97,7 +98,9 @@ def expected(of: list[Log], scan: SegmentScan, predicate: Predicate) -> list[Log
 
 def run(connection: duckdb.DuckDBPyConnection, scan: SegmentScan) -> SegmentResult:
     scanner = Scanner(connection, TickingClock(0))
-    return result_of(scanner.run(question_of(1, scan), is_cancelled=lambda: False, got_on=lambda: None))
+    return result_of(
+        scanner.run(question_of(1, scan), is_cancelled=lambda: False, gives_way=lambda: False, got_on=lambda: None)
+    )
 
 
 def files_of(directory: Path, parts: list[list[Log]], row_group_rows: int) -> tuple[SegmentFile, ...]:
@@ -215,7 +218,7 @@ def test_the_newest_match_is_found_without_looking_further(
 
     scanner = Scanner(Watched(), TickingClock(0))  # type: ignore[arg-type]  # what of a connection is used
     scan = SegmentScan(files, Sql("TRUE"), *EVER, True, 5, 10_000, NEVER_LATE_MS)
-    scanner.run(question_of(1, scan), is_cancelled=lambda: False, got_on=lambda: None)
+    scanner.run(question_of(1, scan), is_cancelled=lambda: False, gives_way=lambda: False, got_on=lambda: None)
     assert len(asked) == 2, "positions of one slice, and their rows"
 
 
@@ -262,7 +265,24 @@ def test_a_missing_file_is_named(directory: Path, connection: duckdb.DuckDBPyCon
     files = files_of(place, [[log_at(1, 1)], [log_at(2, 2)]], 5)
     Path(files[0].path).unlink()
     with pytest.raises(SegmentMissing, match="s0-default-0"):
-        run(connection, SegmentScan(files, Sql("TRUE"), *EVER, True, 5, 10_000, NEVER_LATE_MS))
+        run(connection, SegmentScan(files, Sql("TRUE"), *EVER, False, 5, 10_000, NEVER_LATE_MS))
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_rows_before_a_file_that_cannot_be_read_are_given(
+    directory: Path, connection: duckdb.DuckDBPyConnection, *, is_there: bool
+) -> None:
+    place = Path(tempfile.mkdtemp(dir=directory))
+    files = files_of(place, [[log_at(1, 1)], [log_at(2, 2)]], 5)
+    Path(files[0].path).unlink()
+    if is_there:
+        Path(files[0].path).write_bytes(b"PAR1 and no more")
+    scan = SegmentScan(files, Sql("TRUE"), *EVER, True, 5, 10_000, NEVER_LATE_MS)
+    found = run(connection, scan)
+    assert found.logs == [log_at(2, 2)]
+    assert found.looked_to is not None
+    with pytest.raises(SegmentDamaged if is_there else SegmentMissing, match="s0-default-0"):
+        run(connection, msgspec.structs.replace(scan, high=found.looked_to))
 
 
 def test_a_condition_that_fails_is_nobodys_file(directory: Path, connection: duckdb.DuckDBPyConnection) -> None:
@@ -276,7 +296,9 @@ def test_a_cancelled_scan_stops_between_statements(directory: Path, connection: 
     files = files_of(directory, [[log_at(1, 1)]], 5)
     scan = SegmentScan(files, Sql("TRUE"), *EVER, True, 5, 10_000, NEVER_LATE_MS)
     with pytest.raises(ScanCancelled):
-        Scanner(connection, TickingClock(0)).run(question_of(1, scan), is_cancelled=lambda: True, got_on=lambda: None)
+        Scanner(connection, TickingClock(0)).run(
+            question_of(1, scan), is_cancelled=lambda: True, gives_way=lambda: False, got_on=lambda: None
+        )
 
 
 def test_names_with_signs_of_patterns_are_taken_as_they_are(

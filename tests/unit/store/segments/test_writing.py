@@ -219,3 +219,33 @@ def test_writing_again_replaces_what_was_there(tmp_path: Path) -> None:
 def test_no_rows_make_no_file(tmp_path: Path) -> None:
     assert write(tmp_path, []) == []
     assert files_in(tmp_path) == set()
+
+
+def test_files_end_at_midnight(tmp_path: Path) -> None:
+    """A few old rows do not stretch a file over all the days between."""
+    day_us = 86_400_000_000
+    times = [-1, 0, day_us - 1, day_us, day_us, 365 * day_us + 7]
+    of = [log_at(time, number, level=17 if number == 4 else 9) for number, time in enumerate(times)]
+
+    def classify(batch: pa.RecordBatch) -> pa.Array:
+        return pa.array(["long" if level >= 17 else "short" for level in batch.column("level").to_pylist()])
+
+    segments = write(tmp_path, of, classify=classify)
+    assert [(segment.retention_class, segment.info.rows) for segment in segments] == [
+        ("long", 1),
+        ("short", 1),
+        ("short", 2),
+        ("short", 1),
+        ("short", 1),
+    ]
+    assert all(segment.info.first_us // day_us == segment.info.last_us // day_us for segment in segments)
+    assert in_order(log for segment in segments for log in read(segment.path)) == of
+    assert {segment.filter_path.stat().st_size for segment in segments} == {4_096}
+
+
+def test_an_aborted_writer_leaves_no_finished_files_either(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path, "s", settings=settings())
+    writer.write(batch_of([log_at(day * 86_400_000_000, day) for day in range(3)]))
+    assert {"s-default-0.parquet", "s-default-1.parquet"} <= files_in(tmp_path)
+    writer.abort()
+    assert files_in(tmp_path) == set()

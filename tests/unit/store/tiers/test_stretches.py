@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.catalogue import Table
 from store.port import Position
 from store.scan_windows import Ground, predecessor
-from store.segments.format import SegmentInfo
+from store.segments.format import RowGroup, SegmentInfo
 from store.tiers.segments import Segment, SegmentState, Tier
 from store.tiers.stretches import FILES, Stretch, Stretches
 
 INFO = SegmentInfo(1, 1, 0, 0, 0, 0, {}, {}, (), "", "")
 
 
-def segment(number: int, start: int, end: int, tier: Tier = Tier.WARM) -> Segment:
-    return Segment(f"s{number:04}", SegmentState.SERVING, tier, "default", ("t",), start, end, INFO)
+def segment(
+    number: int,
+    start: int,
+    end: int,
+    tier: Tier = Tier.WARM,
+    *,
+    groups: tuple[tuple[int, int], ...] = (),
+    size: int = 1,
+) -> Segment:
+    """groups: inclusive first and last time of each row group."""
+    row_groups = tuple(RowGroup(1, first, last, 1) for first, last in groups)
+    info = msgspec.structs.replace(INFO, row_groups=row_groups, bytes=size)
+    return Segment(f"s{number:04}", SegmentState.SERVING, tier, "default", ("t",), start, end, info)
 
 
 def ground(*chunks: tuple[int, int], open_from: int = 1_000_000) -> Ground:
@@ -38,6 +50,14 @@ def walked(stretches: Stretches) -> list[Stretch]:
 SEGMENTS = st.lists(st.tuples(st.integers(0, 100), st.integers(1, 30), st.sampled_from(Tier)), max_size=12).map(
     lambda found: [segment(n, start, start + length, tier) for n, (start, length, tier) in enumerate(found)]
 )
+TIMES = st.lists(st.integers(0, 100), min_size=2, max_size=8).map(sorted)
+LATE_SEGMENTS = st.lists(st.tuples(TIMES, st.sampled_from(Tier)), max_size=40).map(
+    lambda found: [
+        segment(n, times[0], times[-1] + 1, tier, groups=tuple(zip(times[::2], times[1::2], strict=False)))
+        for n, (times, tier) in enumerate((times[: len(times) // 2 * 2], tier) for times, tier in found)
+    ]
+)
+"""With row groups and gaps between them, many overlapping."""
 POSITIONS = st.tuples(st.integers(-5, 140), st.integers(0, 3))
 
 
@@ -47,7 +67,13 @@ def grounds(draw: st.DrawFn) -> Ground:
     return ground(*zip(ends[::2], ends[1::2], strict=False), open_from=draw(st.integers(130, 150)))
 
 
-@given(SEGMENTS, grounds(), POSITIONS, POSITIONS, st.booleans())
+def pieces_of(one: Segment) -> list[tuple[int, int]]:
+    """Where it may have rows, as its row groups say."""
+    groups = one.info.row_groups
+    return [(group.first_us, group.last_us + 1) for group in groups] if groups else [(one.start_us, one.end_us)]
+
+
+@given(SEGMENTS | LATE_SEGMENTS, grounds(), POSITIONS, POSITIONS, st.booleans())
 @settings(deadline=None, max_examples=500)
 def test_every_position_is_in_one_stretch_with_all_its_segments(
     segments: list[Segment], on: Ground, low: Position, high: Position, newest_first: bool
@@ -62,8 +88,11 @@ def test_every_position_is_in_one_stretch_with_all_its_segments(
     for stretch in found:
         assert stretch.low < stretch.high
         for each in segments:
-            may_hold = (each.start_us, 0) < stretch.high and (each.end_us, 0) > stretch.low
+            may_hold = any((start, 0) < stretch.high and (end, 0) > stretch.low for start, end in pieces_of(each))
             assert each in stretch.segments or not may_hold
+        groups = list(stretch.groups())
+        assert [each for group in groups for each in group] == list(stretch.segments)
+        assert all(len(group) <= FILES for group in groups)
 
 
 @given(SEGMENTS, POSITIONS, st.booleans(), st.data())
@@ -100,6 +129,29 @@ def test_a_stretch_asks_few_files_and_fetches_fewer() -> None:
     cold = [segment(n, n * 10, n * 10 + 10, Tier.COLD) for n in range(20)]
     found = walked(Stretches(cold, ground(), (0, 0), (200, 0), newest_first=False))
     assert [len(stretch.segments) for stretch in found] == [1, 2, 4, 4, 4, 4, 1]
+
+
+def test_late_files_are_asked_where_they_have_rows() -> None:
+    """400 that lie across each other, each with rows at two times of its own."""
+    late = [segment(n, n, 1_000 + n + 1, Tier.COLD, groups=((n, n), (1_000 + n, 1_000 + n))) for n in range(400)]
+    for newest_first in (True, False):
+        found = walked(Stretches(late, ground(), (0, 0), (2_000, 0), newest_first=newest_first))
+        assert max(len(stretch.segments) for stretch in found) <= 4
+
+
+def test_many_files_of_one_moment_are_asked_in_groups() -> None:
+    for size, groups in ((1, 13), (64 << 20, 100)):
+        late = [segment(n, 0, 1_000, Tier.COLD, size=size) for n in range(400)]
+        (stretch,) = walked(Stretches(late, ground(), (0, 0), (1_000, 0), newest_first=True))
+        found = list(stretch.groups())
+        assert len(found) == groups
+        assert [each for group in found for each in group] == late
+
+
+def test_what_need_not_be_fetched_comes_first() -> None:
+    segments = [segment(0, 0, 10, Tier.COLD), segment(1, 10, 20), segment(2, 20, 30)]
+    found = walked(Stretches(segments, ground(), (0, 0), (30, 0), newest_first=True))
+    assert [[each.tier for each in stretch.segments] for stretch in found] == [[Tier.WARM, Tier.WARM], [Tier.COLD]]
 
 
 def test_a_border_divides_a_stretch_that_lies_on_both_sides_of_it() -> None:
