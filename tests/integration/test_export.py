@@ -391,7 +391,12 @@ def test_what_a_real_server_exports_it_takes_again(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "cli.main", *arguments, "--url", server.url],
             cwd=REPOSITORY,
-            env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "NO_PROXY": "127.0.0.1"},
+            env={
+                **os.environ,
+                "XDG_STATE_HOME": str(tmp_path / "state"),
+                "NO_PROXY": "127.0.0.1",
+                "LOGFEED_DATA_DIR": str(tmp_path / "data"),
+            },
             capture_output=True,
             text=True,
             timeout=120,
