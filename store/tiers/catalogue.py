@@ -67,7 +67,7 @@ _EXPIRE: Final = f"""
 _COLD_DUE: Final = (
     f"state = 'serving' AND tier = 'warm' AND range_end <= {AT} AND (warm_until IS NULL OR warm_until <= {AT})"
 )
-_SMALL: Final = "state = 'serving' AND tier = 'warm' AND rows <= %s AND bytes <= %s"
+_SMALL: Final = "state = 'serving' AND tier = 'warm' AND warm_until IS NULL AND rows <= %s AND bytes <= %s"
 _TOTALS: Final = "SELECT tier, state, count(*), sum(bytes)::bigint FROM segments GROUP BY 1, 2"
 _RETIRED: Final = f"state = 'retired' AND retired_at <= {AT} AND (moved_at IS NOT NULL) = %s"
 _MOVED: Final = f"""
@@ -123,7 +123,7 @@ class SegmentCatalogue:
         return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_COLD_DUE), (end_us, now_us))))
 
     async def small(self, *, rows_max: int, bytes_max: int) -> list[Segment]:
-        """Warm ones that serve and have no more than that, by time."""
+        """Warm ones that serve and have no more than that, those that were asked back left out; by time."""
         return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_SMALL), (rows_max, bytes_max))))
 
     async def totals(self) -> dict[tuple[Tier, SegmentState], tuple[int, int]]:
