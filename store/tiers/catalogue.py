@@ -151,9 +151,16 @@ class SegmentCatalogue:
         found = "SELECT FROM segments WHERE state <> 'retired' AND tier = 'cold' LIMIT 1"
         return await self._database.fetch_one(found) is not None
 
-    async def record(self, table: str, written: Sequence[WrittenSegment]) -> bool:
-        """These files have all rows of the table. False: it has gone, or others have recorded theirs. Raises RowsDiffer."""
-        async with self.change() as connection:
+    def begun(self) -> int:
+        """Epoch of what is begun now and recorded later. Raises StaleEpoch."""
+        if self.lease.epoch is None:
+            raise StaleEpoch
+        return self.lease.epoch
+
+    async def record(self, table: str, written: Sequence[WrittenSegment], *, epoch: int) -> bool:
+        """These files have all rows of the table. False: it has gone, or others have recorded theirs. epoch: of the lease when
+        they were begun, since another leader may have put them aside. Raises RowsDiffer."""
+        async with self.change(epoch) as connection:
             found = await (await connection.execute(_LOCK_TABLE, (table,))).fetchone()
             if found is None or found[1]:
                 return False
@@ -186,11 +193,11 @@ class SegmentCatalogue:
             await connection.execute(_UNSEGMENTED, (table,))
             return True
 
-    async def replace(self, old: Sequence[Segment], written: Sequence[WrittenSegment]) -> bool:
+    async def replace(self, old: Sequence[Segment], written: Sequence[WrittenSegment], *, epoch: int) -> bool:
         """These files serve in the place of others, which retire. False: one of those does not serve any more. Whoever calls
-        answers for the rows."""
+        answers for the rows. epoch: as for `record`."""
         names = [segment.name for segment in old]
-        async with self.change() as connection:
+        async with self.change(epoch) as connection:
             locked = await (await connection.execute(_LOCK_SERVING, (names,))).fetchall()
             if len(locked) != len(names):
                 return False
@@ -220,12 +227,14 @@ class SegmentCatalogue:
         return [name for (name,) in await (await connection.execute(_MOVED, ([*names], before_us))).fetchall()]
 
     @asynccontextmanager
-    async def change(self) -> AsyncIterator[Connection]:
-        """A transaction in which nobody else can begin to lead. Raises StaleEpoch, DatabaseUnavailable."""
+    async def change(self, begun: int | None = None) -> AsyncIterator[Connection]:
+        """A transaction in which nobody else can begin to lead. begun: epoch since which nobody else may have led. Raises
+        StaleEpoch, DatabaseUnavailable."""
         async with self._database.transaction() as connection:
             await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}".encode())
             row = await (await connection.execute(_FENCE)).fetchone()
-            if self.lease.epoch is None or row is None or row[0] != self.lease.epoch:
+            epoch = self.lease.epoch
+            if epoch is None or row is None or row[0] != epoch or begun not in (None, epoch):
                 raise StaleEpoch
             yield connection
 

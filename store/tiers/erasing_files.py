@@ -107,12 +107,13 @@ class FileRows:
                 await in_thread(fetched.unlink, missing_ok=True)
 
     async def _replace(self, segment: Segment, file: SegmentFile, rows: int) -> None:
+        epoch = self._catalogue.begun()
         written = await in_thread(self._without_matches, segment, file)
         try:
             await read_back(written, self._pace)
             if (found := sum(each.info.rows for each in written)) != rows:
                 raise RowsDiffer(f"{segment.name} keeps {rows} rows, its new files have {found}")
-            if not await self._catalogue.replace([segment], written):
+            if not await self._catalogue.replace([segment], written, epoch=epoch):
                 raise RowsDiffer(f"{segment.name} does not serve any more: begin again")
         except BaseException:
             await discard_unless_recorded(self._catalogue, written)
