@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+import cli.erase
+from cli.settings import load_settings
 from db.database import Connection
 from db.migrations import Layout
 from infra.fleet import REPOSITORY
@@ -22,6 +24,7 @@ from schemas.errors import InvalidInput
 from schemas.scope import ALL_SERVICES
 from store.dead_letters import DeadLetters
 from store.objects.factory import make_object_store
+from store.objects.port import ObjectStoreUnavailable
 from store.objects.settings import ObjectSettings
 from store.port import DeadLetter, EncodedRow, StorePlan
 from store.settings import StoreSettings
@@ -390,3 +393,19 @@ async def test_the_command_asks_first_and_writes_the_certificate(native_url: str
         assert done.stdout == f"10 logs and 0 dead letters erased; certificate: {output}\n"
         assert json.loads(output.read_text())["requested_by"] == "the office"
         assert await site.ids() == kept(1)
+
+
+async def test_the_certificate_is_there_although_waiting_for_files_fails(
+    native_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGFEED_DATABASE__URL", native_url)
+    monkeypatch.setenv("LOGFEED_TIERS__DIRECTORY", str(tmp_path / "segments"))
+
+    async def fails(*_: object) -> None:
+        raise ObjectStoreUnavailable
+
+    monkeypatch.setattr(Eraser, "until_files_are_gone", fails)
+    output = tmp_path / "certificate.json"
+    with pytest.raises(ObjectStoreUnavailable):
+        await cli.erase._erase(load_settings(None), QUERY, "me", output, unwatched, wait=True)
+    assert json.loads(output.read_text())["rows"] == 0
