@@ -81,10 +81,9 @@ async def _erase(
             broker_keeps=_broker_keeps(settings),
             progress=progress,
         )
-        certificate = await eraser.erase()
-        _write(certificate, output)
+        _write(await eraser.erase(), output)
         if wait:
-            await eraser.until_files_are_gone(certificate.files_replaced)
+            await eraser.until_files_are_gone()
 
 
 def _broker_keeps(settings: Settings) -> Remaining:

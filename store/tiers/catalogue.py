@@ -48,19 +48,21 @@ _LET_TABLE_GO: Final = """
     WITH gone AS (DELETE FROM catalogue WHERE table_name = %s RETURNING table_name, kind)
     INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, kind, clock_timestamp() FROM gone
     ON CONFLICT DO NOTHING"""
-_LOCK_SERVING: Final = """
-    SELECT name FROM segments WHERE name = ANY (%s) AND state = 'serving' ORDER BY name FOR UPDATE"""
+_LOCK_SEGMENTS: Final = """
+    SELECT name FROM segments WHERE name = ANY (%s) AND state = %s ORDER BY name FOR UPDATE"""
 _RETIRE: Final = "UPDATE segments SET state = 'retired', retired_at = clock_timestamp() WHERE name = ANY (%s)"
 _MOVE: Final = f"""
     UPDATE segments SET tier = %s, moved_at = clock_timestamp(), warm_until = {AT}
     WHERE name = %s AND state = 'serving' AND tier <> %s"""
 _ROWS_WRITTEN: Final = """
     SELECT coalesce(sum(rows), 0)::bigint FROM segments WHERE state = 'written' AND sources @> ARRAY[%s]"""
+# They serve, or the sealer has dropped their table.
+_ALONE: Final = """(state = 'serving'
+    OR state = 'written' AND NOT EXISTS (SELECT FROM catalogue WHERE table_name = ANY (sources)))"""
 # Of a table that is still there every file stays: the switch lets the table go on the word of its files.
 _EXPIRE: Final = f"""
     UPDATE segments AS s SET state = 'retired', retired_at = clock_timestamp()
-    WHERE (state = 'serving' OR (state = 'written'
-            AND NOT EXISTS (SELECT FROM catalogue WHERE table_name = ANY (s.sources))))
+    WHERE {_ALONE}
         AND range_end <= (SELECT {AT.replace("%s", "(%s - coalesce(max(age), %s))")}
         FROM unnest(%s::text[], %s::bigint[]) AS found (class, age) WHERE class = s.retention_class)
     RETURNING name"""
@@ -118,6 +120,10 @@ class SegmentCatalogue:
         rows = await self._database.fetch_all(SEGMENTS.format("state = ANY (%s)"), ([state.value for state in states],))
         return list(segments_of(rows))
 
+    async def alone(self) -> list[Segment]:
+        """Those that have rows which no table of the catalogue has, whether or not readers ask them; by time."""
+        return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_ALONE))))
+
     async def cold_due(self, *, end_us: int, now_us: int) -> list[Segment]:
         """Warm ones that serve, all of them older than end_us, and that nobody has asked back until after now_us."""
         return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_COLD_DUE), (end_us, now_us))))
@@ -145,6 +151,11 @@ class SegmentCatalogue:
         """Of those whose file is on the disk, and read: what is missing there is lost, or the disk is another one."""
         found = await self._database.fetch_all("SELECT name FROM segments WHERE state <> 'retired' AND tier = 'warm'")
         return {name for (name,) in found}
+
+    async def has_objects(self) -> bool:
+        """Whether any file is, or was, in object storage, where it may be still."""
+        found = "SELECT FROM segments WHERE tier = 'cold' OR moved_at IS NOT NULL LIMIT 1"
+        return await self._database.fetch_one(found) is not None
 
     async def has_cold(self) -> bool:
         """Whether any is read from object storage."""
@@ -194,14 +205,14 @@ class SegmentCatalogue:
             return True
 
     async def replace(self, old: Sequence[Segment], written: Sequence[WrittenSegment], *, epoch: int) -> bool:
-        """These files serve in the place of others, which retire. False: one of those does not serve any more. Whoever calls
-        answers for the rows. epoch: as for `record`."""
-        names = [segment.name for segment in old]
+        """These files are in the place of others, which are in one state and retire. False: one of those is in another state
+        by now. epoch: as for `record`. Whoever calls answers for the rows."""
+        names, state = [segment.name for segment in old], old[0].state
         async with self.change(epoch) as connection:
-            locked = await (await connection.execute(_LOCK_SERVING, (names,))).fetchall()
+            locked = await (await connection.execute(_LOCK_SEGMENTS, (names, state.value))).fetchall()
             if len(locked) != len(names):
                 return False
-            await self._insert(connection, written, SegmentState.SERVING, names)
+            await self._insert(connection, written, state, names)
             await connection.execute(_RETIRE, (names,))
             return True
 
