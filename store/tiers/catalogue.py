@@ -10,7 +10,7 @@ Readers see every change whole, in their own snapshot. What has gone from it may
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -71,7 +71,8 @@ _COLD_DUE: Final = (
 )
 _SMALL: Final = "state = 'serving' AND tier = 'warm' AND warm_until IS NULL AND rows <= %s AND bytes <= %s"
 _TOTALS: Final = "SELECT tier, state, count(*), sum(bytes)::bigint FROM segments GROUP BY 1, 2"
-_RETIRED: Final = f"state = 'retired' AND retired_at <= {AT} AND (moved_at IS NOT NULL) = %s"
+_RETIRED: Final = f"""state = 'retired' AND retired_at <= {AT} AND (moved_at IS NOT NULL) = %s AND NOT EXISTS (
+    SELECT FROM segments AS later WHERE later.name = ANY (%s) AND segments.name = ANY (later.sources))"""
 _MOVED: Final = f"""
     SELECT name FROM segments WHERE name = ANY (%s) AND tier = 'cold' AND moved_at <= {AT} ORDER BY name FOR UPDATE"""
 
@@ -139,9 +140,11 @@ class SegmentCatalogue:
             found[Tier(tier), SegmentState(state)] = (files, size)
         return found
 
-    async def retired(self, *, before_us: int, were_cold: bool) -> list[Segment]:
-        """Those that nobody reads any more since then, or earlier. were_cold: those that have an object, or have had one."""
-        return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_RETIRED), (before_us, were_cold))))
+    async def retired(self, *, before_us: int, were_cold: bool, missing: Collection[str]) -> list[Segment]:
+        """Those that nobody reads any more since then, or earlier. were_cold: those that have an object, or have had one.
+        missing: segments without a file; what they were made of is left out."""
+        asked = (before_us, were_cold, [*missing])
+        return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_RETIRED), asked)))
 
     async def names(self) -> set[str]:
         """Of all segments, whatever their state."""

@@ -430,6 +430,32 @@ async def test_a_database_restored_to_before_a_merge_loses_no_file(native: TierS
     assert await native.ids() == sorted(1 + 100 * number + n for number in range(4) for n in range(10))
 
 
+async def test_files_that_were_merged_stay_while_what_was_made_of_them_is_missing(native: TierSite) -> None:
+    native.tiers = TierSettings(hot_days=0, merge_files_min=2)
+    leader = await native.leader()
+    start_us = await native.border_us()
+    start_us += -start_us % DAY_US
+    await native.hot.upkeep.ensure_chunks(now_us=start_us + 2 * DAY_US)
+    for number in range(5):
+        await native.store_rows(spread(start_us + number * CHUNK_US, 10, first=1 + 100 * number))
+    end_us = start_us + 5 * CHUNK_US
+    await native.close_to(end_us)
+    await leader.write_due(end_us)
+    await leader.switch_due(end_us)
+    before = {path.name for path in native.directory.glob("*.parquet")}
+    await leader.merge_due(end_us)
+    (merged,) = [path for path in native.directory.glob("*.parquet") if path.name not in before]
+    content = merged.read_bytes()
+    merged.unlink()  # the disk is that of before the merge
+    leader = await native.leader()
+    await leader.collect(end_us + DAY_US)
+    assert before == {path.name for path in native.directory.glob("*.parquet")}
+    merged.write_bytes(content)
+    await leader.collect(end_us + DAY_US)
+    assert len([*native.directory.glob("*.parquet")]) == 2
+    assert len(await native.ids()) == 50
+
+
 async def test_a_directory_of_another_database_is_left_alone(native: TierSite) -> None:
     leader = await native.leader()
     for number in range(200):
