@@ -243,12 +243,14 @@ class TieredScan:
     async def _of_files(
         self, access: SegmentAccess, stretch: Stretch, predicate: Predicate, left_ms: float
     ) -> SegmentResult:
-        """Rows of all files of the stretch, group after group; each is asked as far as those before it have come."""
+        """Rows of all files of the stretch, group after group; each is asked as far as those before it have come, and has its
+        share of the time: the first one alone would take all of it where rows take long."""
         ends_s = self._clock.monotonic_s() + left_ms / 1000
         low, high = stretch.low, stretch.high
         wanted, bytes_max = self._wanted + 1, max(1, self._bytes_left)
         found: SegmentResult | None = None
-        for group in stretch.groups():
+        groups = list(stretch.groups())
+        for number, group in enumerate(groups):
             left_ms = (ends_s - self._clock.monotonic_s()) * 1000
             if found is not None and left_ms <= 0:
                 raise SegmentReaderUnavailable(
@@ -262,7 +264,7 @@ class TieredScan:
                 newest_first=self._newest_first,
                 wanted=wanted,
                 bytes_max=bytes_max,
-                budget_ms=max(1, int(left_ms)),
+                budget_ms=max(1, int(left_ms / (len(groups) - number))),
             )
             found = result if found is None else _cut(found, result, wanted, bytes_max, newest_first=self._newest_first)
             if found.looked_to is not None:
