@@ -113,7 +113,12 @@ class TieredScan:
         low, high = (self._low, alone.high) if self._newest_first else (alone.low, self._high)
         if self._instead:
             self._ground = self._tables.ground(without_segmented=True)
-        segments = await self._candidates(low, high)
+        try:
+            segments = await self._candidates(low, high)
+        except Overloaded:
+            if not self._logs:
+                raise
+            return ScanResult(self._logs, False, alone.scanned_to)
         rest = Stretches(segments, self._ground, low, high, newest_first=self._newest_first)
         return await self._through(rest) or ScanResult(self._logs, True, None)
 

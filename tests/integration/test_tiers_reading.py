@@ -51,9 +51,10 @@ from store.port import Order, Scan, SnapshotLost
 from store.postgres_read import PostgresReadStore
 from store.segments.format import SegmentDamaged, SegmentReaderUnavailable
 from store.tiers.access import SegmentAccess, SegmentOnItsWay, SegmentsUnreachable
+from store.tiers.disk_looks import DiskHangs
 from store.tiers.places import Places, key_of, name_of
 from store.tiers.retention import RetentionPolicy
-from store.tiers.segments import SEGMENTS, segments_of
+from store.tiers.segments import SEGMENTS, Segment, segments_of
 from store.tiers.settings import RetentionClass, RetentionSettings
 from store.tiers.stretches import Stretch
 from store.tiers.tiered_scan import TieredScan
@@ -474,6 +475,24 @@ async def test_a_page_that_has_got_on_is_given_when_files_cannot_be_asked(native
     assert len(page.logs) == 60
     with pytest.raises(SegmentReaderUnavailable):
         await scan(native.store, after=page.scanned_to)
+
+
+async def test_a_page_that_has_found_something_outlives_filters_that_cannot_be_read(
+    native: TieredSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = await with_files(native)
+    story = [log for log in logs if log.correlation_id == "story-1"]
+
+    async def hangs(*arguments: Any) -> list[Segment]:
+        raise DiskHangs
+
+    monkeypatch.setattr(native.access, "candidates", hangs)
+    found = await scan(native.store, CorrelationIs("story-1"))
+    newest = in_order([log for log in story if log.timestamp >= T0 + 2 * CHUNK_US], Order.NEWEST_FIRST)
+    assert ids(found.logs) == ids(newest)
+    assert found.scanned_to is not None
+    with pytest.raises(DiskHangs):
+        await scan(native.store, CorrelationIs("story-1"), after=found.scanned_to)
 
 
 async def test_a_host_without_the_directory_says_what_is_missing(native: TieredSubject) -> None:
