@@ -114,13 +114,26 @@ class TieredScan:
         if self._instead:
             self._ground = self._tables.ground(without_segmented=True)
         try:
-            segments = await self._candidates(low, high)
+            rest = await self._stretches(low, high)
         except Overloaded:
             if not self._logs:
                 raise
             return ScanResult(self._logs, False, alone.scanned_to)
-        rest = Stretches(segments, self._ground, low, high, newest_first=self._newest_first)
-        return await self._through(rest) or ScanResult(self._logs, True, None)
+        try:
+            result = await self._through(rest)
+        except (SegmentDamaged, SnapshotLost) as error:
+            if not self._instead or (isinstance(error, SnapshotLost) and not self._scan.is_again):
+                raise
+            # Tables have the rows of these files as well.
+            self._instead = ()
+            self._ground = self._tables.ground(without_segmented=False)
+            result = await self._through(await self._stretches(rest.low, rest.high))
+        return result or ScanResult(self._logs, True, None)
+
+    async def _stretches(self, low: Position, high: Position) -> Stretches:
+        """Of what is left, with segments."""
+        segments = await self._candidates(low, high)
+        return Stretches(segments, self._ground, low, high, newest_first=self._newest_first)
 
     def _alone(self) -> tuple[Position, Position]:
         """What of the interval comes before any serving segment, in the scan's direction."""

@@ -226,6 +226,21 @@ async def test_a_text_is_sought_in_files_instead_of_their_tables(
         assert all(log.timestamp >= T0 + 2 * CHUNK_US or log.id > logs[179].id for log in rows), "tables were asked"
 
 
+@pytest.mark.parametrize("how", ["damaged", "missing"])
+async def test_a_text_in_a_bad_file_is_sought_in_its_table(
+    native: TieredSubject, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    logs = await with_files(native, (("written", False),))
+    bad, *_ = files_of(native)
+    bad.unlink()
+    if how == "damaged":
+        bad.write_bytes(b"PAR1 and no more")
+    monkeypatch.setattr(store.tiers.tiered_scan, "LOOK_MS", 0)
+    for order in Order:
+        found = await walk(native.store, Contains("message 1"), order=order, limit=10, is_again=True)
+        assert ids(found) == ids([log for log in in_order(logs, order) if "message 1" in log.message])
+
+
 async def test_files_that_overlap_are_asked_in_groups_and_merged(
     native: TieredSubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
