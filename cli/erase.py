@@ -52,18 +52,21 @@ def erase(
     settings = read_settings(config, "erase")
     if not yes:
         typer.confirm(f"Erase all logs that match {harmless(where)!r} for good?", abort=True, err=True)
-    if output is not None and output.exists():
-        raise typer.BadParameter(f"{output} exists", param_hint="--output")
+    if output is not None and (output.exists() or not output.parent.is_dir()):
+        problem = "exists" if output.exists() else "cannot be made: there is no such directory"
+        raise typer.BadParameter(f"{output} {problem}", param_hint="--output")
     with bars() as progress:
-        certificate = asyncio.run(_erase(settings, where, by or _who(), progress, wait=wait))
-    _write(certificate, output)
+        asyncio.run(_erase(settings, where, by or _who(), output, progress, wait=wait))
 
 
 def _who() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-async def _erase(settings: Settings, where: str, by: str, progress: Progress, *, wait: bool) -> Certificate:
+async def _erase(
+    settings: Settings, where: str, by: str, output: Path | None, progress: Progress, *, wait: bool
+) -> None:
+    """The certificate comes as soon as it is true: what goes wrong while files are waited for does not take it along."""
     from cli.tier_role import leading
     from store.tiers.erasing import Eraser
 
@@ -78,10 +81,9 @@ async def _erase(settings: Settings, where: str, by: str, progress: Progress, *,
             broker_keeps=_broker_keeps(settings),
             progress=progress,
         )
-        certificate = await eraser.erase()
+        _write(await eraser.erase(), output)
         if wait:
-            await eraser.until_files_are_gone(certificate.files_replaced)
-        return certificate
+            await eraser.until_files_are_gone()
 
 
 def _broker_keeps(settings: Settings) -> Remaining:
@@ -101,8 +103,10 @@ def _write(certificate: Certificate, output: Path | None) -> None:
 
     text = json.dumps(msgspec.to_builtins(certificate), indent=2, ensure_ascii=False)
     if output is None:
-        print(text)
+        print(text, flush=True)
         return
     with output.open("x", encoding="utf-8") as file:
         file.write(text + "\n")
-    print(f"{certificate.rows} logs and {certificate.dead_letters} dead letters erased; certificate: {output}")
+    print(
+        f"{certificate.rows} logs and {certificate.dead_letters} dead letters erased; certificate: {output}", flush=True
+    )

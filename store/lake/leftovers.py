@@ -44,4 +44,6 @@ def _named(table: Table) -> set[str]:
     for snapshot in table.metadata.snapshots:
         found.add(snapshot.manifest_list)
         found |= {manifest.manifest_path for manifest in snapshot.manifests(table.io)}
+    # Other engines write statistics there and enter them in a commit of their own.
+    found |= {file.statistics_path for file in (*table.metadata.statistics, *table.metadata.partition_statistics)}
     return found

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import duckdb
+
+FILES: Final = "read_parquet(?, hive_partitioning = false)"
+"""Rows of files, whose paths are the parameter. Columns are what is in the files: left alone, DuckDB takes `level=1` for one
+where that is the name of a directory above them."""
 
 
 def connected(directories: Iterable[Path | str], *, memory_mib: int, threads: int) -> duckdb.DuckDBPyConnection:

@@ -19,7 +19,8 @@ import os
 import struct
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -47,6 +48,9 @@ _VERSION: Final = 1
 _UNOPENED_PER_THREAD: Final = 100
 _THREADS: Final = 4
 log = SparingLog(structlog.get_logger(__name__))
+
+
+InThread = Callable[[Callable[[], list[str]]], Awaitable[list[str]]]
 
 
 class FilterUnreadable(Exception):
@@ -96,9 +100,11 @@ class CorrelationFilters:
         """False: no row of the segment has this correlation id. Reads one page."""
         return self._asked(name, hash_of(correlation_id))
 
-    async def candidates(self, names: Iterable[str], correlation_id: str) -> list[str]:
+    async def candidates(
+        self, names: Iterable[str], correlation_id: str, *, in_thread: InThread = asyncio.to_thread
+    ) -> list[str]:
         """Those of the segments that may hold the id, in their order. In threads: many where files are to be opened first,
-        since a cold disk takes its time for each.
+        since a cold disk takes its time for each. in_thread: runs work in one; what it raises is raised.
         """
         asked = list(names)
         hash_value = hash_of(correlation_id)
@@ -106,7 +112,7 @@ class CorrelationFilters:
         threads = min(_THREADS, 1 + unopened // _UNOPENED_PER_THREAD)
         size = -(-len(asked) // threads)
         parts = [asked[start : start + size] for start in range(0, len(asked), max(1, size))]
-        found = await asyncio.gather(*(asyncio.to_thread(self._candidates, part, hash_value) for part in parts))
+        found = await asyncio.gather(*(in_thread(partial(self._candidates, part, hash_value)) for part in parts))
         return [name for part in found for name in part]
 
     def path_of(self, name: str) -> Path:

@@ -43,6 +43,8 @@ class ReaderProcess:
         self._opening = opening
         self._process: asyncio.subprocess.Process | None = None
         self._number = 0
+        self._coming: int | None = None
+        """Bytes of the message whose length was read: whoever read that may have been cancelled since."""
 
     @property
     def pid(self) -> int | None:
@@ -68,6 +70,7 @@ class ReaderProcess:
             limit=1 << 20,
             env=environment,
         )
+        self._coming = None
         READERS_STARTED.inc()
         async with asyncio.timeout(_START_S):
             self._write(self._opening)
@@ -130,7 +133,10 @@ class ReaderProcess:
     async def _read(self) -> Any:  # Any: one of the messages
         if self._process is None or self._process.stdout is None:
             raise EOFError("it does not run")
-        (size,) = LENGTH.unpack(await self._process.stdout.readexactly(LENGTH.size))
-        if size > MESSAGE_BYTES_MAX:
-            raise EOFError(f"a message of {size} bytes is none of ours")
-        return _ANSWER.decode(await self._process.stdout.readexactly(size))
+        if self._coming is None:
+            (self._coming,) = LENGTH.unpack(await self._process.stdout.readexactly(LENGTH.size))
+        if self._coming > MESSAGE_BYTES_MAX:
+            raise EOFError(f"a message of {self._coming} bytes is none of ours")
+        content = await self._process.stdout.readexactly(self._coming)
+        self._coming = None
+        return _ANSWER.decode(content)

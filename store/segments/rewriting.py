@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from search.sql import Sql
-from store.segments.duck import connected
+from store.segments.duck import FILES, connected
 from store.segments.format import SCHEMA, SegmentDamaged, SegmentMissing
 from store.segments.scanning import bounds_of
 from store.segments.scans import SegmentFile
@@ -71,9 +71,7 @@ def rows_of(
 
 def _sorted(connection: duckdb.DuckDBPyConnection, piece: Slice, keep: Sql) -> list[pa.RecordBatch]:
     bounds, params = bounds_of(piece.low, piece.high)
-    text = (
-        f"SELECT {', '.join(SCHEMA.names)} FROM read_parquet(?) WHERE {bounds} AND ({keep.text}) ORDER BY timestamp, id"
-    )
+    text = f"SELECT {', '.join(SCHEMA.names)} FROM {FILES} WHERE {bounds} AND ({keep.text}) ORDER BY timestamp, id"
     values: list[Any] = [[file.path for file in piece.files], *params, *keep.params]  # Any: of the condition's types
     try:
         batches: list[pa.RecordBatch] = connection.sql(text, params=values).to_arrow_table().to_batches()

@@ -19,6 +19,7 @@ import duckdb
 
 from runtime.clock import Clock
 from store.port import Position
+from store.segments.duck import FILES
 from store.segments.format import SegmentDamaged, SegmentMissing
 from store.segments.scans import TURN_MS, Found, Question, Row, SegmentFile, bytes_of
 from store.segments.slices import Pace, Slice, Walk
@@ -102,7 +103,7 @@ class Scanner:
         bounds, params = bounds_of(piece.low, piece.high)
         order = "timestamp DESC, id DESC" if question.newest_first else "timestamp, id"
         text = (
-            f"SELECT epoch_us(timestamp), id FROM read_parquet(?) WHERE {bounds} AND ({question.where})"
+            f"SELECT epoch_us(timestamp), id FROM {FILES} WHERE {bounds} AND ({question.where})"
             f" ORDER BY {order} LIMIT {wanted:d}"
         )
         return self._asked(piece.files, text, [*params, *question.params])
@@ -124,7 +125,7 @@ class Scanner:
         least, most = min(positions), max(positions)
         bounds, params = bounds_of((least[0], 0), (most[0] + 1, 0))
         text = (
-            "SELECT id, epoch_us(timestamp), level, service_name, message, correlation_id, metadata FROM read_parquet(?)"
+            f"SELECT id, epoch_us(timestamp), level, service_name, message, correlation_id, metadata FROM {FILES}"
             f" WHERE {bounds} AND id IN (SELECT unnest(?::BIGINT[]))"
         )
         files = [
@@ -169,7 +170,7 @@ class Scanner:
     def _is_readable(self, file: SegmentFile) -> bool:
         """Whether every value of it can be decoded; if so, the condition is what fails."""
         try:
-            self._connection.execute("SELECT max(hash(COLUMNS(*))) FROM read_parquet(?)", [[file.path]]).fetchall()
+            self._connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM {FILES}", [[file.path]]).fetchall()
         except _NOT_THE_FILES:
             raise
         except duckdb.Error:

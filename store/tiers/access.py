@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,8 @@ from store.tiers.segments import Segment, Tier
 
 _LOOK_S: Final = 2.0
 """So long the directory of segments may take to answer."""
+_FILTERS_S: Final = 10.0
+"""So long it may take to read a page of each correlation filter that is asked: thousands, of a cold disk."""
 
 log = structlog.get_logger(__name__)
 
@@ -158,8 +161,13 @@ class SegmentAccess:
         )
 
     async def candidates(self, segments: Sequence[Segment], correlation_id: str) -> list[Segment]:
-        """Those that may have rows with the correlation id."""
-        kept = set(await self._filters.candidates([segment.name for segment in segments], correlation_id))
+        """Those that may have rows with the correlation id. Raises DiskHangs."""
+        names = [segment.name for segment in segments]
+        kept = set(
+            await self._filters.candidates(
+                names, correlation_id, in_thread=partial(self._looks.look, timeout_s=_FILTERS_S)
+            )
+        )
         return [segment for segment in segments if segment.name in kept]
 
     async def scan(

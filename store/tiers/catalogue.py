@@ -10,7 +10,7 @@ Readers see every change whole, in their own snapshot. What has gone from it may
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -48,28 +48,31 @@ _LET_TABLE_GO: Final = """
     WITH gone AS (DELETE FROM catalogue WHERE table_name = %s RETURNING table_name, kind)
     INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, kind, clock_timestamp() FROM gone
     ON CONFLICT DO NOTHING"""
-_LOCK_SERVING: Final = """
-    SELECT name FROM segments WHERE name = ANY (%s) AND state = 'serving' ORDER BY name FOR UPDATE"""
+_LOCK_SEGMENTS: Final = """
+    SELECT name FROM segments WHERE name = ANY (%s) AND state = %s ORDER BY name FOR UPDATE"""
 _RETIRE: Final = "UPDATE segments SET state = 'retired', retired_at = clock_timestamp() WHERE name = ANY (%s)"
 _MOVE: Final = f"""
     UPDATE segments SET tier = %s, moved_at = clock_timestamp(), warm_until = {AT}
     WHERE name = %s AND state = 'serving' AND tier <> %s"""
 _ROWS_WRITTEN: Final = """
     SELECT coalesce(sum(rows), 0)::bigint FROM segments WHERE state = 'written' AND sources @> ARRAY[%s]"""
+# They serve, or the sealer has dropped their table.
+_ALONE: Final = """(state = 'serving'
+    OR state = 'written' AND NOT EXISTS (SELECT FROM catalogue WHERE table_name = ANY (sources)))"""
 # Of a table that is still there every file stays: the switch lets the table go on the word of its files.
 _EXPIRE: Final = f"""
     UPDATE segments AS s SET state = 'retired', retired_at = clock_timestamp()
-    WHERE (state = 'serving' OR (state = 'written'
-            AND NOT EXISTS (SELECT FROM catalogue WHERE table_name = ANY (s.sources))))
+    WHERE {_ALONE}
         AND range_end <= (SELECT {AT.replace("%s", "(%s - coalesce(max(age), %s))")}
         FROM unnest(%s::text[], %s::bigint[]) AS found (class, age) WHERE class = s.retention_class)
     RETURNING name"""
 _COLD_DUE: Final = (
     f"state = 'serving' AND tier = 'warm' AND range_end <= {AT} AND (warm_until IS NULL OR warm_until <= {AT})"
 )
-_SMALL: Final = "state = 'serving' AND tier = 'warm' AND rows <= %s AND bytes <= %s"
+_SMALL: Final = "state = 'serving' AND tier = 'warm' AND warm_until IS NULL AND rows <= %s AND bytes <= %s"
 _TOTALS: Final = "SELECT tier, state, count(*), sum(bytes)::bigint FROM segments GROUP BY 1, 2"
-_RETIRED: Final = f"state = 'retired' AND retired_at <= {AT} AND (moved_at IS NOT NULL) = %s"
+_RETIRED: Final = f"""state = 'retired' AND retired_at <= {AT} AND (moved_at IS NOT NULL) = %s AND NOT EXISTS (
+    SELECT FROM segments AS later WHERE later.name = ANY (%s) AND segments.name = ANY (later.sources))"""
 _MOVED: Final = f"""
     SELECT name FROM segments WHERE name = ANY (%s) AND tier = 'cold' AND moved_at <= {AT} ORDER BY name FOR UPDATE"""
 
@@ -118,12 +121,16 @@ class SegmentCatalogue:
         rows = await self._database.fetch_all(SEGMENTS.format("state = ANY (%s)"), ([state.value for state in states],))
         return list(segments_of(rows))
 
+    async def alone(self) -> list[Segment]:
+        """Those that have rows which no table of the catalogue has, whether or not readers ask them; by time."""
+        return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_ALONE))))
+
     async def cold_due(self, *, end_us: int, now_us: int) -> list[Segment]:
         """Warm ones that serve, all of them older than end_us, and that nobody has asked back until after now_us."""
         return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_COLD_DUE), (end_us, now_us))))
 
     async def small(self, *, rows_max: int, bytes_max: int) -> list[Segment]:
-        """Warm ones that serve and have no more than that, by time."""
+        """Warm ones that serve and have no more than that, those that were asked back left out; by time."""
         return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_SMALL), (rows_max, bytes_max))))
 
     async def totals(self) -> dict[tuple[Tier, SegmentState], tuple[int, int]]:
@@ -133,9 +140,11 @@ class SegmentCatalogue:
             found[Tier(tier), SegmentState(state)] = (files, size)
         return found
 
-    async def retired(self, *, before_us: int, were_cold: bool) -> list[Segment]:
-        """Those that nobody reads any more since then, or earlier. were_cold: those that have an object, or have had one."""
-        return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_RETIRED), (before_us, were_cold))))
+    async def retired(self, *, before_us: int, were_cold: bool, missing: Collection[str]) -> list[Segment]:
+        """Those that nobody reads any more since then, or earlier. were_cold: those that have an object, or have had one.
+        missing: segments without a file; what they were made of is left out."""
+        asked = (before_us, were_cold, [*missing])
+        return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_RETIRED), asked)))
 
     async def names(self) -> set[str]:
         """Of all segments, whatever their state."""
@@ -146,14 +155,26 @@ class SegmentCatalogue:
         found = await self._database.fetch_all("SELECT name FROM segments WHERE state <> 'retired' AND tier = 'warm'")
         return {name for (name,) in found}
 
+    async def has_objects(self) -> bool:
+        """Whether any file is, or was, in object storage, where it may be still."""
+        found = "SELECT FROM segments WHERE tier = 'cold' OR moved_at IS NOT NULL LIMIT 1"
+        return await self._database.fetch_one(found) is not None
+
     async def has_cold(self) -> bool:
         """Whether any is read from object storage."""
         found = "SELECT FROM segments WHERE state <> 'retired' AND tier = 'cold' LIMIT 1"
         return await self._database.fetch_one(found) is not None
 
-    async def record(self, table: str, written: Sequence[WrittenSegment]) -> bool:
-        """These files have all rows of the table. False: it has gone, or others have recorded theirs. Raises RowsDiffer."""
-        async with self.change() as connection:
+    def begun(self) -> int:
+        """Epoch of what is begun now and recorded later. Raises StaleEpoch."""
+        if self.lease.epoch is None:
+            raise StaleEpoch
+        return self.lease.epoch
+
+    async def record(self, table: str, written: Sequence[WrittenSegment], *, epoch: int) -> bool:
+        """These files have all rows of the table. False: it has gone, or others have recorded theirs. epoch: of the lease when
+        they were begun, since another leader may have put them aside. Raises RowsDiffer."""
+        async with self.change(epoch) as connection:
             found = await (await connection.execute(_LOCK_TABLE, (table,))).fetchone()
             if found is None or found[1]:
                 return False
@@ -186,15 +207,15 @@ class SegmentCatalogue:
             await connection.execute(_UNSEGMENTED, (table,))
             return True
 
-    async def replace(self, old: Sequence[Segment], written: Sequence[WrittenSegment]) -> bool:
-        """These files serve in the place of others, which retire. False: one of those does not serve any more. Whoever calls
-        answers for the rows."""
-        names = [segment.name for segment in old]
-        async with self.change() as connection:
-            locked = await (await connection.execute(_LOCK_SERVING, (names,))).fetchall()
+    async def replace(self, old: Sequence[Segment], written: Sequence[WrittenSegment], *, epoch: int) -> bool:
+        """These files are in the place of others, which are in one state and retire. False: one of those is in another state
+        by now. epoch: as for `record`. Whoever calls answers for the rows."""
+        names, state = [segment.name for segment in old], old[0].state
+        async with self.change(epoch) as connection:
+            locked = await (await connection.execute(_LOCK_SEGMENTS, (names, state.value))).fetchall()
             if len(locked) != len(names):
                 return False
-            await self._insert(connection, written, SegmentState.SERVING, names)
+            await self._insert(connection, written, state, names)
             await connection.execute(_RETIRE, (names,))
             return True
 
@@ -220,12 +241,14 @@ class SegmentCatalogue:
         return [name for (name,) in await (await connection.execute(_MOVED, ([*names], before_us))).fetchall()]
 
     @asynccontextmanager
-    async def change(self) -> AsyncIterator[Connection]:
-        """A transaction in which nobody else can begin to lead. Raises StaleEpoch, DatabaseUnavailable."""
+    async def change(self, begun: int | None = None) -> AsyncIterator[Connection]:
+        """A transaction in which nobody else can begin to lead. begun: epoch since which nobody else may have led. Raises
+        StaleEpoch, DatabaseUnavailable."""
         async with self._database.transaction() as connection:
             await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}".encode())
             row = await (await connection.execute(_FENCE)).fetchone()
-            if self.lease.epoch is None or row is None or row[0] != self.lease.epoch:
+            epoch = self.lease.epoch
+            if epoch is None or row is None or row[0] != epoch or begun not in (None, epoch):
                 raise StaleEpoch
             yield connection
 

@@ -4,14 +4,14 @@ A file goes ten minutes after readers were told to leave it, at the earliest. Wh
 from a process that was killed between writing a file and recording it, or the catalogue is that of a database which was
 restored. What was never finished goes when it is older than an hour; whole files, and objects, are kept for days (strays.py).
 While a file that the catalogue names is missing, or more is unnamed than named, the two do not belong together: nothing that is
-whole is touched then, and the log says so.
+whole is touched then, and the log says so; nor is what the missing one was made of, whose rows may be nowhere else.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -68,10 +68,11 @@ class Collector:
         before_us = now_us - DROP_DELAY_S * 1_000_000
         host_us = time.time_ns() // 1000
         removed = await self._moved(before_us)
-        belongs = await self._put_strays_aside(host_us)
+        missing = await self._missing()
+        belongs = await self._put_strays_aside(host_us, missing)
         if belongs is not None:
             removed += belongs + await in_thread(self._strays.remove_kept_before, host_us - self._kept_us)
-        removed += await self._retired(before_us)
+        removed += await self._retired(before_us, missing)
         if belongs is not None:
             removed += await self._stray_objects(host_us)
         count = await in_thread(self._strays.count)
@@ -79,11 +80,17 @@ class Collector:
         STRAYS.labels("object").set(count.objects)
         return removed
 
-    async def _retired(self, before_us: int) -> int:
+    async def _missing(self) -> set[str]:
+        """Segments whose file should be here. Their names first: the file of each is there before."""
+        warm = await self._catalogue.warm_names()
+        return warm - {path.name for path in await in_thread(_segments_in, self._places.directory)}
+
+    async def _retired(self, before_us: int, missing: Collection[str]) -> int:
         """The rows go last: what is killed half-way is found again. An object of one that never became cold, put by a process
         that was killed before it said so, is one that nobody names. Files that need no object storage do not wait for it."""
-        removed = await self._remove(await self._catalogue.retired(before_us=before_us, were_cold=False))
-        cold = await self._catalogue.retired(before_us=before_us, were_cold=True)
+        files = await self._catalogue.retired(before_us=before_us, were_cold=False, missing=missing)
+        removed = await self._remove(files)
+        cold = await self._catalogue.retired(before_us=before_us, were_cold=True, missing=missing)
         if cold and self._store is None:
             log.error("cold segments have retired, but objects.url names no storage", segments=len(cold))
         elif cold and self._store is not None:
@@ -106,16 +113,15 @@ class Collector:
             names = await self._catalogue.moved(connection, here, before_us=before_us)
             return await in_thread(_remove, [self._places.file_of(name) for name in names])
 
-    async def _put_strays_aside(self, host_us: int) -> int | None:
+    async def _put_strays_aside(self, host_us: int, missing: Collection[str]) -> int | None:
         """Listed before the names are read: what is recorded in between has its name. None: what is here and what is named
         do not belong together."""
         listed = await in_thread(_listed, self._places, host_us / 1e6 - STRAY_S)
-        here = {path.name for path in await in_thread(_segments_in, self._places.directory)}
-        names, warm = await self._catalogue.names(), await self._catalogue.warm_names()
+        names = await self._catalogue.names()
         unfinished = [path for path, name in listed if name is None]
         strays = [path for path, name in listed if name is not None and name not in names]
         removed = await in_thread(_remove, unfinished)
-        if missing := warm - here:
+        if missing:
             log.error(
                 "files that the database names are missing: what it does not name stays untouched",
                 missing=len(missing),

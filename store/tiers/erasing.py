@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final
 
 import msgspec
@@ -28,13 +28,14 @@ from store.steps import US, clock_us
 from store.tiers.erasing_files import FileRows
 from store.tiers.erasing_rows import Removed, TableRows, delete_letters
 from store.tiers.progress import Progress
-from store.tiers.segments import SegmentState, Tier
+from store.tiers.segments import SegmentState
 from store.tiers.tiering import Tiering
 from store.upkeep import DROP_DELAY_S
 
 log = structlog.get_logger(__name__)
 
 _LOOK_EVERY_S: Final = 0.5
+_COLLECT_EVERY_S: Final = 5.0
 _REQUEST: Final = f"""
     INSERT INTO erasures (requested_by, query) VALUES (%s, %s) RETURNING id, {US.format("requested_at")}"""
 _FINISH: Final = f"""
@@ -123,6 +124,7 @@ class Eraser:
         self._broker_keeps = broker_keeps
         self._progress = progress
         self._patience_s = patience_s
+        self._retired = frozenset[str]()
 
     async def erase(self) -> Certificate:
         """Do it. Raises NotYet, StaleEpoch, DatabaseUnavailable, and as FileRows.remove; then it is to be begun again."""
@@ -142,6 +144,9 @@ class Eraser:
         )
         from_files, replaced = await files.remove(lambda *done: self._progress("files", *done))
         removed += from_files
+        # Those of tables that lost rows, too, and what was merged or was past its age a moment ago.
+        self._retired = frozenset(each.name for each in await tiering.catalogue.segments(SegmentState.RETIRED))
+        has_parts = await tables.has_parts_left()
         row = await self._database.fetch_one(_FINISH, (number,))
         assert row is not None, "the request stands there"
         certificate = Certificate(
@@ -155,26 +160,27 @@ class Eraser:
             dead_letters=letters,
             dead_letters_unreadable=unreadable,
             files_replaced=tuple(replaced),
-            remaining=self._remaining(row[0], locked, bool(replaced)),
+            remaining=(*self._remaining(row[0], locked, has_parts=has_parts),),
         )
         await self._database.execute(_CERTIFY, (msgspec.json.encode(certificate).decode(), number))
         log.info("logs erased", erasure=number, rows=certificate.rows, by=self._requested_by)
         return certificate
 
-    async def until_files_are_gone(self, names: Collection[str]) -> None:
-        """Wait until replaced files are removed, ten minutes, and remove them. Raises StaleEpoch, DatabaseUnavailable, and as
-        the object storage does."""
-        while {*names} & await self._tiering.catalogue.names():
+    async def until_files_are_gone(self) -> None:
+        """After `erase`: wait until all files that nobody asked any more by then are removed, ten minutes, and remove them.
+        Raises StaleEpoch, DatabaseUnavailable, and as the object storage does."""
+        while self._retired:
             async with self._database.connection() as connection:
                 now_us = await clock_us(connection)
             await self._tiering.collect(now_us)
-            await asyncio.sleep(_LOOK_EVERY_S)
+            self._retired &= await self._tiering.catalogue.names()
+            if self._retired:
+                await asyncio.sleep(_COLLECT_EVERY_S)
 
     async def _check_places(self) -> None:
-        """Before anything is removed. Cold files need the object storage."""
-        serving = await self._tiering.catalogue.segments(SegmentState.SERVING)
-        if self._tiering.objects is None and any(segment.tier is Tier.COLD for segment in serving):
-            raise InvalidInput("some files are cold, and objects.url names no storage: nothing was erased")
+        """Before anything is removed. Objects can be neither read nor removed without the object storage."""
+        if self._tiering.objects is None and await self._tiering.catalogue.has_objects():
+            raise InvalidInput("some files are in object storage, and objects.url names none: nothing was erased")
 
     async def _until_stored(self, number: int) -> None:
         deadline_s = time.monotonic() + self._patience_s
@@ -202,30 +208,32 @@ class Eraser:
                 raise NotYet(f"{', '.join(left)} closed and not finished: does a writer run? Begin again when one does")
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    def _remaining(self, finished_us: int, locked: Collection[str], has_files: bool) -> tuple[Remaining, ...]:
+    def _remaining(self, finished_us: int, locked: Collection[str], *, has_parts: bool) -> Iterator[Remaining]:
         gone = time_text(finished_us + DROP_DELAY_S * 1_000_000)
-        files = [
-            Remaining(
+        for table in locked:
+            yield Remaining(
+                f"table {table}, which has left the catalogue and was locked", f"dropped by the sealer after {gone}"
+            )
+        if has_parts:
+            yield Remaining("what indexed open tables beside them", f"dropped by the sealer after {gone}")
+        if self._retired:
+            yield Remaining(
                 "replaced files and objects, which nobody asks any more", f"removed by `logfeed tier` after {gone}"
-            ),
-            Remaining(
+            )
+            yield Remaining(
                 "copies of objects in the caches of query processes (objects.cache_dir)",
                 "deleted by each within seconds, at most a minute after the last question that reads them; by one that does"
                 " not run, when it starts again",
-            ),
-        ]
-        return (
-            *(
-                Remaining(
-                    f"table {table}, which has left the catalogue and was locked", f"dropped by the sealer after {gone}"
-                )
-                for table in locked
-            ),
-            *(files if has_files else ()),
-            self._broker_keeps,
-            Remaining("the database's write-ahead log, freed pages and replicas", "as they are reused and recycled"),
-            Remaining(
-                "your backups of the database, files and objects", "as you keep them; erase again after a restore"
-            ),
-            Remaining("counts per service and minute in the ledger, which hold no text", "with the ledger's retention"),
+            )
+        yield Remaining(
+            "files and objects that processes left when they were killed, unknown to the database (logfeed tier status)",
+            "removed by `logfeed tier` as tiers.strays_kept_days says",
+        )
+        yield self._broker_keeps
+        yield Remaining("the database's write-ahead log, freed pages and replicas", "as they are reused and recycled")
+        yield Remaining(
+            "your backups of the database, files and objects", "as you keep them; erase again after a restore"
+        )
+        yield Remaining(
+            "counts per service and minute in the ledger, which hold no text", "with the ledger's retention"
         )

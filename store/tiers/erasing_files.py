@@ -29,12 +29,12 @@ from store.tiers.discarding import discard_unless_recorded
 from store.tiers.erasing_rows import Removed
 from store.tiers.pace import Pace
 from store.tiers.places import Places, fresh_name
-from store.tiers.segments import Segment, SegmentState, Tier
+from store.tiers.segments import Segment, Tier
 from store.tiers.writing import read_back
 
 
 class FileRows:
-    """Rows in files that serve, for whoever has the lease `tier`."""
+    """Rows in files that alone have them, for whoever has the lease `tier`."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class FileRows:
         services, bounds = services_of(self._predicate), time_bounds(self._predicate)
         found = [
             segment
-            for segment in await self._catalogue.segments(SegmentState.SERVING)
+            for segment in await self._catalogue.alone()
             if (services is None or _any_of(services, segment))
             and (bounds.start_us is None or segment.end_us > bounds.start_us)
             and (bounds.end_us is None or segment.start_us < bounds.end_us)
@@ -107,13 +107,14 @@ class FileRows:
                 await in_thread(fetched.unlink, missing_ok=True)
 
     async def _replace(self, segment: Segment, file: SegmentFile, rows: int) -> None:
+        epoch = self._catalogue.begun()
         written = await in_thread(self._without_matches, segment, file)
         try:
             await read_back(written, self._pace)
             if (found := sum(each.info.rows for each in written)) != rows:
                 raise RowsDiffer(f"{segment.name} keeps {rows} rows, its new files have {found}")
-            if not await self._catalogue.replace([segment], written):
-                raise RowsDiffer(f"{segment.name} does not serve any more: begin again")
+            if not await self._catalogue.replace([segment], written, epoch=epoch):
+                raise RowsDiffer(f"{segment.name} is not what it was: begin again")
         except BaseException:
             await discard_unless_recorded(self._catalogue, written)
             raise

@@ -5,7 +5,7 @@ that holds the table's row of the catalogue: nobody closes, counts or writes the
 already written of a table that loses rows retire in the same transaction; the table is due to be written anew. A closed table
 that is not counted yet is left alone until it is. Tables that have left the catalogue and are not dropped yet lose their rows
 too: a page that spans them may still meet those. Afterwards each table is vacuumed: what was deleted does not linger in its
-pages.
+pages, nor do examples of its values in the statistics.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ _LET_PARTS_GO: Final = """
     WITH gone AS (DELETE FROM open_parts RETURNING table_name)
     INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, 'part', clock_timestamp() FROM gone
     ON CONFLICT DO NOTHING"""
+_PARTS_LEFT: Final = "SELECT FROM expired_tables WHERE kind = 'part' LIMIT 1"
 _LEFT: Final = "SELECT table_name FROM expired_tables WHERE kind IN ('chunk', 'late') ORDER BY table_name"
 _SIZE: Final = "SELECT pg_relation_size(to_regclass(%s))"
 _LETTERS: Final = "SELECT id, line FROM dead_letters WHERE id > %s ORDER BY id LIMIT %s"
@@ -91,13 +92,18 @@ class TableRows:
                 left.append(table)
             if found:
                 async with self._database.connection() as connection:
-                    await connection.execute(f"VACUUM {checked(table)}".encode())
+                    await connection.execute(f"VACUUM (ANALYZE) {checked(table)}".encode())
             progress(table, number, len(tables))
-        if removed:
+        # Also where nothing was left to remove: an erasure that was killed may have come no further than this.
+        if removed or only is None:
             async with self._database.transaction() as connection:
                 await connection.execute(_PARTS_LOCK.encode())
                 await connection.execute(_LET_PARTS_GO)
         return removed, left
+
+    async def has_parts_left(self) -> bool:
+        """Whether what indexed open tables waits to be dropped. Raises DatabaseUnavailable."""
+        return await self._database.fetch_one(_PARTS_LEFT) is not None
 
     async def delete_copies(self) -> list[str]:
         """Delete rows from tables that have left the catalogue, after `delete`: what leaves it later has lost them. They are

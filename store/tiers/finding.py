@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, Self
 
 import msgspec
@@ -96,6 +96,8 @@ class Wanted:
     first_id: int | None
     last_id: int | None
     correlation: str | None
+    _strangers: set[str] = field(default_factory=set, repr=False, compare=False)
+    """Names of services that were seen and are none of these: most files have the same ones."""
 
     @classmethod
     def of(cls, predicate: Predicate) -> Wanted:
@@ -112,10 +114,14 @@ class Wanted:
             return False
         if self.last_id is not None and info.id_min > self.last_id:
             return False
-        return self.services is None or _any_of(self.services, info.services)
+        return self.services is None or self._any_of(self.services, info.services)
 
-
-def _any_of(wanted: ServiceIn, services: Mapping[str, int]) -> bool:
-    if any(name in services for name in wanted.names):
-        return True
-    return any(name.startswith(prefix) for prefix in wanted.prefixes for name in services)
+    def _any_of(self, wanted: ServiceIn, services: Mapping[str, int]) -> bool:
+        strangers = self._strangers
+        for name in services:
+            if name in strangers:
+                continue
+            if name in wanted.names or name.startswith(tuple(wanted.prefixes)):
+                return True
+            strangers.add(name)
+        return False

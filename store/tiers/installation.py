@@ -58,7 +58,6 @@ class Installation:
         self._catalogue = catalogue
         self._places = places
         self._store = store
-        self._are_objects_ours = False
 
     async def identity(self) -> str:
         """The id, 32 hexadecimal digits, made at first use. Raises DatabaseUnavailable."""
@@ -97,11 +96,12 @@ class Installation:
             await in_thread(self._places.prepare)
 
     async def check_objects(self) -> None:
-        """Hold the object storage to the database, once. Call before anything is put or removed there.
+        """Hold the object storage to the database. Call each time before anything is put or removed there: a directory of
+        objects may be on a disk that is not mounted any more.
 
         Raises WrongPlace, DatabaseUnavailable, OSError, and as the store does.
         """
-        if self._store is None or self._are_objects_ours:
+        if self._store is None:
             return
         identity = await self.identity()
         marker = await self._object_marker(self._store)
@@ -113,7 +113,6 @@ class Installation:
                 f"objects.url belongs to another installation ({marker!r:.100}), this one is {identity}: "
                 "give each database a place of its own"
             )
-        self._are_objects_ours = True
 
     def _hold_to(self, found: _Found, names: set[str], warm: set[str], identity: str) -> None:
         """Without a marker: all warm files are there, and where there is none, what else only the right directory has."""

@@ -75,6 +75,7 @@ class Merger:
     async def merge(self, group: Sequence[Segment]) -> bool:
         """One file serves instead of these, which are of one class. False: one of them does not serve any more. Raises
         DatabaseUnavailable, StaleEpoch, SegmentDamaged, SegmentMissing, RowsDiffer, OSError, Interrupted."""
+        epoch = self._catalogue.begun()
         for segment in group:
             await in_thread(verify_file, self._places.file_of(segment.name), segment.info)
         written = await in_thread(self._written, group)
@@ -85,7 +86,7 @@ class Merger:
             rows, wanted = (sum(each.info.rows for each in of) for of in (written, group))
             if rows != wanted:
                 raise RowsDiffer(f"{', '.join(each.name for each in group)} have {wanted} rows, merged {rows}")
-            replaced = await self._catalogue.replace(group, written)
+            replaced = await self._catalogue.replace(group, written, epoch=epoch)
         except BaseException:
             await discard_unless_recorded(self._catalogue, written)
             raise

@@ -29,9 +29,13 @@ from store.tiers.timing import ClocksDisagree, now_for
 
 log = structlog.get_logger(__name__)
 
+_CLASH: Final = "two processes of the same tiers.name take the lead from each other: give each a name of its own"
+
 LEASE_TTL_S: Final = 30.0
 _RENEW_S: Final = 2.0
 _STOP_S: Final = 10.0
+_CLASH_AT: Final = 3
+"""So often in a row somebody of the same name has taken the lease: a command that leads for a moment does it once."""
 
 
 class TierRole:
@@ -48,8 +52,15 @@ class TierRole:
         self._clock = clock
         self._stop = stop
         self._held = asyncio.Event()
-        self.problem: str | None = "tiering is starting"
+        self._retaken = 0
+        self._problem: str | None = "tiering is starting"
+
+    @property
+    def problem(self) -> str | None:
         """What keeps rows from moving, for people; looked at every round, also while standing by."""
+        if self._retaken >= _CLASH_AT:
+            return _CLASH
+        return self._problem
 
     async def run(self) -> None:
         """Until the stop; returns soon after it, though the database or a disk hangs."""
@@ -72,7 +83,11 @@ class TierRole:
             await self._stop.wait(_RENEW_S)
 
     async def _acquire(self) -> bool:
+        before = self._lease.epoch
         held = await self._lease.acquire()
+        self._retaken = self._retaken + 1 if held and before not in (None, self._lease.epoch) else 0
+        if self._retaken == _CLASH_AT:
+            log.error(_CLASH)
         if held != self._held.is_set():
             log.info("leading" if held else "standing by: another process moves rows")
         (self._held.set if held else self._held.clear)()
@@ -102,9 +117,9 @@ class TierRole:
         try:
             await self._tiering.prepare(leads=leads)
         except (WrongPlace, OSError) as error:
-            self.problem = f"tiering waits: {error}"
+            self._problem = f"tiering waits: {error}"
             raise
-        self.problem = None
+        self._problem = None
         return True
 
     def _may_work(self) -> bool:

@@ -105,7 +105,8 @@ class TierSettings(Section):
     there until it does."""
 
     name: str = Field(default_factory=_host_name, min_length=1, max_length=200)
-    """Stable name of this process; default: the host's name. One process at a time moves rows."""
+    """Stable name of this process; default: the host's name. One process at a time moves rows; a restart under the same name
+    goes on at once, so two processes must never share one."""
 
     directory: Path | None = None
     """Directory of the files. Every process that moves or reads rows sees the same one. Default: <data_dir>/segments in the

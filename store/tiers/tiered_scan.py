@@ -113,9 +113,27 @@ class TieredScan:
         low, high = (self._low, alone.high) if self._newest_first else (alone.low, self._high)
         if self._instead:
             self._ground = self._tables.ground(without_segmented=True)
+        try:
+            rest = await self._stretches(low, high)
+        except Overloaded:
+            if not self._logs:
+                raise
+            return ScanResult(self._logs, False, alone.scanned_to)
+        try:
+            result = await self._through(rest)
+        except (SegmentDamaged, SnapshotLost) as error:
+            if not self._instead or (isinstance(error, SnapshotLost) and not self._scan.is_again):
+                raise
+            # Tables have the rows of these files as well.
+            self._instead = ()
+            self._ground = self._tables.ground(without_segmented=False)
+            result = await self._through(await self._stretches(rest.low, rest.high))
+        return result or ScanResult(self._logs, True, None)
+
+    async def _stretches(self, low: Position, high: Position) -> Stretches:
+        """Of what is left, with segments."""
         segments = await self._candidates(low, high)
-        rest = Stretches(segments, self._ground, low, high, newest_first=self._newest_first)
-        return await self._through(rest) or ScanResult(self._logs, True, None)
+        return Stretches(segments, self._ground, low, high, newest_first=self._newest_first)
 
     def _alone(self) -> tuple[Position, Position]:
         """What of the interval comes before any serving segment, in the scan's direction."""
@@ -243,12 +261,14 @@ class TieredScan:
     async def _of_files(
         self, access: SegmentAccess, stretch: Stretch, predicate: Predicate, left_ms: float
     ) -> SegmentResult:
-        """Rows of all files of the stretch, group after group; each is asked as far as those before it have come."""
+        """Rows of all files of the stretch, group after group; each is asked as far as those before it have come, and has its
+        share of the time: the first one alone would take all of it where rows take long."""
         ends_s = self._clock.monotonic_s() + left_ms / 1000
         low, high = stretch.low, stretch.high
         wanted, bytes_max = self._wanted + 1, max(1, self._bytes_left)
         found: SegmentResult | None = None
-        for group in stretch.groups():
+        groups = list(stretch.groups())
+        for number, group in enumerate(groups):
             left_ms = (ends_s - self._clock.monotonic_s()) * 1000
             if found is not None and left_ms <= 0:
                 raise SegmentReaderUnavailable(
@@ -262,7 +282,7 @@ class TieredScan:
                 newest_first=self._newest_first,
                 wanted=wanted,
                 bytes_max=bytes_max,
-                budget_ms=max(1, int(left_ms)),
+                budget_ms=max(1, int(left_ms / (len(groups) - number))),
             )
             found = result if found is None else _cut(found, result, wanted, bytes_max, newest_first=self._newest_first)
             if found.looked_to is not None:

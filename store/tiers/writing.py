@@ -58,10 +58,11 @@ class TableWriter:
         """Its rows are in segments, which have been read back and are in the catalogue. False: others were first, or it has
         gone. Raises DatabaseUnavailable, StaleEpoch, SegmentDamaged, RowsDiffer, RowsUnreadable, OSError, Interrupted; then
         its files are gone, or will be."""
+        epoch = self._catalogue.begun()
         written = await self._written(table)
         try:
             await read_back(written, self._pace)
-            recorded = await self._catalogue.record(table.name, written)
+            recorded = await self._catalogue.record(table.name, written, epoch=epoch)
         except BaseException:
             await discard_unless_recorded(self._catalogue, written)
             raise

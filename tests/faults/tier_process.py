@@ -62,8 +62,8 @@ class Points:
         change = SegmentCatalogue.change
 
         @asynccontextmanager
-        async def passed(catalogue: SegmentCatalogue) -> AsyncIterator[Connection]:
-            async with change(catalogue) as connection:
+        async def passed(catalogue: SegmentCatalogue, begun: int | None = None) -> AsyncIterator[Connection]:
+            async with change(catalogue, begun) as connection:
                 yield connection
                 self.pass_one()
             self.pass_one()

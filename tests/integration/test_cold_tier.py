@@ -15,8 +15,10 @@ from store.objects.port import ObjectStore
 from store.objects.settings import ObjectSettings
 from store.segments.format import SegmentDamaged
 from store.tiers.cold import ObjectFiles
+from store.tiers.installation import WrongPlace
 from store.tiers.places import Places, key_of
 from store.tiers.segments import Segment
+from store.tiers.settings import TierSettings
 from store.tiers.tiering import Tiering
 from store.tiers.verifying import segments_to_verify, verified
 from tests.s3_server import S3Server, s3_store
@@ -172,3 +174,45 @@ async def test_objects_that_nobody_names_are_kept_for_days(site: TierSite, store
         assert (await keys() == everything) is is_kept
     assert await keys() == everything - {key}
     assert json.loads(book.read_text()) == {}
+
+
+async def test_files_that_were_brought_back_are_not_merged_and_stay(site: TierSite) -> None:
+    site.tiers = TierSettings(merge_files_min=0)
+    start_us = await site.border_us()
+    start_us += -start_us % DAY_US
+    await site.hot.upkeep.ensure_chunks(now_us=start_us + DAY_US)
+    for number in range(4):
+        moment = start_us + number * CHUNK_US
+        await site.store_rows([row(1 + n + number * ROWS, moment + n) for n in range(ROWS)])
+    now_us = start_us + 100 * DAY_US
+    await site.close_to(start_us + DAY_US)
+    leader = await site.leader()
+    for step in (leader.write_due, leader.switch_due, leader.move_due):
+        await step(now_us)
+    assert await site.states() == {("serving", "cold"): 4}
+    site.tiers = TierSettings()
+    leader = await site.leader()
+    assert leader.cold is not None
+    for cold in await site.all_segments():
+        await leader.cold.thaw(cold, warm_until_us=now_us + 7 * DAY_US)
+    for step in (leader.merge_due, leader.move_due):
+        await step(now_us + DAY_US)
+    assert await site.states() == {("serving", "warm"): 4}
+
+
+@pytest.mark.parametrize("store", ["directory"], indirect=True)
+async def test_a_directory_of_objects_that_is_not_mounted_any_more_takes_nothing(
+    site: TierSite, store: ObjectStore, tmp_path: Path
+) -> None:
+    leader, _, end_us = await serving(site)
+    await leader.move_due(end_us + 90 * DAY_US)
+    await site.hot.upkeep.ensure_chunks(now_us=end_us + CHUNK_US)
+    await site.store_rows([row(1_000 + n, end_us + n) for n in range(ROWS)])
+    await site.close_to(end_us + CHUNK_US)
+    now_us = end_us + 100 * DAY_US
+    for step in (leader.write_due, leader.switch_due):
+        await step(now_us)
+    (tmp_path / "objects").rename(tmp_path / "elsewhere")
+    with pytest.raises(WrongPlace):
+        await leader.move_due(now_us)
+    assert await site.states() == {("serving", "cold"): 1, ("serving", "warm"): 1}

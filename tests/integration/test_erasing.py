@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+import cli.erase
+from cli.settings import load_settings
 from db.database import Connection
 from db.migrations import Layout
 from infra.fleet import REPOSITORY
@@ -22,6 +24,7 @@ from schemas.errors import InvalidInput
 from schemas.scope import ALL_SERVICES
 from store.dead_letters import DeadLetters
 from store.objects.factory import make_object_store
+from store.objects.port import ObjectStoreUnavailable
 from store.objects.settings import ObjectSettings
 from store.port import DeadLetter, EncodedRow, StorePlan
 from store.settings import StoreSettings
@@ -166,7 +169,7 @@ async def test_replaced_files_and_objects_are_deleted(site: TierSite, monkeypatc
     assert site.store is not None
     assert [found async for found in site.store.list("segments")] != []
     monkeypatch.setattr(collecting, "DROP_DELAY_S", 0)
-    await work.until_files_are_gone(certificate.files_replaced)
+    await work.until_files_are_gone()
     assert not {*certificate.files_replaced} & {*site.files()}
     assert [found async for found in site.store.list("segments")] == []
     assert await site.ids() == kept(1_000, 2_000, 3_000, 5_000, 6_000)
@@ -390,3 +393,81 @@ async def test_the_command_asks_first_and_writes_the_certificate(native_url: str
         assert done.stdout == f"10 logs and 0 dead letters erased; certificate: {output}\n"
         assert json.loads(output.read_text())["requested_by"] == "the office"
         assert await site.ids() == kept(1)
+
+
+async def test_files_of_a_table_that_loses_rows_are_named_and_waited_for(
+    site: TierSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_us = await site.border_us()
+    await site.store_rows(rows(start_us, 1))
+    await site.close_to(start_us + CHUNK_US)
+    leader = await site.leader()
+    await leader.write_due(start_us + CHUNK_US)
+    (written,) = await site.all_segments()
+    await seen(site)
+    work = eraser(site, leader)
+    certificate = await work.erase()
+    assert certificate.rows == 10
+    assert any("files" in each.what and "logfeed tier" in each.until for each in certificate.remaining)
+    monkeypatch.setattr(collecting, "DROP_DELAY_S", 0)
+    await work.until_files_are_gone()
+    assert written.name not in site.files()
+    assert await site.ids() == kept(1)
+
+
+async def test_an_erasure_that_is_begun_again_lets_go_what_indexes_open_chunks(
+    site: TierSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.store_rows(rows(await site.border_us(), 1))
+    await seen(site)
+    await has_a_part(site)
+    leader = await site.leader()
+    with monkeypatch.context() as killed:
+        killed.setattr(erasing_rows, "_PARTS_LOCK", "SELECT 1 / 0")
+        with pytest.raises(Exception, match="division by zero"):
+            await eraser(site, leader).erase()
+    assert await site.ids() == kept(1)
+    assert (await eraser(site, leader).erase()).rows == 0
+    assert await site.database.fetch_all("SELECT FROM open_parts") == []
+
+
+async def test_statistics_of_tables_forget_erased_values(site: TierSite) -> None:
+    start_us = await site.border_us()
+    await site.store_rows(rows(start_us, 1, 400))
+    await site.close_to(start_us + CHUNK_US)
+    await seen(site)
+    remembered = "SELECT tablename FROM pg_stats WHERE concat(most_common_vals, histogram_bounds) ~* 'ann@'"
+    assert await site.database.fetch_all(remembered) != []
+    await eraser(site, await site.leader()).erase()
+    assert await site.database.fetch_all(remembered) == []
+
+
+async def test_rows_go_from_files_whose_table_the_sealer_has_dropped(site: TierSite) -> None:
+    start_us = await site.border_us()
+    await site.store_rows(rows(start_us, 1))
+    await site.close_to(start_us + CHUNK_US)
+    leader = await site.leader()
+    await leader.write_due(start_us + CHUNK_US)
+    await site.hot.upkeep.drop_expired(now_us=start_us + 500 * DAY_US, retention_us=400 * DAY_US)
+    assert await site.states() == {("written", "warm"): 1}
+    await seen(site)
+    await eraser(site, leader).erase()
+    left = [each for each in await site.all_segments() if str(each.state) != "retired"]
+    found = [log_id for each in left for log_id in await site.ids_in(each)]
+    assert {*found} <= {*kept(1)}
+
+
+async def test_the_certificate_is_there_although_waiting_for_files_fails(
+    native_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGFEED_DATABASE__URL", native_url)
+    monkeypatch.setenv("LOGFEED_TIERS__DIRECTORY", str(tmp_path / "segments"))
+
+    async def fails(*_: object) -> None:
+        raise ObjectStoreUnavailable
+
+    monkeypatch.setattr(Eraser, "until_files_are_gone", fails)
+    output = tmp_path / "certificate.json"
+    with pytest.raises(ObjectStoreUnavailable):
+        await cli.erase._erase(load_settings(None), QUERY, "me", output, unwatched, wait=True)
+    assert json.loads(output.read_text())["rows"] == 0

@@ -155,6 +155,19 @@ async def test_the_role_says_what_it_waits_for_and_goes_on_once_the_disk_is_ther
     await running
 
 
+async def test_two_of_one_name_are_told(site: TierSite) -> None:
+    stop = Stop()
+    leaders = [await site.leader("same") for _ in range(2)]
+    roles = [
+        TierRole(site.database, each.catalogue.lease, each, round_s=0.1, clock=SystemClock(), stop=stop)
+        for each in leaders
+    ]
+    running = [asyncio.create_task(role.run()) for role in roles]
+    await until(lambda: all("same tiers.name" in (role.problem or "") for role in roles), "both tell it")
+    stop.set()
+    await asyncio.gather(*running)
+
+
 async def test_people_see_it_in_readyz_and_in_exit_codes(site: TierSite) -> None:
     await served(site, await site.leader())
     site.directory.rename(site.directory.parent / "mounted")

@@ -247,6 +247,24 @@ async def test_leftovers_go_and_nothing_else_does(site: LakeSite) -> None:
     assert (site.directory / names[0]).exists()
 
 
+async def test_statistics_of_other_engines_stay(site: LakeSite) -> None:
+    from pyiceberg.table.statistics import StatisticsFile
+
+    await site.add("a", day(0))
+    await site.lake.publish()
+    table = site.table()
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    statistics = Path(table.location().removeprefix("file://")) / "metadata" / "of-an-engine.stats"
+    statistics.write_bytes(b"PFA1")
+    described = {"snapshot-id": snapshot.snapshot_id, "statistics-path": f"file://{statistics}", "blob-metadata": []}
+    sizes = {"file-size-in-bytes": 4, "file-footer-size-in-bytes": 0}
+    with table.update_statistics() as update:
+        update.set_statistics(StatisticsFile.model_validate(described | sizes))
+    remove_leftovers(site.table(), age_s=-60)
+    assert statistics.exists()
+
+
 async def test_old_snapshots_are_forgotten(site: LakeSite) -> None:
     from store.lake.publishing import _expire
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from runtime.telemetry import REGISTRY
 from schemas.errors import Overloaded
 from store.port import EncodedRow
 from store.segments.settings import SegmentSettings
+from store.segments.writing import WrittenSegment
 from store.settings import StoreSettings
+from store.tiers import merging, writing
 from store.tiers.catalogue import StaleEpoch
 from store.tiers.installation import WrongPlace
+from store.tiers.pace import Pace
 from store.tiers.settings import TierSettings
 from tests.s3_server import s3_store
 from tests.store_sites import row
@@ -278,6 +281,44 @@ async def test_small_files_of_a_day_become_one(native: TierSite) -> None:
     assert await native.ids() == [*range(1, 201)]
 
 
+@pytest.mark.parametrize("step", ["write", "merge"])
+async def test_what_was_begun_before_another_led_is_not_recorded(
+    native: TierSite, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A process that was stopped for hours between its files and their record, and leads again by then."""
+    native.tiers = TierSettings(merge_files_min=2)
+    first_us = await native.border_us()
+    first_us += -first_us % DAY_US
+    await native.hot.upkeep.ensure_chunks(now_us=first_us + DAY_US)
+    for number in range(4):
+        await native.store_rows(spread(first_us + number * CHUNK_US, 50, first=1 + 50 * number))
+    await native.close_to(first_us + DAY_US)
+    leader = await native.leader("a")
+    now_us = first_us + 9 * DAY_US
+    if step == "merge":
+        await leader.write_due(now_us)
+        await leader.switch_due(now_us)
+    named = {*native.files()}
+    module = {"write": writing, "merge": merging}[step]
+    read_back = module.read_back
+
+    async def stopped(written: Sequence[WrittenSegment], pace: Pace) -> None:
+        await read_back(written, pace)
+        for path in native.directory.rglob("*"):
+            if path.is_file():
+                os.utime(path, (time.time() - 7_200, time.time() - 7_200))
+        other = await native.leader("b")
+        await other.collect(now_us)
+        await other.catalogue.lease.release()
+        assert await leader.catalogue.lease.acquire()
+        assert {*native.files()} - {path.name for path in (native.directory / "strays").iterdir()} == named
+
+    monkeypatch.setattr(module, "read_back", stopped)
+    with pytest.raises(StaleEpoch):
+        await {"write": leader.write_due, "merge": leader.merge_due}[step](now_us)
+    assert await native.ids() == [*range(1, 201)]
+
+
 async def test_one_whose_lease_went_to_another_changes_nothing(site: TierSite) -> None:
     end_us = await filled(site)
     first = await site.leader("a")
@@ -357,7 +398,7 @@ async def test_a_database_restored_to_before_a_merge_loses_no_file(native: TierS
     native.tiers = TierSettings(hot_days=0, merge_files_min=2)
     leader = await native.leader()
     start_us = await native.border_us()
-    start_us += -start_us % DAY_US  # files are merged by day
+    start_us += -start_us % DAY_US  # files of two days do not merge
     await native.hot.upkeep.ensure_chunks(now_us=start_us + DAY_US)
     for number in range(4):
         await native.store_rows(spread(start_us + number * CHUNK_US, 10, first=1 + 100 * number))
@@ -387,6 +428,32 @@ async def test_a_database_restored_to_before_a_merge_loses_no_file(native: TierS
     await leader.collect(end_us + DAY_US)
     assert merged <= {path.name for path in (native.directory / "strays").iterdir()}
     assert await native.ids() == sorted(1 + 100 * number + n for number in range(4) for n in range(10))
+
+
+async def test_files_that_were_merged_stay_while_what_was_made_of_them_is_missing(native: TierSite) -> None:
+    native.tiers = TierSettings(hot_days=0, merge_files_min=2)
+    leader = await native.leader()
+    start_us = await native.border_us()
+    start_us += -start_us % DAY_US
+    await native.hot.upkeep.ensure_chunks(now_us=start_us + 2 * DAY_US)
+    for number in range(5):
+        await native.store_rows(spread(start_us + number * CHUNK_US, 10, first=1 + 100 * number))
+    end_us = start_us + 5 * CHUNK_US
+    await native.close_to(end_us)
+    await leader.write_due(end_us)
+    await leader.switch_due(end_us)
+    before = {path.name for path in native.directory.glob("*.parquet")}
+    await leader.merge_due(end_us)
+    (merged,) = [path for path in native.directory.glob("*.parquet") if path.name not in before]
+    content = merged.read_bytes()
+    merged.unlink()  # the disk is that of before the merge
+    leader = await native.leader()
+    await leader.collect(end_us + DAY_US)
+    assert before == {path.name for path in native.directory.glob("*.parquet")}
+    merged.write_bytes(content)
+    await leader.collect(end_us + DAY_US)
+    assert len([*native.directory.glob("*.parquet")]) == 2
+    assert len(await native.ids()) == 50
 
 
 async def test_a_directory_of_another_database_is_left_alone(native: TierSite) -> None:

@@ -51,9 +51,10 @@ from store.port import Order, Scan, SnapshotLost
 from store.postgres_read import PostgresReadStore
 from store.segments.format import SegmentDamaged, SegmentReaderUnavailable
 from store.tiers.access import SegmentAccess, SegmentOnItsWay, SegmentsUnreachable
+from store.tiers.disk_looks import DiskHangs
 from store.tiers.places import Places, key_of, name_of
 from store.tiers.retention import RetentionPolicy
-from store.tiers.segments import SEGMENTS, segments_of
+from store.tiers.segments import SEGMENTS, Segment, segments_of
 from store.tiers.settings import RetentionClass, RetentionSettings
 from store.tiers.stretches import Stretch
 from store.tiers.tiered_scan import TieredScan
@@ -223,6 +224,21 @@ async def test_a_text_is_sought_in_files_instead_of_their_tables(
     for indexed in (EVERYTHING, ServiceIn(frozenset({"pay"})), CorrelationIs("story-1")):
         rows = await walk(subject.store, indexed)
         assert all(log.timestamp >= T0 + 2 * CHUNK_US or log.id > logs[179].id for log in rows), "tables were asked"
+
+
+@pytest.mark.parametrize("how", ["damaged", "missing"])
+async def test_a_text_in_a_bad_file_is_sought_in_its_table(
+    native: TieredSubject, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    logs = await with_files(native, (("written", False),))
+    bad, *_ = files_of(native)
+    bad.unlink()
+    if how == "damaged":
+        bad.write_bytes(b"PAR1 and no more")
+    monkeypatch.setattr(store.tiers.tiered_scan, "LOOK_MS", 0)
+    for order in Order:
+        found = await walk(native.store, Contains("message 1"), order=order, limit=10, is_again=True)
+        assert ids(found) == ids([log for log in in_order(logs, order) if "message 1" in log.message])
 
 
 async def test_files_that_overlap_are_asked_in_groups_and_merged(
@@ -474,6 +490,24 @@ async def test_a_page_that_has_got_on_is_given_when_files_cannot_be_asked(native
     assert len(page.logs) == 60
     with pytest.raises(SegmentReaderUnavailable):
         await scan(native.store, after=page.scanned_to)
+
+
+async def test_a_page_that_has_found_something_outlives_filters_that_cannot_be_read(
+    native: TieredSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = await with_files(native)
+    story = [log for log in logs if log.correlation_id == "story-1"]
+
+    async def hangs(*arguments: Any) -> list[Segment]:
+        raise DiskHangs
+
+    monkeypatch.setattr(native.access, "candidates", hangs)
+    found = await scan(native.store, CorrelationIs("story-1"))
+    newest = in_order([log for log in story if log.timestamp >= T0 + 2 * CHUNK_US], Order.NEWEST_FIRST)
+    assert ids(found.logs) == ids(newest)
+    assert found.scanned_to is not None
+    with pytest.raises(DiskHangs):
+        await scan(native.store, CorrelationIs("story-1"), after=found.scanned_to)
 
 
 async def test_a_host_without_the_directory_says_what_is_missing(native: TieredSubject) -> None:

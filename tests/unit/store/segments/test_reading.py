@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import psutil
@@ -18,7 +19,7 @@ from search.sql_duckdb import compile_duckdb
 from store.segments.format import SegmentDamaged, SegmentMissing, SegmentReaderUnavailable
 from store.segments.process import ReaderProcess
 from store.segments.reading import SegmentReader, SegmentScanFailed
-from store.segments.scans import SegmentFile, SegmentScan
+from store.segments.scans import Found, Open, SegmentFile, SegmentScan, framed
 from store.segments.settings import SegmentSettings
 from tests.segment_rows import log_at, settings, write
 
@@ -355,3 +356,17 @@ async def test_a_long_scan_gives_way_to_others_and_loses_nothing(tmp_path: Path,
     assert result.logs == (LOGS[::-1] if newest_first else LOGS)
     assert result.looked_to is None
     await reader.close()
+
+
+async def test_an_answer_whose_reading_was_cut_short_is_passed_over_whole() -> None:
+    process = ReaderProcess(Open((), memory_mib=1, process_mib=1, threads=1))
+    stream = asyncio.StreamReader()
+    process._process = SimpleNamespace(stdout=stream)  # type: ignore[assignment]  # all that is read from
+    first, second = framed(Found(1, [], None)), framed(Found(2, [], (1, 2)))
+    stream.feed_data(first[:6])
+    asked = asyncio.create_task(process.answer(1))
+    await asyncio.sleep(0)
+    asked.cancel()
+    await asyncio.wait([asked])
+    stream.feed_data(first[6:] + second)
+    assert await process.answer(2) == Found(2, [], (1, 2))

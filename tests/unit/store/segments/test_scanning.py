@@ -309,3 +309,20 @@ def test_names_with_signs_of_patterns_are_taken_as_they_are(
     files = files_of(place, [[log_at(1, 1)]], 5)
     found = run(connection, SegmentScan(files, Sql("TRUE"), *EVER, True, 5, 10_000, NEVER_LATE_MS))
     assert found.logs == [log_at(1, 1)]
+
+
+@pytest.mark.parametrize("name", ["service_name=auth", "level=17", "timestamp=2020-01-01", "a[b]c*"])
+def test_names_of_directories_are_no_columns(tmp_path: Path, name: str) -> None:
+    place, of = tmp_path / name, [log_at(n, n) for n in range(3)]
+    place.mkdir()
+    scan = SegmentScan(
+        files_of(place, [of], 2),
+        compile_duckdb(ServiceIn(frozenset({"pay"}))),
+        *EVER,
+        newest_first=False,
+        wanted=9,
+        bytes_max=1_000,
+        budget_ms=NEVER_LATE_MS,
+    )
+    with connected([place], memory_mib=128, threads=1) as opened:
+        assert run(opened, scan).logs == of

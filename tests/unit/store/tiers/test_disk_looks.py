@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import store.tiers.disk_looks
 from store.segments.settings import SegmentSettings
 from store.tiers.access import SegmentAccess
 from store.tiers.disk_looks import DiskHangs, DiskLooks
+from store.tiers.places import Places
+from tests.unit.store.tiers.test_stretches import segment
 
 
 async def test_what_the_disk_says_is_given(tmp_path: Path) -> None:
@@ -61,4 +64,26 @@ async def test_a_directory_that_hangs_is_a_problem_and_holds_nothing_up(
     await access.look(())
     assert access.problem() is None
     ticking.cancel()
+    await access.close()
+
+
+async def test_a_filter_that_hangs_is_a_refusal_and_holds_up_no_other_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening a pipe waits for who writes into it."""
+    monkeypatch.setattr(store.tiers.access, "_FILTERS_S", 0.05)
+    access = SegmentAccess(tmp_path, SegmentSettings())
+    places = Places(tmp_path)
+    places.prepare()
+    one = segment(1, 0, 10)
+    os.mkfifo(places.filter_of(one.name))
+    threads = min(32, (os.cpu_count() or 1) + 4)  # of the event loop
+    for _ in range(threads):
+        with pytest.raises(DiskHangs):
+            await access.candidates([one], "c")
+    assert await asyncio.to_thread(lambda: True)
+    with places.filter_of(one.name).open("wb"):
+        async with asyncio.timeout(60):
+            while access._looks._under_way:  # noqa: ASYNC110  # of threads
+                await asyncio.sleep(0.01)
     await access.close()

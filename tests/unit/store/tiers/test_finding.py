@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -141,3 +142,14 @@ async def test_what_is_known_of_a_segment_is_read_once() -> None:
     database = Rows(third)
     assert len(await Segments.read(database, later)) == 1
     assert database.asked_for == []
+
+
+def test_services_of_thousands_of_files_are_soon_compared() -> None:
+    """With nothing else to do for the event loop. Compared one by one, these take some ten seconds."""
+    services = dict.fromkeys((f"team/service-{n:03}" for n in range(200)), 1)
+    segments = [segment(f"s{n}", info=msgspec.structs.replace(INFO, services=dict(services))) for n in range(3_000)]
+    wanted = Wanted.of(ServiceIn(prefixes=frozenset(f"x{n:03}" for n in range(200))))
+    began_s = time.thread_time()
+    assert not any(map(wanted.may_be_in, segments))
+    assert time.thread_time() - began_s < 1.0
+    assert wanted.may_be_in(segment("t", info=msgspec.structs.replace(INFO, services={**services, "x0000": 1})))
