@@ -278,6 +278,8 @@ class TieredSubject(PostgresSubject):
             await record(self.connection, written, table, state=state)
             if is_dropped:
                 await self.run(f"DELETE FROM {table}")
+        if tables:  # as the query service does: a question's budget may be shorter than a start
+            await self.access.start_readers()
 
     async def reset(self) -> None:
         await self.run("DELETE FROM segments")

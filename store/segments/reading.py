@@ -67,11 +67,13 @@ class SegmentReader:
         self._is_closed = False
 
     async def start(self) -> None:
-        """Start the idle processes, before the first scan, which would wait for one (0.3 s). Failures are left to the scans."""
+        """Start idle processes that do not run: the first scan would wait for one (0.3 s). Failures are left to the scans."""
         settled = []
-        while not self._is_closed and not self._free.locked():
+        for process in [process for process in self._idle if not process.runs]:
+            if self._is_closed or self._free.locked():
+                break
             await self._free.acquire()  # at once
-            process = self._idle.pop()
+            self._idle.remove(process)
             settled.append(self._settle(self._begun(process, self._start(process))))
         await asyncio.gather(*settled)
 

@@ -142,7 +142,7 @@ class Engines:
     logs: list[Log]
     postgres: psycopg.Connection
     duck: duckdb.DuckDBPyConnection
-    segment: WrittenSegment
+    segments: list[WrittenSegment]
     reader: SegmentReader
     loop: asyncio.Runner
     """In which the reader lives."""
@@ -156,16 +156,16 @@ class Engines:
         return _ids(self.postgres.execute(f"SELECT id, {sql.text} FROM logs".encode(), sql.params).fetchall())
 
     def ids_in_segment(self, predicate: Predicate) -> set[int]:
-        """With the condition as a filter of the file, where statistics and Bloom filters take part."""
-        sql = compile_duckdb(predicate)
+        """With the condition as a filter of the files, where statistics and Bloom filters take part."""
+        sql, paths = compile_duckdb(predicate), [str(segment.path) for segment in self.segments]
         text = f"SELECT id FROM read_parquet(?) WHERE {sql.text}"
-        return {log_id for (log_id,) in self.duck.execute(text, [str(self.segment.path), *sql.params]).fetchall()}
+        return {log_id for (log_id,) in self.duck.execute(text, [paths, *sql.params]).fetchall()}
 
     def ids_by_reader(self, predicate: Predicate) -> set[int]:
-        """As pages ask the file: by a reader process, slice by slice. The rows that come back are those that were stored."""
-        file = SegmentFile(str(self.segment.path), self.segment.name, self.segment.info.row_groups)
+        """As pages ask the files: by a reader process, slice by slice. The rows that come back are those that were stored."""
+        files = tuple(SegmentFile(str(each.path), each.name, each.info.row_groups) for each in self.segments)
         scan = SegmentScan(
-            (file,), compile_duckdb(predicate), LEAST, BEYOND, True, len(self.logs) + 1, 1 << 30, budget_ms=60_000
+            files, compile_duckdb(predicate), LEAST, BEYOND, True, len(self.logs) + 1, 1 << 30, budget_ms=60_000
         )
         found = self.loop.run(self.reader.scan(scan))
         assert found.looked_to is None
@@ -271,10 +271,10 @@ def engines(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "INSERT INTO logs VALUES (?, make_timestamptz(?::BIGINT), ?, ?, ?, ?, ?, ?)",
             [[*row, from_jsonb[row[0]]] for row in rows],
         )
-        segment = _segment(logs, from_jsonb, tmp_path_factory.mktemp("segments"))
+        segments = _segments(logs, from_jsonb, tmp_path_factory.mktemp("segments"))
         with asyncio.Runner() as loop:
-            reader = loop.run(_reader(segment.path.parent))
-            yield Engines(logs, postgres, duck, segment, reader, loop)
+            reader = loop.run(_reader(segments[0].path.parent))
+            yield Engines(logs, postgres, duck, segments, reader, loop)
             loop.run(reader.close())
 
 
@@ -288,12 +288,11 @@ def _exact(log: Log) -> tuple[Any, ...]:
     return log.id, log.timestamp, log.level, log.service_name, log.message, log.correlation_id
 
 
-def _segment(logs: list[Log], metadata: dict[int, str], directory: Path) -> WrittenSegment:
-    """A file with the logs in many row groups, metadata as PostgreSQL prints it."""
+def _segments(logs: list[Log], metadata: dict[int, str], directory: Path) -> list[WrittenSegment]:
+    """Files with the logs in many row groups, metadata as PostgreSQL prints it."""
     batch = batch_of(in_order(logs))
     texts = pa.array([metadata[log_id] for log_id in batch.column("id").to_pylist()])
-    (segment,) = write_batch(directory, batch.set_column(6, SCHEMA.field("metadata"), texts), row_group_rows=20)
-    return segment
+    return write_batch(directory, batch.set_column(6, SCHEMA.field("metadata"), texts), row_group_rows=20)
 
 
 def _patterns() -> st.SearchStrategy[Matches]:

@@ -273,6 +273,7 @@ async def test_readers_that_start_beside_a_scan_are_started_once_and_end_with_it
     reader = reader_of(tmp_path, readers=1)
     _, result, _ = await asyncio.gather(reader.start(), reader.scan(scan_of(file)), reader.start())
     assert len(result.logs) == 10
+    await reader.start()
     assert len({child.pid for child in psutil.Process().children()} - before) == 1
     await reader.close()
     assert {child.pid for child in psutil.Process().children()} <= before
