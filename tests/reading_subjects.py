@@ -122,7 +122,7 @@ class PostgresSubject:
 
     def __init__(self, url: str, layout: Layout, *, page_bytes_max: int = 8 << 20) -> None:
         self.database = Database(url, application_name="reading", connections_max=4)
-        self._layout = layout
+        self.layout = layout
         self.store: ReadStore = PostgresReadStore(self.database, LOGS_TOPIC, layout, page_bytes_max=page_bytes_max)
         self._url = url
         self._connection: Connection | None = None
@@ -145,7 +145,7 @@ class PostgresSubject:
         return await cursor.fetchall() if cursor.description else []
 
     async def open_chunks(self, starts_us: Iterable[int]) -> None:
-        chunks = chunk_layout(self._layout)
+        chunks = chunk_layout(self.layout)
         for start_us in starts_us:
             await chunks.create(self.connection, start_us, start_us + CHUNK_US)
         for chunk in await chunks.chunks(self.connection):
@@ -176,7 +176,7 @@ class PostgresSubject:
         )
 
     async def finish(self) -> None:
-        await PostgresUpkeep(self.database, LOGS_TOPIC, self._layout).finish_closed()
+        await PostgresUpkeep(self.database, LOGS_TOPIC, self.layout).finish_closed()
         assert await self.run("SELECT 1 FROM catalogue WHERE state = 'closed'") == []
 
     async def end_late(self) -> None:
@@ -216,7 +216,7 @@ class PostgresSubject:
                 booked.count,
                 int(rolled_up),
             )
-        upkeep = PostgresUpkeep(self.database, LOGS_TOPIC, self._layout)
+        upkeep = PostgresUpkeep(self.database, LOGS_TOPIC, self.layout)
         await upkeep.roll_up_ledger(now_us=await upkeep.clock_us())
 
     async def reset(self) -> None:

@@ -19,16 +19,30 @@ from tests.tier_sites import CHUNK_US, DAY_US, retention, tier_site
 ROWS = 40
 
 
+@pytest.fixture
+def place(request: pytest.FixtureRequest, profile: str) -> tuple[str, Layout]:
+    """URL and layout of a fresh database of this profile."""
+    return request.getfixturevalue(f"{profile}_url"), Layout(profile)
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("stride", [1, 3])
-async def test_each_row_is_there_once_wherever_tiering_is_killed(native_url: str, tmp_path: Path, stride: int) -> None:
+@pytest.mark.parametrize(
+    "profile, stride",
+    [
+        (Layout.NATIVE.value, 1),
+        (Layout.NATIVE.value, 3),
+        pytest.param(Layout.TIMESCALE.value, 3, marks=pytest.mark.timescale),
+    ],
+)
+async def test_each_row_is_there_once_wherever_tiering_is_killed(
+    place: tuple[str, Layout], tmp_path: Path, stride: int
+) -> None:
     """stride 1: killed at the first point of the first round, the second of the second … so that all points of what is left are
     met; 3: further in each round."""
+    url, layout = place
     objects = f"file://{tmp_path}/objects"
     store = make_object_store(ObjectSettings(url=objects))
-    async with tier_site(
-        native_url, Layout.NATIVE, tmp_path / "segments", store=store, policy=retention(*CLASSES)
-    ) as site:
+    async with tier_site(url, layout, tmp_path / "segments", store=store, policy=retention(*CLASSES)) as site:
         day_us = await site.border_us()
         day_us += -day_us % DAY_US
         await site.hot.upkeep.ensure_chunks(now_us=day_us + DAY_US)
@@ -41,7 +55,7 @@ async def test_each_row_is_there_once_wherever_tiering_is_killed(native_url: str
         every = [*range(1, 2 * ROWS + 1)]
         assert await site.ids() == every
         for killed in range(1, 200):
-            ended = run(native_url, site.directory, objects, day_us + 100 * DAY_US, killed * stride)
+            ended = run(url, site.directory, objects, day_us + 100 * DAY_US, killed * stride)
             assert await site.ids() == every, f"after {killed} kills"
             if ended.returncode == 0:
                 assert ended.stdout.strip() == DONE

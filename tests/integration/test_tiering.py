@@ -183,20 +183,20 @@ async def test_files_of_retired_segments_stay_ten_minutes(native: TierSite) -> N
     assert await native.all_segments() == []
 
 
-async def test_files_on_the_disk_do_not_wait_for_object_storage(native: TierSite, aws_credentials: None) -> None:
-    end_us = await filled(native)
-    native.store = s3_store("nobody", "http://127.0.0.1:1", call_deadline_s=1.0, retries_max=0)
-    leader = await native.leader()
+async def test_files_on_the_disk_do_not_wait_for_object_storage(site: TierSite, aws_credentials: None) -> None:
+    end_us = await filled(site)
+    site.store = s3_store("nobody", "http://127.0.0.1:1", call_deadline_s=1.0, retries_max=0)
+    leader = await site.leader()
     await leader.write_due(end_us)
     await leader.switch_due(end_us + 7 * DAY_US)
     assert await leader.move_due(end_us + 90 * DAY_US) == 0
     assert leader.failures == 1
-    assert await native.ids() == [*range(1, 101)]
+    assert await site.ids() == [*range(1, 101)]
     await leader.expire_due(end_us + 400 * DAY_US)
     with pytest.raises(Overloaded):
         await leader.collect(end_us + 400 * DAY_US)
-    assert native.files() == []
-    await native.store.close()
+    assert site.files() == []
+    await site.store.close()
 
 
 async def test_late_tables_are_drained_into_files_that_overlap_others(site: TierSite) -> None:

@@ -383,11 +383,11 @@ async def test_a_question_whose_snapshot_is_lost_is_asked_again(native: TieredSu
     assert [int(log["id"]) for log in response.json()["logs"]] == ids(in_order(logs, Order.OLDEST_FIRST))
 
 
-async def test_a_missing_file_is_named_and_other_pages_go_on(native: TieredSubject) -> None:
-    logs = await with_files(native)
-    missing, *_ = files_of(native)
+async def test_a_missing_file_is_named_and_other_pages_go_on(subject: TieredSubject) -> None:
+    logs = await with_files(subject)
+    missing, *_ = files_of(subject)
     missing.unlink()
-    async with serving(native) as client:
+    async with serving(subject) as client:
         response = await client.get("/api/v1/logs", params={"order": "asc"})
         assert response.status_code == 503
         assert missing.name in response.json()["detail"]
@@ -396,15 +396,15 @@ async def test_a_missing_file_is_named_and_other_pages_go_on(native: TieredSubje
         assert [int(log["id"]) for log in newest.json()["logs"]] == ids(in_order(logs, Order.NEWEST_FIRST)[:80])
 
 
-async def test_a_damaged_file_is_named_and_other_pages_go_on(native: TieredSubject) -> None:
-    await with_files(native)
-    damaged, *_ = files_of(native)
+async def test_a_damaged_file_is_named_and_other_pages_go_on(subject: TieredSubject) -> None:
+    await with_files(subject)
+    damaged, *_ = files_of(subject)
     content = bytearray(damaged.read_bytes())
     content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
     damaged.write_bytes(content)
     with pytest.raises(SegmentDamaged, match=damaged.name):
-        await scan(native.store, order=Order.OLDEST_FIRST)
-    async with serving(native) as client:
+        await scan(subject.store, order=Order.OLDEST_FIRST)
+    async with serving(subject) as client:
         response = await client.get("/api/v1/logs", params={"order": "asc"})
         assert response.status_code == 500
         assert response.json()["type"] == "urn:logfeed:problem:segment-damaged"
@@ -578,7 +578,7 @@ async def cold(native: TieredSubject, tmp_path: Path) -> AsyncIterator[tuple[Pos
     access = SegmentAccess(native.directory, READER, objects=objects, object_settings=object_settings)
     await access.open()
     try:
-        yield PostgresReadStore(native.database, LOGS_TOPIC, Layout.NATIVE, segments=access), objects
+        yield PostgresReadStore(native.database, LOGS_TOPIC, native.layout, segments=access), objects
     finally:
         await access.close()
 
@@ -602,9 +602,9 @@ async def test_an_id_that_no_filter_knows_fetches_nothing(native: TieredSubject,
         assert [path for path in (tmp_path / "cache").iterdir() if path.name != ".lock"] == []
 
 
-async def test_an_object_that_is_gone_or_damaged_is_named(native: TieredSubject, tmp_path: Path) -> None:
-    await with_files(native)
-    async with cold(native, tmp_path) as (reading, objects):
+async def test_an_object_that_is_gone_or_damaged_is_named(subject: TieredSubject, tmp_path: Path) -> None:
+    await with_files(subject)
+    async with cold(subject, tmp_path) as (reading, objects):
         keys = sorted([found.key async for found in objects.list()], key=name_of)
         first, second = tmp_path / "objects" / keys[0], tmp_path / "objects" / keys[1]
         await objects.delete(keys[0])
@@ -749,7 +749,7 @@ async def serving(native: TieredSubject) -> AsyncIterator[httpx.AsyncClient]:
     service = QueryService(
         QuerySettings(),
         database=native.database,
-        layout=Layout.NATIVE,
+        layout=native.layout,
         unread=nothing_unread,
         segments=SegmentAccess(native.directory, READER),
     )
