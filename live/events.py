@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -59,6 +60,45 @@ class Gap:
 
 
 Event: TypeAlias = Batch | Gap
+
+
+class Recent:
+    """The events that were handed out last, within a bound of bytes. Pure."""
+
+    def __init__(self, *, bytes_max: int) -> None:
+        """bytes_max: of the logs as text."""
+        self._bytes_max = bytes_max
+        self._events: deque[Event] = deque()
+        self._bytes = 0
+        self._dropped: dict[int, int] = {}
+        """Partition -> offset up to which events are not here any more."""
+
+    def add(self, event: Event) -> None:
+        """Keep an event, which follows the last one of its partition."""
+        self._dropped.setdefault(event.partition, event.offset)
+        self._events.append(event)
+        self._bytes += event.size_bytes
+        while self._bytes > self._bytes_max:
+            oldest = self._events.popleft()
+            self._bytes -= oldest.size_bytes
+            self._dropped[oldest.partition] = oldest.next_offset
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._events.clear()
+        self._bytes = 0
+        self._dropped.clear()
+
+    def covers(self, place: Place, live: Mapping[int, int]) -> bool:
+        """Whether all that the place lacks is here."""
+        return not place.is_beyond(live) and all(
+            partition in place.positions and place.positions[partition] >= self._dropped.get(partition, offset)
+            for partition, offset in live.items()
+        )
+
+    def events(self) -> list[Event]:
+        """In the order in which they were handed out."""
+        return list(self._events)
 
 
 @dataclass(slots=True)

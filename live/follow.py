@@ -16,8 +16,8 @@ itself: while the broker is away nothing comes, a partition without a leader wai
 log ends before what was read from it is believed at the third look, since a leader that lost its office may show that.
 
 Concurrency: one event loop. `run` is one task and alone calls sinks; a subscription belongs to one task. While nobody
-subscribes nothing is read. Memory: one poll and what its records decode to, one at a time, for the live reader and each of
-`catch_ups_max`; `queue_bytes_max` a subscription.
+subscribes nothing is read. Memory: what was read lately (`recent_bytes_max`); one poll and what its records decode to, one at
+a time, for the live reader and each of `catch_ups_max`; `queue_bytes_max` a subscription.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import structlog
 
 from broker.port import Broker, Delivered, Reader
 from live import metrics
-from live.events import EVENT_BYTES, Batch, Event, Gap, GapReason, Place
+from live.events import EVENT_BYTES, Batch, Event, Gap, GapReason, Place, Recent
 from live.frames import read_lines
 from live.keys import FirstFrames, KeyPlace, StoredKeys
 from live.settings import LiveSettings
@@ -49,6 +49,8 @@ Sink = Callable[[Event], None]
 """Is given each event of the live end. Must not block, and must not raise."""
 
 _POLL_MS: Final = 200
+_TURN_S: Final = 2.0
+"""How long one subscriber reads older offsets while others wait to."""
 _UNSERVED_S: Final = 0.002
 """How long decoding keeps the event loop to itself, and the record that it is at then."""
 _BACKOFF_S_MAX: Final = 5.0
@@ -80,6 +82,7 @@ class Follower:
         """Partition -> offset of the event that sinks get next; empty while nothing is read."""
         self._began_with = 0
         """Partitions there were when the live end was learnt."""
+        self._recent = Recent(bytes_max=settings.recent_bytes_max)
         self._sinks: dict[Sink, None] = {}
         self._users = 0
         self._wanted = asyncio.Event()
@@ -100,6 +103,7 @@ class Follower:
                 self._wanted.clear()
                 self._is_live.clear()
                 self._live = {}
+                self._recent.clear()
                 await _either(self._wanted, stop)
                 continue
             try:
@@ -109,6 +113,9 @@ class Follower:
                 self._repeated.warning("the broker cannot be followed now, trying again", error=str(error))
                 await stop.wait(backoff_s)
                 backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
+            except Exception as error:
+                self._repeated.exception("following the broker failed, trying again", error)
+                await stop.wait(_BACKOFF_S_MAX)
 
     @asynccontextmanager
     async def using(self) -> AsyncIterator[None]:
@@ -150,23 +157,36 @@ class Follower:
         """Events from the place, which moves along, to the live end; there `join` is called, once: nothing lies between the
         place and what a sink that it attaches is given. Only inside `using`.
 
-        Waits for one of `catch_ups_max` places, and while the broker is away. Close it (`contextlib.aclosing`).
+        Waits for one of `catch_ups_max` places, and while the broker is away; gives its place to others that wait when it has
+        had it for a while. Close it (`contextlib.aclosing`).
         """
-        await self._is_live.wait()
-        if place.has_reached(self._live) and not place.is_beyond(self._live):
+        has_joined = False
+
+        def joined() -> None:
+            nonlocal has_joined
+            has_joined = True
             join()
-            return
+
+        await self._is_live.wait()
         backoff_s = 0.1
-        while True:
+        while not has_joined:
+            while self._recent.covers(place, self._live):
+                # Most are hardly behind: what was read lately is still here, and nobody has to read it again.
+                if place.has_reached(self._live):
+                    join()
+                    return
+                for event in self._recent.events():
+                    if place.takes(event):
+                        yield event
             try:
-                async with self._catch_ups, aclosing(self._read_up(place, join)) as events:
+                async with self._catch_ups, aclosing(self._read_up(place, joined)) as events:
                     metrics.CATCH_UPS.inc()
                     try:
                         async for event in events:
                             yield event
                     finally:
                         metrics.CATCH_UPS.dec()
-                return
+                continue
             except Overloaded as error:
                 self._repeated.warning("older offsets cannot be read now, trying again", error=str(error))
             await asyncio.sleep(backoff_s)
@@ -177,8 +197,9 @@ class Follower:
         reader = await self._broker.reader(group=self._group)
         source = _Source(reader)
         looked_s = -math.inf
+        ends_s = time.monotonic() + _TURN_S
         try:
-            while True:
+            while not (self._catch_ups.locked() and time.monotonic() > ends_s):
                 unknown = self._live.keys() - place.positions.keys()
                 if unknown and time.monotonic() - looked_s > _LEADERS_S:
                     looked_s = time.monotonic()
@@ -237,10 +258,15 @@ class Follower:
         return len(self._live) >= partitions
 
     def _hand_out(self, event: Event) -> None:
+        self._recent.add(event)
         if isinstance(event, Batch):
             metrics.LOGS.inc(len(event.logs))
         for sink in list(self._sinks):
-            sink(event)
+            try:
+                sink(event)
+            except Exception:
+                # A defect of one must not end what all others are given.
+                log.exception("a subscriber failed", partition=event.partition, offset=event.offset)
 
     # --- records to events ----------------------------------------------------------------------------------------
 

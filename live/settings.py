@@ -19,6 +19,10 @@ class LiveSettings(Section):
     """Bytes of logs, as text, that wait for one subscriber; one that is further behind reads them again by itself later.
     Default 16 MiB: two seconds of 30,000 logs/s."""
 
+    recent_bytes_max: int = Field(default=8 * MiB, ge=0)
+    """Bytes of logs, as text, that are kept after they were handed out: who is no further behind need not read them again.
+    Default 8 MiB: a second of 30,000 logs/s, an hour of few."""
+
     catch_ups_max: int = Field(default=8, ge=1, le=100)
     """Subscribers that read older offsets at the same time, each with a reader of its own; others wait. Default 8: each may
     hold one read and what it decodes to."""

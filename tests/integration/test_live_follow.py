@@ -58,9 +58,10 @@ async def test_older_offsets_meet_the_live_end_without_gap_or_repeat(topic: Topi
         live.check_order()
 
 
-async def test_a_subscription_resumes_exactly_where_it_stood(topic: Topic) -> None:
+@pytest.mark.parametrize("recent_bytes_max", [0, 4_000, 8 * 1024 * 1024])
+async def test_a_subscription_resumes_exactly_where_it_stood(topic: Topic, recent_bytes_max: int) -> None:
     seen_ids: list[int] = []
-    async with topic.follower() as follower:
+    async with topic.follower(recent_bytes_max=recent_bytes_max) as follower:
         sending = asyncio.create_task(_send_many(topic, 150))
         positions: dict[int, int] = {}
         for wanted in (20, 60, 90):
@@ -75,7 +76,7 @@ async def test_a_subscription_resumes_exactly_where_it_stood(topic: Topic) -> No
 
 
 async def test_one_that_does_not_keep_up_loses_nothing_and_holds_nobody_up(topic: Topic) -> None:
-    async with topic.follower(queue_bytes_max=64 * 1024) as follower, seeing(follower) as quick:
+    async with topic.follower(queue_bytes_max=64 * 1024, recent_bytes_max=0) as follower, seeing(follower) as quick:
         async with follower.subscribe() as slow:
             seen = Seen()
             events = aiter(slow)
@@ -253,6 +254,18 @@ async def test_what_the_writer_stored_is_told_from_its_copies(native_url: str) -
                 await connection.execute(f"INSERT INTO stored_keys {columns} VALUES ({marks})".encode(), values)
         stored = stored_keys_of(database)
         assert await stored([key_hash, b"of an older program", b"unknown"]) == {key_hash: KeyPlace(1, 7)}
+
+
+async def test_a_sink_that_fails_takes_nothing_from_the_others(topic: Topic) -> None:
+    def fails(event: object) -> None:
+        raise RuntimeError("a defect")
+
+    async with topic.follower() as follower:
+        follower.attach(fails)
+        async with seeing(follower) as seen:
+            ids = await topic.send(1) + await topic.send(1)
+            await seen.until(ids)
+            assert sorted(seen.ids) == ids
 
 
 async def _send_many(topic: Topic, requests: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live.events import Batch, Gap, GapReason, Place
+from live.events import Batch, Gap, GapReason, Place, Recent
 
 
 def batch(offset: int, partition: int = 0) -> Batch:
@@ -43,3 +43,31 @@ def test_the_live_end_is_reached_when_no_partition_lacks_anything() -> None:
     assert not place.has_reached({0: 5, 1: 3})
     assert not place.has_reached({0: 5, 2: 1})
     assert place.has_reached({0: 4, 1: 2, 2: 0})
+
+
+@given(
+    partitions=st.lists(st.integers(0, 2), max_size=20),
+    stands=st.fixed_dictionaries({0: st.integers(0, 8), 1: st.integers(0, 8), 2: st.integers(0, 8)}),
+    bytes_max=st.integers(0, 2_000),
+)
+def test_what_was_handed_out_lately_leads_to_the_live_end_or_is_not_used(
+    partitions: list[int], stands: dict[int, int], bytes_max: int
+) -> None:
+    recent, live = Recent(bytes_max=bytes_max), dict.fromkeys(range(3), 0)
+    for partition in partitions:
+        recent.add(batch(live[partition], partition))
+        live[partition] += 1
+    place = Place(dict(stands))
+    covered = recent.covers(place, live)
+    kept = recent.events()
+    assert sum(event.size_bytes for event in kept) <= bytes_max
+    missing = {(p, offset) for p, end in live.items() for offset in range(stands[p], end)}
+    is_here = missing <= {(event.partition, event.offset) for event in kept}
+    assert covered == (is_here and all(stands[p] <= live[p] for p in live))
+    if covered:
+        taken = [(event.partition, event.offset) for event in kept if place.takes(event)]
+        assert set(taken) == missing
+        assert len(taken) == len(missing)
+        assert place.positions == live
+    recent.clear()
+    assert recent.events() == []
