@@ -1,31 +1,18 @@
-"""Cursors: where a walk stands, as an opaque token that nobody can make or change but us.
-
-    token = base64url( version byte | MessagePack | HMAC-SHA256 over both )
-
-A cursor is bound to its subject and to the question (filter, order, times as written): used with another one it is refused,
-never reinterpreted (INV-5, INV-6). What the first page froze travels in it, so that no server remembers walks. The
-secret is the store's, so every query process of a store reads the cursors of all others.
-"""
+"""Cursors: where a walk stands, as an opaque token (seal.py). What the first page froze travels in it, so that no server
+remembers walks."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
 from typing import Final
 
 import msgspec
 
-from query.errors import CursorError
+from query.seal import TOKEN_CHARS_MAX, Seal
 from store.port import Position
 
-VERSION: Final = 2
-TOKEN_CHARS_MAX: Final = 16_384
-"""Enough for the offsets of 1,000 partitions."""
+__all__ = ["TOKEN_CHARS_MAX", "VERSION", "Cursor", "CursorSeal"]
 
-_MAC_BYTES: Final = 32
-_DIGEST_BYTES: Final = 16
+VERSION: Final = 2
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
@@ -45,57 +32,9 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
     """Logs lie behind `after`, against the direction of travel, or may lie there: the page has a way back."""
 
 
-class _Sealed(msgspec.Struct, frozen=True, array_like=True):
-    subject: bytes
-    question: bytes
-    cursor: Cursor
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Sealed)
-
-
-class CursorSeal:
-    """Signs and opens cursors with one store's secret. Pure; safe for many tasks."""
+class CursorSeal(Seal[Cursor]):
+    """Signs and opens cursors."""
 
     def __init__(self, secret: bytes) -> None:
         """secret: 32 random bytes (ReadStore.cursor_secret)."""
-        self._secret = secret
-
-    def sign(self, cursor: Cursor, *, subject: str, question: str) -> str:
-        """The token. question: canonical text of everything that must stay the same along a walk."""
-        content = bytes((VERSION,)) + _encoder.encode(_Sealed(_digest(subject), _digest(question), cursor))
-        return base64.urlsafe_b64encode(content + self._mac(content)).rstrip(b"=").decode()
-
-    def open(self, token: str, *, subject: str, question: str) -> Cursor:
-        """The cursor. Raises CursorError: cut or changed, of another version, subject or question."""
-        if len(token) > TOKEN_CHARS_MAX:
-            raise CursorError(
-                f"cursor has {len(token)} characters, at most {TOKEN_CHARS_MAX} are possible: it was changed"
-            )
-        try:
-            raw = base64.b64decode(token.encode("ascii") + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise CursorError("cursor cannot be read: it was cut or changed; start again without it") from error
-        content, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        is_canonical = base64.urlsafe_b64encode(raw).rstrip(b"=") == token.encode("ascii")
-        if not content or not is_canonical or not hmac.compare_digest(mac, self._mac(content)):
-            raise CursorError("cursor was cut or changed, or belongs to another store; start again without it")
-        if content[0] != VERSION:
-            raise CursorError(f"cursor has version {content[0]}, this program reads {VERSION}; start again without it")
-        try:
-            sealed = _decoder.decode(content[1:])
-        except msgspec.MsgspecError as error:
-            raise CursorError("cursor was made by another version; start again without it") from error
-        if sealed.subject != _digest(subject):
-            raise CursorError("cursor belongs to another user; start again without it")
-        if sealed.question != _digest(question):
-            raise CursorError("cursor belongs to another question: repeat the filter and order of its first page")
-        return sealed.cursor
-
-    def _mac(self, content: bytes) -> bytes:
-        return hmac.new(self._secret, content, hashlib.sha256).digest()
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:_DIGEST_BYTES]
+        super().__init__(secret, Cursor, version=VERSION, name="cursor")
