@@ -65,6 +65,8 @@ class Look(msgspec.Struct, frozen=True):
     """Logs in the answer."""
     status: int
     address: str
+    phase: str = ""
+    """Of what lasts: `begin`, and `end` with the number of logs until then."""
 
 
 class AuditLog:
@@ -164,6 +166,7 @@ def _entry(principal: Principal, look: Look, now_us: int) -> dict[str, Any]:
             "rows": look.rows,
             "status": look.status,
             "address": look.address,
+            **({"phase": look.phase} if look.phase else {}),
         },
     }
 

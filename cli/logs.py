@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.first_keys import FirstKey, api_key_for
+from cli.following import follow as follow_tail
 from cli.http_client import (
     URL_DEFAULT,
     URL_HELP,
@@ -104,6 +106,10 @@ def logs(
         int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many logs, over all pages.")
     ] = 100,
     everything: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Then go on with what comes in, until Ctrl-C; oldest first."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines, as the API has them.")] = False,
     utc: Annotated[bool, typer.Option("--utc", help="Times in UTC instead of this machine's zone.")] = False,
     give_up_after: Annotated[
@@ -118,6 +124,7 @@ def logs(
       logfeed logs 'timeout level:error' --since -1h
       logfeed logs -c 4bf92f3577b34da6 --order asc   one request, across services
       logfeed logs -s payments --all --json | jq .message
+      logfeed logs -f 'level>=warn'                  the newest 100, then what comes in
       logfeed logs -- '-level:debug'                 a query that begins with -
 
     [bold]Exit codes[/bold]
@@ -129,6 +136,8 @@ def logs(
     """
     screen = Console(stderr=True, highlight=False)
     try:
+        if follow:
+            _check_follow(end_time=end_time, everything=everything, order=order)
         base_url = check_url(url)
         parameters = parameters_of(
             query=query,
@@ -146,11 +155,23 @@ def logs(
         _complain(screen, str(error))
         raise typer.Exit(EXIT_QUESTION) from error
     found = _Printer(as_json=as_json, utc=utc)
+    if follow:
+        raise typer.Exit(_follow(found, screen, base_url, parameters, limit=limit, give_up_after_s=give_up_after))
     code = _print_all(
         found, screen, base_url, parameters, limit=None if everything else limit, give_up_after_s=give_up_after
     )
     if code:
         raise typer.Exit(code)
+
+
+def _check_follow(*, end_time: str | None, everything: bool, order: Order) -> None:
+    """Raises InvalidInput for what does not go together."""
+    if end_time is not None:
+        raise InvalidInput("--follow has no end: leave out --end-time")
+    if everything:
+        raise InvalidInput("--follow begins with the newest --limit logs: leave out --all")
+    if order is not Order.DESC:
+        raise InvalidInput("--follow shows the newest logs, oldest first: leave out --order")
 
 
 class _Printer:
@@ -204,6 +225,61 @@ def _print_all(
     if screen.is_terminal:
         screen.print("no logs found", style="dim")
     return EXIT_NOTHING
+
+
+def _follow(
+    printer: _Printer, screen: Console, base_url: str, parameters: Parameters, *, limit: int, give_up_after_s: float
+) -> int:
+    """The newest logs, then what comes after them. The exit code."""
+
+    def on_wait(reason: str, pause_s: float) -> None:
+        screen.print(Text(f"waiting {pause_s:.1f} s: {harmless(reason)}", style="dim"), soft_wrap=True)
+
+    async def run() -> None:
+        clock = SystemClock()
+        async with new_client(base_url, api_key=api_key_for(base_url, FirstKey.ADMIN)) as client:
+            newest: list[dict[str, Any]] = []
+            token = None
+            async for page in walk(
+                client,
+                parameters,
+                read=_read,
+                limit=limit,
+                cursor=None,
+                clock=clock,
+                give_up_after_s=give_up_after_s,
+                on_wait=on_wait,
+            ):
+                token = token or page.tail
+                newest += page.logs
+            printer.page(newest[::-1])
+            if token is None:
+                raise Unreachable("the server does not say where to follow from: it is older than this program")
+            # The order of pages is none of a tail's business.
+            asked = [(name, value) for name, value in parameters if name != "order"]
+            following = follow_tail(client, asked, token, clock=clock, give_up_after_s=give_up_after_s, on_wait=on_wait)
+            async with aclosing(following) as messages:
+                async for message in messages:
+                    if message.gap is not None:
+                        where = harmless(str(message.gap.get("query", "")))
+                        screen.print(Text(f"logs are missing here; pages have them: {where}", style="yellow"))
+                    if message.skipped:
+                        screen.print(Text(f"{message.skipped} logs were skipped", style="yellow"))
+                    printer.page(message.logs)
+
+    try:
+        asyncio.run(run())
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Refused as refusal:
+        _complain(screen, explain(refusal.problem, dict(parameters)))
+        return EXIT_QUESTION if refusal.problem.status in QUESTION_STATUSES else EXIT_UNREACHABLE
+    except Unreachable as error:
+        _complain(screen, str(error))
+        return EXIT_UNREACHABLE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return 0
 
 
 async def _pages(

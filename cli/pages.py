@@ -36,6 +36,7 @@ class Page(msgspec.Struct, Generic[Log]):
     logs: list[Log]
     next_cursor: str | None
     scanned_to: str | None = None
+    tail: str | None = None
 
 
 async def walk(

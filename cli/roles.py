@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -28,10 +28,11 @@ from cli.unread import UnreadRecords
 from db.database import Database
 from db.leases import Lease
 from ingest.main import IngestService
-from query.main import QueryService
+from query.main import QueryService, TailSource
 from runtime.clock import SystemClock
 from runtime.http import fit_open_files, http_protocol_class
 from runtime.stopping import Stop, listen_for_signals
+from runtime.websocket import MESSAGE_BYTES_MAX, PING_S, websocket_protocol_class
 from schemas.errors import ConfigurationError
 from store.objects.factory import make_object_store
 from store.postgres_write import PostgresWriteStore
@@ -64,9 +65,10 @@ def http_services(
     *,
     ingest: bool,
     query: bool,
+    stop: Stop | None = None,
 ) -> dict[str, RunningService]:
     """The services of an HTTP role by their names, not started. access: None lets everyone in. audit: None
-    writes nothing down."""
+    writes nothing down. stop: of the role, which ends tails; `start_tails` begins them."""
     clock = SystemClock()
     # One for all services: nobody is let in by one of them alone.
     authenticate: Authenticate = anyone if access is None else access.authenticate
@@ -94,8 +96,17 @@ def http_services(
             clock=clock,
             segments=segment_access(settings),
             retention=settings.retention_policy(),
+            tail=TailSource(settings.tail, settings.live, broker, stop or Stop()),
+            allowed_origins=settings.http.allowed_origins,
         )
     return services
+
+
+async def start_tails(services: Mapping[str, RunningService]) -> None:
+    """Begin to follow the broker, which is open, where there is a query service."""
+    query = services.get("query")
+    if isinstance(query, QueryService) and query.tails is not None:
+        await query.tails.start()
 
 
 def _instance(settings: Settings) -> str:
@@ -165,13 +176,19 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
             first: list[Step] = [lambda: check_migrated(settings), open_broker, register, trail.start]
             parts.append(_begin(Beginning("the audit log", stop), first, stop))
         audit = None if trail is None else trail.log
-        services = http_services(settings, broker, database, unread, access, audit, ingest=ingest, query=query)
+        services = http_services(
+            settings, broker, database, unread, access, audit, ingest=ingest, query=query, stop=stop
+        )
         for name, service in services.items():
             stack.push_async_callback(service.stop)
             beginning = _BeginningService(service, Beginning(name, stop))
             beginnings.append(beginning)
             steps: list[Step] = [lambda: check_migrated(settings), *opens, *needs[name], service.start]
             parts.append(_begin(beginning.beginning, steps, stop))
+        if query:
+            # Beside the service: questions are answered while tails wait for the broker.
+            tail_steps: list[Step] = [lambda: check_migrated(settings), open_broker, lambda: start_tails(services)]
+            parts.append(_begin(Beginning("tails", stop), tail_steps, stop))
         await side_by_side(stop, serve_http(settings.http, beginnings, stop), *parts)
 
 
@@ -200,7 +217,12 @@ async def serve_http(http: HttpSettings, services: Sequence[HttpService], stop: 
     config = uvicorn.Config(
         build_app(services),
         http=http_protocol_class(http),
-        ws="none",
+        ws=websocket_protocol_class(http),
+        ws_max_size=MESSAGE_BYTES_MAX,
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=PING_S,
+        # Compressing each client's frames anew would cost more than all else.
+        ws_per_message_deflate=False,
         loop="none",
         lifespan="off",
         access_log=False,

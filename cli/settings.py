@@ -17,7 +17,9 @@ from broker.settings import BrokerSettings
 from db.embedded import recorded_url
 from db.migrations import Layout
 from ingest.settings import IngestSettings
+from live.settings import LiveSettings
 from query.settings import QuerySettings
+from query.tail.settings import TailSettings
 from runtime.http import HttpSettings as ConnectionSettings
 from runtime.settings import Section, load
 from schemas.errors import ConfigurationError
@@ -55,6 +57,9 @@ class HttpSettings(ConnectionSettings):
     trusted_proxies: tuple[str, ...] = ()
     """Addresses of proxies whose X-Forwarded-For says where a request comes from. Nobody else's counts: keys may be bound to
     networks, and logins are throttled by address."""
+
+    allowed_origins: tuple[str, ...] = ()
+    """Origins, such as https://logs.example, whose pages may open WebSockets here beside the server's own."""
 
 
 class DatabaseSettings(Section):
@@ -132,6 +137,12 @@ class Settings(Section):
 
     query: QuerySettings = QuerySettings()
     """Query service."""
+
+    live: LiveSettings = LiveSettings()
+    """Following the broker, for what shows logs as they come."""
+
+    tail: TailSettings = TailSettings()
+    """Logs as they come, over WebSocket and server-sent events."""
 
     log: LogSettings = LogSettings()
     """Logfeed's own logs."""

@@ -30,6 +30,7 @@ from query.cursor import Cursor, CursorSeal
 from query.errors import LogNotFound, SnapshotBehind, TooManyScans
 from query.page import Page, Question, Walk
 from query.settings import QuerySettings
+from query.tail.token import TailPlace, TailSeal
 from runtime.clock import Clock
 from schemas.errors import Overloaded
 from schemas.levels import level_name
@@ -49,7 +50,7 @@ _HOUR_US: Final = 3_600_000_000
 _LEDGER_S_MAX: Final = 30.0
 """For all hours of one answer together."""
 _ETAG_CHARS: Final = 32
-_BODY_FORMAT: Final = 2
+_BODY_FORMAT: Final = 3
 """Raised with every change of what a page's body says of the same logs: its tags are others then."""
 T = TypeVar("T")
 
@@ -86,6 +87,7 @@ class Answers:
         self._places = asyncio.Semaphore(settings.scans_max)
         self._waiting = 0
         self._seal: CursorSeal | None = None
+        self._tail_seal: TailSeal | None = None
 
     async def find(self, question: Question, principal: Principal, *, asked: Asked) -> Answer:
         """A page. Raises CursorError, Overloaded."""
@@ -99,6 +101,7 @@ class Answers:
                 "prev_cursor": _signed(seal, page.prev, principal, question.canonical),
                 "scanned_to": None if page.scanned_to_us is None else time_text(page.scanned_to_us),
                 "visible_through": time_text(snapshot.visible_through_us) if snapshot.visible_through_us else None,
+                "tail": self._tail_token(question, snapshot, principal),
             }
 
         return await self._page(question, principal, asked, body_of)
@@ -340,8 +343,23 @@ class Answers:
     async def _opened_seal(self) -> CursorSeal:
         """Asked of the store at first need, so that a service starts with the database away."""
         if self._seal is None:
-            self._seal = CursorSeal(await self._store.cursor_secret())
+            secret = await self._store.cursor_secret()
+            self._tail_seal = TailSeal(secret)
+            self._seal = CursorSeal(secret)
         return self._seal
+
+    async def tail_seal(self) -> TailSeal:
+        """What signs tokens of tails. Raises Overloaded."""
+        await self._opened_seal()
+        assert self._tail_seal is not None, "made with the other one"
+        return self._tail_seal
+
+    def _tail_token(self, question: Question, snapshot: Snapshot, principal: Principal) -> str | None:
+        """Where a tail begins that is exactly the rest of this snapshot; only a first page is of one snapshot."""
+        if question.token is not None or question.tail_canonical is None or self._tail_seal is None:
+            return None
+        place = TailPlace(snapshot.offsets, snapshot.visible_through_us // 1000)
+        return self._tail_seal.sign(place, subject=principal.subject, question=question.tail_canonical)
 
     async def _unread_records(self) -> dict[str, int] | None:
         try:

@@ -20,5 +20,13 @@ class TooManyScans(Overloaded):
     """Too many questions are being answered; try again shortly."""
 
 
+class TooManyTails(Overloaded):
+    """You have as many tails open as you may: close one."""
+
+
+class TailsFull(Overloaded):
+    """As many tails are open here as there may be; try again shortly."""
+
+
 class SnapshotBehind(Overloaded):
     """The database is behind what earlier pages of this walk have shown; try again shortly."""

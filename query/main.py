@@ -7,6 +7,8 @@ answers, every question gets 503 and `ready` says why.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from fastapi import APIRouter
 from starlette.requests import HTTPConnection
@@ -14,12 +16,18 @@ from starlette.requests import HTTPConnection
 from access.audit import AuditLog
 from access.principal import Authenticate, Principal, anyone
 from access.sessions import Sessions
+from broker.port import Broker
 from db.database import Database
 from db.migrations import Layout
+from live.keys import stored_keys_of
+from live.settings import LiveSettings
 from query.answers import Answers, Unread
 from query.api import make_router
 from query.auth_api import make_auth_router
 from query.settings import QuerySettings
+from query.tail.api import make_tail_router
+from query.tail.service import Tails
+from query.tail.settings import TailSettings
 from runtime.clock import Clock, SystemClock
 from runtime.stopping import Stop, every
 from schemas.topics import LOGS_TOPIC
@@ -34,6 +42,17 @@ _SEARCHES_MAX = 2
 _BESIDE_S = 10.0
 """Of a question, for what has no budget: the server ends each such statement in this time. A server that hangs ends none, and
 the place that its question holds must come back all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class TailSource:
+    """What tails need besides. The caller opens the broker, then starts `QueryService.tails`."""
+
+    settings: TailSettings
+    live: LiveSettings
+    broker: Broker
+    stop: Stop
+    """Ends all tails: the server cannot stop before they have ended."""
 
 
 class QueryService:
@@ -53,12 +72,15 @@ class QueryService:
         clock: Clock | None = None,
         segments: SegmentAccess | None = None,
         retention: RetentionPolicy | None = None,
+        tail: TailSource | None = None,
+        allowed_origins: Collection[str] = (),
     ) -> None:
         """database: opened and closed by the caller, with settings.scans_max connections at least.
 
         unread: partition -> records that are accepted and not stored yet; may raise Overloaded. sessions: closed by the caller;
         None where nobody logs in. audit: run by the caller; None writes nothing down. segments: opened and closed
-        here; None where no directory of files is known. retention: None shows whatever is there.
+        here; None where no directory of files is known. retention: None shows whatever is there. tail: what tails are made
+        of; None has none. allowed_origins: whose pages may open WebSockets, beside the server's own.
         """
         self.settings = settings
         self.authenticate = authenticate
@@ -83,6 +105,20 @@ class QueryService:
         if sessions is not None:
             # Side by side, not one inside the other: whoever mounts them sees each route.
             self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)
+        self.tails: Tails | None = None
+        if tail is not None:
+            self.tails = Tails(
+                tail.settings,
+                tail.live,
+                broker=tail.broker,
+                stored_keys=stored_keys_of(database),
+                seal=self._answers.tail_seal,
+                audit=audit,
+                clock=clock,
+                stop=tail.stop,
+            )
+            tail_router = make_tail_router(self.tails, self._authenticated, allowed_origins=allowed_origins)
+            self.router.routes.extend(tail_router.routes)
 
     async def start(self) -> None:
         """Begin to look after the database and the files. Succeeds while they are away."""
@@ -94,6 +130,8 @@ class QueryService:
     async def stop(self) -> None:
         """End what `start` began; questions under way end by themselves. Safe to call twice."""
         self._stop.set()
+        if self.tails is not None:
+            await self.tails.stop()
         if self._looking is not None:
             await self._looking
             self._looking = None

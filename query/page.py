@@ -38,6 +38,8 @@ class Question:
     """Exclusive; resolved at this request."""
     token: str | None
     """The cursor's token."""
+    tail_canonical: str | None = None
+    """`canonical` of the tail that goes on from here; None for a question that has an end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from schemas.ids import ID_MAX
 from schemas.levels import LEVELS
 from schemas.record import CORRELATION_ID_CHARS_MAX, is_service_name
 from search.params import LIST_VALUES_MAX, ParameterError, from_params, parse_time
-from search.predicate import canonical
+from search.predicate import Predicate, canonical
 from store.port import Order
 
 LIMIT_MAX: Final = 1_000
@@ -89,6 +89,15 @@ FIND: Final = (
     _LIMIT,
     _CURSOR,
 )
+_NOT_IN_TAIL: Final = ("end_time", "order", "limit", "cursor")
+TAIL: Final = (
+    *(parameter for parameter in FIND if parameter.name not in _NOT_IN_TAIL),
+    Parameter(
+        "from",
+        "`now`, or where to go on: `tail` of a first page of the same question, or the token of a frame.",
+        {"type": "string", "default": "now"},
+    ),
+)
 CONTEXT: Final = (
     Parameter("before", "Most logs before it.", _limit(CONTEXT_MAX, CONTEXT_DEFAULT, least=0)),
     Parameter("after", "Most logs after it.", _limit(CONTEXT_MAX, CONTEXT_DEFAULT, least=0)),
@@ -150,10 +159,44 @@ class Values:
         return text
 
 
-def parse_find(items: Items, *, now_us: int) -> Question:
-    """The question of `GET /api/v1/logs`. Raises ParameterError."""
-    values = Values(items, FIND)
-    predicate = from_params(
+@dataclass(frozen=True, slots=True)
+class TailQuestion:
+    """What a tail is to show."""
+
+    predicate: Predicate
+    canonical: str
+    """Everything that must stay the same from one token to the next, in one spelling."""
+    start_us: int | None
+    """Inclusive; resolved at this request."""
+    token: str | None
+    """Where to go on; None from now on."""
+    items: tuple[tuple[str, str], ...]
+    """The parameters as sent, without `from`."""
+
+
+def parse_tail(items: Items, *, now_us: int, last_event_id: str | None = None) -> TailQuestion:
+    """The question of `/api/v1/tail`. last_event_id: what a client that reconnects has seen last; it goes before `from`. Raises
+    ParameterError."""
+    sent = list(items)
+    values = Values(sent, TAIL)
+    predicate, start_text = _predicate(values), values.one("start_time")
+    begins = last_event_id or values.one("from") or "now"
+    return TailQuestion(
+        predicate=predicate,
+        canonical=tail_canonical(predicate, start_text),
+        start_us=None if start_text is None else parse_time(start_text, now_us, parameter="start_time"),
+        token=None if begins == "now" else begins,
+        items=tuple((name, value) for name, value in sent if name != "from"),
+    )
+
+
+def tail_canonical(predicate: Predicate, start_text: str | None) -> str:
+    """Of the tail that goes on from pages with this predicate and start."""
+    return json.dumps(["tail", canonical(predicate).decode(), start_text])
+
+
+def _predicate(values: Values) -> Predicate:
+    return from_params(
         service_name=values.all("service_name"),
         level=values.all("level"),
         min_level=values.one("min_level"),
@@ -163,6 +206,12 @@ def parse_find(items: Items, *, now_us: int) -> Question:
         query=values.one("query"),
         metadata=values.metadata,
     )
+
+
+def parse_find(items: Items, *, now_us: int) -> Question:
+    """The question of `GET /api/v1/logs`. Raises ParameterError."""
+    values = Values(items, FIND)
+    predicate = _predicate(values)
     order = values.one("order") or Order.NEWEST_FIRST.value
     if order not in (Order.NEWEST_FIRST.value, Order.OLDEST_FIRST.value):
         raise ParameterError("order", f"expected desc or asc, got {order[:40]!r}")
@@ -180,6 +229,7 @@ def parse_find(items: Items, *, now_us: int) -> Question:
         start_us=start_us,
         end_us=end_us,
         token=token,
+        tail_canonical=tail_canonical(predicate, start_text) if end_text is None else None,
     )
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from access.errors import Forbidden, TooManyLogins, Unauthenticated
 from query import metrics
-from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyScans
+from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyScans, TooManyTails
 from schemas.errors import InvalidInput, LogfeedError, Overloaded
 from schemas.pages import Problem
 from search.params import ParameterError
@@ -37,6 +37,7 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (ObjectTooLarge, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-unreadable", "A file of logs cannot be read here"),
     (ObjectStoreRefused, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-unreadable", "A file of logs cannot be read here"),
     (TooManyLogins, HTTPStatus.TOO_MANY_REQUESTS, "too-many-logins", "Too many attempts to log in"),
+    (TooManyTails, HTTPStatus.TOO_MANY_REQUESTS, "too-many-tails", "Too many tails of one subject"),
     (TooManyScans, HTTPStatus.SERVICE_UNAVAILABLE, "too-many-scans", "Too many questions at once"),
     (SnapshotBehind, HTTPStatus.SERVICE_UNAVAILABLE, "snapshot-behind", "The database is behind this walk"),
     (Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The question cannot be answered now"),
@@ -50,7 +51,7 @@ _DESCRIPTIONS: Final = {
     403: "You may not do this: `detail` says what is missing.",
     404: "There is no such log, or you may not read it.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
-    429: "Too many attempts: wait `Retry-After` seconds.",
+    429: "Too many attempts, or too much at once: wait `Retry-After` seconds.",
     500: "A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked.",
     503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",
 }
@@ -119,7 +120,7 @@ def _response(document: dict[str, Any], headers: dict[str, str]) -> Response:
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of the problems that a route answers with."""
-    schema = _without_references(Problem)
+    schema = without_references(Problem)
     return {
         status: {
             "description": _DESCRIPTIONS[status],
@@ -140,8 +141,8 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _without_references(model: type[BaseModel]) -> dict[str, Any]:
-    """The model's schema in one piece: other services document a Problem of their own under the same name."""
+def without_references(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a model in one piece: other services document a Problem of their own under the same name."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 

@@ -83,6 +83,9 @@ class LogPage(Answer):
     """Set when the page's time budget (or size) ended the search: it came this far, `next_cursor` goes on."""
     visible_through: str | None
     """Everything acknowledged before this time could be in this page; null when nothing was stored yet."""
+    tail: str | None
+    """`from` of the tail that shows exactly what comes after this page's moment; null where the question has an end, and on
+    later pages."""
 
 
 class OneLog(Answer):

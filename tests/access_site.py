@@ -19,7 +19,7 @@ from access.passwords import hash_password
 from broker.factory import make_broker
 from cli.audit import AuditTrail
 from cli.http_app import build_app
-from cli.roles import http_services, write_store
+from cli.roles import http_services, start_tails, write_store
 from cli.settings import Settings
 from cli.unread import UnreadRecords
 from db.database import Database
@@ -124,6 +124,7 @@ async def running(url: str, *, is_first: bool = True, **access: Any) -> AsyncIte
         for service in services.values():
             stack.push_async_callback(service.stop)
             await service.start()
+        await start_tails(services)
 
         async def ready() -> bool:
             return not any(service.ready() for service in services.values())

@@ -23,6 +23,7 @@ ANY: Final = "any"
 """Whoever is somebody."""
 READ: Final = "read"
 WRITE: Final = "write"
+TAIL: Final = "tail"
 
 ROUTES: Final = {
     "GET /livez": OPEN,
@@ -40,6 +41,8 @@ ROUTES: Final = {
     "GET /api/v1/correlations/{correlation_id}/logs": READ,
     "GET /api/v1/services": READ,
     "GET /api/v1/ledger": READ,
+    "GET /api/v1/tail": TAIL,
+    "POST /api/v1/tail/tickets": TAIL,
 }
 THEIRS: Final = "other/secret"
 UNDOCUMENTED: Final = {
@@ -62,6 +65,7 @@ class Kind:
     reads: frozenset[str] = frozenset()
     """Of the services that have logs: shop, pay/a, pay/b, other/secret."""
     writes: frozenset[str] = frozenset()
+    may_tail: bool = False
 
 
 ALL: Final = frozenset({"shop", "pay/a", "pay/b", THEIRS})
@@ -80,7 +84,7 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
     found = operations()
     assert set(found) == set(ROUTES), "classify the route here, and give it what its kind asks for"
     for name, operation in found.items():
-        asks = ROUTES[name] in (READ, WRITE, ANY)
+        asks = ROUTES[name] in (READ, WRITE, TAIL, ANY)
         assert operation.get("security", []) == (SECURITY if asks else []), name
         assert {"401", "403"} <= set(operation["responses"]) or not asks, name
 
@@ -133,7 +137,8 @@ async def kinds(site: Site) -> dict[str, Kind]:
         "user without permission": Kind(tokens["idle"], True),
         "reader of all": Kind((await site.key("read:*")).text, True, reads=ALL),
         "writer of all": Kind((await site.key("write:*")).text, True, writes=ALL),
-        "admin": Kind(admin, True, reads=ALL),
+        "tails one service": Kind((await site.key("tail:shop")).text, True, may_tail=True),
+        "admin": Kind(admin, True, reads=ALL, may_tail=True),
     }
     await site.access.directory.refresh()
     return kinds
@@ -162,6 +167,8 @@ async def _check(
     client: httpx.AsyncClient, name: str, wanted: str, label: str, kind: Kind, by_service: dict[str, int]
 ) -> None:
     method, _, template = name.partition(" ")
+    if name == "GET /api/v1/tail":
+        template += "?levle=error"  # what is let in would go on for ever
     for service, log_id in by_service.items():
         path = template.replace("{log_id}", str(log_id)).replace("{correlation_id}", "story")
         body = None if wanted != WRITE else {"service_name": service, "message": "m"}
@@ -178,6 +185,10 @@ async def _check(
                 expected = 200
             case "write":
                 expected = 201 if service in kind.writes else 403
+            case "tail" if not kind.may_tail:
+                expected = 403
+            case "tail":
+                expected = 422 if method == "GET" else 201
             case _ if not kind.reads:
                 expected = 403
             case _:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -26,6 +27,7 @@ PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FIELDS = dict(every_field(Settings))
 EMPTY_SAMPLES = {
     "http.trusted_proxies": "[10.0.0.1]",
+    "http.allowed_origins": '["https://logs.example"]',
     "database.url": "postgresql://user:word@db:5432/logfeed",
     "log.json_lines": "true",
     "broker.sasl_username": "user",
@@ -99,7 +101,7 @@ def test_every_setting_can_be_set_in_the_environment(name: str) -> None:
     if name in ("ingest.filters", "retention.classes"):
         assert [item.name for item in found] == ["quiet"]
     elif isinstance(found, tuple):
-        assert found == ("10.0.0.1",)
+        assert found == tuple(yaml.safe_load(text))
     elif isinstance(found, SecretStr):
         assert found.get_secret_value() == text
     else:

@@ -19,7 +19,7 @@ from access.principal import ANYONE, Principal
 from query.answers import Answer, Answers, Asked
 from query.cache import ResultCache
 from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyScans
-from query.params import parse_find
+from query.params import parse_find, parse_tail
 from query.settings import QuerySettings
 from runtime.clock import ManualClock
 from runtime.telemetry import REGISTRY
@@ -244,6 +244,7 @@ async def test_without_an_end_the_newest_of_the_first_page_is_the_end(order: str
 
 async def test_a_walk_over_an_empty_store_is_over_at_once() -> None:
     page = await Rig().page()
+    assert page.pop("tail")
     assert page == {
         "logs": [],
         "count": 0,
@@ -675,3 +676,23 @@ async def test_a_cursor_says_nothing_of_names_or_words() -> None:
     rig.put(*(a_log(n, service="secret-service") for n in range(3)))
     cursor = (await rig.page(limit=1, service_name="secret-service", q="m"))["next_cursor"]
     assert b"secret" not in base64.urlsafe_b64decode(cursor + "==")
+
+
+async def test_a_first_page_without_an_end_says_where_its_tail_begins() -> None:
+    rig = Rig()
+    rig.put(*map(a_log, range(3)))
+    await rig.partitions(T0, T0 + SECOND)
+    seal = await rig.answers.tail_seal()
+    first = await rig.page(limit=2, min_level="info", start_time="-2h")
+    question = parse_tail([("min_level", "info"), ("start_time", "-2h")], now_us=rig.clock.now_us())
+    place = seal.open(first["tail"], subject=ANYONE.subject, question=question.canonical)
+    assert place.offsets == {0: 0, 1: 0}
+    later = await rig.page(limit=2, min_level="info", start_time="-2h", cursor=first["next_cursor"])
+    assert later["tail"] is None
+    assert (await rig.page(end_time="now"))["tail"] is None
+    with pytest.raises(CursorError):
+        seal.open(first["tail"], subject="another", question=question.canonical)
+    with pytest.raises(CursorError):
+        seal.open(first["tail"], subject=ANYONE.subject, question=parse_tail([], now_us=0).canonical)
+    with pytest.raises(CursorError):
+        seal.open(first["next_cursor"], subject=ANYONE.subject, question=question.canonical)

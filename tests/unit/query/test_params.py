@@ -157,3 +157,21 @@ def test_every_parameter_is_described_for_the_document() -> None:
             assert shown["in"] == "query"
             assert shown["description"]
             assert "type" in shown["schema"]
+
+
+def test_a_tail_takes_what_a_page_takes_but_what_has_an_end() -> None:
+    items = [("service_name", "shop"), ("start_time", "-1m"), ("metadata.a", "1"), ("query", "x")]
+    tail = params.parse_tail([*items, ("from", "token")], now_us=NOW)
+    assert (tail.token, tail.start_us, tail.items) == ("token", NOW - MINUTE, tuple(items))
+    assert tail.predicate == find(*items).predicate
+    assert tail.canonical == find(*items).tail_canonical
+    for name in ("end_time", "order", "limit", "cursor"):
+        with pytest.raises(ParameterError, match=name):
+            params.parse_tail([(name, "1")], now_us=NOW)
+
+
+def test_what_a_client_has_seen_last_goes_before_where_it_began() -> None:
+    assert params.parse_tail([], now_us=NOW).token is None
+    assert params.parse_tail([("from", "now")], now_us=NOW).token is None
+    assert params.parse_tail([("from", "now")], now_us=NOW, last_event_id="a").token == "a"
+    assert params.parse_tail([("from", "b")], now_us=NOW, last_event_id="").token == "b"

@@ -1,0 +1,1 @@
+"""Tails: logs as they come, to whoever keeps a connection open."""

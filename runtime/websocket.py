@@ -1,0 +1,60 @@
+"""WebSockets with a deadline for what their clients do not read.
+
+uvicorn's protocol waits for a client to take what was written, for ever, also when it closes. Here every byte that the kernel
+does not take at once starts the write deadline, which cuts the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, cast
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from runtime.http import ENDED, HttpSettings
+
+MESSAGE_BYTES_MAX: Final = 4_096
+"""Of a message from a client: there is nothing to say."""
+PING_S: Final = 20.0
+"""Seconds between two pings, and in which a client must answer one."""
+
+
+def websocket_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
+    """The `ws=` class for one uvicorn server."""
+
+    class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
+        """uvicorn's protocol with `write_deadline_s`."""
+
+        _write_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            """`pause_writing` as soon as anything waits for the client."""
+            cast(asyncio.Transport, transport).set_write_buffer_limits(high=0)  # uvloop's are of no common class
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """Nothing is waited for any more."""
+            self._end_write_deadline()
+            super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            """The client has not taken all that was written."""
+            super().pause_writing()
+            if self._write_timer is None:
+                self._write_timer = self.loop.call_later(settings.write_deadline_s, self._cut)
+
+        def resume_writing(self) -> None:
+            """The client has taken everything."""
+            self._end_write_deadline()
+            super().resume_writing()
+
+        def _cut(self) -> None:
+            ENDED.labels(reason="write_deadline").inc()
+            self.transport.abort()
+
+        def _end_write_deadline(self) -> None:
+            if self._write_timer is not None:
+                self._write_timer.cancel()
+                self._write_timer = None
+
+    return BoundedWebSocketProtocol
