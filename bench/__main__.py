@@ -2,9 +2,9 @@
 
     python -m bench [--quick] [--profile full|embedded] [--only SECTION,…] [--minutes M] [--rows N] [--runs R] …
 
-Sections: floor, throughput, accept, single, freshness, pages, tiers, peers. Absolute figures belong to the machine and the
-minute; ratios to the floor of the same run are what may be compared. One section's failure is recorded and the others go on;
-the exit code is then 1. No figure ever fails a run.
+Sections: floor, throughput, accept, single, freshness, live, pages, tiers, peers. Absolute figures belong to the machine and
+the minute; ratios to the floor of the same run are what may be compared. One section's failure is recorded and the others go
+on; the exit code is then 1. No figure ever fails a run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import accept, floor, freshness, machine, pages, peers, plot, report, single, throughput, tiers
+from bench import accept, floor, freshness, live, machine, pages, peers, plot, report, single, throughput, tiers
 from bench.figures import Figures, ProfileFigures
 from bench.options import BY_DEFAULT, SECTIONS, Options, quick
 from bench.progress import progress
@@ -34,6 +34,7 @@ _ON_ONE_SITE: tuple[dict[str, Measure], ...] = (
         "accept": accept.measure,
         "single": single.measure,
         "freshness": freshness.measure,
+        "live": live.measure,
     },
     {"pages": pages.measure, "tiers": tiers.measure},
 )

@@ -7,7 +7,7 @@ from typing import Final
 
 from infra.fleet import EMBEDDED, FULL
 
-SECTIONS: Final = ("floor", "throughput", "accept", "single", "freshness", "pages", "tiers", "peers")
+SECTIONS: Final = ("floor", "throughput", "accept", "single", "freshness", "live", "pages", "tiers", "peers")
 BY_DEFAULT: Final[dict[str, tuple[str, ...]]] = {
     FULL: SECTIONS,
     # The same code on the other broker and layout: how much of the floor it stores is what differs.
@@ -45,6 +45,10 @@ class Options:
     freshness_rate: float = 10_000.0
     """Logs a second beside the markers."""
     markers: int = 240
+    tail_clients: int = 1_000
+    tail_rate: float = 5_000.0
+    """Logs a second while clients tail."""
+    tail_s: float = 20.0
     rows: int = 20_000_000
     """Rows of the store that pages are asked of, over seven days; the newest fifth in the open chunk."""
     questions: int = 60
@@ -70,6 +74,9 @@ def quick(options: Options) -> Options:
         floor_repetitions=3,
         naive_s=1.5,
         markers=30,
+        tail_clients=50,
+        tail_rate=1_000.0,
+        tail_s=4.0,
         rows=200_000,
         questions=10,
         deep_pages=100,

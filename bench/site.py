@@ -120,7 +120,12 @@ def running_site(profile: str, options: Options) -> Iterator[Site]:
         profile,
         directory,
         partitions=options.partitions,
-        extra={"LOGFEED_LOG__LEVEL": "warning", "LOGFEED_TIERS__DIRECTORY": str(directory / "segments")},
+        extra={
+            "LOGFEED_LOG__LEVEL": "warning",
+            "LOGFEED_TIERS__DIRECTORY": str(directory / "segments"),
+            # Without access control everyone is one subject.
+            "LOGFEED_TAIL__SUBJECT_TAILS_MAX": "2000",
+        },
         writers_listen=True,
     )
     try:
