@@ -60,7 +60,7 @@ _SHORT_PAUSE_S: Final = 0.3
 """Between two of them."""
 _LEADERS_S: Final = 1.0
 """How often partitions without a leader are looked at."""
-_UNASKED_S: Final = 5.0
+_UNASKED_S: Final = 30.0
 """How long the database is left alone after it did not answer."""
 
 

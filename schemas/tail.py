@@ -26,7 +26,7 @@ class TailFrame(Answer):
     skipped: int | None = Field(default=None, ge=1)
     """Logs that were left out because the client did not take them in time."""
     gap: TailGap | None = None
-    end: Literal["credentials", "permissions", "stopping"] | None = None
+    end: Literal["credentials", "permissions", "unknown", "stopping"] | None = None
     """Why the server ends the tail; with `detail`, for people."""
     detail: str | None = None
     token: str | None = None

@@ -40,10 +40,12 @@ EVENT_STREAM: Final = "text/event-stream"
 _REASONS: Final = {
     EndReason.CREDENTIALS: "your credentials have expired or were revoked",
     EndReason.PERMISSIONS: "what you may tail has changed: connect again",
+    EndReason.UNKNOWN: "who may what cannot be told now: try again later",
     EndReason.STOPPING: "the server stops: connect again",
 }
 _POLICY_VIOLATION: Final = 1008
-_SERVICE_RESTART: Final = 1012
+_CODES: Final = {EndReason.STOPPING: 1012, EndReason.UNKNOWN: 1013}
+"""Of RFC 6455's registry: Service Restart, Try Again Later."""
 _UNSUPPORTED_DATA: Final = 1003
 _TICKET: Final = "ticket"
 _STREAM_HEADERS: Final = {
@@ -60,8 +62,8 @@ broker does not have them any more; `query` is the query string of the pages tha
 `gap` or, at last, `end`.
 
 **WebSocket**: the same parameters and messages; nothing may be sent. Credentials in `Authorization`, or from a browser in
-`ticket=` of `POST /api/v1/tail/tickets`. It is closed with 1008 when credentials or permissions end, with 1012 when the server
-stops."""
+`ticket=` of `POST /api/v1/tail/tickets`. It is closed with 1008 when credentials or permissions end, with 1012 or 1013 when the
+server stops or cannot tell who may what: connect again."""
 
 
 def make_tail_router(tails: Tails, authenticate: Authenticate, *, allowed_origins: Collection[str] = ()) -> APIRouter:
@@ -205,8 +207,7 @@ async def _send_all(socket: WebSocket, session: TailSession) -> None:
     if is_talkative:
         await _close(socket, _UNSUPPORTED_DATA, "nothing may be sent on this connection")
     elif session.end is not None:
-        code = _SERVICE_RESTART if session.end is EndReason.STOPPING else _POLICY_VIOLATION
-        await _close(socket, code, _REASONS[session.end])
+        await _close(socket, _CODES.get(session.end, _POLICY_VIOLATION), _REASONS[session.end])
     expected = (asyncio.CancelledError, WebSocketDisconnect, TimeoutError, OSError)
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, expected):

@@ -68,6 +68,8 @@ class EndReason(StrEnum):
     """They have expired or were revoked."""
     PERMISSIONS = "permissions"
     """They are not those it began with."""
+    UNKNOWN = "unknown"
+    """The database has not said for too long who may what."""
     STOPPING = "stopping"
     """The server stops."""
 
@@ -189,8 +191,10 @@ class TailSession:
         """Whether who tails may no longer."""
         try:
             principal = await self._recheck()
-        except (Unauthenticated, Forbidden, AccessUnknown):
+        except (Unauthenticated, Forbidden):
             return EndReason.CREDENTIALS
+        except AccessUnknown:
+            return EndReason.UNKNOWN
         if principal.subject != self._principal.subject or principal.may_tail != self._principal.may_tail:
             return EndReason.PERMISSIONS
         return None
