@@ -706,7 +706,7 @@ async def test_known_keys_are_found_by_an_index(database_site: PostgresSite) -> 
         ((today,),) = await cursor.fetchall()
         for query, parameters in (
             (_KNOWN_KEYS, ([b"k" * 32, b"l" * 32],)),
-            (_INSERT_KEYS, ([b"k" * 32], [b"b" * 32], 1)),
+            (_INSERT_KEYS, ([b"k" * 32], [b"b" * 32], [0], [0], 1)),
         ):
             cursor = await connection.execute(f"EXPLAIN {query}".encode(), parameters)
             plan = [line for (line,) in await cursor.fetchall()]
