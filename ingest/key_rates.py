@@ -6,7 +6,7 @@ token is there, and taken whole otherwise. Logs are given back when a filter's l
 a request that was let in is not charged for them again; bytes that were read are spent.
 
 Bounded: subjects are keys and users, which nobody who sends logs can make up, and the bucket used longest ago goes first past
-SUBJECTS_MAX. Costs 0.1 µs where no rate is set, 1 µs else. One event loop, no locks.
+SUBJECTS_MAX. Costs 0.2 µs a request where no rate is set, 3 µs with both. One event loop, no locks.
 """
 
 from __future__ import annotations

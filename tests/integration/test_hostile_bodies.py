@@ -29,7 +29,7 @@ MEMORY_BYTES_MAX = 160 * MIB
 AT_ONCE = 4
 LOG = {"service_name": "shop", "message": "paid"}
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def server(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     migration = Role(["db", "migrate"], environment, directory / "migrate.log")
     migration.start()
     assert migration.process is not None
-    assert migration.process.wait(60) == 0
+    assert migration.process.wait(200) == 0
     role = Role(["serve"], environment, directory / "serve.log")
     role.start()
     yield role, port
@@ -73,7 +73,7 @@ async def port(server: tuple[Role, int]) -> AsyncIterator[int]:
             held = [line for line in lines if line.startswith("logfeed_ingest_bytes_in_flight ")]
             return held == ["logfeed_ingest_bytes_in_flight 0.0"]
 
-        await until(works, what="the server works")
+        await until(works, what="the server works", timeout_s=200)
         before = process.memory_info().rss
         most = before
 
