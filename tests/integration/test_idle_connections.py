@@ -26,14 +26,14 @@ PER_ADDRESS: Final = 20_000
 """Clients that connect from one address: ports of one address are fewer than WANTED_LONG."""
 CONNECTIONS_MAX: Final = 2_000
 """The default."""
-DEADLINE_S: Final = 8.0
+DEADLINE_S: Final = 25.0
 BURST: Final = 2_048
 """Accepted in one go before those above the limit are closed."""
 MEMORY_BYTES_MAX: Final = 64 * 1024 * 1024
 """Beyond what the server takes without them."""
 LOG: Final = {"service_name": "shop", "message": "paid"}
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(params=[WANTED, pytest.param(WANTED_LONG, marks=[pytest.mark.long, pytest.mark.timeout(1_800)])])
@@ -129,7 +129,7 @@ async def test_ten_thousand_idle_connections_keep_nobody_out(clients: int, serve
     async def all_closed() -> bool:
         return idle.open() == 0
 
-    await until(works, what="the server works")
+    await until(works, what="the server works", timeout_s=200)
     memory_before, files_before = memory[-1], files[-1]
     try:
         connecting = asyncio.create_task(asyncio.to_thread(idle.connect, clients))
