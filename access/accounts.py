@@ -9,19 +9,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+
 from access.directory import KEYS_MAX, USERS_MAX
 from access.errors import AccountError
 from access.grants import check_grants
 from access.keys import PREFIX_CHARS, NewKey, new_key
+from access.principal import RateLimits
 from db.database import Connection, Database
 
 NAME_CHARS_MAX: Final = 100
 NETWORKS_MAX: Final = 100
 
 _USER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,99}")
+_AS_SET: Final = RateLimits()
 _LOCK: Final = 7408
 """Advisory: counting, then making one more, is one step."""
-_KEY_COLUMNS: Final = "prefix, name, grants, networks, created_at, created_by, expires_at, revoked_at"
+_KEY_COLUMNS: Final = (
+    "prefix, name, grants, networks, created_at, created_by, expires_at, revoked_at, logs_per_s, bytes_per_s, burst_s"
+)
 _USER_COLUMNS: Final = "user_id, name, grants, created_at, disabled_at"
 
 
@@ -37,6 +43,10 @@ class KeyInfo:
     created_by: str
     expires_at: datetime | None
     revoked_at: datetime | None
+    logs_per_s: float | None
+    bytes_per_s: float | None
+    burst_s: float
+    """See RateLimits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,7 @@ class Accounts:
         created_by: str,
         expires_at: datetime | None = None,
         networks: Sequence[str] = (),
+        rates: RateLimits = _AS_SET,
     ) -> NewKey:
         """A new key; its text is nowhere else. networks: CIDR. Raises AccountError, DatabaseUnavailable."""
         _check_name(name)
@@ -75,9 +86,9 @@ class Accounts:
         async with self._database.transaction() as connection:
             await _check_room(connection, "api_keys", "revoked_at IS NULL", KEYS_MAX)
             await connection.execute(
-                "INSERT INTO api_keys (prefix, name, secret_sha256, grants, networks, created_by, expires_at)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                (key.prefix, name, key.sha256, held, allowed, created_by, expires_at),
+                "INSERT INTO api_keys (prefix, name, secret_sha256, grants, networks, created_by, expires_at,"
+                " logs_per_s, bytes_per_s, burst_s) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                (key.prefix, name, key.sha256, held, allowed, created_by, expires_at, *msgspec.structs.astuple(rates)),
             )
         return key
 

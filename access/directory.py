@@ -15,12 +15,13 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from access.errors import AccessUnknown
 from access.grants import principal_of
 from access.metrics import CONFIRMED
-from access.principal import Principal
+from access.principal import Principal, RateLimits
 from db.database import Database, bounded
 from runtime.clock import Clock
 from runtime.stopping import Stop
@@ -43,7 +44,7 @@ _SECRET_BYTES: Final = 32
 _VERSION: Final = "SELECT version FROM access_version"
 _KEYS: Final = """
     SELECT prefix, name, secret_sha256, grants, networks, revoked_at IS NOT NULL,
-        (extract(epoch FROM expires_at) * 1000000)::bigint
+        (extract(epoch FROM expires_at) * 1000000)::bigint, logs_per_s, bytes_per_s, burst_s
     FROM api_keys WHERE changed > %s"""
 _USERS: Final = "SELECT user_id, name, grants, disabled_at IS NOT NULL FROM users WHERE changed > %s"
 _ENDED: Final = f"""
@@ -174,11 +175,13 @@ class Directory:
             users = await (await connection.execute(_USERS, (since.version,))).fetchall()
             ended = await (await connection.execute(_ENDED.encode(), (since.version,))).fetchall()
         now = _Held(0 if row is None else row[0], dict(since.keys), dict(since.users), set(since.ended))
-        for prefix, name, sha256, grants, networks, is_revoked, expires_us in keys:
+        for prefix, name, sha256, grants, networks, is_revoked, expires_us, *rates in keys:
             if is_revoked:
                 now.keys.pop(prefix, None)
                 continue
             principal = principal_of(f"key:{prefix}", name, grants)
+            if rates[:2] != [None, None]:
+                principal = msgspec.structs.replace(principal, rates=RateLimits(*rates))
             now.keys[prefix] = KnownKey(bytes(sha256), principal, tuple(map(_network, networks)), expires_us)
         for user_id, name, grants, is_disabled in users:
             if is_disabled:

@@ -8,12 +8,12 @@ one process, forgotten after an hour, and the oldest go first past ENTRIES_MAX.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections import OrderedDict
 from typing import Final
 
 from access.errors import TooManyLogins
+from runtime.addresses import network_of
 
 ENTRIES_MAX: Final = 20_000
 _FREE: Final = 5
@@ -62,16 +62,3 @@ class LoginThrottle:
             self._failures.pop(key, None)
         else:
             self._failures[key] = (failures - 1, 0.0 if failures - 1 < _FREE else self._failures[key][1])
-
-
-def network_of(address: str) -> str:
-    """What counts as one place: an IPv4 address, the /64 of an IPv6 address, any other text as it is."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address[:100]
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
-    return str(found)

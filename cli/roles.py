@@ -199,7 +199,7 @@ async def serve_http(http: HttpSettings, services: Sequence[HttpService], stop: 
     http = http.model_copy(update={"connections_max": fit_open_files(http.connections_max)})
     config = uvicorn.Config(
         build_app(services),
-        http=http_protocol_class(http),
+        http=http_protocol_class(http, trusted_proxies=http.trusted_proxies),
         ws="none",
         loop="none",
         lifespan="off",

@@ -1,8 +1,9 @@
 """Answers questions: takes a place, opens a snapshot, asks the store, writes the body.
 
-Every question holds one of `scans_max` places while the database works for it; those who wait are bounded too, and
-everyone past that gets 503. So memory is at most scans_max pages of page_bytes_max (INV-4). A table or file that is dropped
-under a question means a new snapshot, once. Every call carries `allowed` (INV-5). One event loop, no locks.
+Every question holds one of `scans_max` places while the database works for it, shared fairly among subjects (places.py); those
+who wait are bounded too, and everyone past that is refused. So memory is at most scans_max pages of page_bytes_max (INV-4). A
+table or file that is dropped under a question means a new snapshot, once. Every call carries `allowed` (INV-5). One event
+loop, no locks.
 
 Every page has a tag that says of what it was made: the question, who asks, and what is stored (the offsets of its snapshot).
 Who sends it again and would get the same gets nothing, without a row being read. Pages of what is closed are kept too, and
@@ -14,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -27,8 +28,9 @@ from query import metrics
 from query.cache import Kept, Key, ResultCache
 from query.cursor import VERSION as CURSOR_VERSION
 from query.cursor import Cursor, CursorSeal
-from query.errors import LogNotFound, SnapshotBehind, TooManyScans
+from query.errors import LogNotFound, SnapshotBehind
 from query.page import Page, Question, Walk
+from query.places import FairPlaces
 from query.settings import QuerySettings
 from runtime.clock import Clock
 from schemas.errors import Overloaded
@@ -83,8 +85,12 @@ class Answers:
         self._clock = clock
         self._unread = unread
         self._cache = ResultCache(bytes_max=settings.cache_bytes_max, clock=clock)
-        self._places = asyncio.Semaphore(settings.scans_max)
-        self._waiting = 0
+        self._places = FairPlaces(
+            places=settings.scans_max,
+            per_subject=settings.scans_per_subject_max,
+            waiting_max=settings.scans_waiting_max,
+            waiting_per_subject_max=settings.scans_waiting_per_subject_max,
+        )
         self._seal: CursorSeal | None = None
 
     async def find(self, question: Question, principal: Principal, *, asked: Asked) -> Answer:
@@ -139,7 +145,7 @@ class Answers:
                 self._keep(key, kept, allowed, self._settings.cache_ttl_s)
             return Answer(body, etag)
 
-        async with self._place():
+        async with self._place(principal):
             seal = await self._opened_seal()
             walk = None
             if question.token is not None:
@@ -159,7 +165,7 @@ class Answers:
             self._keep(key, Kept(body, snapshot.revision, snapshot.mark), allowed, self._settings.cache_ttl_s)
             return body
 
-        return await self._ask(ask)
+        return await self._ask(principal, ask)
 
     async def context(self, log_id: int, principal: Principal, *, before: int, after: int) -> bytes:
         """A log with its neighbours of the same service. Raises LogNotFound, Overloaded."""
@@ -189,7 +195,7 @@ class Answers:
                 }
             )
 
-        return await self._ask(ask)
+        return await self._ask(principal, ask)
 
     async def correlation(
         self, correlation_id: str, principal: Principal, *, limit: int, token: str | None, asked: Asked
@@ -231,7 +237,7 @@ class Answers:
         kept = None if is_fresh else self._kept(("services",), principal.may_read, revision=0)
         if kept is not None:
             return kept.body
-        async with self._place():
+        async with self._place(principal):
             found = await self._store.services(allowed=principal.may_read)
         services = [
             {
@@ -253,7 +259,7 @@ class Answers:
         unread = await self._unread_records()
         rows: list[LedgerRow] = []
         rows_max = self._settings.ledger_rows_max
-        async with self._place():
+        async with self._place(principal):
             ends_s = self._clock.monotonic_s() + _LEDGER_S_MAX
             for hour_us in range(start_us, end_us, _HOUR_US):
                 left_s = ends_s - self._clock.monotonic_s()
@@ -298,8 +304,8 @@ class Answers:
         except (Overloaded, TimeoutError):
             return False
 
-    async def _ask(self, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
-        async with self._place():
+    async def _ask(self, principal: Principal, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
+        async with self._place(principal):
             return await self._in_snapshot(ask)
 
     async def _in_snapshot(self, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
@@ -313,29 +319,9 @@ class Answers:
         async with self._store.snapshot() as snapshot:
             return await ask(snapshot, True)
 
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """One of the places for questions. Raises TooManyScans."""
-        if self._places.locked() and self._waiting >= self._settings.scans_waiting_max:
-            metrics.SCANS_REFUSED.inc()
-            raise TooManyScans
-        self._waiting += 1
-        metrics.SCANS_WAITING.set(self._waiting)
-        try:
-            async with asyncio.timeout(self._settings.scan_wait_ms / 1000):
-                await self._places.acquire()
-        except TimeoutError:
-            metrics.SCANS_REFUSED.inc()
-            raise TooManyScans from None
-        finally:
-            self._waiting -= 1
-            metrics.SCANS_WAITING.set(self._waiting)
-        metrics.SCANS_RUNNING.inc()
-        try:
-            yield
-        finally:
-            metrics.SCANS_RUNNING.dec()
-            self._places.release()
+    def _place(self, principal: Principal) -> AbstractAsyncContextManager[None]:
+        """One of the places for questions. Raises TooManyQuestions, TooManyScans."""
+        return self._places.place(principal.subject, wait_s=self._settings.scan_wait_ms / 1000)
 
     async def _opened_seal(self) -> CursorSeal:
         """Asked of the store at first need, so that a service starts with the database away."""

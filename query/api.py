@@ -123,7 +123,7 @@ def _documented(
 ) -> dict[str, Any]:
     """What the OpenAPI document says of a route; FastAPI's values are of many types."""
     answer: dict[str, Any] = {"model": model, "description": "The answer."}
-    responses: dict[int | str, dict[str, Any]] = {200: answer, **problem_responses(401, 403, *problems)}
+    responses: dict[int | str, dict[str, Any]] = {200: answer, **problem_responses(401, 403, 429, *problems)}
     declared = [parameter.openapi() for parameter in parameters]
     if has_tag:
         tag = {"description": _TAG, "schema": {"type": "string"}}

@@ -47,7 +47,7 @@ def make_auth_router(sessions: Sessions, settings: AccessSettings, authenticate:
     # FastAPI's values are of many types.
     answers: dict[int | str, dict[str, Any]] = {
         200: {"model": TokenAnswer, "description": "Let in; the refresh token is in the cookie."},
-        **problem_responses(401, 422, 429, 503),
+        **problem_responses(401, 422, 429, 503, is_login=True),
     }
 
     @router.post(

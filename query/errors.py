@@ -20,5 +20,9 @@ class TooManyScans(Overloaded):
     """Too many questions are being answered; try again shortly."""
 
 
+class TooManyQuestions(Overloaded):
+    """You ask too many questions at once; wait for the answers to some of them."""
+
+
 class SnapshotBehind(Overloaded):
     """The database is behind what earlier pages of this walk have shown; try again shortly."""

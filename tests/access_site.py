@@ -97,9 +97,11 @@ class Site:
 
 
 @asynccontextmanager
-async def running(url: str, *, is_first: bool = True, **access: Any) -> AsyncIterator[Site]:
-    """is_first: on this database. access: settings of that section."""
-    settings = Settings.model_validate({"database": {"url": url}, "access": access})
+async def running(
+    url: str, *, is_first: bool = True, query: dict[str, Any] | None = None, **access: Any
+) -> AsyncIterator[Site]:
+    """is_first: on this database. query, access: settings of these sections."""
+    settings = Settings.model_validate({"database": {"url": url}, "query": query or {}, "access": access})
     async with AsyncExitStack() as stack:
         database = Database(url, application_name="access test", connections_max=10, wait_s=5)
         await database.open()

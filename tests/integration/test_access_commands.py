@@ -48,6 +48,21 @@ def test_a_key_is_shown_once_listed_and_revoked(native_url: str) -> None:
     assert (json.loads(shown)["state"], json.loads(shown)["prefix"]) == ("revoked", prefix)
 
 
+def test_a_keys_rates_are_shown_as_they_were_typed(native_url: str) -> None:
+    rates = ["--rate", "5000/s", "--rate-bytes", "5MB/s", "--burst", "10s"]
+    for name, options in (("paced", rates), ("free", ["--rate", "none"]), ("plain", [])):
+        assert logfeed(native_url, "keys", "create", name, "--write", "shop", *options).returncode == 0
+    plain, free, paced = logfeed(native_url, "keys", "list").stdout.splitlines()
+    assert paced.endswith("rate 5000/s, 5MB/s, burst 10s")
+    assert "rate none" in free
+    assert "rate" not in plain
+    shown = {
+        key["name"]: (key["logs_per_s"], key["bytes_per_s"], key["burst_s"])
+        for key in map(json.loads, logfeed(native_url, "keys", "list", "--json").stdout.splitlines())
+    }
+    assert shown == {"paced": (5000, 5e6, 10), "free": ("none", None, 1), "plain": (None, None, 1)}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -56,6 +71,8 @@ def test_a_key_is_shown_once_listed_and_revoked(native_url: str) -> None:
         (["keys", "create", "a", "--write", "logfeed/audit"], "nobody else"),
         (["keys", "create", "a", "--write", "a", "--expires", "soon"], "90d"),
         (["keys", "create", "a", "--write", "a", "--from", "here"], "10.0.0.0/8"),
+        (["keys", "create", "a", "--write", "a", "--rate", "5000"], "5000/s"),
+        (["keys", "create", "a", "--write", "a", "--burst", "10s"], "--rate"),
         (["keys", "revoke", "lf_whole"], "prefix"),
         (["users", "create", "Ann", "--read", "*", "--password-stdin"], "lower-case"),
         (["users", "create", "ann", "--password-stdin"], "nothing"),

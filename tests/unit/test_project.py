@@ -38,6 +38,10 @@ EMPTY_SAMPLES = {
     "lake.segments": "file:///mnt/segments",
     "retention.classes": '[{"name": "quiet", "days": 3, "max_level": "DEBUG"}]',
     "tiers.directory": "/srv/segments",
+    "ingest.key_rate.logs_per_s": "5000.0",
+    "ingest.key_rate.bytes_per_s": "5000000.0",
+    "ingest.service_rates.logs_per_second": "5000.0",
+    "ingest.service_rates.burst": "9000.0",
     "ingest.filters": '[{"type": "level", "name": "quiet", "minimum": "WARN"}]',
 }
 """A value for settings whose default is none."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from access.errors import TooManyLogins
-from access.throttle import ENTRIES_MAX, LoginThrottle, network_of
+from access.throttle import ENTRIES_MAX, LoginThrottle
+from runtime.addresses import network_of
 
 
 def tries(throttle: LoginThrottle, account: str, address: str, *, seconds: int) -> int:
