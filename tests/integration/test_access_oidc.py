@@ -514,17 +514,21 @@ async def test_a_provider_that_is_away_is_said_so_and_found_again(native_url: st
             answer = await browser.get(LOGIN)
             refused(answer, 503, "login-provider-away")
             assert int(answer.headers["retry-after"]) > 0
-            provider.start()
+            await asyncio.to_thread(provider.start)
             provider.user("u1", preferred_username="ann", groups=["payments"])
 
             async def is_back() -> bool:
                 return (await browser.get(LOGIN)).status_code == 303
 
-            await soon(is_back, "it is asked again")
+            await soon(is_back, "it is asked again", 30)
             back = await provider.answer(await begin(browser), "u1")
             provider.stop()
             refused(await browser.get(back), 503, "login-provider-away")
-            assert (await site.ask(None, "GET", "/readyz")).status_code == 200, "all else goes on"
+
+            async def is_ready() -> bool:
+                return (await site.ask(None, "GET", "/readyz")).status_code == 200
+
+            await soon(is_ready, "all else goes on", 30)
     finally:
         provider.stop()
         provider.start()

@@ -94,7 +94,7 @@ def test_an_attempt_and_an_access_token_are_never_taken_for_each_other() -> None
 
 
 def test_only_public_keys_for_signatures_are_taken_from_a_set() -> None:
-    good = [RSAKey.generate_key(2048, {"kid": "a"}), ECKey.generate_key("P-256", {"kid": "b"})]
+    good: list[RSAKey | ECKey] = [RSAKey.generate_key(2048, {"kid": "a"}), ECKey.generate_key("P-256", {"kid": "b"})]
     bad: list[Any] = [
         OctKey.generate_key(256).as_dict(private=True),
         RSAKey.generate_key(2048, {"use": "enc"}).as_dict(private=False),
