@@ -28,7 +28,7 @@ _LOCK: Final = 7408
 _KEY_COLUMNS: Final = (
     "prefix, name, grants, networks, created_at, created_by, expires_at, revoked_at, logs_per_s, bytes_per_s, burst_s"
 )
-_USER_COLUMNS: Final = "user_id, name, grants, created_at, disabled_at"
+_USER_COLUMNS: Final = "user_id, name, grants, created_at, disabled_at, issuer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ class UserInfo:
     grants: list[str]
     created_at: datetime
     disabled_at: datetime | None
+    issuer: str | None
+    """The login provider that they come from; None: they have a password here."""
 
 
 class Accounts:
@@ -84,7 +86,7 @@ class Accounts:
         held, allowed = check_grants(grants), check_networks(networks)
         key = new_key()
         async with self._database.transaction() as connection:
-            await _check_room(connection, "api_keys", "revoked_at IS NULL", KEYS_MAX)
+            await check_room(connection, "api_keys", "revoked_at IS NULL", KEYS_MAX)
             await connection.execute(
                 "INSERT INTO api_keys (prefix, name, secret_sha256, grants, networks, created_by, expires_at,"
                 " logs_per_s, bytes_per_s, burst_s) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
@@ -121,7 +123,7 @@ class Accounts:
             )
         held = check_grants(grants)
         async with self._database.transaction() as connection:
-            await _check_room(connection, "users", "true", USERS_MAX)
+            await check_room(connection, "users", "true", USERS_MAX)
             cursor = await connection.execute(
                 "INSERT INTO users (name, password_hash, grants) VALUES (%s, %s, %s)"
                 " ON CONFLICT (name) DO NOTHING RETURNING user_id",
@@ -140,6 +142,9 @@ class Accounts:
 
     async def set_password(self, name: str, password_hash: str) -> None:
         """Change a password and end the user's sessions. Raises AccountError, DatabaseUnavailable."""
+        row = await self._database.fetch_one("SELECT issuer FROM users WHERE name = %s AND issuer IS NOT NULL", (name,))
+        if row is not None:
+            raise AccountError(f"{name} has no password here: they come from {row[0]}")
         await self._change(name, "password_hash = %s", (password_hash,), ended_why="password")
 
     async def disable_user(self, name: str) -> None:
@@ -179,9 +184,14 @@ def _check_name(name: str) -> None:
         raise AccountError(f"expected a name of 1..{NAME_CHARS_MAX} printable characters, got {name[:120]!r}")
 
 
-async def _check_room(connection: Connection, table: str, condition: str, most: int) -> None:
-    """table, condition: our own texts."""
+async def lock_accounts(connection: Connection) -> None:
+    """Nobody else makes a key or user, or takes a name, before this transaction ends."""
     await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
+async def check_room(connection: Connection, table: str, condition: str, most: int) -> None:
+    """That one more fits, under the lock. table, condition: our own texts. Raises AccountError."""
+    await lock_accounts(connection)
     query = f"SELECT count(*) FROM {table} WHERE {condition}"
     row: Any = await (await connection.execute(query.encode())).fetchone()
     if row[0] >= most:

@@ -1,4 +1,5 @@
-"""Lets people in: a password for a short access token and a refresh token, a refresh token for the next pair.
+"""Lets people in: a password (or the word of a login provider, `oidc/`) for a short access token and a refresh token, a refresh
+token for the next pair.
 
 A session is a login and every refresh token that came of it. Only the newest is good: one that comes again was stolen, from
 whoever holds the newer one or by them, and ends the session for both. Of refresh tokens (256 random bits) the database has
@@ -16,7 +17,7 @@ from typing import Final
 import structlog
 
 from access.directory import Directory
-from access.errors import Unauthenticated
+from access.errors import LoginDenied, Unauthenticated
 from access.metrics import LOGINS
 from access.passwords import PASSWORD_BYTES_MAX, PasswordChecks
 from access.settings import AccessSettings
@@ -32,6 +33,10 @@ _BEGIN: Final = """
     INSERT INTO sessions (session_id, user_id, refresh_sha256, expires_at)
     SELECT %s, user_id, %s, clock_timestamp() + make_interval(secs => %s)
     FROM users WHERE user_id = %s AND disabled_at IS NULL AND password_hash = %s RETURNING session_id"""
+_BEGIN_FROM_ELSEWHERE: Final = """
+    INSERT INTO sessions (session_id, user_id, refresh_sha256, expires_at)
+    SELECT %s, user_id, %s, clock_timestamp() + make_interval(secs => %s)
+    FROM users WHERE user_id = %s AND disabled_at IS NULL AND issuer IS NOT NULL RETURNING session_id"""
 _PURGE: Final = """
     DELETE FROM sessions WHERE session_id IN (
         SELECT session_id FROM sessions WHERE expires_at < clock_timestamp() - interval '1 day' LIMIT %s)"""
@@ -93,6 +98,17 @@ class Sessions:
         await self._database.execute(_PURGE, (_PURGED_AT_ONCE,))
         await self._directory.refresh()  # a user who was just made is let in here at once
         return self._tokens(Claims(user_id, session_id), refresh_token, float(self.settings.session_s), secret)
+
+    async def begin(self, user_id: int, *, session_s: int) -> Tokens:
+        """A new session of somebody whom a login provider knows. Raises LoginDenied, DatabaseUnavailable, AccessUnknown."""
+        secret = self._directory.token_secret
+        session_id, refresh_token = secrets.token_hex(16), secrets.token_urlsafe(32)
+        params = (session_id, _sha256(f"{session_id}.{refresh_token}"), session_s, user_id)
+        if await self._database.fetch_one(_BEGIN_FROM_ELSEWHERE, params) is None:
+            raise LoginDenied("you are disabled here: ask who runs this")
+        await self._database.execute(_PURGE, (_PURGED_AT_ONCE,))
+        await self._directory.refresh()
+        return self._tokens(Claims(user_id, session_id), refresh_token, float(session_s), secret)
 
     async def refresh(self, token: str) -> Tokens:
         """The next pair; this token is worth nothing from now on. Raises as `login` does."""

@@ -91,6 +91,7 @@ def http_services(
             authenticate=authenticate,
             audit=audit,
             sessions=None if access is None else access.sessions,
+            oidc=None if access is None else access.oidc,
             clock=clock,
             segments=segment_access(settings),
             retention=settings.retention_policy(),
@@ -103,9 +104,9 @@ def _instance(settings: Settings) -> str:
 
 
 def access_control(settings: Settings, database: Database) -> AccessControl | None:
-    """What decides who may what, not opened; None, loudly, where that is switched off."""
+    """What decides who may what, not opened; None, loudly, where that is switched off. Raises ConfigurationError."""
     if settings.access.enabled:
-        return AccessControl(settings.access, database, SystemClock())
+        return AccessControl(settings.access, database, SystemClock(), public_url=settings.http.public_url)
     log.warning("ACCESS CONTROL IS OFF: everyone on this machine may read and write every log", host=settings.http.host)
     return None
 

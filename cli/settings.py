@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from access.oidc.addresses import checked_origin
 from access.settings import AccessSettings
 from broker.settings import BrokerSettings
 from db.embedded import recorded_url
@@ -55,6 +56,15 @@ class HttpSettings(ConnectionSettings):
     trusted_proxies: tuple[str, ...] = ()
     """Addresses of proxies whose X-Forwarded-For says where a request comes from. Nobody else's counts: keys may be bound to
     networks, and logins are throttled by address."""
+
+    public_url: str | None = None
+    """Where browsers find this installation: https://logs.example.org, without a path. http only on this machine. Login
+    providers send browsers back to it (access.oidc)."""
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_origin(cls, url: str | None) -> str | None:
+        return None if url is None else checked_origin(url)
 
 
 class DatabaseSettings(Section):

@@ -107,6 +107,12 @@ def make_auth_router(sessions: Sessions, settings: AccessSettings, authenticate:
 def _let_in(tokens: Tokens, settings: AccessSettings) -> Response:
     body = {"access_token": tokens.access_token, "token_type": "Bearer", "expires_in": tokens.access_s}
     response = Response(orjson.dumps(body), media_type="application/json", headers=_NO_STORE)
+    set_refresh_cookie(response, tokens, settings)
+    return response
+
+
+def set_refresh_cookie(response: Response, tokens: Tokens, settings: AccessSettings) -> None:
+    """Give the browser its session: for no script, no other site, no other path."""
     response.set_cookie(
         COOKIE,
         tokens.refresh_token,
@@ -116,7 +122,6 @@ def _let_in(tokens: Tokens, settings: AccessSettings) -> Response:
         httponly=True,
         samesite="strict",
     )
-    return response
 
 
 async def _body(request: Request) -> _Login:

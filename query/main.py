@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from starlette.requests import HTTPConnection
 
 from access.audit import AuditLog
+from access.oidc.login import OidcLogin
 from access.principal import Authenticate, Principal, anyone
 from access.sessions import Sessions
 from db.database import Database
@@ -19,6 +20,7 @@ from db.migrations import Layout
 from query.answers import Answers, Unread
 from query.api import make_router
 from query.auth_api import make_auth_router
+from query.oidc_api import make_oidc_router
 from query.settings import QuerySettings
 from runtime.clock import Clock, SystemClock
 from runtime.stopping import Stop, every
@@ -49,6 +51,7 @@ class QueryService:
         topic: str = LOGS_TOPIC,
         authenticate: Authenticate = anyone,
         sessions: Sessions | None = None,
+        oidc: OidcLogin | None = None,
         audit: AuditLog | None = None,
         clock: Clock | None = None,
         segments: SegmentAccess | None = None,
@@ -57,8 +60,9 @@ class QueryService:
         """database: opened and closed by the caller, with settings.scans_max connections at least.
 
         unread: partition -> records that are accepted and not stored yet; may raise Overloaded. sessions: closed by the caller;
-        None where nobody logs in. audit: run by the caller; None writes nothing down. segments: opened and closed
-        here; None where no directory of files is known. retention: None shows whatever is there.
+        None where nobody logs in. oidc: closed by the caller; None where no login provider is asked. audit: run by the caller;
+        None writes nothing down. segments: opened and closed here; None where no directory of files is known. retention: None
+        shows whatever is there.
         """
         self.settings = settings
         self.authenticate = authenticate
@@ -83,6 +87,7 @@ class QueryService:
         if sessions is not None:
             # Side by side, not one inside the other: whoever mounts them sees each route.
             self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)
+            self.router.routes.extend(make_oidc_router(oidc, sessions.settings).routes)
 
     async def start(self) -> None:
         """Begin to look after the database and the files. Succeeds while they are away."""

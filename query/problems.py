@@ -14,7 +14,15 @@ from fastapi.exceptions import HTTPException
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from access.errors import Forbidden, TooManyLogins, Unauthenticated
+from access.errors import (
+    Forbidden,
+    LoginDenied,
+    LoginNotOffered,
+    ProviderFaulty,
+    ProviderUnavailable,
+    TooManyLogins,
+    Unauthenticated,
+)
 from query import metrics
 from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyQuestions, TooManyScans
 from schemas.errors import InvalidInput, LogfeedError, Overloaded
@@ -30,6 +38,10 @@ PROBLEM_TYPE: Final = "application/problem+json"
 _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (CursorError, HTTPStatus.BAD_REQUEST, "cursor", "The cursor cannot be used"),
     (Unauthenticated, HTTPStatus.UNAUTHORIZED, "unauthenticated", "Who you are is not known"),
+    (LoginDenied, HTTPStatus.FORBIDDEN, "login-denied", "You are not let in"),
+    (LoginNotOffered, HTTPStatus.NOT_FOUND, "login-not-offered", "There is no such way in"),
+    (ProviderFaulty, HTTPStatus.BAD_GATEWAY, "login-provider", "The login provider cannot be used"),
+    (ProviderUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, "login-provider-away", "The login provider does not answer"),
     (Forbidden, HTTPStatus.FORBIDDEN, "not-permitted", "Not permitted"),
     (LogNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such log"),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-parameter", "A parameter is not valid"),
@@ -53,6 +65,7 @@ _DESCRIPTIONS: Final = {
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
     429: "Too many attempts to log in, or questions of yours at once: wait `Retry-After` seconds.",
     500: "A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked.",
+    502: "The login provider answers what it must not, or refuses this installation: `detail` says what to mend.",
     503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",
 }
 _EXAMPLES: Final = {
@@ -70,6 +83,11 @@ _EXAMPLES: Final = {
         "segment-damaged",
         "A file of logs is damaged",
         "segment 20260105T0000-5f2a77c01d9be630-default-0.parquet is damaged: it cannot be decoded",
+    ),
+    502: (
+        "login-provider",
+        "The login provider cannot be used",
+        "the login provider refuses this installation (invalid_client): check client_id and client_secret",
     ),
     503: ("unavailable", "The question cannot be answered now", "the database does not answer; try again shortly"),
 }

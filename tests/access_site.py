@@ -24,7 +24,7 @@ from cli.settings import Settings
 from cli.unread import UnreadRecords
 from db.database import Database
 from db.migrations import Layout
-from runtime.clock import SystemClock
+from runtime.clock import Clock, SystemClock
 from schemas.ids import first_id_at
 from store.chunks import chunk_layout
 
@@ -98,10 +98,18 @@ class Site:
 
 @asynccontextmanager
 async def running(
-    url: str, *, is_first: bool = True, query: dict[str, Any] | None = None, **access: Any
+    url: str,
+    *,
+    is_first: bool = True,
+    query: dict[str, Any] | None = None,
+    public_url: str | None = None,
+    clock: Clock | None = None,
+    **access: Any,
 ) -> AsyncIterator[Site]:
-    """is_first: on this database. query, access: settings of these sections."""
-    settings = Settings.model_validate({"database": {"url": url}, "query": query or {}, "access": access})
+    """is_first: on this database. public_url: what clients ask is https://logfeed.test. clock: of access control. query, access:
+    settings of these sections."""
+    sections = {"query": query or {}, "access": access, "http": {"public_url": public_url}}
+    settings = Settings.model_validate({"database": {"url": url}, **sections})
     async with AsyncExitStack() as stack:
         database = Database(url, application_name="access test", connections_max=10, wait_s=5)
         await database.open()
@@ -112,7 +120,7 @@ async def running(
         stack.push_async_callback(broker.close)
         unread = UnreadRecords(settings.broker, database)
         stack.push_async_callback(unread.close)
-        control = AccessControl(settings.access, database, SystemClock())
+        control = AccessControl(settings.access, database, clock or SystemClock(), public_url=settings.http.public_url)
         stack.push_async_callback(control.close)
         await control.open()
         await broker.open()

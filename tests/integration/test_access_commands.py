@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from access.keys import KEY_PATTERN
+from access.oidc.users import remember_user
 from access.passwords import is_password
 from db.database import Database
 from infra.fleet import REPOSITORY
@@ -106,5 +107,18 @@ async def test_a_user_is_made_changed_and_disabled(native_url: str) -> None:
     assert row[0].startswith("$argon2id$")
     assert is_password(row[0], "another long one")
     assert not is_password(row[0], PASSWORD)
+    database = Database(native_url, application_name="test")
+    await database.open()
+    await remember_user(database, "https://login.example.org", "u1", name="bob", grants=["read:*"])
+    await database.close()
+    listed = logfeed(native_url, "users", "list").stdout.splitlines()
+    assert [line.split() for line in listed] == [
+        ["ann", "good", "read:pay/*"],
+        ["bob", "good", "read:*", "from", "https://login.example.org"],
+    ]
+    as_json = [json.loads(line) for line in logfeed(native_url, "users", "list", "--json").stdout.splitlines()]
+    assert [user["issuer"] for user in as_json] == [None, "https://login.example.org"]
+    no_password = logfeed(native_url, "users", "passwd", "bob", "--password-stdin", stdin="another long one\n")
+    assert (no_password.returncode, "https://login.example.org" in no_password.stderr) == (1, True)
     assert logfeed(native_url, "users", "disable", "ann").returncode == 0
     assert "disabled" in logfeed(native_url, "users", "list").stdout
