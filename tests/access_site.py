@@ -106,8 +106,8 @@ async def running(
     clock: Clock | None = None,
     **access: Any,
 ) -> AsyncIterator[Site]:
-    """is_first: on this database. public_url: what clients ask is https://logfeed.test. clock: of access control. query, access:
-    settings of these sections."""
+    """is_first: on this database. public_url: what clients ask is https://logfeed.test. clock: of access control.
+    query, access: settings of these sections."""
     sections = {"query": query or {}, "access": access, "http": {"public_url": public_url}}
     settings = Settings.model_validate({"database": {"url": url}, **sections})
     async with AsyncExitStack() as stack:
