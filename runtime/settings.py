@@ -22,7 +22,14 @@ from pydantic_core import ErrorDetails
 from schemas.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX: Final = "LOGFEED_"
-NOT_SETTINGS: Final = ("LOGFEED_TEST_", "LOGFEED_CACHE", "LOGFEED_CONFIG", "LOGFEED_URL", "LOGFEED_API_KEY")
+NOT_SETTINGS: Final = (
+    "LOGFEED_TEST_",
+    "LOGFEED_CACHE",
+    "LOGFEED_CONFIG",
+    "LOGFEED_URL",
+    "LOGFEED_API_KEY",
+    "LOGFEED_CA_FILE",
+)
 """Variables with our prefix that are no settings: tests, caches, where the file is, where the CLI asks."""
 
 
