@@ -93,6 +93,8 @@ def _read_file(file: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file}: is no readable YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{file}: is nested too deeply to be settings") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -114,7 +116,7 @@ def _environment_value(text: str) -> Any:
     if text.startswith(("[", "{")):
         try:
             return yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             return text
     return text
 

@@ -261,7 +261,7 @@ def _answers(raw: bytes) -> None:
     retry_after_s(text_of(raw), NOW_US)
     try:
         page = read_page(raw)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return
     csv_records(page.logs)
     ndjson(page.logs)
