@@ -50,6 +50,13 @@ HostOption = Annotated[
     str | None, typer.Option("--host", metavar="ADDRESS", help="Address to listen on (default 127.0.0.1).")
 ]
 PortOption = Annotated[int | None, typer.Option("--port", "-p", metavar="PORT", help="TCP port (default 8080).")]
+TlsCertOption = Annotated[
+    Path | None,
+    typer.Option("--tls-cert", metavar="FILE", help="PEM certificate (chain) to serve HTTPS with; with --tls-key."),
+]
+TlsKeyOption = Annotated[
+    Path | None, typer.Option("--tls-key", metavar="FILE", help="PEM private key of --tls-cert, without a password.")
+]
 DataOption = Annotated[
     Path | None,
     typer.Option("--data", "-d", metavar="DIRECTORY", help="Directory that keeps everything (default ./logfeed-data)."),
@@ -132,11 +139,13 @@ def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None
             " logfeed db migrate, then logfeed ingest, write, query, tier (see docker-compose.yml)"
         )
     from cli.demo_traffic import run_demo_traffic
+    from cli.http_client import own_server_trust
     from cli.up import up
 
     async def beside(base_url: str, stop: Stop) -> None:
         variables = {"LOGFEED_DATA_DIR": str(settings.data_dir)}
-        await run_demo_traffic(base_url, stop, api_key=api_key_for(base_url, FirstKey.INGEST, variables))
+        key = api_key_for(base_url, FirstKey.INGEST, variables)
+        await run_demo_traffic(base_url, stop, api_key=key, trust=own_server_trust(settings.http.tls_cert))
 
     announce = _show_ready(settings, demo=demo)
     _run(up(settings, config=config, announce=announce, beside=beside if demo else None))
@@ -168,13 +177,19 @@ def root(
 
 @app.command("up", cls=Command)
 def up_command(
-    config: ConfigOption = None, host: HostOption = None, port: PortOption = None, data: DataOption = None
+    config: ConfigOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    data: DataOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
 ) -> None:
     """Start everything on this machine: PostgreSQL, ingest, query, a writer, and what moves old logs to files.
 
     Needs nothing installed and keeps everything in one directory. Ctrl-C stops it; the data stays.
     """
-    _start(config, {"http.host": host, "http.port": port, "data_dir": data}, demo=False)
+    flags = {"http.host": host, "http.port": port, "data_dir": data, "http.tls_cert": tls_cert, "http.tls_key": tls_key}
+    _start(config, flags, demo=False)
 
 
 @app.command("demo", cls=Command)

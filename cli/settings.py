@@ -20,6 +20,7 @@ from db.migrations import Layout
 from ingest.settings import IngestSettings
 from query.settings import QuerySettings
 from runtime.http import HttpSettings as ConnectionSettings
+from runtime.origins import origin_of
 from runtime.settings import Section, load
 from schemas.errors import ConfigurationError
 from store.lake.settings import LakeSettings
@@ -61,10 +62,43 @@ class HttpSettings(ConnectionSettings):
     """Where browsers find this installation: https://logs.example.org, without a path. http only on this machine. Login
     providers send browsers back to it (access.oidc)."""
 
+    tls_cert: Path | None = None
+    """PEM file: the server's certificate, then those that lead to the authority. With tls_key: HTTPS only. A renewed one is
+    taken within seconds, without a restart. Empty: no TLS."""
+
+    tls_key: Path | None = None
+    """PEM file: the private key of tls_cert, without a password."""
+
+    hsts_s: int = Field(default=31_536_000, ge=0, le=63_072_000)
+    """Seconds for which browsers that came by TLS come back by TLS only, to any port of the host; 0 asks for nothing. Default:
+    a year."""
+
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of pages (https://logs.example) that may log in, and open WebSockets, beside those that this server serves. For
+    a proxy that sends another Host header than the browser's."""
+
     @field_validator("public_url")
     @classmethod
     def _is_origin(cls, url: str | None) -> str | None:
         return None if url is None else checked_origin(url)
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> HttpSettings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key need each other: set both, or neither")
+        return self
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            origin_of(origin)
+        return origins
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether this server speaks TLS itself."""
+        return self.tls_cert is not None
 
 
 class DatabaseSettings(Section):

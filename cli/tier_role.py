@@ -56,7 +56,12 @@ async def run_tier(settings: Settings) -> None:
         health = _TierHealth(Beginning("tiering", stop))
         parts = [_move(settings, database, store, health, stop)]
         if settings.tiers.health_port:
-            place = {"host": settings.tiers.health_host, "port": settings.tiers.health_port}
+            place = {
+                "host": settings.tiers.health_host,
+                "port": settings.tiers.health_port,
+                "tls_cert": None,
+                "tls_key": None,  # probes ask without
+            }
             parts.append(serve_http(settings.http.model_copy(update=place), [health], stop))
         await side_by_side(stop, *parts)
 

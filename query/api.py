@@ -150,7 +150,7 @@ def _documented(
 
 
 def _answer(body: bytes) -> Response:
-    return Response(body, media_type=_JSON, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+    return Response(body, media_type=_JSON, headers={"Cache-Control": "no-store"})
 
 
 def _page(answer: Answer) -> Response:
@@ -161,7 +161,7 @@ def _page(answer: Answer) -> Response:
     headers = {"ETag": f'W/"{answer.etag}"', "Cache-Control": "private, no-cache", "Vary": "Authorization, Cookie"}
     if answer.body is None:
         return Response(status_code=304, headers=headers)
-    return Response(answer.body, media_type=_JSON, headers={**headers, "X-Content-Type-Options": "nosniff"})
+    return Response(answer.body, media_type=_JSON, headers=headers)
 
 
 def _asked(request: Request) -> Asked:

@@ -33,6 +33,7 @@ from pydantic import Field
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from runtime.addresses import network_of
+from runtime.answer_headers import raw_lines
 from runtime.settings import Section
 from runtime.telemetry import REGISTRY
 
@@ -65,7 +66,7 @@ def _refusal(status: str, headers: str, problem: str, title: str, detail: str) -
     body = (
         f'{{"type":"urn:logfeed:problem:{problem}","title":"{title}","status":{status.split()[0]},"detail":"{detail}"}}'
     )
-    head = f"HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\n{headers}connection: close\r\n"
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\n{raw_lines()}{headers}connection: close\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n{body}".encode()
 
 
@@ -89,6 +90,14 @@ _HEAD_TOO_LARGE: Final = _refusal(
     "head-too-large",
     "The request's head is too large",
     "Request line and header fields are larger than this server reads: send less, or in the body.",
+)
+
+_NO_HTTP: Final = _refusal(
+    "400 Bad Request",
+    "",
+    "malformed-request",
+    "The request is no HTTP",
+    "Its line or a header field cannot be read: send HTTP/1.1.",
 )
 
 
@@ -237,6 +246,10 @@ def http_protocol_class(settings: HttpSettings, *, trusted_proxies: Iterable[str
                 self._head_bytes += len(data)
                 if self._head_bytes > settings.head_bytes_max and not self.transport.is_closing():
                     self.refuse(_HEAD_TOO_LARGE, "head_bytes")
+
+        def send_400_response(self, msg: str) -> None:
+            """For what cannot be read; uvicorn's own answer says nothing of how it may be shown."""
+            self.refuse(_NO_HTTP, "malformed")
 
         def eof_received(self) -> None:
             """As above."""

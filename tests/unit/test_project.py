@@ -33,6 +33,9 @@ EMPTY_SAMPLES = {
     "access.oidc.client_secret": "word",
     "access.oidc.client_secret_file": "/run/secrets/oidc",
     "access.oidc.default_grants": "['read:public/*']",
+    "http.tls_cert": "/etc/logfeed/tls.pem",
+    "http.tls_key": "/etc/logfeed/tls.key",
+    "http.allowed_origins": '["https://logs.example"]',
     "database.url": "postgresql://user:word@db:5432/logfeed",
     "log.json_lines": "true",
     "broker.sasl_username": "user",
@@ -52,6 +55,8 @@ EMPTY_SAMPLES = {
     "ingest.filters": '[{"type": "level", "name": "quiet", "minimum": "WARN"}]',
 }
 """A value for settings whose default is none."""
+PARTNERS = {"http.tls_cert": "http.tls_key", "http.tls_key": "http.tls_cert"}
+"""Settings that need another one."""
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
 LOCKS = ["requirements.lock", "requirements-lake.lock", "requirements-test.lock", "requirements-long.lock"]
 
@@ -104,7 +109,10 @@ def test_every_setting_can_be_set_in_the_environment(name: str) -> None:
         text = EMPTY_SAMPLES[name]
     else:
         text = str(default)
-    found: Any = load(Settings, file=None, environment={variable_of(name): text})
+    environment = {variable_of(name): text}
+    if name in PARTNERS:
+        environment[variable_of(PARTNERS[name])] = "/etc/logfeed/other"
+    found: Any = load(Settings, file=None, environment=environment)
     for part in name.split("."):
         found = getattr(found, part)
     if name in ("ingest.filters", "retention.classes"):
