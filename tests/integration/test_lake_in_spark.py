@@ -1,4 +1,4 @@
-"""Spark reads the lake as docs/scale.md sets it up: the same rows, also of files of several days and after a publication."""
+"""Spark reads the lake as docs/scale.md sets it up: the same rows, also of late ones and after a publication."""
 
 from __future__ import annotations
 
