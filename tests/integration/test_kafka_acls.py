@@ -172,7 +172,7 @@ async def test_roles_do_their_work_and_no_other(node: GuardedKafka, admin: AIOKa
                 request_timeout_ms=20_000,
                 security_protocol="SASL_PLAINTEXT",
                 sasl_username=user,
-                sasl_password=user,  # type: ignore[arg-type]  # pydantic makes a SecretStr of it
+                sasl_password=user,
             )
             made = KafkaBroker(settings)
             stack.push_async_callback(made.close)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString
 
 import msgspec
 import psycopg
@@ -337,7 +337,7 @@ async def test_a_reader_has_no_right_on_any_other_relation(one_site: tuple[SqlSi
         for (table,) in chunks:
             name = table if "." in table else f"public.{table}"
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                session.execute(cast(LiteralString, f"SELECT * FROM {name}"))
+                session.execute(f"SELECT * FROM {name}")
 
 
 async def test_what_is_in_where_does_not_meet_rows_of_others(site: SqlSite) -> None:
@@ -359,7 +359,7 @@ async def test_what_is_in_where_does_not_meet_rows_of_others(site: SqlSite) -> N
             "SELECT count(*) FROM logs AS l JOIN (VALUES ('shop'), ('pay')) AS v (s) ON tell(l.service) AND v.s = l.service",
             "SELECT count(DISTINCT l.id) FROM logs AS l, LATERAL (SELECT tell(l.service)) AS t (x) WHERE t.x",
         ):
-            assert session.execute(cast(LiteralString, query)).fetchone() == (2,), query
+            assert session.execute(query).fetchone() == (2,), query
         assert session.execute(
             "SELECT count(*) FROM logs WHERE 1 / (CASE WHEN service = 'pay' THEN 0 ELSE 1 END) = 1"
         ).fetchone() == (2,)
