@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cli import config, database, dead, keys, lake, tier, users
+from cli import config, database, dead, keys, lake, tier, topics, users
 from cli.erase import erase
 from cli.exporting.command import export
 from cli.first_keys import FirstKey, api_key_for, key_file
@@ -247,6 +247,7 @@ app.add_typer(database.app, name="db")
 app.add_typer(dead.app, name="dead")
 app.add_typer(tier.app, name="tier")
 app.add_typer(lake.app, name="lake")
+app.add_typer(topics.app, name="topics")
 app.add_typer(config.app, name="config")
 
 

@@ -12,6 +12,7 @@ import typer
 from cli.database import ConfigOption
 from cli.keys import with_accounts
 from cli.permissions import AdminOption, AlertOption, ExportOption, ReadOption, TailOption, grants_of
+from cli.sql_roles import create_sql_role, drop_sql_role, list_sql_roles
 from cli.terminal import harmless
 from cli.usage import Command, group
 from schemas.errors import InvalidInput
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from access.accounts import Accounts
 
 app = group(help="People: create (with a password), list, passwd, disable. Changes act everywhere within two seconds.")
+app.command("sql-role", cls=Command)(create_sql_role)
+app.command("sql-roles", cls=Command)(list_sql_roles)
+app.command("drop-sql-role", cls=Command)(drop_sql_role)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and . _ @ + -")]
 StdinOption = Annotated[

@@ -6,8 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import uuid
+from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from access.keys import KEY_PATTERN
 from access.oidc.users import remember_user
@@ -80,6 +84,16 @@ def test_a_keys_rates_are_shown_as_they_were_typed(native_url: str) -> None:
         (["users", "create", "ann", "--read", "*"], "--password-stdin"),
         (["users", "passwd", "nobody", "--password-stdin"], "no user"),
         (["users", "disable", "nobody"], "no user"),
+        (["users", "sql-role", "Ann", "--read", "*", "--password-file", "-"], "lower-case"),
+        (["users", "sql-role", "ann", "--password-file", "-"], "nothing"),
+        (["users", "sql-role", "ann", "--read", "*"], "--password-file"),
+        (["users", "sql-role", "ann", "--read", "*", "--password-file", "/nowhere"], "/nowhere"),
+        (["users", "sql-role", "ann", "--read", "*", "--password-file", "-", "--valid-until", "soon"], "90d"),
+        (["users", "sql-role", "ann", "--read", "logfeed/audit", "--password-file", "-"], "admin"),
+        (["users", "drop-sql-role", "nobody"], "no role"),
+        (["topics", "acl"], "--subscriber"),
+        (["topics", "acl", "--subscriber", "ann", "--read", "a", "--group-prefix", "g"], "User:"),
+        (["topics", "acl", "--subscriber", "User:ann", "--read", "a"], "--group-prefix"),
     ],
 )
 def test_what_cannot_be_made_is_said_in_one_line(native_url: str, arguments: list[str], says: str) -> None:
@@ -122,3 +136,27 @@ async def test_a_user_is_made_changed_and_disabled(native_url: str) -> None:
     assert (no_password.returncode, "https://login.example.org" in no_password.stderr) == (1, True)
     assert logfeed(native_url, "users", "disable", "ann").returncode == 0
     assert "disabled" in logfeed(native_url, "users", "list").stdout
+
+
+def test_a_reader_by_sql_is_made_listed_and_dropped(native_url: str, tmp_path: Path) -> None:
+    name = f"reader-{uuid.uuid4().hex[:8]}"
+    file = tmp_path / "password"
+    file.write_text(f"{PASSWORD}\n")
+    assert logfeed(native_url, "users", "sql-roles").returncode == 1
+    options = ("--read", "pay/*", "--read", "shop", "--password-file", str(file), "--valid-until", "90d")
+    made = logfeed(native_url, "users", "sql-role", name, *options)
+    assert made.returncode == 0, made.stderr
+    assert PASSWORD not in made.stdout + made.stderr
+    place = make_conninfo(native_url, user=name, password=PASSWORD)
+    with psycopg.connect(place) as reader:
+        assert reader.execute("SELECT count(*) FROM logs").fetchone() == (0,)
+    listed = logfeed(native_url, "users", "sql-roles")
+    assert listed.stdout.split()[:4] == [name, "good", "shop", "pay/*"]
+    [shown] = logfeed(native_url, "users", "sql-roles", "--json").stdout.splitlines()
+    assert json.loads(shown)["read"] == ["shop", "pay/*"]
+    again = logfeed(native_url, "users", "sql-role", name, *options)
+    assert (again.returncode, "already" in again.stderr) == (1, True)
+    assert logfeed(native_url, "users", "drop-sql-role", name).returncode == 0
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(place)
+    assert logfeed(native_url, "users", "sql-roles").returncode == 1
