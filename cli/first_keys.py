@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 KEY_VARIABLE: Final = "LOGFEED_API_KEY"
 KEY_HELP: Final = "API key; else the one that LOGFEED_API_KEY holds, else that of `logfeed up` on this machine."
 
-_DATA_VARIABLE: Final = "LOGFEED_DATA_DIR"
-_DATA_DEFAULT: Final = "logfeed-data"
+DATA_VARIABLE: Final = "LOGFEED_DATA_DIR"
+DATA_DEFAULT: Final = "logfeed-data"
 _KEY_BYTES_MAX: Final = 1_000
 
 
@@ -75,7 +75,7 @@ def api_key_for(url: str, which: FirstKey, environment: Mapping[str, str] | None
     if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
         return None
     try:
-        with key_file(Path(variables.get(_DATA_VARIABLE) or _DATA_DEFAULT), which).open(encoding="ascii") as file:
+        with key_file(Path(variables.get(DATA_VARIABLE) or DATA_DEFAULT), which).open(encoding="ascii") as file:
             return file.read(_KEY_BYTES_MAX).strip() or None
     except (OSError, UnicodeDecodeError):
         return None
