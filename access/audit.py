@@ -31,13 +31,17 @@ from schemas.scope import AUDIT_SERVICE, NO_SERVICES, ServiceScope
 log = structlog.get_logger(__name__)
 
 BYTES_MAX: Final = 16 * 1024 * 1024
+QUESTION_CHARS_MAX: Final = 30_000
+"""Longer ones are refused by who answers: what is not written down is not answered. Fits into a log's metadata, however it is
+spelled in JSON."""
 LINGER_S: Final = 0.5
 
 _BATCH_LOGS: Final = 1_000
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 _AGAIN_S: Final = 1.0
 _LAST_S_MAX: Final = 10.0
-_TEXT_CHARS_MAX: Final = 4_000
+_PATH_CHARS_MAX: Final = 4_000
+"""No path that a route takes is as long."""
 
 AUDITOR: Final = Principal(
     subject="logfeed:audit",
@@ -59,8 +63,9 @@ class Look(msgspec.Struct, frozen=True):
     """What somebody was shown."""
 
     path: str
+    """Percent-encoded."""
     question: str
-    """The query string as it came."""
+    """The query string as it came, at most QUESTION_CHARS_MAX."""
     rows: int
     """Logs in the answer."""
     status: int
@@ -150,7 +155,7 @@ class AuditLog:
 
 
 def _entry(principal: Principal, look: Look, now_us: int) -> dict[str, Any]:
-    path, question = _sound(look.path), _sound(look.question)
+    path, question = _sound(look.path[:_PATH_CHARS_MAX]), _sound(look.question[:QUESTION_CHARS_MAX])
     return {
         "service_name": AUDIT_SERVICE,
         "timestamp": now_us,
@@ -169,4 +174,4 @@ def _entry(principal: Principal, look: Look, now_us: int) -> dict[str, Any]:
 
 
 def _sound(text: str) -> str:
-    return text[:_TEXT_CHARS_MAX].encode("utf-8", "replace").decode()
+    return text.encode("utf-8", "replace").decode()

@@ -2,8 +2,9 @@
 
     token = base64url( version byte | AES-SIV of MessagePack, with the version as associated data )
 
-Sealed and not just signed, because a walk's frozen bound is the newest log of all services, and its offsets say how much everybody
-sends: neither is its holder's to know. SIV (RFC 5297) needs no nonce: the same cursor is the same token, as tags of pages want.
+Sealed and not just signed, because a walk's frozen bound is the newest log of all services, and its offsets say how much
+everybody sends: neither is its holder's to know. SIV (RFC 5297) needs no nonce: the same cursor is the same token, as tags of
+pages want.
 
 A cursor is bound to its subject and to the question (filter, order, times as written): used with another one it is refused,
 never reinterpreted (INV-5, INV-6). What the first page froze travels in it, so that no server remembers walks. The

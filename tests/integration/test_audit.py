@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from access.audit import BYTES_MAX, AuditFull, AuditLog, Look
+from access.audit import BYTES_MAX, QUESTION_CHARS_MAX, AuditFull, AuditLog, Look
 from access.principal import ANYONE
 from broker.queue import QueueBroker
 from cli.settings import Settings
@@ -129,3 +129,27 @@ async def test_entries_wait_for_the_broker_under_one_key_and_questions_are_refus
     await running
     assert sum(lines.count(b"\n") for lines, _ in calls) == noted, "what waits is published before the end"
     audit.check()
+
+
+async def test_no_part_of_a_question_stays_unwritten(site: Site) -> None:
+    await site.put([{"service_name": "pay", "correlation_id": "a\tb"}])
+    key = await site.key("read:*")
+    padding = "x" * 3_990
+    long = f"query=NOT+%22{padding}%22&q=&service_name=pay"
+    short = f"query=NOT+%22{padding[:1_000]}%22&service_name=pay"
+    for question in (long, short):
+        answer = await site.ask(key.text, "GET", f"/api/v1/logs?{question}")
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["count"] == 1
+    assert (await site.ask(key.text, "GET", "/api/v1/correlations/a%09b/logs")).json()["logs"]
+    found: list[dict[str, Any]] = []
+
+    async def are_there() -> bool:
+        found[:] = [msgspec.json.decode(line.metadata) for line in await published(site)]
+        return len(found) >= 3
+
+    await soon(are_there, "they are published", 20)
+    assert [entry["question"] for entry in found] == [long, short, ""]
+    assert found[2]["path"] == "/api/v1/correlations/a%09b/logs"
+    too_long = await site.ask(key.text, "GET", f"/api/v1/logs?service_name=pay&metadata.k={'x' * QUESTION_CHARS_MAX}")
+    assert (too_long.status_code, too_long.json()["errors"][0]["field"]) == (422, "query string")
