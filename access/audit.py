@@ -51,8 +51,8 @@ AUDITOR: Final = Principal(
 )
 """Who sends the entries: no key can be this."""
 
-Publish = Callable[[bytes, str], Awaitable[None]]
-"""Publishes NDJSON under an Idempotency-Key; returns once it is durable. Raises LogfeedError."""
+Publish = Callable[[bytes, str], Awaitable[int]]
+"""Publishes NDJSON under an Idempotency-Key; returns, once it is durable, how many lines were rejected. Raises LogfeedError."""
 
 
 class AuditFull(Overloaded):
@@ -142,7 +142,7 @@ class AuditLog:
     async def _is_published(self, batch: list[bytes], key: str) -> bool:
         """Whether it needs no further attempt."""
         try:
-            await self._publish(b"".join(batch), key)
+            rejected = await self._publish(b"".join(batch), key)
         except (InvalidInput, RecordTooLarge) as error:
             AUDIT_ENTRIES.labels(outcome="lost").inc(len(batch))
             log.error("audit entries were refused", entries=len(batch), error=str(error))
@@ -150,7 +150,10 @@ class AuditLog:
         except LogfeedError as error:
             log.warning("the audit log cannot be written, trying again", entries=len(batch), error=str(error))
             return False
-        AUDIT_ENTRIES.labels(outcome="published").inc(len(batch))
+        if rejected:
+            AUDIT_ENTRIES.labels(outcome="lost").inc(rejected)
+            log.error("audit entries were rejected: is this host's clock right?", entries=rejected)
+        AUDIT_ENTRIES.labels(outcome="published").inc(len(batch) - rejected)
         return True
 
 
