@@ -32,11 +32,14 @@ _PURGED_AT_ONCE: Final = 100
 _BEGIN: Final = """
     INSERT INTO sessions (session_id, user_id, refresh_sha256, expires_at)
     SELECT %s, user_id, %s, clock_timestamp() + make_interval(secs => %s)
-    FROM users WHERE user_id = %s AND disabled_at IS NULL AND password_hash = %s RETURNING session_id"""
+    FROM users WHERE user_id = %s AND disabled_at IS NULL AND password_hash = %s
+    FOR SHARE RETURNING session_id"""
+"""The lock waits for a change of the user that is under way, and the next one for it: no session of before outlives it."""
 _BEGIN_FROM_ELSEWHERE: Final = """
     INSERT INTO sessions (session_id, user_id, refresh_sha256, expires_at)
     SELECT %s, user_id, %s, clock_timestamp() + make_interval(secs => %s)
-    FROM users WHERE user_id = %s AND disabled_at IS NULL AND issuer IS NOT NULL RETURNING session_id"""
+    FROM users WHERE user_id = %s AND disabled_at IS NULL AND issuer IS NOT NULL
+    FOR SHARE RETURNING session_id"""
 _PURGE: Final = """
     DELETE FROM sessions WHERE session_id IN (
         SELECT session_id FROM sessions WHERE expires_at < clock_timestamp() - interval '1 day' LIMIT %s)"""
