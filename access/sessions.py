@@ -25,6 +25,7 @@ from access.throttle import LoginThrottle
 from access.tokens import Claims, new_access_token
 from db.database import Database
 from runtime.clock import Clock
+from schemas.errors import Overloaded
 
 log = structlog.get_logger(__name__)
 
@@ -82,17 +83,13 @@ class Sessions:
         """A new session. Raises Unauthenticated, TooManyLogins, DatabaseUnavailable, AccessUnknown."""
         secret = self._directory.token_secret
         self._throttle.begin(name, address, now_s=self._clock.monotonic_s())
-        row = await self._database.fetch_one(
-            "SELECT user_id, password_hash, disabled_at IS NULL FROM users WHERE name = %s", (_sound(name),)
-        )
-        user_id, stored, is_enabled = (0, None, False) if row is None else row
-        is_short = len(password) <= PASSWORD_BYTES_MAX
-        is_right = await self._passwords.check(stored if is_short else None, password[:PASSWORD_BYTES_MAX])
         session_id, refresh_token = secrets.token_hex(16), secrets.token_urlsafe(32)
-        if is_right and is_enabled:
-            params = (session_id, _sha256(f"{session_id}.{refresh_token}"), self.settings.session_s, user_id, stored)
-            is_enabled = await self._database.fetch_one(_BEGIN, params) is not None
-        if not (is_right and is_enabled):
+        try:
+            user_id = await self._begin(name, password, session_id, refresh_token)
+        except Overloaded:
+            self._throttle.take_back(name, address)  # of which nobody can say that it failed
+            raise
+        if user_id is None:
             LOGINS.labels(outcome="refused").inc()
             log.warning("login refused", user=name[:100], address=address)
             raise Unauthenticated("name or password is wrong", error="invalid_token")
@@ -101,6 +98,19 @@ class Sessions:
         await self._database.execute(_PURGE, (_PURGED_AT_ONCE,))
         await self._directory.refresh()  # a user who was just made is let in here at once
         return self._tokens(Claims(user_id, session_id), refresh_token, float(self.settings.session_s), secret)
+
+    async def _begin(self, name: str, password: str, session_id: str, refresh_token: str) -> int | None:
+        """Whose session has begun; None: nobody's. Raises TooManyLogins, DatabaseUnavailable."""
+        row = await self._database.fetch_one(
+            "SELECT user_id, password_hash, disabled_at IS NULL FROM users WHERE name = %s", (_sound(name),)
+        )
+        user_id, stored, is_enabled = (0, None, False) if row is None else row
+        is_short = len(password) <= PASSWORD_BYTES_MAX
+        is_right = await self._passwords.check(stored if is_short else None, password[:PASSWORD_BYTES_MAX])
+        if not (is_right and is_enabled):
+            return None
+        params = (session_id, _sha256(f"{session_id}.{refresh_token}"), self.settings.session_s, user_id, stored)
+        return None if await self._database.fetch_one(_BEGIN, params) is None else user_id
 
     async def begin(self, user_id: int, *, session_s: int) -> Tokens:
         """A new session of somebody whom a login provider knows. Raises LoginDenied, DatabaseUnavailable, AccessUnknown."""

@@ -239,3 +239,16 @@ async def test_no_session_of_the_old_password_outlives_its_change(
             login.cancel()
     assert answer.status_code == 401, "the password that it was given is not the user's any more"
     assert await site.database.fetch_all("SELECT FROM sessions") == []
+
+
+async def test_attempts_that_nobody_judged_lock_nobody_out(site: Site, client: httpx.AsyncClient) -> None:
+    await site.user("ann", "read:*")
+    checks = site.access.sessions._passwords
+    waiting, checks._waiting = checks._waiting, 1_000
+    try:
+        answers = [await log_in(client) for _ in range(8)]
+    finally:
+        checks._waiting = waiting
+    assert {answer.status_code for answer in answers} == {429}
+    assert "at this moment" in answers[-1].json()["detail"], "the server is busy, nobody failed"
+    assert (await log_in(client)).status_code == 200
