@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -25,6 +25,10 @@ _USER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,99}")
 _AS_SET: Final = RateLimits()
 _LOCK: Final = 7408
 """Advisory: counting, then making one more, is one step."""
+_MAKE_KEY: Final = (
+    "INSERT INTO api_keys (prefix, name, secret_sha256, grants, networks, created_by, expires_at,"
+    " logs_per_s, bytes_per_s, burst_s) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+)
 _KEY_COLUMNS: Final = (
     "prefix, name, grants, networks, created_at, created_by, expires_at, revoked_at, logs_per_s, bytes_per_s, burst_s"
 )
@@ -87,12 +91,24 @@ class Accounts:
         key = new_key()
         async with self._database.transaction() as connection:
             await check_room(connection, "api_keys", "revoked_at IS NULL", KEYS_MAX)
+            limits = msgspec.structs.astuple(rates)
             await connection.execute(
-                "INSERT INTO api_keys (prefix, name, secret_sha256, grants, networks, created_by, expires_at,"
-                " logs_per_s, bytes_per_s, burst_s) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                (key.prefix, name, key.sha256, held, allowed, created_by, expires_at, *msgspec.structs.astuple(rates)),
+                _MAKE_KEY, (key.prefix, name, key.sha256, held, allowed, created_by, expires_at, *limits)
             )
         return key
+
+    async def make_first_keys(self, keys: Iterable[tuple[str, Sequence[str], NewKey]], *, created_by: str) -> bool:
+        """All of these (name, grants, key), unless a key was ever made. Raises AccountError, DatabaseUnavailable."""
+        async with self._database.transaction() as connection:
+            await lock_accounts(connection)
+            if await (await connection.execute("SELECT FROM api_keys LIMIT 1")).fetchone() is not None:
+                return False
+            limits = msgspec.structs.astuple(_AS_SET)
+            for name, grants, key in keys:
+                await connection.execute(
+                    _MAKE_KEY, (key.prefix, name, key.sha256, check_grants(grants), [], created_by, None, *limits)
+                )
+        return True
 
     async def keys(self) -> list[KeyInfo]:
         """All of them, newest first, revoked ones too. Raises DatabaseUnavailable."""

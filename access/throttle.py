@@ -56,9 +56,16 @@ class LoginThrottle:
     def succeeded(self, account: str, address: str) -> None:
         """Clear the account, and take the attempt back from the address: others behind it may be guessing."""
         self._failures.pop("account " + account[:200], None)
-        key = "address " + network_of(address)
-        failures, _ = self._failures.get(key, (0, 0.0))
+        self._take_back("address " + network_of(address))
+
+    def take_back(self, account: str, address: str) -> None:
+        """The attempt was not judged: it says nothing of who made it."""
+        self._take_back("account " + account[:200])
+        self._take_back("address " + network_of(address))
+
+    def _take_back(self, key: str) -> None:
+        failures, until_s = self._failures.get(key, (0, 0.0))
         if failures <= 1:
             self._failures.pop(key, None)
         else:
-            self._failures[key] = (failures - 1, 0.0 if failures - 1 < _FREE else self._failures[key][1])
+            self._failures[key] = (failures - 1, 0.0 if failures - 1 < _FREE else until_s)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import orjson
+
 from access.audit import AUDITOR, AuditLog
 from broker.port import Broker
 from cli.settings import Settings
@@ -49,8 +51,10 @@ class AuditTrail:
             self._running = None
         await self._ingest.stop()
 
-    async def _publish(self, lines: bytes, key: str) -> None:
+    async def _publish(self, lines: bytes, key: str) -> int:
         self._ingest.check(AUDITOR)
         hold = self._ingest.in_flight.hold(AUDITOR.subject)
         hold.grow(len(lines))
-        await self._ingest.take_batch(lines, hold, AUDITOR, key, return_ids=False)
+        answer = await self._ingest.take_batch(lines, hold, AUDITOR, key, return_ids=False)
+        rejected: int = orjson.loads(answer.body)["rejected_count"]
+        return rejected

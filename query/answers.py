@@ -101,8 +101,8 @@ class Answers:
             return {
                 "logs": list(map(log_json, page.logs)),
                 "count": len(page.logs),
-                "next_cursor": _signed(seal, page.next, principal, question.canonical),
-                "prev_cursor": _signed(seal, page.prev, principal, question.canonical),
+                "next_cursor": _sealed(seal, page.next, principal, question.canonical),
+                "prev_cursor": _sealed(seal, page.prev, principal, question.canonical),
                 "scanned_to": None if page.scanned_to_us is None else time_text(page.scanned_to_us),
                 "visible_through": time_text(snapshot.visible_through_us) if snapshot.visible_through_us else None,
             }
@@ -214,7 +214,7 @@ class Answers:
         def body_of(page: Page, snapshot: Snapshot, seal: CursorSeal) -> dict[str, Any]:
             return {
                 "logs": list(map(log_json, page.logs)),
-                "next_cursor": _signed(seal, page.next, principal, story.canonical),
+                "next_cursor": _sealed(seal, page.next, principal, story.canonical),
             }
 
         async def beside(snapshot: Snapshot) -> dict[str, Any]:
@@ -388,8 +388,8 @@ def _check_not_behind(partitions: list[int]) -> None:
         )
 
 
-def _signed(seal: CursorSeal, cursor: Cursor | None, principal: Principal, question: str) -> str | None:
-    return None if cursor is None else seal.sign(cursor, subject=principal.subject, question=question)
+def _sealed(seal: CursorSeal, cursor: Cursor | None, principal: Principal, question: str) -> str | None:
+    return None if cursor is None else seal.seal(cursor, subject=principal.subject, question=question)
 
 
 def _sums(rows: Iterable[LedgerRow]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
-from access.audit import AuditLog
+from access.audit import QUESTION_CHARS_MAX, AuditLog
 from access.errors import Forbidden
 from access.principal import Authenticate, Principal
 from query import params
@@ -26,6 +26,7 @@ from query.settings import QuerySettings
 from runtime.clock import Clock
 from schemas.access import SECURITY
 from schemas.pages import CorrelationPage, LedgerAnswer, LogContext, LogPage, OneLog, ServiceList
+from search.params import ParameterError
 
 LogId = Annotated[str, Path(description="The log's id, a decimal number.", examples=["382110771345817600"])]
 CorrelationId = Annotated[str, Path(description="The correlation id; it may have `/` in it.")]
@@ -46,6 +47,8 @@ def make_router(
         principal = await authenticate(request)
         if principal.may_read.is_empty:
             raise Forbidden("you may not read the logs of any service")
+        if len(request.scope["query_string"]) > QUESTION_CHARS_MAX:
+            raise ParameterError("query string", f"expected at most {QUESTION_CHARS_MAX} characters")
         if audit is not None:
             audit.check()
         return principal

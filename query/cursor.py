@@ -1,6 +1,10 @@
-"""Cursors: where a walk stands, as an opaque token that nobody can make or change but us.
+"""Cursors: where a walk stands, as an opaque token that nobody can make, change or read but us.
 
-    token = base64url( version byte | MessagePack | HMAC-SHA256 over both )
+    token = base64url( version byte | AES-SIV of MessagePack, with the version as associated data )
+
+Sealed and not just signed, because a walk's frozen bound is the newest log of all services, and its offsets say how much
+everybody sends: neither is its holder's to know. SIV (RFC 5297) needs no nonce: the same cursor is the same token, as tags of
+pages want.
 
 A cursor is bound to its subject and to the question (filter, order, times as written): used with another one it is refused,
 never reinterpreted (INV-5, INV-6). What the first page froze travels in it, so that no server remembers walks. The
@@ -16,16 +20,20 @@ import hmac
 from typing import Final
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from query.errors import CursorError
 from store.port import Position
 
-VERSION: Final = 2
+VERSION: Final = 3
 TOKEN_CHARS_MAX: Final = 16_384
 """Enough for the offsets of 1,000 partitions."""
 
-_MAC_BYTES: Final = 32
+_TAG_BYTES: Final = 16
 _DIGEST_BYTES: Final = 16
+_VERSION: Final = bytes((VERSION,))
+_CHANGED: Final = "cursor was cut or changed, or belongs to another store; start again without it"
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
@@ -56,16 +64,17 @@ _decoder = msgspec.msgpack.Decoder(_Sealed)
 
 
 class CursorSeal:
-    """Signs and opens cursors with one store's secret. Pure; safe for many tasks."""
+    """Seals and opens cursors with one store's secret. Pure; safe for many tasks."""
 
     def __init__(self, secret: bytes) -> None:
         """secret: 32 random bytes (ReadStore.cursor_secret)."""
-        self._secret = secret
+        self._cipher = AESSIV(hmac.digest(secret, b"logfeed cursor", "sha512"))
 
-    def sign(self, cursor: Cursor, *, subject: str, question: str) -> str:
+    def seal(self, cursor: Cursor, *, subject: str, question: str) -> str:
         """The token. question: canonical text of everything that must stay the same along a walk."""
-        content = bytes((VERSION,)) + _encoder.encode(_Sealed(_digest(subject), _digest(question), cursor))
-        return base64.urlsafe_b64encode(content + self._mac(content)).rstrip(b"=").decode()
+        content = _encoder.encode(_Sealed(_digest(subject), _digest(question), cursor))
+        sealed = self._cipher.encrypt(content, [_VERSION])
+        return base64.urlsafe_b64encode(_VERSION + sealed).rstrip(b"=").decode()
 
     def open(self, token: str, *, subject: str, question: str) -> Cursor:
         """The cursor. Raises CursorError: cut or changed, of another version, subject or question."""
@@ -77,14 +86,15 @@ class CursorSeal:
             raw = base64.b64decode(token.encode("ascii") + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError) as error:
             raise CursorError("cursor cannot be read: it was cut or changed; start again without it") from error
-        content, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
         is_canonical = base64.urlsafe_b64encode(raw).rstrip(b"=") == token.encode("ascii")
-        if not content or not is_canonical or not hmac.compare_digest(mac, self._mac(content)):
-            raise CursorError("cursor was cut or changed, or belongs to another store; start again without it")
-        if content[0] != VERSION:
-            raise CursorError(f"cursor has version {content[0]}, this program reads {VERSION}; start again without it")
+        if len(raw) <= len(_VERSION) + _TAG_BYTES or not is_canonical:
+            raise CursorError(_CHANGED)
+        if raw[0] != VERSION:
+            raise CursorError(f"cursor has version {raw[0]}, this program reads {VERSION}; start again without it")
         try:
-            sealed = _decoder.decode(content[1:])
+            sealed = _decoder.decode(self._cipher.decrypt(raw[1:], [_VERSION]))
+        except InvalidTag as error:
+            raise CursorError(_CHANGED) from error
         except msgspec.MsgspecError as error:
             raise CursorError("cursor was made by another version; start again without it") from error
         if sealed.subject != _digest(subject):
@@ -92,9 +102,6 @@ class CursorSeal:
         if sealed.question != _digest(question):
             raise CursorError("cursor belongs to another question: repeat the filter and order of its first page")
         return sealed.cursor
-
-    def _mac(self, content: bytes) -> bytes:
-        return hmac.new(self._secret, content, hashlib.sha256).digest()
 
 
 def _digest(text: str) -> bytes:

@@ -13,11 +13,13 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from access.keys import KEY_PATTERN
+from access.keys import KEY_PATTERN, key_prefix, key_sha256
 from access.oidc.users import remember_user
 from access.passwords import is_password
+from cli.first_keys import FirstKey, key_file, make_first_keys
 from db.database import Database
 from infra.fleet import REPOSITORY
+from schemas.errors import ConfigurationError
 
 PASSWORD = "correct horse battery"
 
@@ -160,3 +162,29 @@ def test_a_reader_by_sql_is_made_listed_and_dropped(native_url: str, tmp_path: P
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(place)
     assert logfeed(native_url, "users", "sql-roles").returncode == 1
+
+
+async def test_first_keys_that_cannot_be_kept_are_not_made(native_url: str, tmp_path: Path) -> None:
+    database = Database(native_url, application_name="test")
+    await database.open()
+    try:
+        in_the_way = key_file(tmp_path, FirstKey.INGEST)
+        in_the_way.parent.mkdir(mode=0o700)
+        in_the_way.mkdir()
+        with pytest.raises(ConfigurationError, match="cannot be kept"):
+            await make_first_keys(database, tmp_path)
+        assert await database.fetch_all("SELECT FROM api_keys") == []
+        in_the_way.rmdir()
+        made = await make_first_keys(database, tmp_path)
+        assert await make_first_keys(database, tmp_path) == {}
+        rows = await database.fetch_all("SELECT prefix, secret_sha256, grants FROM api_keys")
+    finally:
+        await database.close()
+    assert {prefix: (bytes(sha256), grants) for prefix, sha256, grants in rows} == {
+        key_prefix(text): (key_sha256(text), grants)
+        for text, grants in ((made[FirstKey.ADMIN], ["admin:*"]), (made[FirstKey.INGEST], ["write:*"]))
+    }
+    for which, text in made.items():
+        file = key_file(tmp_path, which)
+        assert (file.read_text(), file.stat().st_mode & 0o777) == (text + "\n", 0o600)
+        assert file.parent.stat().st_mode & 0o777 == 0o700
