@@ -54,7 +54,7 @@ install-lake: $(VENV)/.installed-lake ## install what `logfeed lake` needs besid
 install-test: $(VENV)/.installed-test
 
 test: install-test ## install what the tests need, real Kafka and TimescaleDB included, and run all of them (≤ 20 minutes)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long" tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 30 --durations-min 10 -m "not long" tests
 
 test-unit: install-test ## only the tests that need no service (seconds)
 	LOGFEED_TEST_NO_SERVICES=1 $(BIN)/python -m pytest -n $(WORKERS) tests/unit
