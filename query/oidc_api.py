@@ -25,15 +25,6 @@ from schemas.errors import InvalidInput
 ATTEMPT_COOKIE: Final = "logfeed_oidc"
 _PATH: Final = "/api/v1/auth/oidc"
 _COOKIE_CHARS_MAX: Final = 4_096
-_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-_PAGE_HEADERS: Final = {
-    **_HEADERS,
-    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-}
 _PAGE: Final = """\
 <!doctype html>
 <html lang="en">
@@ -71,7 +62,7 @@ def make_oidc_router(login: OidcLogin | None, settings: AccessSettings) -> APIRo
     async def oidc_offer() -> Response:
         """What whoever draws a button for it needs to know."""
         offer = {"offered": login is not None, "label": settings.oidc.label}
-        return Response(orjson.dumps(offer), media_type="application/json", headers=_HEADERS)
+        return Response(orjson.dumps(offer), media_type="application/json")
 
     @router.get(
         "/login",
@@ -87,7 +78,7 @@ def make_oidc_router(login: OidcLogin | None, settings: AccessSettings) -> APIRo
         if login is None:
             raise LoginNotOffered
         leaving = await login.begin(_one(request, "return_to") or "/")
-        response = Response(status_code=303, headers={**_HEADERS, "Location": leaving.address})
+        response = Response(status_code=303, headers={"Location": leaving.address})
         response.set_cookie(
             ATTEMPT_COOKIE,
             leaving.cookie,
@@ -127,7 +118,7 @@ def make_oidc_router(login: OidcLogin | None, settings: AccessSettings) -> APIRo
         )
         cookie = request.cookies.get(ATTEMPT_COOKIE, "")[:_COOKIE_CHARS_MAX]
         entered = await login.finish(cookie, answer, address=request.client.host if request.client else "")
-        response = Response(status_code=303, headers={**_HEADERS, "Location": entered.address})
+        response = Response(status_code=303, headers={"Location": entered.address})
         set_refresh_cookie(response, entered.tokens, settings)
         return response
 
@@ -158,7 +149,7 @@ def _page(problem: Response) -> Response:
         title=html.escape(document["title"]), detail=html.escape(document["detail"]), again=f"{_PATH}/login"
     )
     kept = {name: problem.headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in problem.headers}
-    return Response(page, problem.status_code, {**_PAGE_HEADERS, **kept}, "text/html; charset=utf-8")
+    return Response(page, problem.status_code, kept, "text/html; charset=utf-8")
 
 
 def _one(request: Request, name: str) -> str:

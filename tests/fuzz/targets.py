@@ -46,7 +46,14 @@ from runtime.addresses import network_of
 from runtime.origins import Origins, origin_of
 from runtime.settings import load
 from schemas.errors import ConfigurationError, InvalidInput
-from schemas.frames import FrameError, UnknownRecordVersion, decode_headers, decode_line, decompress
+from schemas.frames import (
+    FRAME_DECODED_BYTES_MAX,
+    FrameError,
+    UnknownRecordVersion,
+    decode_headers,
+    decode_line,
+    decompress,
+)
 from schemas.levels import band
 from schemas.record import Log
 from search.language import QueryError, parse
@@ -70,6 +77,8 @@ class Target:
     refuses: tuple[type[Exception], ...] = ()
     grows: float = 40.0
     """Bytes that it may hold at once for each byte it was given, beside a fixed share."""
+    most_bytes: int = 40 * 1024 * 1024
+    """The fixed share: of a decompressor's window, and of what is loaded at a first use."""
 
 
 def text_of(raw: bytes) -> str:
@@ -296,7 +305,7 @@ TARGETS: Final[dict[str, Target]] = {
     "grants": Target(_by_text(_grants), (AccountError,)),
     "networks": Target(_by_text(_networks), (AccountError,)),
     "frame": Target(_frame, (FrameError, UnknownRecordVersion)),
-    "frame_value": Target(decompress, (FrameError,)),
+    "frame_value": Target(decompress, (FrameError,), most_bytes=FRAME_DECODED_BYTES_MAX + 8 * 1024 * 1024),
     "frame_line": Target(decode_line, (msgspec.MsgspecError,)),
     "filters": Target(_filters, (ConfigurationError,)),
     "settings": Target(_by_text(lambda text: _settings(text.encode("utf-8", "replace"))), (ConfigurationError,)),
