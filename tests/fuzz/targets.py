@@ -77,6 +77,8 @@ class Target:
     refuses: tuple[type[Exception], ...] = ()
     grows: float = 40.0
     """Bytes that it may hold at once for each byte it was given, beside a fixed share."""
+    is_from_strangers: bool = True
+    """What only the operator writes may take its time."""
     most_bytes: int = 40 * 1024 * 1024
     """The fixed share: of a decompressor's window, and of what is loaded at a first use."""
 
@@ -308,7 +310,11 @@ TARGETS: Final[dict[str, Target]] = {
     "frame_value": Target(decompress, (FrameError,), most_bytes=FRAME_DECODED_BYTES_MAX + 8 * 1024 * 1024),
     "frame_line": Target(decode_line, (msgspec.MsgspecError,)),
     "filters": Target(_filters, (ConfigurationError,)),
-    "settings": Target(_by_text(lambda text: _settings(text.encode("utf-8", "replace"))), (ConfigurationError,)),
+    "settings": Target(
+        _by_text(lambda text: _settings(text.encode("utf-8", "replace"))),
+        (ConfigurationError,),
+        is_from_strangers=False,
+    ),
     "import": Target(_import),
     "times": Target(_by_text(_times)),
     "correlation_pattern": Target(_by_text(compile_correlation), (InvalidInput,)),
