@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled modules halve the start of every process, also where the environment asks for none.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up demo install install-lake install-test test test-unit test-long lint types imports check openapi bench lock clean
+.PHONY: help up demo install install-lake install-test test test-unit test-long lint types imports supply audit check openapi bench lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -54,7 +54,7 @@ install-lake: $(VENV)/.installed-lake ## install what `logfeed lake` needs besid
 install-test: $(VENV)/.installed-test
 
 test: install-test ## install what the tests need, real Kafka and TimescaleDB included, and run all of them (≤ 20 minutes)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long" tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 30 --durations-min 10 -m "not long" tests
 
 test-unit: install-test ## only the tests that need no service (seconds)
 	LOGFEED_TEST_NO_SERVICES=1 $(BIN)/python -m pytest -n $(WORKERS) tests/unit
@@ -72,7 +72,15 @@ types: install-test ## strict type check
 imports: install-test ## who may import whom
 	$(BIN)/lint-imports
 
-check: lint types imports ## everything static
+supply: install-test ## locks, licences, no secret in any file
+	LOGFEED_TEST_NO_SERVICES=1 $(BIN)/python -m pytest -q tests/unit/test_supply.py
+
+check: lint types imports supply ## everything static
+
+audit: ## known vulnerabilities of what is locked; fails where nobody can be asked
+	@$(PYTHON) -m venv .audit
+	@.audit/bin/python -m pip install --quiet pip-audit==2.10.1
+	for lock in requirements.lock requirements-lake.lock requirements-test.lock; do .audit/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done
 
 openapi: install-test ## write schemas/openapi.json anew
 	$(BIN)/python -m cli.openapi schemas/openapi.json
@@ -90,4 +98,4 @@ lock: $(BIN)/python ## resolve the lock files anew from pyproject.toml
 	$(LOCK) -c requirements-test.lock --extra long pyproject.toml -o requirements-long.lock
 
 clean: ## remove the environment and caches of the checkout (never data)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .audit .mypy_cache .ruff_cache .import_linter_cache .hypothesis

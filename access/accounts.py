@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+
+import msgspec
 
 from access.directory import KEYS_MAX, USERS_MAX
 from access.errors import AccountError
 from access.grants import check_grants
 from access.keys import PREFIX_CHARS, NewKey, new_key
+from access.principal import RateLimits
 from db.database import Connection, Database
 
 NAME_CHARS_MAX: Final = 100
 NETWORKS_MAX: Final = 100
 
 _USER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,99}")
+_AS_SET: Final = RateLimits()
 _LOCK: Final = 7408
 """Advisory: counting, then making one more, is one step."""
-_KEY_COLUMNS: Final = "prefix, name, grants, networks, created_at, created_by, expires_at, revoked_at"
-_USER_COLUMNS: Final = "user_id, name, grants, created_at, disabled_at"
+_MAKE_KEY: Final = (
+    "INSERT INTO api_keys (prefix, name, secret_sha256, grants, networks, created_by, expires_at,"
+    " logs_per_s, bytes_per_s, burst_s) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+)
+_KEY_COLUMNS: Final = (
+    "prefix, name, grants, networks, created_at, created_by, expires_at, revoked_at, logs_per_s, bytes_per_s, burst_s"
+)
+_USER_COLUMNS: Final = "user_id, name, grants, created_at, disabled_at, issuer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,10 @@ class KeyInfo:
     created_by: str
     expires_at: datetime | None
     revoked_at: datetime | None
+    logs_per_s: float | None
+    bytes_per_s: float | None
+    burst_s: float
+    """See RateLimits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,8 @@ class UserInfo:
     grants: list[str]
     created_at: datetime
     disabled_at: datetime | None
+    issuer: str | None
+    """The login provider that they come from; None: they have a password here."""
 
 
 class Accounts:
@@ -67,19 +83,32 @@ class Accounts:
         created_by: str,
         expires_at: datetime | None = None,
         networks: Sequence[str] = (),
+        rates: RateLimits = _AS_SET,
     ) -> NewKey:
         """A new key; its text is nowhere else. networks: CIDR. Raises AccountError, DatabaseUnavailable."""
         _check_name(name)
         held, allowed = check_grants(grants), check_networks(networks)
         key = new_key()
         async with self._database.transaction() as connection:
-            await _check_room(connection, "api_keys", "revoked_at IS NULL", KEYS_MAX)
+            await check_room(connection, "api_keys", "revoked_at IS NULL", KEYS_MAX)
+            limits = msgspec.structs.astuple(rates)
             await connection.execute(
-                "INSERT INTO api_keys (prefix, name, secret_sha256, grants, networks, created_by, expires_at)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                (key.prefix, name, key.sha256, held, allowed, created_by, expires_at),
+                _MAKE_KEY, (key.prefix, name, key.sha256, held, allowed, created_by, expires_at, *limits)
             )
         return key
+
+    async def make_first_keys(self, keys: Iterable[tuple[str, Sequence[str], NewKey]], *, created_by: str) -> bool:
+        """All of these (name, grants, key), unless a key was ever made. Raises AccountError, DatabaseUnavailable."""
+        async with self._database.transaction() as connection:
+            await lock_accounts(connection)
+            if await (await connection.execute("SELECT FROM api_keys LIMIT 1")).fetchone() is not None:
+                return False
+            limits = msgspec.structs.astuple(_AS_SET)
+            for name, grants, key in keys:
+                await connection.execute(
+                    _MAKE_KEY, (key.prefix, name, key.sha256, check_grants(grants), [], created_by, None, *limits)
+                )
+        return True
 
     async def keys(self) -> list[KeyInfo]:
         """All of them, newest first, revoked ones too. Raises DatabaseUnavailable."""
@@ -110,7 +139,7 @@ class Accounts:
             )
         held = check_grants(grants)
         async with self._database.transaction() as connection:
-            await _check_room(connection, "users", "true", USERS_MAX)
+            await check_room(connection, "users", "true", USERS_MAX)
             cursor = await connection.execute(
                 "INSERT INTO users (name, password_hash, grants) VALUES (%s, %s, %s)"
                 " ON CONFLICT (name) DO NOTHING RETURNING user_id",
@@ -129,6 +158,9 @@ class Accounts:
 
     async def set_password(self, name: str, password_hash: str) -> None:
         """Change a password and end the user's sessions. Raises AccountError, DatabaseUnavailable."""
+        row = await self._database.fetch_one("SELECT issuer FROM users WHERE name = %s AND issuer IS NOT NULL", (name,))
+        if row is not None:
+            raise AccountError(f"{name} has no password here: they come from {row[0]}")
         await self._change(name, "password_hash = %s", (password_hash,), ended_why="password")
 
     async def disable_user(self, name: str) -> None:
@@ -168,9 +200,14 @@ def _check_name(name: str) -> None:
         raise AccountError(f"expected a name of 1..{NAME_CHARS_MAX} printable characters, got {name[:120]!r}")
 
 
-async def _check_room(connection: Connection, table: str, condition: str, most: int) -> None:
-    """table, condition: our own texts."""
+async def lock_accounts(connection: Connection) -> None:
+    """Nobody else makes a key or user, or takes a name, before this transaction ends."""
     await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
+async def check_room(connection: Connection, table: str, condition: str, most: int) -> None:
+    """That one more fits, under the lock. table, condition: our own texts. Raises AccountError."""
+    await lock_accounts(connection)
     query = f"SELECT count(*) FROM {table} WHERE {condition}"
     row: Any = await (await connection.execute(query.encode())).fetchone()
     if row[0] >= most:

@@ -18,6 +18,8 @@ from access.directory import Directory, Network
 from access.errors import Forbidden, Unauthenticated
 from access.keys import KEY_START, key_prefix, key_sha256
 from access.metrics import REFUSALS
+from access.oidc.login import OidcLogin
+from access.oidc.settings import is_offered
 from access.principal import Principal
 from access.sessions import Sessions
 from access.settings import AccessSettings
@@ -36,11 +38,24 @@ _NO_KEY: Final = bytes(32)
 class AccessControl:
     """Authenticates for all services of one process."""
 
-    def __init__(self, settings: AccessSettings, database: Database, clock: Clock) -> None:
-        """database: opened and closed by the caller."""
+    def __init__(
+        self, settings: AccessSettings, database: Database, clock: Clock, *, public_url: str | None = None
+    ) -> None:
+        """database: opened and closed by the caller. public_url: where browsers find this installation; a login provider needs
+        it. Raises ConfigurationError."""
         self.settings = settings
         self.directory = Directory(database, clock, offline_s=settings.offline_s)
         self.sessions = Sessions(settings, database, self.directory, clock)
+        self.oidc: OidcLogin | None = None
+        if is_offered(settings.oidc, public_url) and public_url is not None:
+            self.oidc = OidcLogin(
+                settings.oidc,
+                public_url=public_url,
+                database=database,
+                directory=self.directory,
+                sessions=self.sessions,
+                clock=clock,
+            )
         self._clock = clock
         self._stop = Stop()
         self._watching: asyncio.Task[None] | None = None
@@ -56,6 +71,8 @@ class AccessControl:
         """End what `open` began. Harmless without it."""
         self._stop.set()
         self.sessions.close()
+        if self.oidc is not None:
+            await self.oidc.close()
         if self._watching is not None:
             await self._watching
             self._watching = None

@@ -15,16 +15,16 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from access.errors import AccessUnknown
 from access.grants import principal_of
 from access.metrics import CONFIRMED
-from access.principal import Principal
+from access.principal import Principal, RateLimits
 from db.database import Database, bounded
 from runtime.clock import Clock
 from runtime.stopping import Stop
-from schemas.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,9 @@ _SECRET_BYTES: Final = 32
 _VERSION: Final = "SELECT version FROM access_version"
 _KEYS: Final = """
     SELECT prefix, name, secret_sha256, grants, networks, revoked_at IS NOT NULL,
-        (extract(epoch FROM expires_at) * 1000000)::bigint
+        CASE WHEN isfinite(expires_at) THEN (extract(epoch FROM expires_at) * 1000000)::bigint
+            WHEN expires_at < now() THEN 0 END,
+        logs_per_s, bytes_per_s, burst_s
     FROM api_keys WHERE changed > %s"""
 _USERS: Final = "SELECT user_id, name, grants, disabled_at IS NOT NULL FROM users WHERE changed > %s"
 _ENDED: Final = f"""
@@ -144,7 +146,9 @@ class Directory:
         while not await stop.wait(_ASK_EVERY_S):
             try:
                 await self.refresh()
-            except DatabaseUnavailable as error:
+            except (
+                Exception
+            ) as error:  # tables that are gone while a backup comes back, too: then revoking must act again
                 if not is_away:
                     log.warning("who may what cannot be refreshed", error=str(error), known_for_s=self._offline_s)
                 is_away = True
@@ -174,17 +178,24 @@ class Directory:
             users = await (await connection.execute(_USERS, (since.version,))).fetchall()
             ended = await (await connection.execute(_ENDED.encode(), (since.version,))).fetchall()
         now = _Held(0 if row is None else row[0], dict(since.keys), dict(since.users), set(since.ended))
-        for prefix, name, sha256, grants, networks, is_revoked, expires_us in keys:
+        for prefix, name, sha256, grants, networks, is_revoked, expires_us, *rates in keys:
+            now.keys.pop(prefix, None)
             if is_revoked:
-                now.keys.pop(prefix, None)
                 continue
-            principal = principal_of(f"key:{prefix}", name, grants)
-            now.keys[prefix] = KnownKey(bytes(sha256), principal, tuple(map(_network, networks)), expires_us)
+            principal = principal_of(f"key:{prefix}", name, filter(None, grants))
+            if rates[:2] != [None, None]:
+                principal = msgspec.structs.replace(principal, rates=RateLimits(*rates))
+            try:
+                places = tuple(map(ipaddress.ip_network, networks))
+            except ValueError as error:  # written by hand: one row must not keep all others from being read
+                log.error("a key opens nothing: its networks cannot be read", prefix=prefix, error=str(error))
+                continue
+            now.keys[prefix] = KnownKey(bytes(sha256), principal, places, expires_us)
         for user_id, name, grants, is_disabled in users:
             if is_disabled:
                 now.users.pop(user_id, None)
             else:
-                now.users[user_id] = principal_of(f"user:{user_id}", name, grants)
+                now.users[user_id] = principal_of(f"user:{user_id}", name, filter(None, grants))
         now.ended.update(session_id for (session_id,) in ended)
         return now
 
@@ -198,7 +209,3 @@ class Directory:
                 await connection.execute("SELECT value FROM secrets WHERE name = %s", (_SECRET,))
             ).fetchone()
         return bytes(row[0])
-
-
-def _network(text: str) -> Network:
-    return ipaddress.ip_network(text)

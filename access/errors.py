@@ -27,5 +27,21 @@ class TooManyLogins(Overloaded):
     """Too many attempts to log in: wait."""
 
 
+class LoginDenied(Forbidden):
+    """Who logs in is known, and stays out."""
+
+
+class LoginNotOffered(LogfeedError):
+    """Nobody logs in through a provider here: access.oidc.issuer is not set."""
+
+
+class ProviderUnavailable(Overloaded):
+    """The login provider does not answer: try again shortly."""
+
+
+class ProviderFaulty(LogfeedError):
+    """The login provider answers what it must not, or refuses this installation: whoever runs one of them must mend it."""
+
+
 class AccountError(InvalidInput):
     """The key or user cannot be made or changed so."""

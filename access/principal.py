@@ -11,6 +11,16 @@ from starlette.requests import HTTPConnection
 from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
 
 
+class RateLimits(msgspec.Struct, frozen=True):
+    """What a subject may send, each rate by itself. None: as the settings say; infinite: as much as it likes."""
+
+    logs_per_s: float | None = None
+    bytes_per_s: float | None = None
+    """Of bodies, decompressed."""
+    burst_s: float = 1.0
+    """After a pause so many seconds' worth may come at once."""
+
+
 class Principal(msgspec.Struct, frozen=True):
     """Who asks. `subject` is stable: idempotency keys and cursors are bound to it."""
 
@@ -23,6 +33,8 @@ class Principal(msgspec.Struct, frozen=True):
     may_admin: ServiceScope = NO_SERVICES
     name: str = ""
     """For people: of the key or user."""
+    rates: RateLimits | None = None
+    """Of a key that has its own; None: as the settings say."""
 
 
 ANYONE: Final = Principal(

@@ -1,4 +1,5 @@
-"""Lets people in: a password for a short access token and a refresh token, a refresh token for the next pair.
+"""Lets people in: a password (or the word of a login provider, `oidc/`) for a short access token and a refresh token, a refresh
+token for the next pair.
 
 A session is a login and every refresh token that came of it. Only the newest is good: one that comes again was stolen, from
 whoever holds the newer one or by them, and ends the session for both. Of refresh tokens (256 random bits) the database has
@@ -16,7 +17,7 @@ from typing import Final
 import structlog
 
 from access.directory import Directory
-from access.errors import Unauthenticated
+from access.errors import LoginDenied, Unauthenticated
 from access.metrics import LOGINS
 from access.passwords import PASSWORD_BYTES_MAX, PasswordChecks
 from access.settings import AccessSettings
@@ -24,6 +25,7 @@ from access.throttle import LoginThrottle
 from access.tokens import Claims, new_access_token
 from db.database import Database
 from runtime.clock import Clock
+from schemas.errors import Overloaded
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +33,14 @@ _PURGED_AT_ONCE: Final = 100
 _BEGIN: Final = """
     INSERT INTO sessions (session_id, user_id, refresh_sha256, expires_at)
     SELECT %s, user_id, %s, clock_timestamp() + make_interval(secs => %s)
-    FROM users WHERE user_id = %s AND disabled_at IS NULL AND password_hash = %s RETURNING session_id"""
+    FROM users WHERE user_id = %s AND disabled_at IS NULL AND password_hash = %s
+    FOR SHARE RETURNING session_id"""
+"""The lock waits for a change of the user that is under way, and the next one for it: no session of before outlives it."""
+_BEGIN_FROM_ELSEWHERE: Final = """
+    INSERT INTO sessions (session_id, user_id, refresh_sha256, expires_at)
+    SELECT %s, user_id, %s, clock_timestamp() + make_interval(secs => %s)
+    FROM users WHERE user_id = %s AND disabled_at IS NULL AND issuer IS NOT NULL
+    FOR SHARE RETURNING session_id"""
 _PURGE: Final = """
     DELETE FROM sessions WHERE session_id IN (
         SELECT session_id FROM sessions WHERE expires_at < clock_timestamp() - interval '1 day' LIMIT %s)"""
@@ -74,25 +83,47 @@ class Sessions:
         """A new session. Raises Unauthenticated, TooManyLogins, DatabaseUnavailable, AccessUnknown."""
         secret = self._directory.token_secret
         self._throttle.begin(name, address, now_s=self._clock.monotonic_s())
-        row = await self._database.fetch_one(
-            "SELECT user_id, password_hash, disabled_at IS NULL FROM users WHERE name = %s", (_sound(name),)
-        )
-        user_id, stored, is_enabled = (0, None, False) if row is None else row
-        is_short = len(password) <= PASSWORD_BYTES_MAX
-        is_right = await self._passwords.check(stored if is_short else None, password[:PASSWORD_BYTES_MAX])
         session_id, refresh_token = secrets.token_hex(16), secrets.token_urlsafe(32)
-        if is_right and is_enabled:
-            params = (session_id, _sha256(f"{session_id}.{refresh_token}"), self.settings.session_s, user_id, stored)
-            is_enabled = await self._database.fetch_one(_BEGIN, params) is not None
-        if not (is_right and is_enabled):
+        try:
+            user_id = await self._begin(name, password, session_id, refresh_token)
+        except Overloaded:
+            self._throttle.take_back(name, address)  # of which nobody can say that it failed
+            raise
+        if user_id is None:
             LOGINS.labels(outcome="refused").inc()
-            log.warning("login refused", user=name[:100], address=address)
+            log.warning("login refused", address=address)
             raise Unauthenticated("name or password is wrong", error="invalid_token")
         self._throttle.succeeded(name, address)
         LOGINS.labels(outcome="done").inc()
         await self._database.execute(_PURGE, (_PURGED_AT_ONCE,))
         await self._directory.refresh()  # a user who was just made is let in here at once
         return self._tokens(Claims(user_id, session_id), refresh_token, float(self.settings.session_s), secret)
+
+    async def _begin(self, name: str, password: str, session_id: str, refresh_token: str) -> int | None:
+        """Whose session has begun; None: nobody's. Raises TooManyLogins, DatabaseUnavailable."""
+        row = await self._database.fetch_one(
+            "SELECT user_id, password_hash, disabled_at IS NULL FROM users WHERE name = %s", (_sound(name),)
+        )
+        user_id, stored, is_enabled = (0, None, False) if row is None else row
+        is_short = len(password) <= PASSWORD_BYTES_MAX
+        is_right = await self._passwords.check(stored if is_short else None, password[:PASSWORD_BYTES_MAX])
+        if not (is_right and is_enabled):
+            # Passwords are sometimes typed where the name belongs: only one that is a name is written down.
+            log.warning("wrong password, or disabled", user=None if row is None else name)
+            return None
+        params = (session_id, _sha256(f"{session_id}.{refresh_token}"), self.settings.session_s, user_id, stored)
+        return None if await self._database.fetch_one(_BEGIN, params) is None else user_id
+
+    async def begin(self, user_id: int, *, session_s: int) -> Tokens:
+        """A new session of somebody whom a login provider knows. Raises LoginDenied, DatabaseUnavailable, AccessUnknown."""
+        secret = self._directory.token_secret
+        session_id, refresh_token = secrets.token_hex(16), secrets.token_urlsafe(32)
+        params = (session_id, _sha256(f"{session_id}.{refresh_token}"), session_s, user_id)
+        if await self._database.fetch_one(_BEGIN_FROM_ELSEWHERE, params) is None:
+            raise LoginDenied("you are disabled here: ask who runs this")
+        await self._database.execute(_PURGE, (_PURGED_AT_ONCE,))
+        await self._directory.refresh()
+        return self._tokens(Claims(user_id, session_id), refresh_token, float(session_s), secret)
 
     async def refresh(self, token: str) -> Tokens:
         """The next pair; this token is worth nothing from now on. Raises as `login` does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from access.oidc.settings import OidcSettings
 from runtime.settings import Section
 
 
@@ -31,6 +32,9 @@ class AccessSettings(Section):
 
     cookie_secure: bool = True
     """The refresh token's cookie is sent over TLS only. Browsers take loopback for secure."""
+
+    oidc: OidcSettings = OidcSettings()
+    """Logging in through an OpenID Connect provider."""
 
     audit: bool = True
     """Whoever looks at logs is written down as logs of the service logfeed/audit."""

@@ -8,12 +8,12 @@ one process, forgotten after an hour, and the oldest go first past ENTRIES_MAX.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections import OrderedDict
 from typing import Final
 
 from access.errors import TooManyLogins
+from runtime.addresses import network_of
 
 ENTRIES_MAX: Final = 20_000
 _FREE: Final = 5
@@ -56,22 +56,16 @@ class LoginThrottle:
     def succeeded(self, account: str, address: str) -> None:
         """Clear the account, and take the attempt back from the address: others behind it may be guessing."""
         self._failures.pop("account " + account[:200], None)
-        key = "address " + network_of(address)
-        failures, _ = self._failures.get(key, (0, 0.0))
+        self._take_back("address " + network_of(address))
+
+    def take_back(self, account: str, address: str) -> None:
+        """The attempt was not judged: it says nothing of who made it."""
+        self._take_back("account " + account[:200])
+        self._take_back("address " + network_of(address))
+
+    def _take_back(self, key: str) -> None:
+        failures, until_s = self._failures.get(key, (0, 0.0))
         if failures <= 1:
             self._failures.pop(key, None)
         else:
-            self._failures[key] = (failures - 1, 0.0 if failures - 1 < _FREE else self._failures[key][1])
-
-
-def network_of(address: str) -> str:
-    """What counts as one place: an IPv4 address, the /64 of an IPv6 address, any other text as it is."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address[:100]
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
-    return str(found)
+            self._failures[key] = (failures - 1, 0.0 if failures - 1 < _FREE else until_s)

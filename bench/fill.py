@@ -68,6 +68,14 @@ class Needle:
     """Rows that are newer."""
 
 
+@dataclass(frozen=True, slots=True)
+class OldNeedle:
+    """A word that stands in one row only, of the older half."""
+
+    word: str
+    timestamp_us: int
+
+
 @dataclass(slots=True)
 class Filled:
     """What was put into the store."""
@@ -79,6 +87,7 @@ class Filled:
     known: list[Known] = field(default_factory=list)
     """Evenly over all rows, oldest first."""
     needles: list[Needle] = field(default_factory=list)
+    old_needles: list[OldNeedle] = field(default_factory=list)
     bytes_per_log: dict[str, float] = field(default_factory=dict)
     """Tier (open, finished) -> bytes of tables and indexes a row."""
 
@@ -144,7 +153,11 @@ async def _copy_all(connection: Connection, options: Options, border_us: int) ->
     open_rows = int(options.rows * _OPEN_SHARE)
     filled = Filled(options.rows, open_rows, border_us - DAYS * 24 * _HOUR_US, now_us)
     filled.needles = needles(options.rows, options.questions)
-    words = {options.rows - 1 - needle.depth_rows: needle.word for needle in filled.needles}
+    old = {
+        options.rows // 2 * number // options.questions: f"old-needle-{number:04}x"
+        for number in range(options.questions)
+    }
+    words = {options.rows - 1 - needle.depth_rows: needle.word for needle in filled.needles} | old
     times = [
         *_parts(filled.start_us, border_us, options.rows - open_rows),
         *_parts(border_us, now_us, open_rows),
@@ -159,6 +172,8 @@ async def _copy_all(connection: Connection, options: Options, border_us: int) ->
             line.id = first_id_at(line.timestamp // 1000) + row_number % SEQUENCES
             if row_number in words:
                 line.message = f"looked for {words[row_number]} and found it"
+            if row_number in old:
+                filled.old_needles.append(OldNeedle(old[row_number], line.timestamp))
             if row_number % every == 0:
                 assert line.correlation_id is not None
                 filled.known.append(Known(line.timestamp, line.id, line.correlation_id))

@@ -67,6 +67,7 @@ GOALS: Final = (
     Goal("segment_json_ratio", "bytes in files: 0.14 of the JSON text", at_most=0.14),
     Goal("segment_rows_per_cpu_s", "rows to files, verified: 300,000/s a core", at_least=300_000),
     *(Goal(f"page_p50_ms.files_{kind}", f"page in files, {what}: 100 ms", at_most=100) for kind, what in _PAGES),
+    Goal("page_p50_ms.files_first_match", "a rare text among the newest in files, first match: 1 s", at_most=1_000),
     Goal("segment_scan_ms_per_million_rows", "a text that is nowhere, in files: 120 ms a million rows", at_most=120),
     Goal("correlation_filters_first_ms", "a correlation id over 2,000 files, first: 500 ms", at_most=500),
     Goal("correlation_filters_again_ms", "a correlation id over 2,000 files, again: 50 ms", at_most=50),

@@ -176,9 +176,8 @@ def _expected_per_s(paths: Sequence[str], rate: float) -> float:
 
 
 async def _begun(site: Site, paths: Sequence[str]) -> Process:
-    port = urlsplit(site.query_url).port
     clients = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.tails", str(port), cwd=REPOSITORY, stdin=PIPE, stdout=PIPE
+        sys.executable, "-m", "bench.tails", site.query_url, cwd=REPOSITORY, stdin=PIPE, stdout=PIPE
     )
     for path in (*paths, ""):
         _say(clients, path)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from access.accounts import Accounts
 from bench.options import Options
 from bench.processes import Roles
 from bench.watch import Store
+from db.database import Database
 from infra.fleet import Fleet, Role, until
 
 if TYPE_CHECKING:
@@ -21,12 +25,22 @@ if TYPE_CHECKING:
 _DRAIN_S: Final = 900.0
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """API keys, as texts."""
+
+    write: str
+    read: str
+    """Tails too."""
+
+
 class Site:
     """One fleet. Servers run from the start; roles are started by the section that needs them first."""
 
-    def __init__(self, fleet: Fleet, options: Options) -> None:
-        """fleet: servers started and migrated."""
+    def __init__(self, fleet: Fleet, options: Options, keys: Keys) -> None:
+        """fleet: servers started and migrated. keys: of its database."""
         self.fleet = fleet
+        self._keys = keys
         self._options = options
         self._ingests: list[Role] = []
         self._writers: list[Role] = []
@@ -36,13 +50,13 @@ class Site:
 
     @property
     def ingest_urls(self) -> list[str]:
-        """Base URLs of the ingest processes."""
-        return [self.fleet.url(f"ingest-{number}") for number in range(len(self._ingests))]
+        """Base URLs of the ingest processes, with a key that may write."""
+        return [_with_key(self.fleet.url(f"ingest-{number}"), self._keys.write) for number in range(len(self._ingests))]
 
     @property
     def query_url(self) -> str:
-        """Base URL of the query process."""
-        return self.fleet.url("query")
+        """Base URL of the query process, with a key that may read and tail."""
+        return _with_key(self.fleet.url("query"), self._keys.read)
 
     @property
     def database_pid(self) -> int:
@@ -123,20 +137,40 @@ def running_site(profile: str, options: Options) -> Iterator[Site]:
         extra={
             "LOGFEED_LOG__LEVEL": "warning",
             "LOGFEED_TIERS__DIRECTORY": str(directory / "segments"),
-            # Without access control everyone is one subject.
+            # The key that reads is one subject.
             "LOGFEED_TAIL__SUBJECT_TAILS_MAX": "2000",
         },
+        access="true",
         writers_listen=True,
     )
     try:
         fleet.start_servers()
-        yield Site(fleet, options)
+        yield Site(fleet, options, asyncio.run(_made_keys(fleet.database_url)))
     finally:
         for role in fleet.roles:
             if role.alive:
                 role.signal(signal.SIGKILL)
         fleet.stop_everything()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _made_keys(database_url: str) -> Keys:
+    database = Database(database_url, application_name="bench keys", connections_max=2)
+    await database.open()
+    try:
+        accounts = Accounts(database)
+        made = [
+            await accounts.create_key("bench", grants, created_by="bench")
+            for grants in (["write:*"], ["read:*", "tail:*"])
+        ]
+        return Keys(*(key.text for key in made))
+    finally:
+        await database.close()
+
+
+def _with_key(url: str, key: str) -> str:
+    """As bench/wire.py takes it."""
+    return url.replace("://", f"://{key}@", 1)
 
 
 def _pids(roles: list[Role]) -> list[int]:

@@ -1,5 +1,5 @@
-"""Clients that tail, in one process: `python -m bench.tails PORT`; on standard input their paths, each on a line, then an
-empty one.
+"""Clients that tail, in one process: `python -m bench.tails http://KEY@HOST:PORT`; on standard input their paths, each on a
+line, then an empty one.
 
 Prints `ready` when every tail has had its first frame. The next line begins to count, the one after that prints a
 `TailsReport` as JSON. Clients only count: bytes are sought for what stands once in each log and once in each frame, so that a
@@ -13,6 +13,8 @@ import resource
 import sys
 
 import msgspec
+
+from bench.wire import Target
 
 _IN_EACH_LOG = b'"severity":'
 _IN_EACH_FRAME = b'"token":'
@@ -41,9 +43,10 @@ class TailsReport(msgspec.Struct):
 class _Client(asyncio.Protocol):
     """One WebSocket."""
 
-    def __init__(self, port: int, path: str) -> None:
+    def __init__(self, target: Target, path: str) -> None:
         self._head = (
-            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: {target.host}:{target.port}\r\n{target.credentials}"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         ).encode()
         self.begun = asyncio.get_running_loop().create_future()
@@ -80,13 +83,13 @@ class _Client(asyncio.Protocol):
         self.logs = self.frames = self.skips = self.bytes = 0
 
 
-async def _run(port: int, paths: list[str]) -> TailsReport:
+async def _run(target: Target, paths: list[str]) -> TailsReport:
     loop = asyncio.get_running_loop()
     places = asyncio.Semaphore(_OPEN_AT_ONCE)
 
     async def opened(path: str) -> _Client:
         async with places:
-            _, client = await loop.create_connection(lambda: _Client(port, path), "127.0.0.1", port)
+            _, client = await loop.create_connection(lambda: _Client(target, path), target.host, target.port)
             await client.begun
             return client
 
@@ -114,7 +117,7 @@ def main() -> None:
     paths = []
     while path := sys.stdin.readline().strip():
         paths.append(path)
-    report = asyncio.run(_run(int(sys.argv[1]), paths))
+    report = asyncio.run(_run(Target.of(sys.argv[1]), paths))
     print(msgspec.json.encode(report).decode(), flush=True)
 
 

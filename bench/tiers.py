@@ -39,6 +39,7 @@ from store.segments.filters import SUFFIX, CorrelationFilters, write_filter
 HOT_DAYS: Final = 2
 FILTERS: Final = 2_000
 """Files of some years; as many correlation filters are asked."""
+FIRST_MATCH_ROWS: Final = 100_000
 _FILTER_IDS: Final = 20_000
 _PATH: Final = "/api/v1/logs"
 _NOWHERE: Final = "zqxzqxzqx"
@@ -52,7 +53,8 @@ _TOTALS: Final = """
 
 async def measure(site: Site, options: Options, figures: ProfileFigures) -> None:
     """segment_rows_per_cpu_s, cpu_us_per_log.tier and .tier_database, bytes_per_log.segment, segment_json_ratio;
-    page_p50_ms.files_<kind> and p99; segment_scan_ms_per_million_rows; correlation_filters_first_ms and _again_ms."""
+    page_p50_ms.files_<kind> and p99 (first_match: the one row with a word, behind FIRST_MATCH_ROWS others);
+    segment_scan_ms_per_million_rows; correlation_filters_first_ms and _again_ms."""
     filled = await filled_once(site, options)
     await _move(site, figures)
     rows, size, files, served, end_us = await _totals(site)
@@ -151,6 +153,16 @@ def _questions(filled: Filled, end_us: int, how_many: int) -> dict[str, list[Que
         ]
         for kind, each in searches.items()
     }
+    behind_us = (filled.end_us - filled.start_us) * FIRST_MATCH_ROWS // filled.rows
+    asked["first_match"] = [
+        Question(
+            "first_match",
+            f"{_PATH}?{urlencode({'q': each.word, 'end_time': time_text(each.timestamp_us + behind_us), 'limit': 1})}",
+            rows_wanted=1,
+        )
+        for each in filled.old_needles
+        if each.timestamp_us + behind_us < end_us
+    ]
     known = [chance.choice(old) for _ in range(how_many)]
     asked["id"] = [Question("id", f"{_PATH}/{row.log_id}") for row in known]
     asked["correlation"] = [

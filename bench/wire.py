@@ -36,25 +36,30 @@ class Target:
     port: int
     path: str
     """Of POSTs."""
+    credentials: str = ""
+    """The header that carries the API key, with its line's end; empty without one."""
 
     @classmethod
     def of(cls, url: str, path: str = "/") -> Target:
-        """url: http://host:port; path: with its query string."""
+        """url: http://host:port, or http://KEY@host:port; path: with its query string."""
         parts = urlsplit(url)
         if parts.scheme != "http" or parts.hostname is None or parts.port is None:
             raise ValueError(f"expected http://host:port, got {url!r}")
-        return cls(parts.hostname, parts.port, path)
+        credentials = "" if parts.username is None else f"Authorization: Bearer {parts.username}\r\n"
+        return cls(parts.hostname, parts.port, path, credentials)
 
     def post_head(self, content_type: str) -> bytes:
         """A POST's head up to the value of Content-Length, which the caller adds, with any more headers and an empty line."""
         return (
-            f"POST {self.path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nContent-Type: {content_type}\r\n"
+            f"POST {self.path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n{self.credentials}Content-Type: {content_type}\r\n"
             "Content-Length: "
         ).encode()
 
     def get_head(self, path: str) -> bytes:
         """A GET's whole head, for a path on the same server; no kept answer is wanted."""
-        return f"GET {path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nCache-Control: no-cache\r\n\r\n".encode()
+        return (
+            f"GET {path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n{self.credentials}Cache-Control: no-cache\r\n\r\n"
+        ).encode()
 
 
 class HttpConnection(asyncio.Protocol):

@@ -1,17 +1,24 @@
-"""The audit log's way to the broker: an ingest service of its own that no route leads to, without the filters that people
-configure, so that nothing switches it off but `access.audit`."""
+"""The audit log's way to the broker: an ingest service of its own that no route leads to, without the filters and rates that
+people configure, so that nothing switches it off but `access.audit`."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Final
+
+import orjson
 
 from access.audit import AUDITOR, AuditLog
 from broker.port import Broker
 from cli.settings import Settings
 from db.database import Database
+from ingest.filters.config import ServiceRates
 from ingest.main import IngestService
+from ingest.settings import KeyRate
 from runtime.clock import SystemClock
 from runtime.stopping import Stop
+
+_UNLIMITED: Final = {"filters": (), "service_rates": ServiceRates(), "key_rate": KeyRate()}
 
 
 class AuditTrail:
@@ -21,7 +28,7 @@ class AuditTrail:
         """broker, database: opened and closed by the caller. instance: stable name of this process."""
         clock = SystemClock()
         self._ingest = IngestService(
-            settings.ingest.model_copy(update={"filters": ()}),
+            settings.ingest.model_copy(update=_UNLIMITED),
             broker=broker,
             database=database,
             instance=f"{instance}:audit",
@@ -44,8 +51,10 @@ class AuditTrail:
             self._running = None
         await self._ingest.stop()
 
-    async def _publish(self, lines: bytes, key: str) -> None:
-        self._ingest.check()
-        hold = self._ingest.in_flight.hold()
+    async def _publish(self, lines: bytes, key: str) -> int:
+        self._ingest.check(AUDITOR)
+        hold = self._ingest.in_flight.hold(AUDITOR.subject)
         hold.grow(len(lines))
-        await self._ingest.take_batch(lines, hold, AUDITOR, key, return_ids=False)
+        answer = await self._ingest.take_batch(lines, hold, AUDITOR, key, return_ids=False)
+        rejected: int = orjson.loads(answer.body)["rejected_count"]
+        return rejected

@@ -22,10 +22,12 @@ FileArgument = Annotated[
 @app.command(cls=Command)
 def check(file: FileArgument = None) -> None:
     """Validate settings and filters as a start would. Exit code 0: usable, 2: not, with every problem named."""
+    from access.oidc.settings import is_offered
     from cli.settings import load_settings
     from ingest.filters.config import build_chain
 
     settings = load_settings(file)
+    is_offered(settings.access.oidc, settings.http.public_url)
     chain = build_chain(settings.ingest.filters)
     print(f"ok: profile {settings.profile}, broker {settings.broker.kind}, {len(chain.names)} filters")
 

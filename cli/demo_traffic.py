@@ -17,7 +17,7 @@ import httpx
 import orjson
 import structlog
 
-from cli.http_client import new_client
+from cli.http_client import Trust, new_client
 from runtime.clock import Clock, SystemClock
 from runtime.stopping import Stop
 
@@ -285,16 +285,17 @@ async def run_demo_traffic(
     *,
     rate_per_s: float = 30.0,
     api_key: str | None = None,
+    trust: Trust | None = None,
     seed: int | None = None,
     clock: Clock | None = None,
 ) -> None:
     """Send sample traffic until the stop. A server that is away or refuses is tried again with the next second's logs.
 
-    rate_per_s: logs, on the average. seed: for the same logs again; by chance when None.
+    rate_per_s: logs, on the average. trust: as of new_client. seed: for the same logs again; by chance when None.
     """
     clock = clock or SystemClock()
     traffic = Traffic(random.randrange(1 << 32) if seed is None else seed)
-    async with new_client(base_url, connections=1, api_key=api_key) as client:
+    async with new_client(base_url, connections=1, api_key=api_key, trust=trust) as client:
         now_us = clock.now_us()
         past = traffic.between(now_us - BACKFILL_S * 1_000_000, now_us, BACKFILL_LOGS / BACKFILL_S)
         due = [entry for entry in past if entry["at_us"] <= now_us]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 KEY_VARIABLE: Final = "LOGFEED_API_KEY"
 KEY_HELP: Final = "API key; else the one that LOGFEED_API_KEY holds, else that of `logfeed up` on this machine."
 
-_DATA_VARIABLE: Final = "LOGFEED_DATA_DIR"
-_DATA_DEFAULT: Final = "logfeed-data"
+DATA_VARIABLE: Final = "LOGFEED_DATA_DIR"
+DATA_DEFAULT: Final = "logfeed-data"
 _KEY_BYTES_MAX: Final = 1_000
 
 
@@ -47,24 +47,28 @@ async def make_first_keys(database: Database, data_dir: Path) -> dict[FirstKey, 
     Raises ConfigurationError when the files cannot be written: then no key was made. Raises DatabaseUnavailable.
     """
     from access.accounts import Accounts
+    from access.keys import new_key
 
     accounts = Accounts(database)
     if await accounts.has_keys():
         return {}
-    made: dict[FirstKey, str] = {}
+    keys = {which: new_key() for which in FirstKey}
+    # Files first: what a crash leaves in between opens nothing, and the next start makes others.
     try:
         key_file(data_dir, FirstKey.ADMIN).parent.mkdir(mode=0o700, exist_ok=True)
-        for which, grants in _GRANTS.items():
+        for which, key in keys.items():
             file = key_file(data_dir, which)
             file.unlink(missing_ok=True)
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as output:
-                key = await accounts.create_key(f"{which} key of `logfeed up`", grants, created_by="logfeed up")
                 output.write(key.text + "\n")
-                made[which] = key.text
+                output.flush()
+                os.fsync(descriptor)
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: the first keys cannot be kept: {error.strerror}") from error
-    return made
+    named = ((f"{which} key of `logfeed up`", _GRANTS[which], key) for which, key in keys.items())
+    is_made = await accounts.make_first_keys(named, created_by="logfeed up")
+    return {which: key.text for which, key in keys.items()} if is_made else {}
 
 
 def api_key_for(url: str, which: FirstKey, environment: Mapping[str, str] | None = None) -> str | None:
@@ -75,7 +79,7 @@ def api_key_for(url: str, which: FirstKey, environment: Mapping[str, str] | None
     if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
         return None
     try:
-        with key_file(Path(variables.get(_DATA_VARIABLE) or _DATA_DEFAULT), which).open(encoding="ascii") as file:
+        with key_file(Path(variables.get(DATA_VARIABLE) or DATA_DEFAULT), which).open(encoding="ascii") as file:
             return file.read(_KEY_BYTES_MAX).strip() or None
     except (OSError, UnicodeDecodeError):
         return None

@@ -1,6 +1,8 @@
 """The HTTP application: the routers of the services it was given, health, metrics, and one merged OpenAPI document.
 
-What no route answers is a problem document as well. HEAD is answered as GET without its body, wherever there is a GET.
+What no route answers is a problem document as well. What changes something is refused to pages of other origins, but for
+the two sending routes: those take no cookie, only keys and tokens that no browser sends by itself. HEAD is answered as GET
+without its body, wherever there is a GET.
 """
 
 from __future__ import annotations
@@ -10,15 +12,18 @@ from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final, Protocol
 
-import fastapi_swagger
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cli.api_docs import docs_router
+from runtime.answer_headers import AnswerHeaders
 from runtime.direct import DirectApplication
+from runtime.origins import Origins
 from runtime.telemetry import render_metrics
 from schemas.access import SCHEMES
 
@@ -52,6 +57,7 @@ _READINESS: Final[dict[str, Any]] = {
         }
     }
 }
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _METRICS: Final[dict[str, Any]] = {"text/plain": {"schema": {"type": "string"}}}
 
 
@@ -74,9 +80,13 @@ class RunningService(HttpService, Protocol):
         """Finish what was taken, then free everything. Harmless without a start."""
 
 
-def build_app(services: Sequence[HttpService]) -> FastAPI:
-    """The application over services that the caller starts and stops."""
+def build_app(services: Sequence[HttpService], *, origins: Origins | None = None, hsts_s: int = 0) -> FastAPI:
+    """The application over services that the caller starts and stops.
+
+    origins: whose pages may log in; None: its own alone. hsts_s: see AnswerHeaders.
+    """
     app = DirectApplication(
+        AnswerHeaders(hsts_s=hsts_s),
         title="Logfeed",
         version=version("logfeed"),
         description=_DESCRIPTION,
@@ -90,8 +100,9 @@ def build_app(services: Sequence[HttpService]) -> FastAPI:
     for router in routers:
         app.include_router(router)
     _document_credentials(app)
-    fastapi_swagger.patch_fastapi(app)
+    app.include_router(docs_router("Logfeed API"))
     app.add_middleware(_HeadAsGet)
+    app.add_middleware(_OwnPagesOnly, origins=origins or Origins())
     app.add_exception_handler(HTTPException, _unrouted([route for router in routers for route in router.routes]))
     return app
 
@@ -118,6 +129,29 @@ class _HeadAsGet:
         """See ASGI."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
+class _OwnPagesOnly:
+    """Refuses what changes something where a page of another origin sends it: cookies come along by themselves."""
+
+    def __init__(self, app: ASGIApp, origins: Origins) -> None:
+        self._app = app
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        is_change = scope["type"] == "http" and scope["method"] not in _SAFE_METHODS
+        if is_change and not self._origins.admit(HTTPConnection(scope)):
+            document = {
+                "type": "urn:logfeed:problem:foreign-origin",
+                "title": "A page of another origin may not do this",
+                "status": 403,
+                "detail": "the browser says that a page of another origin sent this: http.allowed_origins names those that may",
+            }
+            response = JSONResponse(document, 403, {"Connection": "close"}, "application/problem+json")
+            await response(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
 

@@ -8,10 +8,13 @@ Memory: one response at a time for each request under way.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import ssl
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -24,12 +27,19 @@ from schemas.errors import InvalidInput, LogfeedError
 URL_DEFAULT: Final = "http://127.0.0.1:8080"
 URL_VARIABLE: Final = "LOGFEED_URL"
 URL_HELP: Final = "Address of the server."
+CA_VARIABLE: Final = "LOGFEED_CA_FILE"
+"""PEM file of the authorities that https servers are believed by, instead of the usual ones."""
+
+Trust = ssl.SSLContext | bool
+"""Of httpx: True is the usual authorities."""
 
 _LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 _TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
 """Seconds. A server under load may hold a request 30 s until its broker has it."""
 _PAUSE_FIRST_S: Final = 0.25
 _PAUSE_MAX_S: Final = 15.0
+_RETRY_AFTER_DIGITS_MAX: Final = 9
+"""Digits of seconds: a server that asks for more than decades says nothing of use."""
 _RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -90,14 +100,48 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def new_client(url: str, *, connections: int = 4, api_key: str | None = None) -> httpx.AsyncClient:
-    """A client of the server; close it. connections: most at once. Proxies of the environment do not hold for this machine."""
+def trust_of(environment: Mapping[str, str] | None = None) -> Trust:
+    """Whom https servers are believed by: what LOGFEED_CA_FILE names, else the usual authorities. Raises InvalidInput."""
+    file = (os.environ if environment is None else environment).get(CA_VARIABLE, "").strip()
+    if not file:
+        return True
+    try:
+        return ssl.create_default_context(cafile=file)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidInput(f"{CA_VARIABLE}: {file} cannot be read as PEM certificates: {error.strerror}") from error
+
+
+def own_server_trust(cert: Path | None) -> Trust:
+    """For a server of this process's own making, whatever name its certificate bears: just that certificate is believed.
+
+    cert: PEM, None where it speaks no TLS.
+    """
+    if cert is None:
+        return True
+    context = ssl.create_default_context(cafile=str(cert))
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def new_client(
+    url: str, *, connections: int = 4, api_key: str | None = None, trust: Trust | None = None
+) -> httpx.AsyncClient:
+    """A client of the server; close it. connections: most at once. Proxies of the environment do not hold for this machine.
+
+    trust: for https; None is `trust_of()`. Raises InvalidInput.
+    """
     headers = {"User-Agent": "logfeed-cli", "Accept": "application/json, application/problem+json"}
     if api_key is not None:
         headers["Authorization"] = f"Bearer {api_key}"
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     return httpx.AsyncClient(
-        base_url=url, headers=headers, timeout=_TIMEOUT, limits=limits, trust_env=urlsplit(url).hostname not in _LOCAL
+        base_url=url,
+        headers=headers,
+        timeout=_TIMEOUT,
+        limits=limits,
+        trust_env=urlsplit(url).hostname not in _LOCAL,
+        verify=trust_of() if trust is None else trust,
     )
 
 
@@ -147,11 +191,12 @@ def retry_after_s(header: str | None, now_us: int) -> float | None:
     """Seconds that a Retry-After header asks for (a number or a date, RFC 9110); None when it asks for none."""
     if header is None:
         return None
-    if header.strip().isdigit():
-        return float(header)
+    seconds = header.strip()
+    if seconds.isascii() and seconds.isdigit() and len(seconds) <= _RETRY_AFTER_DIGITS_MAX:
+        return float(seconds)
     try:
         until = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
     return max(0.0, (until - datetime.fromtimestamp(now_us / 1e6, UTC)).total_seconds())
@@ -159,6 +204,9 @@ def retry_after_s(header: str | None, now_us: int) -> float | None:
 
 def _transport_reason(error: httpx.TransportError) -> str:
     match error:
+        case httpx.ConnectError() if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            reason = str(error).partition(": ")[2]
+            return f"its certificate is not believed ({reason}): {CA_VARIABLE} names a file of authorities"
         case httpx.ConnectError():
             return "no connection (is the server running? `logfeed up` starts one)"
         case httpx.TimeoutException():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
+import math
 import re
 import socket
 from collections.abc import Awaitable, Callable
@@ -24,12 +25,14 @@ from cli.permissions import (
     WriteOption,
     grants_of,
 )
+from cli.rates import burst_seconds, bytes_rate, logs_rate, rate_text
 from cli.terminal import harmless
 from cli.usage import Command, group
 from schemas.errors import InvalidInput
 
 if TYPE_CHECKING:
     from access.accounts import Accounts, KeyInfo
+    from access.principal import RateLimits
 
 app = group(help="API keys: create, list, revoke. Changes act everywhere within two seconds.")
 
@@ -67,26 +70,37 @@ def create(
         list[str] | None,
         typer.Option("--from", metavar="NETWORK", help="Only from this network, 10.0.0.0/8; repeatable."),
     ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option("--rate", metavar="LOGS/s", help="Logs that each ingest process takes of it: 5000/s, none."),
+    ] = None,
+    rate_bytes: Annotated[
+        str | None, typer.Option("--rate-bytes", metavar="BYTES/s", help="Bytes, decompressed: 5MB/s, none.")
+    ] = None,
+    burst: Annotated[
+        str | None, typer.Option("--burst", metavar="TIME", help="So much of both at once after a pause: 10s; else 1s.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As a JSON object.")] = False,
     config: ConfigOption = None,
 ) -> None:
     """Make a key and print it, once: only its hash is kept.
 
     SERVICE is a name, a prefix with * behind it, or * for all; quote the star. A key that may write exactly one service
-    need not name it in its logs.
+    need not name it in its logs. Without a rate ingest.key_rate holds.
 
     [bold]Examples[/bold]
-      logfeed keys create shop --write shop
+      logfeed keys create shop --write shop --rate 5000/s --rate-bytes 5MB/s
       logfeed keys create payments-team --read 'pay/*' --tail 'pay/*' --expires 90d
       logfeed keys create agents --write '*' --from 10.0.0.0/8
     """
     grants = grants_of(write=write, read=read, tail=tail, export=export, alert=alert, admin=admin)
     expires_at = None if expires is None else datetime.now(UTC) + lifetime(expires)
+    rates = _rates(rate, rate_bytes, burst)
     created_by = f"{getpass.getuser()}@{socket.gethostname()}"
     key = with_accounts(
         config,
         lambda accounts: accounts.create_key(
-            name, grants, created_by=created_by, expires_at=expires_at, networks=networks or ()
+            name, grants, created_by=created_by, expires_at=expires_at, networks=networks or (), rates=rates
         ),
     )
     print(json.dumps({"prefix": key.prefix, "key": key.text}) if as_json else key.text)
@@ -131,6 +145,33 @@ def lifetime(text: str) -> timedelta:
     return timedelta(hours=int(match[1]) * _HOURS[match[2]])
 
 
+def _rates(rate: str | None, rate_bytes: str | None, burst: str | None) -> RateLimits:
+    """Raises InvalidInput."""
+    from access.principal import RateLimits
+
+    if burst is not None and rate is None and rate_bytes is None:
+        raise InvalidInput("--burst: goes with --rate or --rate-bytes")
+    return RateLimits(
+        None if rate is None else logs_rate(rate),
+        None if rate_bytes is None else bytes_rate(rate_bytes),
+        1.0 if burst is None else burst_seconds(burst),
+    )
+
+
+def _rates_text(key: KeyInfo) -> str:
+    found = []
+    if key.logs_per_s is not None:
+        found.append(rate_text(key.logs_per_s, is_bytes=False))
+    if key.bytes_per_s is not None:
+        found.append(rate_text(key.bytes_per_s, is_bytes=True))
+    return f"  rate {', '.join(found)}, burst {key.burst_s:g}s" if found else ""
+
+
+def _finite(rate: float | None) -> float | str | None:
+    """JSON has no infinity."""
+    return "none" if rate is not None and math.isinf(rate) else rate
+
+
 def _state(key: KeyInfo, now: datetime) -> str:
     if key.revoked_at is not None:
         return "revoked"
@@ -141,7 +182,7 @@ def _line(key: KeyInfo, now: datetime) -> str:
     until = "" if key.expires_at is None else f"  until {key.expires_at:%Y-%m-%d %H:%M}"
     places = "" if not key.networks else f"  from {', '.join(key.networks)}"
     state = f"{_state(key, now):8}"
-    return harmless(f"{key.prefix}  {state} {key.name}  {' '.join(key.grants)}{places}{until}")
+    return harmless(f"{key.prefix}  {state} {key.name}  {' '.join(key.grants)}{places}{_rates_text(key)}{until}")
 
 
 def _as_json(key: KeyInfo, now: datetime) -> dict[str, Any]:
@@ -158,4 +199,7 @@ def _as_json(key: KeyInfo, now: datetime) -> dict[str, Any]:
         "created_by": key.created_by,
         "expires_at": text(key.expires_at),
         "revoked_at": text(key.revoked_at),
+        "logs_per_s": _finite(key.logs_per_s),
+        "bytes_per_s": _finite(key.bytes_per_s),
+        "burst_s": key.burst_s,
     }

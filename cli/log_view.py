@@ -53,12 +53,10 @@ class LineView:
 
     def _time(self, text: str) -> str:
         try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
+            moment = datetime.fromisoformat(text).astimezone(UTC if self._utc else None)
+        except (ValueError, OverflowError):  # none, or where the calendar of this zone ends
             return harmless(text)
-        if self._utc:
-            return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
-        return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        return moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + ("Z" if self._utc else "")
 
     def _dim(self, text: str) -> str:
         return self._style(text, dim=True)

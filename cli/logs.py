@@ -218,6 +218,9 @@ def _print_all(
     except Unreachable as error:
         _complain(screen, str(error))
         return EXIT_UNREACHABLE
+    except InvalidInput as error:
+        _complain(screen, str(error))
+        return EXIT_QUESTION
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     if printer.printed:

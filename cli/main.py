@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cli import config, database, dead, keys, lake, tier, users
+from cli import config, database, dead, keys, lake, tier, topics, users
 from cli.erase import erase
 from cli.exporting.command import export
-from cli.first_keys import FirstKey, api_key_for, key_file
+from cli.first_keys import DATA_DEFAULT, DATA_VARIABLE, FirstKey, api_key_for, key_file
 from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
 from cli.logs import logs
@@ -50,6 +50,13 @@ HostOption = Annotated[
     str | None, typer.Option("--host", metavar="ADDRESS", help="Address to listen on (default 127.0.0.1).")
 ]
 PortOption = Annotated[int | None, typer.Option("--port", "-p", metavar="PORT", help="TCP port (default 8080).")]
+TlsCertOption = Annotated[
+    Path | None,
+    typer.Option("--tls-cert", metavar="FILE", help="PEM certificate (chain) to serve HTTPS with; with --tls-key."),
+]
+TlsKeyOption = Annotated[
+    Path | None, typer.Option("--tls-key", metavar="FILE", help="PEM private key of --tls-cert, without a password.")
+]
 DataOption = Annotated[
     Path | None,
     typer.Option("--data", "-d", metavar="DIRECTORY", help="Directory that keeps everything (default ./logfeed-data)."),
@@ -82,7 +89,7 @@ def _show_ready(settings: Settings, *, demo: bool) -> Callable[[str, dict[FirstK
     def show(base_url: str, made: dict[FirstKey, str]) -> None:
         _console.print(f"\n[bold green]Logfeed is ready[/bold green]  {base_url}")
         _console.print(f"  API documentation  {base_url}/docs")
-        _console.print(f"  newest logs        {base_url}/api/v1/logs?limit=10")
+        _console.print(f"  newest logs        {_asking(settings, base_url)}", markup=False, soft_wrap=True)
         _console.print(f"  data               {settings.data_dir.resolve()}", markup=False, soft_wrap=True)
         if made:
             _console.print("\nKeys, shown this once and kept where the commands on this machine find them:\n")
@@ -93,7 +100,7 @@ def _show_ready(settings: Settings, *, demo: bool) -> Callable[[str, dict[FirstK
         if demo:
             _console.print("\nSample traffic is flowing. Watch it, and follow one of its requests across services:\n")
             for question in ("'level:error' --limit 20", "--order asc --correlation-id ID"):
-                _console.print(f"  {_asking(base_url)} {question}", markup=False, soft_wrap=True)
+                _console.print(f"  {_asking(settings, base_url)} {question}", markup=False, soft_wrap=True)
         _console.print("\nSend a log:\n")
         _console.print(
             f"  curl -s {base_url}/api/v1/logs -H 'Content-Type: application/json'{_credentials(settings)} \\\n"
@@ -114,12 +121,18 @@ def _credentials(settings: Settings) -> str:
     return f' -H "Authorization: Bearer $(cat {file})"'
 
 
-def _asking(base_url: str) -> str:
-    """`logfeed logs` as it can be typed here: by its path where no shell finds it, with the address where it is another."""
+def _asking(settings: Settings, base_url: str) -> str:
+    """`logfeed logs` as it can be typed here: by its path where no shell finds it, with the address and the place of the keys
+    where these are others."""
     program, path = "logfeed", Path(sys.argv[0]).absolute()
     if path.name == program and shutil.which(program) is None:
         program = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-    return f"{program} logs" + ("" if base_url == URL_DEFAULT else f" --url {base_url}")
+    where = "" if base_url == URL_DEFAULT else f" --url {base_url}"
+    keys = key_file(settings.data_dir, FirstKey.ADMIN)
+    variable = ""
+    if settings.access.enabled and keys.resolve() != key_file(Path(DATA_DEFAULT), FirstKey.ADMIN).resolve():
+        variable = f"{DATA_VARIABLE}={shlex.quote(str(settings.data_dir.resolve()))} "
+    return f"{variable}{program} logs{where}"
 
 
 def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None:
@@ -132,11 +145,13 @@ def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None
             " logfeed db migrate, then logfeed ingest, write, query, tier (see docker-compose.yml)"
         )
     from cli.demo_traffic import run_demo_traffic
+    from cli.http_client import own_server_trust
     from cli.up import up
 
     async def beside(base_url: str, stop: Stop) -> None:
-        variables = {"LOGFEED_DATA_DIR": str(settings.data_dir)}
-        await run_demo_traffic(base_url, stop, api_key=api_key_for(base_url, FirstKey.INGEST, variables))
+        variables = {DATA_VARIABLE: str(settings.data_dir)}
+        key = api_key_for(base_url, FirstKey.INGEST, variables)
+        await run_demo_traffic(base_url, stop, api_key=key, trust=own_server_trust(settings.http.tls_cert))
 
     announce = _show_ready(settings, demo=demo)
     _run(up(settings, config=config, announce=announce, beside=beside if demo else None))
@@ -168,13 +183,19 @@ def root(
 
 @app.command("up", cls=Command)
 def up_command(
-    config: ConfigOption = None, host: HostOption = None, port: PortOption = None, data: DataOption = None
+    config: ConfigOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    data: DataOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
 ) -> None:
     """Start everything on this machine: PostgreSQL, ingest, query, a writer, and what moves old logs to files.
 
     Needs nothing installed and keeps everything in one directory. Ctrl-C stops it; the data stays.
     """
-    _start(config, {"http.host": host, "http.port": port, "data_dir": data}, demo=False)
+    flags = {"http.host": host, "http.port": port, "data_dir": data, "http.tls_cert": tls_cert, "http.tls_key": tls_key}
+    _start(config, flags, demo=False)
 
 
 @app.command("demo", cls=Command)
@@ -232,6 +253,7 @@ app.add_typer(database.app, name="db")
 app.add_typer(dead.app, name="dead")
 app.add_typer(tier.app, name="tier")
 app.add_typer(lake.app, name="lake")
+app.add_typer(topics.app, name="topics")
 app.add_typer(config.app, name="config")
 
 

@@ -76,7 +76,7 @@ def _page_of(response: httpx.Response, read: Callable[[bytes], Page[Log]]) -> Pa
         raise Refused(Problem.read(response))
     try:
         return read(response.content)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Unreachable(
             f"{response.url.host} answered, but not as a Logfeed server does ({error}): {response.text[:200]!r}"
         ) from error

@@ -23,15 +23,18 @@ from cli.audit import AuditTrail
 from cli.beginning import Beginning, Step, check_migrated, side_by_side
 from cli.http_app import HttpService, RunningService, build_app
 from cli.listening import listening_socket
-from cli.settings import HttpSettings, Settings
+from cli.settings import HttpSettings, Settings, is_loopback
 from cli.unread import UnreadRecords
 from db.database import Database
 from db.leases import Lease
 from ingest.main import IngestService
 from query.main import QueryService, TailSource
+from runtime.certificate import Certificate
 from runtime.clock import SystemClock
 from runtime.http import fit_open_files, http_protocol_class
+from runtime.origins import Origins
 from runtime.stopping import Stop, listen_for_signals
+from runtime.tls import over_tls
 from runtime.websocket import MESSAGE_BYTES_MAX, PING_S, websocket_protocol_class
 from schemas.errors import ConfigurationError
 from store.objects.factory import make_object_store
@@ -93,11 +96,12 @@ def http_services(
             authenticate=authenticate,
             audit=audit,
             sessions=None if access is None else access.sessions,
+            oidc=None if access is None else access.oidc,
             clock=clock,
             segments=segment_access(settings),
             retention=settings.retention_policy(),
             tail=TailSource(settings.tail, settings.live, broker, stop or Stop()),
-            allowed_origins=settings.http.allowed_origins,
+            origins=Origins(settings.http.allowed_origins),
         )
     return services
 
@@ -114,9 +118,9 @@ def _instance(settings: Settings) -> str:
 
 
 def access_control(settings: Settings, database: Database) -> AccessControl | None:
-    """What decides who may what, not opened; None, loudly, where that is switched off."""
+    """What decides who may what, not opened; None, loudly, where that is switched off. Raises ConfigurationError."""
     if settings.access.enabled:
-        return AccessControl(settings.access, database, SystemClock())
+        return AccessControl(settings.access, database, SystemClock(), public_url=settings.http.public_url)
     log.warning("ACCESS CONTROL IS OFF: everyone on this machine may read and write every log", host=settings.http.host)
     return None
 
@@ -134,6 +138,7 @@ def segment_access(settings: Settings) -> SegmentAccess | None:
 
 async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
     """Serve HTTP with one or both services until SIGTERM or Ctrl-C. Each begins when what it needs is there."""
+    _warn_of_strangers(settings.http)
     stop = Stop()
     listen_for_signals(stop)
     role = "serve" if ingest and query else "ingest" if ingest else "query"
@@ -192,6 +197,15 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
         await side_by_side(stop, serve_http(settings.http, beginnings, stop), *parts)
 
 
+def _warn_of_strangers(http: HttpSettings) -> None:
+    if not (is_loopback(http.host) or http.has_tls or http.trusted_proxies):
+        log.warning(
+            "KEYS, PASSWORDS AND LOGS CROSS THE NETWORK READABLE FOR ALL: this address is no loopback, and nothing speaks TLS."
+            " Set http.tls_cert and http.tls_key, or name the proxy that does in http.trusted_proxies",
+            host=http.host,
+        )
+
+
 async def _begin(beginning: Beginning, steps: Sequence[Step], stop: Stop) -> None:
     """Take the steps, then wait for the stop."""
     if await beginning.take(steps):
@@ -212,11 +226,19 @@ class _BeginningService:
 
 
 async def serve_http(http: HttpSettings, services: Sequence[HttpService], stop: Stop) -> None:
-    """Answer for these services until the stop."""
+    """Answer for these services until the stop. Raises ConfigurationError when its certificate cannot be used."""
     http = http.model_copy(update={"connections_max": fit_open_files(http.connections_max)})
+    certificate = None
+    protocol: Any = http_protocol_class(
+        http, trusted_proxies=http.trusted_proxies
+    )  # a class, or what makes one: uvicorn calls it
+    if http.tls_cert is not None and http.tls_key is not None:
+        certificate = Certificate(http.tls_cert, http.tls_key)
+        protocol = over_tls(protocol, certificate.shown)
     config = uvicorn.Config(
-        build_app(services),
-        http=http_protocol_class(http),
+        build_app(services, origins=Origins(http.allowed_origins), hsts_s=http.hsts_s),
+        http=protocol,
+        # Over TLS too: it takes over the connection, with its transport, of the protocol above.
         ws=websocket_protocol_class(http),
         ws_max_size=MESSAGE_BYTES_MAX,
         ws_ping_interval=PING_S,
@@ -235,13 +257,16 @@ async def serve_http(http: HttpSettings, services: Sequence[HttpService], stop: 
         forwarded_allow_ips=list(http.trusted_proxies),
     )
     with listening_socket(http.host, http.port) as listener:
-        log.info("listening", host=http.host, port=listener.getsockname()[1])
+        log.info("listening", host=http.host, port=listener.getsockname()[1], tls=certificate is not None)
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(stop.wait())
+        looking = None if certificate is None else asyncio.create_task(certificate.watch(stop))
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         stopping.cancel()
+        if looking is not None:
+            looking.cancel()
         await serving
 
 
@@ -267,7 +292,12 @@ async def run_writer(settings: Settings) -> None:
         health = _WriterHealth(Beginning("the writer", stop))
         parts = [_write(settings, broker, database, health, stop)]
         if settings.writer.health_port:
-            place = {"host": settings.writer.health_host, "port": settings.writer.health_port}
+            place = {
+                "host": settings.writer.health_host,
+                "port": settings.writer.health_port,
+                "tls_cert": None,
+                "tls_key": None,  # probes ask without
+            }
             parts.append(serve_http(settings.http.model_copy(update=place), [health], stop))
         await side_by_side(stop, *parts)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from access.oidc.addresses import checked_origin
 from access.settings import AccessSettings
 from broker.settings import BrokerSettings
 from db.embedded import recorded_url
@@ -21,6 +22,7 @@ from live.settings import LiveSettings
 from query.settings import QuerySettings
 from query.tail.settings import TailSettings
 from runtime.http import HttpSettings as ConnectionSettings
+from runtime.origins import origin_of
 from runtime.settings import Section, load
 from schemas.errors import ConfigurationError
 from store.lake.settings import LakeSettings
@@ -58,8 +60,47 @@ class HttpSettings(ConnectionSettings):
     """Addresses of proxies whose X-Forwarded-For says where a request comes from. Nobody else's counts: keys may be bound to
     networks, and logins are throttled by address."""
 
+    public_url: str | None = None
+    """Where browsers find this installation: https://logs.example.org, without a path. http only on this machine. Login
+    providers send browsers back to it (access.oidc)."""
+
+    tls_cert: Path | None = None
+    """PEM file: the server's certificate, then those that lead to the authority. With tls_key: HTTPS only. A renewed one is
+    taken within seconds, without a restart. Empty: no TLS."""
+
+    tls_key: Path | None = None
+    """PEM file: the private key of tls_cert, without a password."""
+
+    hsts_s: int = Field(default=31_536_000, ge=0, le=63_072_000)
+    """Seconds for which browsers that came by TLS come back by TLS only, to any port of the host; 0 asks for nothing. Default:
+    a year."""
+
     allowed_origins: tuple[str, ...] = ()
-    """Origins, such as https://logs.example, whose pages may open WebSockets here beside the server's own."""
+    """Origins of pages (https://logs.example) that may log in, and open WebSockets, beside those that this server serves. For
+    a proxy that sends another Host header than the browser's."""
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_origin(cls, url: str | None) -> str | None:
+        return None if url is None else checked_origin(url)
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> HttpSettings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key need each other: set both, or neither")
+        return self
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            origin_of(origin)
+        return origins
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether this server speaks TLS itself."""
+        return self.tls_cert is not None
 
 
 class DatabaseSettings(Section):

@@ -25,6 +25,7 @@ from store.objects.port import ObjectStore
 from store.tiers.catalogue import TIER
 from store.tiers.progress import Progress, unwatched
 from store.tiers.role import LEASE_TTL_S, TierRole
+from store.tiers.shown_by_sql import write_down
 from store.tiers.tiering import Tiering
 
 log = structlog.get_logger(__name__)
@@ -56,7 +57,12 @@ async def run_tier(settings: Settings) -> None:
         health = _TierHealth(Beginning("tiering", stop))
         parts = [_move(settings, database, store, health, stop)]
         if settings.tiers.health_port:
-            place = {"host": settings.tiers.health_host, "port": settings.tiers.health_port}
+            place = {
+                "host": settings.tiers.health_host,
+                "port": settings.tiers.health_port,
+                "tls_cert": None,
+                "tls_key": None,  # probes ask without
+            }
             parts.append(serve_http(settings.http.model_copy(update=place), [health], stop))
         await side_by_side(stop, *parts)
 
@@ -66,7 +72,8 @@ async def _move(
 ) -> None:
     lease = Lease(database, TIER, settings.tiers.name, ttl_s=LEASE_TTL_S)
     tiering = make_tiering(settings, database, lease, store, stop)
-    if await health.beginning.take([lambda: check_migrated(settings)]):
+    retention = settings.retention_policy()
+    if await health.beginning.take([lambda: check_migrated(settings), lambda: write_down(database, retention)]):
         role = TierRole(database, lease, tiering, round_s=settings.tiers.round_s, clock=SystemClock(), stop=stop)
         health.role = role
         await role.run()

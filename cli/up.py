@@ -23,11 +23,13 @@ import httpx
 import structlog
 
 from cli.first_keys import FirstKey, make_first_keys
+from cli.http_client import Trust, own_server_trust
 from cli.listening import listening_socket
 from cli.settings import CONFIG_VARIABLE, Settings
 from db.database import Database
 from db.embedded import EmbeddedPostgres
 from db.migrations import migrate
+from runtime.certificate import Certificate
 from runtime.stopping import Stop, listen_for_signals
 from schemas.errors import ConfigurationError, DatabaseUnavailable, LogfeedError
 
@@ -141,6 +143,11 @@ async def up(
     announce: called once with the base URL, and the keys that were made now, when it is ready. beside: runs next to it.
     Raises LogfeedError when the start fails.
     """
+    if settings.http.tls_cert is not None and settings.http.tls_key is not None:
+        Certificate(
+            settings.http.tls_cert, settings.http.tls_key
+        )  # said here, not by a child that ends again and again
+    trust = own_server_trust(settings.http.tls_cert)
     stop = Stop()
     listen_for_signals(stop, ends_within_s=_ALL_STOP_S)
     with _only_one(settings.data_dir):
@@ -151,13 +158,14 @@ async def up(
         try:
             await migrate(server.url, settings.layout)
             keys = await _first_keys(settings, server)
-            base_url = f"http://{_shown_host(settings.http.host)}:{port}"
+            scheme = "https" if settings.http.has_tls else "http"
+            base_url = f"{scheme}://{_shown_host(settings.http.host)}:{port}"
             async with asyncio.TaskGroup() as group:
                 group.create_task(Family(_environment(settings, config, port, server), stop).look_after())
                 group.create_task(_watch_server(server, stop))
-                group.create_task(_announce_when_ready(base_url, stop, lambda url: announce(url, keys)))
+                group.create_task(_announce_when_ready(base_url, trust, stop, lambda url: announce(url, keys)))
                 if beside is not None:
-                    group.create_task(_beside_when_ready(base_url, stop, beside))
+                    group.create_task(_beside_when_ready(base_url, trust, stop, beside))
         except* LogfeedError as errors:
             raise errors.exceptions[0] from None
         finally:
@@ -182,9 +190,18 @@ def _environment(settings: Settings, config: Path | None, port: int, server: Emb
         "LOGFEED_DATABASE__URL": server.url,
         "LOGFEED_HTTP__HOST": settings.http.host,
         "LOGFEED_HTTP__PORT": str(port),
+        **_tls_environment(settings),
         "LOGFEED_DATA_DIR": str(settings.data_dir.resolve()),
         "LOGFEED_LOG__LEVEL": settings.log.level,
     }
+
+
+def _tls_environment(settings: Settings) -> dict[str, str]:
+    """Flags come before what the children read from environment and file."""
+    cert, key = settings.http.tls_cert, settings.http.tls_key
+    if cert is None or key is None:
+        return {}
+    return {"LOGFEED_HTTP__TLS_CERT": str(cert.resolve()), "LOGFEED_HTTP__TLS_KEY": str(key.resolve())}
 
 
 def _shown_host(host: str) -> str:
@@ -213,9 +230,9 @@ async def _is_ready(client: httpx.AsyncClient, base_url: str) -> bool:
     return answer.status_code == httpx.codes.OK
 
 
-async def _until_ready(base_url: str, stop: Stop) -> bool:
+async def _until_ready(base_url: str, trust: Trust, stop: Stop) -> bool:
     deadline_s = asyncio.get_running_loop().time() + _READY_S
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=trust) as client:
         while not stop.is_set:
             if await _is_ready(client, base_url):
                 return True
@@ -226,11 +243,13 @@ async def _until_ready(base_url: str, stop: Stop) -> bool:
     return False
 
 
-async def _announce_when_ready(base_url: str, stop: Stop, announce: Callable[[str], None]) -> None:
-    if await _until_ready(base_url, stop):
+async def _announce_when_ready(base_url: str, trust: Trust, stop: Stop, announce: Callable[[str], None]) -> None:
+    if await _until_ready(base_url, trust, stop):
         announce(base_url)
 
 
-async def _beside_when_ready(base_url: str, stop: Stop, beside: Callable[[str, Stop], Awaitable[None]]) -> None:
-    if await _until_ready(base_url, stop):
+async def _beside_when_ready(
+    base_url: str, trust: Trust, stop: Stop, beside: Callable[[str, Stop], Awaitable[None]]
+) -> None:
+    if await _until_ready(base_url, trust, stop):
         await beside(base_url, stop)

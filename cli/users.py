@@ -12,6 +12,7 @@ import typer
 from cli.database import ConfigOption
 from cli.keys import with_accounts
 from cli.permissions import AdminOption, AlertOption, ExportOption, ReadOption, TailOption, grants_of
+from cli.sql_roles import create_sql_role, drop_sql_role, list_sql_roles
 from cli.terminal import harmless
 from cli.usage import Command, group
 from schemas.errors import InvalidInput
@@ -19,7 +20,10 @@ from schemas.errors import InvalidInput
 if TYPE_CHECKING:
     from access.accounts import Accounts
 
-app = group(help="Users with a password: create, list, passwd, disable. Changes act everywhere within two seconds.")
+app = group(help="People: create (with a password), list, passwd, disable. Changes act everywhere within two seconds.")
+app.command("sql-role", cls=Command)(create_sql_role)
+app.command("sql-roles", cls=Command)(list_sql_roles)
+app.command("drop-sql-role", cls=Command)(drop_sql_role)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and . _ @ + -")]
 StdinOption = Annotated[
@@ -60,15 +64,17 @@ def create(
 def list_users(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False, config: ConfigOption = None
 ) -> None:
-    """By name: state, and what each may. Exit code 1 when there is none."""
+    """By name: state, what each may, and where they come from who have no password here. Exit code 1 when there is none."""
     found = with_accounts(config, lambda accounts: accounts.users())
     for user in found:
         state = "good" if user.disabled_at is None else "disabled"
         if as_json:
             made = user.created_at.astimezone(UTC).isoformat()
-            print(json.dumps({"name": user.name, "state": state, "grants": user.grants, "created_at": made}))
+            line = {"name": user.name, "state": state, "grants": user.grants, "created_at": made, "issuer": user.issuer}
+            print(json.dumps(line))
         else:
-            print(harmless(f"{user.name}  {state:8}  {' '.join(user.grants)}"))
+            comes_from = "" if user.issuer is None else f"  from {user.issuer}"
+            print(harmless(f"{user.name}  {state:8}  {' '.join(user.grants)}{comes_from}"))
     if not found:
         raise typer.Exit(1)
 

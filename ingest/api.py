@@ -46,8 +46,8 @@ class TakesLogs(Protocol):
     in_flight: InFlight
     authenticate: Authenticate
 
-    def check(self) -> None:
-        """Raises when a request would be refused whatever its body is."""
+    def check(self, principal: Principal) -> None:
+        """Raises when a request of theirs would be refused whatever its body is."""
 
     async def take_one(self, body: bytes, hold: Hold, principal: Principal, key: str | None) -> Answer:
         """One log; closes the hold."""
@@ -94,8 +94,8 @@ def make_router(service: TakesLogs) -> DirectRouter:
     async def send_log(request: Request, principal: Principal) -> Response:
         _check_query(request, known=())
         _check_content_type(request, lines=False)
-        service.check()
-        body, hold = await _read(service, request)
+        service.check(principal)
+        body, hold = await _read(service, request, principal)
         answer = await service.take_one(body, hold, principal, request.headers.get("idempotency-key"))
         headers = {}
         if answer.status == 201:
@@ -106,8 +106,8 @@ def make_router(service: TakesLogs) -> DirectRouter:
         _check_query(request, known=("return_ids",))
         _check_content_type(request, lines=True)
         return_ids = _flag(request, "return_ids")
-        service.check()
-        body, hold = await _read(service, request)
+        service.check(principal)
+        body, hold = await _read(service, request, principal)
         key = request.headers.get("idempotency-key")
         return _json(await service.take_batch(body, hold, principal, key, return_ids=return_ids))
 
@@ -136,10 +136,10 @@ def make_router(service: TakesLogs) -> DirectRouter:
     return router
 
 
-async def _read(service: TakesLogs, request: Request) -> tuple[bytes, Hold]:
+async def _read(service: TakesLogs, request: Request, principal: Principal) -> tuple[bytes, Hold]:
     """The body, and the hold on its bytes, which whoever gets it closes."""
     length = request.headers.get("content-length", "")
-    hold = service.in_flight.hold()
+    hold = service.in_flight.hold(principal.subject)
     try:
         body = await read_body(
             request.stream(),

@@ -28,6 +28,7 @@ from ingest.filters.config import build_chain
 from ingest.filters.verdicts import Occasion
 from ingest.idempotency import Keyed, Reservation, Reservations, keyed
 from ingest.in_flight import Hold, InFlight
+from ingest.key_rates import KeyRates
 from ingest.parse import Item, Window, decode_batch, decode_one, is_array, may_hold_nul
 from ingest.publish import Publisher
 from ingest.quick import PlainLog, read_plain, read_plain_one
@@ -100,7 +101,8 @@ class IngestService:
         """
         self.settings = settings
         self._clock = clock or SystemClock()
-        self._chain = build_chain(settings.filters, random=random)
+        self._chain = build_chain(settings.filters, rates=settings.service_rates, random=random)
+        self._rates = KeyRates(settings.key_rate.limits, self._clock)
         self._lease = WorkerIdLease(database, instance=instance, clock=self._clock)
         self._publisher = Publisher(broker, settings)
         self._reservations = Reservations(
@@ -152,8 +154,12 @@ class IngestService:
 
     # --- requests ---
 
-    def check(self) -> None:
+    def check(self, principal: Principal) -> None:
         """Before a body is read. Raises Overloaded and its subclasses when the request would be refused anyway."""
+        self._check_open()
+        self._rates.check(principal)
+
+    def _check_open(self) -> None:
         if self._stop.is_set:
             raise Overloaded("ingest is stopping", retry_after_s=2)
         self._publisher.check()
@@ -176,7 +182,7 @@ class IngestService:
                 nothing_valid=lambda received: _one_invalid(received, body),
             )
 
-        return await self._finish(self._take(request, hold))
+        return await self._finish(self._take(request, hold, principal, len(body)))
 
     async def take_batch(
         self, body: bytes, hold: Hold, principal: Principal, key: str | None, *, return_ids: bool
@@ -195,7 +201,7 @@ class IngestService:
                 nothing_valid=_none_valid,
             )
 
-        return await self._finish(self._take(request, hold))
+        return await self._finish(self._take(request, hold, principal, len(body)))
 
     async def _finish(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         task = asyncio.create_task(work)
@@ -214,15 +220,20 @@ class IngestService:
         if error is not None:
             log.error("a task beside the requests failed", task=task.get_name(), error=repr(error))
 
-    async def _take(self, make: Callable[[], _Request], hold: Hold) -> Answer:
+    async def _take(self, make: Callable[[], _Request], hold: Hold, principal: Principal, body_bytes: int) -> Answer:
         with hold:
+            self._rates.take(principal, "bytes", body_bytes)
             request = make()
             earlier = None if request.keyed is None else await self._reservations.find(request.keyed)
             if earlier is not None:
                 return await self._repeat(request, earlier)
             ids = self._lease.take(request.count)
+            charged = self._rates.take(principal, "logs", request.count)
             received = self._judge(request, ids, admitted=False)
             if received.refusal is not None:
+                if charged is not None:
+                    charged.tokens += request.count
+                metrics.RATE_LIMITED.labels(limit=received.refusal.filter).inc()
                 raise RateLimited(
                     f"the limit {received.refusal.filter!r} is exceeded", retry_after_s=received.refusal.retry_after_s
                 )
@@ -235,7 +246,7 @@ class IngestService:
                 value = frame_value(received.kept)
                 answer = request.answer(received, ids)
                 if request.keyed is not None:
-                    self.check()
+                    self._check_open()
                     mine = Reservation(received_ms_of(ids[0]), ids[0], answer.pack())
                     earlier = await self._reservations.reserve(request.keyed, mine)
                     if earlier is not None:

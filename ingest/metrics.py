@@ -17,6 +17,15 @@ LOGS_REJECTED: Final = Counter(
     "logfeed_ingest_logs_rejected", "Logs that were not valid.", ["reason"], registry=REGISTRY
 )
 REFUSALS: Final = Counter("logfeed_ingest_refusals", "Requests refused as a whole.", ["reason"], registry=REGISTRY)
+RATE_LIMITED: Final = Counter(
+    "logfeed_ingest_rate_limited",
+    "Requests refused by a limit: key_logs, key_bytes, service_rates, or a filter's name.",
+    ["limit"],
+    registry=REGISTRY,
+)
+IN_FLIGHT_REFUSALS: Final = Counter(
+    "logfeed_ingest_in_flight_refusals", "Requests refused for want of room for their bytes.", registry=REGISTRY
+)
 REQUEST_SECONDS: Final = Histogram(
     "logfeed_ingest_request_seconds",
     "Time from the request's head to its answer.",

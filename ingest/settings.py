@@ -6,11 +6,28 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from ingest.filters.config import ChainConfig
+from access.principal import RateLimits
+from ingest.filters.config import ChainConfig, ServiceRates
 from runtime.settings import Section
 from schemas.frames import FRAME_DECODED_BYTES_MAX
 
 MiB = 1024 * 1024
+
+
+class KeyRate(Section):
+    """What a key may send that was made without a rate of its own, and every user; each ingest process counts for itself."""
+
+    logs_per_s: Annotated[float, Field(gt=0, le=10_000_000)] | None = None
+    """Logs per second on average (429 past it); none: no limit."""
+    bytes_per_s: Annotated[float, Field(gt=0, le=10_000_000_000)] | None = None
+    """Bytes of bodies per second on average, decompressed (429 past it); none: no limit."""
+    burst_s: Annotated[float, Field(gt=0, le=3_600)] = 1.0
+    """Seconds' worth that may come at once after a pause."""
+
+    @property
+    def limits(self) -> RateLimits:
+        """As subjects have them."""
+        return RateLimits(self.logs_per_s, self.bytes_per_s, self.burst_s)
 
 
 class IngestSettings(Section):
@@ -23,7 +40,8 @@ class IngestSettings(Section):
     body_deadline_s: Annotated[float, Field(gt=0, le=600)] = 30.0
     """Seconds in which a request's body must have arrived completely (408 after it)."""
     in_flight_bytes_max: Annotated[int, Field(ge=MiB)] = 128 * MiB
-    """Decompressed bytes of all requests under way together, up to their answers; past it 503. Costs five times that."""
+    """Decompressed bytes of all requests under way together, up to their answers; past it 503. Costs five times that. One key
+    or user may hold as much of it as it leaves free, so half when it is alone."""
     publish_deadline_s: Annotated[float, Field(gt=0, le=600)] = 30.0
     """Seconds a request waits for the broker's acknowledgement before it gets 503 (the send itself goes on)."""
     retention_days: Annotated[int, Field(ge=1, le=36_500)] = 400
@@ -40,6 +58,10 @@ class IngestSettings(Section):
     """Seconds for which reservations are left out after the database did not answer."""
     drain_deadline_s: Annotated[float, Field(gt=0, le=600)] = 20.0
     """Seconds that requests under way get at a clean stop."""
+    key_rate: KeyRate = KeyRate()
+    """What keys may send that name no rate of their own (docs/limits.md)."""
+    service_rates: ServiceRates = ServiceRates()
+    """What each service may send (docs/limits.md)."""
     filters: ChainConfig = ()
     """The filter chain, in order (docs/filters.md)."""
 
@@ -49,6 +71,9 @@ class IngestSettings(Section):
             raise ValueError(
                 f"body_bytes_max may be at most {FRAME_DECODED_BYTES_MAX // 4}: a frame must hold the body re-encoded"
             )
-        if self.in_flight_bytes_max < self.body_bytes_max:
-            raise ValueError("in_flight_bytes_max must be at least body_bytes_max: no request of full size would pass")
+        if self.in_flight_bytes_max < 2 * self.body_bytes_max:
+            raise ValueError(
+                "in_flight_bytes_max must be at least twice body_bytes_max: nobody may hold more than half of it, and no"
+                " request of full size would pass"
+            )
         return self

@@ -1,8 +1,9 @@
 """Answers questions: takes a place, opens a snapshot, asks the store, writes the body.
 
-Every question holds one of `scans_max` places while the database works for it; those who wait are bounded too, and
-everyone past that gets 503. So memory is at most scans_max pages of page_bytes_max (INV-4). A table or file that is dropped
-under a question means a new snapshot, once. Every call carries `allowed` (INV-5). One event loop, no locks.
+Every question holds one of `scans_max` places while the database works for it, shared fairly among subjects (places.py); those
+who wait are bounded too, and everyone past that is refused. So memory is at most scans_max pages of page_bytes_max (INV-4). A
+table or file that is dropped under a question means a new snapshot, once. Every call carries `allowed` (INV-5). One event
+loop, no locks.
 
 Every page has a tag that says of what it was made: the question, who asks, and what is stored (the offsets of its snapshot).
 Who sends it again and would get the same gets nothing, without a row being read. Pages of what is closed are kept too, and
@@ -14,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -27,8 +28,9 @@ from query import metrics
 from query.cache import Kept, Key, ResultCache
 from query.cursor import VERSION as CURSOR_VERSION
 from query.cursor import Cursor, CursorSeal
-from query.errors import LogNotFound, SnapshotBehind, TooManyScans
+from query.errors import LogNotFound, SnapshotBehind
 from query.page import Page, Question, Walk
+from query.places import FairPlaces
 from query.settings import QuerySettings
 from query.tail.token import TailPlace, TailSeal
 from runtime.clock import Clock
@@ -84,8 +86,12 @@ class Answers:
         self._clock = clock
         self._unread = unread
         self._cache = ResultCache(bytes_max=settings.cache_bytes_max, clock=clock)
-        self._places = asyncio.Semaphore(settings.scans_max)
-        self._waiting = 0
+        self._places = FairPlaces(
+            places=settings.scans_max,
+            per_subject=settings.scans_per_subject_max,
+            waiting_max=settings.scans_waiting_max,
+            waiting_per_subject_max=settings.scans_waiting_per_subject_max,
+        )
         self._seal: CursorSeal | None = None
         self._tail_seal: TailSeal | None = None
 
@@ -97,8 +103,8 @@ class Answers:
             return {
                 "logs": list(map(log_json, page.logs)),
                 "count": len(page.logs),
-                "next_cursor": _signed(seal, page.next, principal, question.canonical),
-                "prev_cursor": _signed(seal, page.prev, principal, question.canonical),
+                "next_cursor": _sealed(seal, page.next, principal, question.canonical),
+                "prev_cursor": _sealed(seal, page.prev, principal, question.canonical),
                 "scanned_to": None if page.scanned_to_us is None else time_text(page.scanned_to_us),
                 "visible_through": time_text(snapshot.visible_through_us) if snapshot.visible_through_us else None,
                 "tail": self._tail_token(question, snapshot, principal),
@@ -142,7 +148,7 @@ class Answers:
                 self._keep(key, kept, allowed, self._settings.cache_ttl_s)
             return Answer(body, etag)
 
-        async with self._place():
+        async with self._place(principal):
             seal = await self._opened_seal()
             walk = None
             if question.token is not None:
@@ -162,7 +168,7 @@ class Answers:
             self._keep(key, Kept(body, snapshot.revision, snapshot.mark), allowed, self._settings.cache_ttl_s)
             return body
 
-        return await self._ask(ask)
+        return await self._ask(principal, ask)
 
     async def context(self, log_id: int, principal: Principal, *, before: int, after: int) -> bytes:
         """A log with its neighbours of the same service. Raises LogNotFound, Overloaded."""
@@ -192,7 +198,7 @@ class Answers:
                 }
             )
 
-        return await self._ask(ask)
+        return await self._ask(principal, ask)
 
     async def correlation(
         self, correlation_id: str, principal: Principal, *, limit: int, token: str | None, asked: Asked
@@ -211,7 +217,7 @@ class Answers:
         def body_of(page: Page, snapshot: Snapshot, seal: CursorSeal) -> dict[str, Any]:
             return {
                 "logs": list(map(log_json, page.logs)),
-                "next_cursor": _signed(seal, page.next, principal, story.canonical),
+                "next_cursor": _sealed(seal, page.next, principal, story.canonical),
             }
 
         async def beside(snapshot: Snapshot) -> dict[str, Any]:
@@ -234,7 +240,7 @@ class Answers:
         kept = None if is_fresh else self._kept(("services",), principal.may_read, revision=0)
         if kept is not None:
             return kept.body
-        async with self._place():
+        async with self._place(principal):
             found = await self._store.services(allowed=principal.may_read)
         services = [
             {
@@ -256,7 +262,7 @@ class Answers:
         unread = await self._unread_records()
         rows: list[LedgerRow] = []
         rows_max = self._settings.ledger_rows_max
-        async with self._place():
+        async with self._place(principal):
             ends_s = self._clock.monotonic_s() + _LEDGER_S_MAX
             for hour_us in range(start_us, end_us, _HOUR_US):
                 left_s = ends_s - self._clock.monotonic_s()
@@ -301,8 +307,8 @@ class Answers:
         except (Overloaded, TimeoutError):
             return False
 
-    async def _ask(self, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
-        async with self._place():
+    async def _ask(self, principal: Principal, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
+        async with self._place(principal):
             return await self._in_snapshot(ask)
 
     async def _in_snapshot(self, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
@@ -316,29 +322,9 @@ class Answers:
         async with self._store.snapshot() as snapshot:
             return await ask(snapshot, True)
 
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """One of the places for questions. Raises TooManyScans."""
-        if self._places.locked() and self._waiting >= self._settings.scans_waiting_max:
-            metrics.SCANS_REFUSED.inc()
-            raise TooManyScans
-        self._waiting += 1
-        metrics.SCANS_WAITING.set(self._waiting)
-        try:
-            async with asyncio.timeout(self._settings.scan_wait_ms / 1000):
-                await self._places.acquire()
-        except TimeoutError:
-            metrics.SCANS_REFUSED.inc()
-            raise TooManyScans from None
-        finally:
-            self._waiting -= 1
-            metrics.SCANS_WAITING.set(self._waiting)
-        metrics.SCANS_RUNNING.inc()
-        try:
-            yield
-        finally:
-            metrics.SCANS_RUNNING.dec()
-            self._places.release()
+    def _place(self, principal: Principal) -> AbstractAsyncContextManager[None]:
+        """One of the places for questions. Raises TooManyQuestions, TooManyScans."""
+        return self._places.place(principal.subject, wait_s=self._settings.scan_wait_ms / 1000)
 
     async def _opened_seal(self) -> CursorSeal:
         """Asked of the store at first need, so that a service starts with the database away."""
@@ -349,7 +335,7 @@ class Answers:
         return self._seal
 
     async def tail_seal(self) -> TailSeal:
-        """What signs tokens of tails. Raises Overloaded."""
+        """What seals tokens of tails. Raises Overloaded."""
         await self._opened_seal()
         assert self._tail_seal is not None, "made with the other one"
         return self._tail_seal
@@ -359,7 +345,7 @@ class Answers:
         if question.token is not None or question.tail_canonical is None or self._tail_seal is None:
             return None
         place = TailPlace(snapshot.offsets, snapshot.visible_through_us // 1000)
-        return self._tail_seal.sign(place, subject=principal.subject, question=question.tail_canonical)
+        return self._tail_seal.seal(place, subject=principal.subject, question=question.tail_canonical)
 
     async def _unread_records(self) -> dict[str, int] | None:
         try:
@@ -420,8 +406,8 @@ def _check_not_behind(partitions: list[int]) -> None:
         )
 
 
-def _signed(seal: CursorSeal, cursor: Cursor | None, principal: Principal, question: str) -> str | None:
-    return None if cursor is None else seal.sign(cursor, subject=principal.subject, question=question)
+def _sealed(seal: CursorSeal, cursor: Cursor | None, principal: Principal, question: str) -> str | None:
+    return None if cursor is None else seal.seal(cursor, subject=principal.subject, question=question)
 
 
 def _sums(rows: Iterable[LedgerRow]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
-from access.audit import AuditLog
+from access.audit import QUESTION_CHARS_MAX, AuditLog
 from access.errors import Forbidden
 from access.principal import Authenticate, Principal
 from query import params
@@ -26,6 +26,7 @@ from query.settings import QuerySettings
 from runtime.clock import Clock
 from schemas.access import SECURITY
 from schemas.pages import CorrelationPage, LedgerAnswer, LogContext, LogPage, OneLog, ServiceList
+from search.params import ParameterError
 
 LogId = Annotated[str, Path(description="The log's id, a decimal number.", examples=["382110771345817600"])]
 CorrelationId = Annotated[str, Path(description="The correlation id; it may have `/` in it.")]
@@ -46,6 +47,8 @@ def make_router(
         principal = await authenticate(request)
         if principal.may_read.is_empty:
             raise Forbidden("you may not read the logs of any service")
+        if len(request.scope["query_string"]) > QUESTION_CHARS_MAX:
+            raise ParameterError("query string", f"expected at most {QUESTION_CHARS_MAX} characters")
         if audit is not None:
             audit.check()
         return principal
@@ -123,7 +126,7 @@ def _documented(
 ) -> dict[str, Any]:
     """What the OpenAPI document says of a route; FastAPI's values are of many types."""
     answer: dict[str, Any] = {"model": model, "description": "The answer."}
-    responses: dict[int | str, dict[str, Any]] = {200: answer, **problem_responses(401, 403, *problems)}
+    responses: dict[int | str, dict[str, Any]] = {200: answer, **problem_responses(401, 403, 429, *problems)}
     declared = [parameter.openapi() for parameter in parameters]
     if has_tag:
         tag = {"description": _TAG, "schema": {"type": "string"}}
@@ -150,7 +153,7 @@ def _documented(
 
 
 def _answer(body: bytes) -> Response:
-    return Response(body, media_type=_JSON, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+    return Response(body, media_type=_JSON, headers={"Cache-Control": "no-store"})
 
 
 def _page(answer: Answer) -> Response:
@@ -161,7 +164,7 @@ def _page(answer: Answer) -> Response:
     headers = {"ETag": f'W/"{answer.etag}"', "Cache-Control": "private, no-cache", "Vary": "Authorization, Cookie"}
     if answer.body is None:
         return Response(status_code=304, headers=headers)
-    return Response(answer.body, media_type=_JSON, headers={**headers, "X-Content-Type-Options": "nosniff"})
+    return Response(answer.body, media_type=_JSON, headers=headers)
 
 
 def _asked(request: Request) -> Asked:

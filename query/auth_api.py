@@ -28,7 +28,7 @@ _PATH: Final = "/api/v1/auth"
 _BODY_BYTES_MAX: Final = 8 * 1024
 _BODY_S_MAX: Final = 10.0
 _COOKIE_CHARS_MAX: Final = 200
-_NO_STORE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 class _Login(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,7 +47,7 @@ def make_auth_router(sessions: Sessions, settings: AccessSettings, authenticate:
     # FastAPI's values are of many types.
     answers: dict[int | str, dict[str, Any]] = {
         200: {"model": TokenAnswer, "description": "Let in; the refresh token is in the cookie."},
-        **problem_responses(401, 422, 429, 503),
+        **problem_responses(401, 403, 422, 429, 503, is_login=True),
     }
 
     @router.post(
@@ -77,7 +77,10 @@ def make_auth_router(sessions: Sessions, settings: AccessSettings, authenticate:
         status_code=204,
         response_model=None,
         response_class=Response,
-        responses={204: {"description": "The session has ended, if there was one."}, **problem_responses(422, 503)},
+        responses={
+            204: {"description": "The session has ended, if there was one."},
+            **problem_responses(403, 422, 503),
+        },
     )
     async def logout(request: Request) -> Response:
         """End the session of the cookie, with every token that came of it."""
@@ -107,6 +110,12 @@ def make_auth_router(sessions: Sessions, settings: AccessSettings, authenticate:
 def _let_in(tokens: Tokens, settings: AccessSettings) -> Response:
     body = {"access_token": tokens.access_token, "token_type": "Bearer", "expires_in": tokens.access_s}
     response = Response(orjson.dumps(body), media_type="application/json", headers=_NO_STORE)
+    set_refresh_cookie(response, tokens, settings)
+    return response
+
+
+def set_refresh_cookie(response: Response, tokens: Tokens, settings: AccessSettings) -> None:
+    """Give the browser its session: for no script, no other site, no other path."""
     response.set_cookie(
         COOKIE,
         tokens.refresh_token,
@@ -116,7 +125,6 @@ def _let_in(tokens: Tokens, settings: AccessSettings) -> Response:
         httponly=True,
         samesite="strict",
     )
-    return response
 
 
 async def _body(request: Request) -> _Login:

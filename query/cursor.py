@@ -12,7 +12,7 @@ from store.port import Position
 
 __all__ = ["TOKEN_CHARS_MAX", "VERSION", "Cursor", "CursorSeal"]
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
@@ -33,7 +33,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CursorSeal(Seal[Cursor]):
-    """Signs and opens cursors."""
+    """Seals and opens cursors."""
 
     def __init__(self, secret: bytes) -> None:
         """secret: 32 random bytes (ReadStore.cursor_secret)."""

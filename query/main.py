@@ -7,13 +7,13 @@ answers, every question gets 503 and `ready` says why.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from fastapi import APIRouter
 from starlette.requests import HTTPConnection
 
 from access.audit import AuditLog
+from access.oidc.login import OidcLogin
 from access.principal import Authenticate, Principal, anyone
 from access.sessions import Sessions
 from broker.port import Broker
@@ -24,11 +24,13 @@ from live.settings import LiveSettings
 from query.answers import Answers, Unread
 from query.api import make_router
 from query.auth_api import make_auth_router
+from query.oidc_api import make_oidc_router
 from query.settings import QuerySettings
 from query.tail.api import make_tail_router
 from query.tail.service import Tails
 from query.tail.settings import TailSettings
 from runtime.clock import Clock, SystemClock
+from runtime.origins import Origins
 from runtime.stopping import Stop, every
 from schemas.topics import LOGS_TOPIC
 from store.postgres_read import PostgresReadStore
@@ -68,19 +70,21 @@ class QueryService:
         topic: str = LOGS_TOPIC,
         authenticate: Authenticate = anyone,
         sessions: Sessions | None = None,
+        oidc: OidcLogin | None = None,
         audit: AuditLog | None = None,
         clock: Clock | None = None,
         segments: SegmentAccess | None = None,
         retention: RetentionPolicy | None = None,
         tail: TailSource | None = None,
-        allowed_origins: Collection[str] = (),
+        origins: Origins | None = None,
     ) -> None:
         """database: opened and closed by the caller, with settings.scans_max connections at least.
 
         unread: partition -> records that are accepted and not stored yet; may raise Overloaded. sessions: closed by the caller;
-        None where nobody logs in. audit: run by the caller; None writes nothing down. segments: opened and closed
-        here; None where no directory of files is known. retention: None shows whatever is there. tail: what tails are made
-        of; None has none. allowed_origins: whose pages may open WebSockets, beside the server's own.
+        None where nobody logs in. oidc: closed by the caller; None where no login provider is asked. audit: run by the caller;
+        None writes nothing down. segments: opened and closed here; None where no directory of files is known. retention: None
+        shows whatever is there. tail: what tails are made of; None has none. origins: whose pages may open WebSockets; None:
+        the server's own alone.
         """
         self.settings = settings
         self.authenticate = authenticate
@@ -105,6 +109,7 @@ class QueryService:
         if sessions is not None:
             # Side by side, not one inside the other: whoever mounts them sees each route.
             self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)
+            self.router.routes.extend(make_oidc_router(oidc, sessions.settings).routes)
         self.tails: Tails | None = None
         if tail is not None:
             self.tails = Tails(
@@ -117,7 +122,7 @@ class QueryService:
                 clock=clock,
                 stop=tail.stop,
             )
-            tail_router = make_tail_router(self.tails, self._authenticated, allowed_origins=allowed_origins)
+            tail_router = make_tail_router(self.tails, self._authenticated, origins=origins or Origins())
             self.router.routes.extend(tail_router.routes)
 
     async def start(self) -> None:

@@ -20,7 +20,10 @@ PAGES_UNFINISHED: Final = Counter("logfeed_query_pages_unfinished", "Pages ended
 SCANS_RUNNING: Final = Gauge("logfeed_query_scans_running", "Questions the database works on.", registry=REGISTRY)
 SCANS_WAITING: Final = Gauge("logfeed_query_scans_waiting", "Questions that wait for a place.", registry=REGISTRY)
 SCANS_REFUSED: Final = Counter(
-    "logfeed_query_scans_refused", "Questions refused for want of a place.", registry=REGISTRY
+    "logfeed_query_scans_refused",
+    "Questions refused for want of a place, because of all questions or of the subject's own.",
+    ["reason"],
+    registry=REGISTRY,
 )
 SNAPSHOTS_LOST: Final = Counter("logfeed_query_snapshots_lost", "Snapshots taken anew after a drop.", registry=REGISTRY)
 CURSORS_BEHIND: Final = Counter(

@@ -14,9 +14,17 @@ from fastapi.exceptions import HTTPException
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from access.errors import Forbidden, TooManyLogins, Unauthenticated
+from access.errors import (
+    Forbidden,
+    LoginDenied,
+    LoginNotOffered,
+    ProviderFaulty,
+    ProviderUnavailable,
+    TooManyLogins,
+    Unauthenticated,
+)
 from query import metrics
-from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyScans, TooManyTails
+from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyQuestions, TooManyScans, TooManyTails
 from schemas.errors import InvalidInput, LogfeedError, Overloaded
 from schemas.pages import Problem
 from search.params import ParameterError
@@ -30,6 +38,10 @@ PROBLEM_TYPE: Final = "application/problem+json"
 _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (CursorError, HTTPStatus.BAD_REQUEST, "cursor", "The cursor cannot be used"),
     (Unauthenticated, HTTPStatus.UNAUTHORIZED, "unauthenticated", "Who you are is not known"),
+    (LoginDenied, HTTPStatus.FORBIDDEN, "login-denied", "You are not let in"),
+    (LoginNotOffered, HTTPStatus.NOT_FOUND, "login-not-offered", "There is no such way in"),
+    (ProviderFaulty, HTTPStatus.BAD_GATEWAY, "login-provider", "The login provider cannot be used"),
+    (ProviderUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, "login-provider-away", "The login provider does not answer"),
     (Forbidden, HTTPStatus.FORBIDDEN, "not-permitted", "Not permitted"),
     (LogNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such log"),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-parameter", "A parameter is not valid"),
@@ -38,6 +50,7 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (ObjectStoreRefused, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-unreadable", "A file of logs cannot be read here"),
     (TooManyLogins, HTTPStatus.TOO_MANY_REQUESTS, "too-many-logins", "Too many attempts to log in"),
     (TooManyTails, HTTPStatus.TOO_MANY_REQUESTS, "too-many-tails", "Too many tails of one subject"),
+    (TooManyQuestions, HTTPStatus.TOO_MANY_REQUESTS, "too-many-questions", "Too many of your questions at once"),
     (TooManyScans, HTTPStatus.SERVICE_UNAVAILABLE, "too-many-scans", "Too many questions at once"),
     (SnapshotBehind, HTTPStatus.SERVICE_UNAVAILABLE, "snapshot-behind", "The database is behind this walk"),
     (Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The question cannot be answered now"),
@@ -51,8 +64,9 @@ _DESCRIPTIONS: Final = {
     403: "You may not do this: `detail` says what is missing.",
     404: "There is no such log, or you may not read it.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
-    429: "Too many attempts, or too much at once: wait `Retry-After` seconds.",
+    429: "Too many attempts to log in, or questions or tails of yours at once: wait `Retry-After` seconds.",
     500: "A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked.",
+    502: "The login provider answers what it must not, or refuses this installation: `detail` says what to mend.",
     503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",
 }
 _EXAMPLES: Final = {
@@ -61,13 +75,25 @@ _EXAMPLES: Final = {
     403: ("not-permitted", "Not permitted", "you may not read the logs of any service"),
     404: ("not-found", "There is no such log", "there is no log 382110771345817600, or it may not be read"),
     422: ("invalid-parameter", "A parameter is not valid", "levle: there is no such parameter: did you mean `level`?"),
-    429: ("too-many-logins", "Too many attempts to log in", "too many failed attempts: wait 30 s"),
+    429: (
+        "too-many-questions",
+        "Too many of your questions at once",
+        "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+    ),
     500: (
         "segment-damaged",
         "A file of logs is damaged",
         "segment 20260105T0000-5f2a77c01d9be630-default-0.parquet is damaged: it cannot be decoded",
     ),
+    502: (
+        "login-provider",
+        "The login provider cannot be used",
+        "the login provider refuses this installation (invalid_client): check client_id and client_secret",
+    ),
     503: ("unavailable", "The question cannot be answered now", "the database does not answer; try again shortly"),
+}
+_LOGIN_EXAMPLES: Final = _EXAMPLES | {
+    429: ("too-many-logins", "Too many attempts to log in", "too many failed attempts: wait 30 s")
 }
 
 _RETRY_AFTER: Final = {"Retry-After": {"description": "Whole seconds.", "schema": {"type": "integer"}}}
@@ -118,8 +144,9 @@ def _response(document: dict[str, Any], headers: dict[str, str]) -> Response:
     return Response(orjson.dumps(document), document["status"], headers, PROBLEM_TYPE)
 
 
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*statuses: int, is_login: bool = False) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of the problems that a route answers with."""
+    examples = _LOGIN_EXAMPLES if is_login else _EXAMPLES
     schema = without_references(Problem)
     return {
         status: {
@@ -128,10 +155,10 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
                 PROBLEM_TYPE: {
                     "schema": schema,
                     "example": {
-                        "type": f"urn:logfeed:problem:{_EXAMPLES[status][0]}",
-                        "title": _EXAMPLES[status][1],
+                        "type": f"urn:logfeed:problem:{examples[status][0]}",
+                        "title": examples[status][1],
                         "status": status,
-                        "detail": _EXAMPLES[status][2],
+                        "detail": examples[status][2],
                     },
                 }
             },

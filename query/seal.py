@@ -1,6 +1,10 @@
-"""Opaque tokens that nobody can make or change but us, bound to a subject and a question.
+"""Opaque tokens that nobody can make, change or read but us, bound to a subject and a question.
 
-    token = base64url( version byte | MessagePack | HMAC-SHA256 over both )
+    token = base64url( version byte | AES-SIV of MessagePack, with the version as associated data )
+
+Sealed and not just signed, because a walk's frozen bound is the newest log of all services, and offsets say how much
+everybody sends: neither is a holder's to know. SIV (RFC 5297) needs no nonce: the same place is the same token, as tags of
+pages want. Each kind of token has a key of its own, made of the secret.
 
 Used with another subject or question one is refused, never reinterpreted (INV-5, INV-6). The secret is the store's, so every
 query process of a store reads the tokens of all others. Pure; safe for many tasks.
@@ -16,13 +20,15 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from query.errors import CursorError
 
 TOKEN_CHARS_MAX: Final = 16_384
 """Enough for the offsets of 1,000 partitions."""
 
-_MAC_BYTES: Final = 32
+_TAG_BYTES: Final = 16
 _DIGEST_BYTES: Final = 16
 Content = TypeVar("Content", bound=msgspec.Struct)
 
@@ -30,34 +36,35 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class Seal(Generic[Content]):
-    """Signs and opens one kind of token with one store's secret."""
+    """Seals and opens one kind of token with one store's secret."""
 
     def __init__(self, secret: bytes, content: type[Content], *, version: int, name: str) -> None:
         """secret: 32 random bytes (ReadStore.cursor_secret). version: 0..255, of this kind of token alone. name: of the
-        parameter, for people."""
-        self._secret = secret
-        self._version = version
+        parameter, for people, and for the key: no other kind has it."""
+        self._cipher = AESSIV(hmac.digest(secret, f"logfeed {name}".encode(), "sha512"))
+        self._version = bytes((version,))
         self._name = name
         # A tuple on the wire. Any: msgspec takes the type as a value.
         sealed: Any = tuple[bytes, bytes, content]  # type: ignore[valid-type]
         self._decoder: msgspec.msgpack.Decoder[tuple[bytes, bytes, Content]] = msgspec.msgpack.Decoder(sealed)
 
-    def sign(self, content: Content, *, subject: str, question: str) -> str:
+    def seal(self, content: Content, *, subject: str, question: str) -> str:
         """The token. question: canonical text of everything that must stay the same."""
         return self.bound(subject=subject, question=question)(content)
 
     def bound(self, *, subject: str, question: str) -> Callable[[Content], str]:
-        """`sign` for one subject and question: for who signs many."""
-        version, of_subject, of_question = bytes((self._version,)), _digest(subject), _digest(question)
+        """`seal` for one subject and question: for who seals many."""
+        of_subject, of_question = _digest(subject), _digest(question)
 
-        def sign(content: Content) -> str:
-            plain = version + _encoder.encode((of_subject, of_question, content))
-            return base64.urlsafe_b64encode(plain + self._mac(plain)).rstrip(b"=").decode()
+        def seal(content: Content) -> str:
+            plain = _encoder.encode((of_subject, of_question, content))
+            sealed = self._cipher.encrypt(plain, [self._version])
+            return base64.urlsafe_b64encode(self._version + sealed).rstrip(b"=").decode()
 
-        return sign
+        return seal
 
     def open(self, token: str, *, subject: str, question: str) -> Content:
-        """What was signed. Raises CursorError: cut or changed, of another version, subject or question."""
+        """What was sealed. Raises CursorError: cut or changed, of another version, subject or question."""
         name = self._name
         if len(token) > TOKEN_CHARS_MAX:
             raise CursorError(
@@ -67,16 +74,18 @@ class Seal(Generic[Content]):
             raw = base64.b64decode(token.encode("ascii") + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError) as error:
             raise CursorError(f"{name} cannot be read: it was cut or changed; start again without it") from error
-        plain, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
+        changed = f"{name} was cut or changed, or belongs to another store; start again without it"
         is_canonical = base64.urlsafe_b64encode(raw).rstrip(b"=") == token.encode("ascii")
-        if not plain or not is_canonical or not hmac.compare_digest(mac, self._mac(plain)):
-            raise CursorError(f"{name} was cut or changed, or belongs to another store; start again without it")
-        if plain[0] != self._version:
+        if len(raw) <= len(self._version) + _TAG_BYTES or not is_canonical:
+            raise CursorError(changed)
+        if raw[:1] != self._version:
             raise CursorError(
-                f"{name} has version {plain[0]}, this program reads {self._version}; start again without it"
+                f"{name} has version {raw[0]}, this program reads {self._version[0]}; start again without it"
             )
         try:
-            of_subject, of_question, content = self._decoder.decode(plain[1:])
+            of_subject, of_question, content = self._decoder.decode(self._cipher.decrypt(raw[1:], [self._version]))
+        except InvalidTag as error:
+            raise CursorError(changed) from error
         except msgspec.MsgspecError as error:
             raise CursorError(f"{name} was made by another version; start again without it") from error
         if of_subject != _digest(subject):
@@ -84,9 +93,6 @@ class Seal(Generic[Content]):
         if of_question != _digest(question):
             raise CursorError(f"{name} belongs to another question: repeat the filter and order of its first page")
         return content
-
-    def _mac(self, content: bytes) -> bytes:
-        return hmac.digest(self._secret, content, hashlib.sha256)
 
 
 def _digest(text: str) -> bytes:

@@ -20,10 +20,15 @@ class QuerySettings(Section):
     """Milliseconds a page may search; after them it says how far it came and has a cursor."""
     scans_max: Annotated[int, Field(ge=1, le=100)] = 6
     """Questions that the database works on at once; each holds at most one page in memory."""
+    scans_per_subject_max: Annotated[int, Field(ge=1, le=100)] = 4
+    """Questions of one key or user that the database works on at once. Less than scans_max, so that whoever asks slow questions
+    without end leaves places to others."""
     scans_waiting_max: Annotated[int, Field(ge=0, le=10_000)] = 100
     """Questions that wait for a place; more get 503 at once."""
+    scans_waiting_per_subject_max: Annotated[int, Field(ge=0, le=10_000)] = 32
+    """Questions of one key or user that wait for a place; more get 429 at once."""
     scan_wait_ms: Annotated[int, Field(ge=0, le=60_000)] = 2_000
-    """Milliseconds a question waits for a place before it gets 503."""
+    """Milliseconds a question waits for a place before it gets 503, or 429 where the subject's own are in the way."""
     cache_bytes_max: Annotated[int, Field(ge=0)] = 32 * MiB
     """Bytes of answers kept: logs by id and pages of closed ranges; 0 keeps none."""
     cache_ttl_s: Annotated[float, Field(ge=0, le=3_600)] = 300.0

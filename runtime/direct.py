@@ -14,6 +14,8 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from runtime.answer_headers import AnswerHeaders
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -38,12 +40,13 @@ class DirectRouter(APIRouter):
 
 
 class DirectApplication(FastAPI):
-    """A FastAPI application that asks its routers' direct routes first."""
+    """A FastAPI application that asks its routers' direct routes first. Whatever it answers has the headers of all answers."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, answer_headers: AnswerHeaders, **options: Any) -> None:
         """options: FastAPI's, of many types."""
         super().__init__(**options)
         self._direct: dict[tuple[str, str], ASGIApp] = {}
+        self._answer_headers = answer_headers
 
     def include_router(self, router: APIRouter, **options: Any) -> None:
         """See FastAPI."""
@@ -53,6 +56,8 @@ class DirectApplication(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See FastAPI."""
+        if scope["type"] in ("http", "websocket"):
+            send = self._answer_headers.guard(scope, send)
         if scope["type"] == "http":
             application = self._direct.get((scope["method"], scope["path"]))
             if application is not None:

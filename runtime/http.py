@@ -5,8 +5,9 @@ uvicorn starts its idle timer after the first response only, so that a client th
 ever; its limit of concurrency counts connections that wait for their next request; and it keeps a head of any size. Here a
 connection is closed without an answer when its first request's head is not complete within the deadline, or a later one's
 is not within the deadline after its first byte. At the limit of connections the one that has been without a request for
-longest makes room, so that thousands of silent ones keep nobody out; where all have sent one, the new one is refused. Who has
-to go is answered 503. Between requests uvicorn's own keep-alive timer rules. Bodies have deadlines where they are read.
+longest makes room, so that thousands of silent ones keep nobody out; where all have sent one, the new one is refused. Before
+that the same holds among the connections of one address, so that no host keeps others out. Who has to go is answered 503.
+Between requests uvicorn's own keep-alive timer rules. Bodies have deadlines where they are read.
 WebSockets no longer count once they are upgraded.
 
 Closing a transport waits for the client to take what is written, for ever. So every byte that the kernel does not take at
@@ -19,8 +20,11 @@ Every connection is an open file: `fit_open_files` makes the process's limit and
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import resource
 import socket
+from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
 import structlog
@@ -28,6 +32,8 @@ from prometheus_client import Counter
 from pydantic import Field
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from runtime.addresses import network_of
+from runtime.answer_headers import raw_lines
 from runtime.settings import Section
 from runtime.telemetry import REGISTRY
 
@@ -60,7 +66,7 @@ def _refusal(status: str, headers: str, problem: str, title: str, detail: str) -
     body = (
         f'{{"type":"urn:logfeed:problem:{problem}","title":"{title}","status":{status.split()[0]},"detail":"{detail}"}}'
     )
-    head = f"HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\n{headers}connection: close\r\n"
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\n{raw_lines()}{headers}connection: close\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n{body}".encode()
 
 
@@ -71,12 +77,27 @@ _TOO_MANY: Final = _refusal(
     "Too many connections",
     "This server holds as many connections as it may: retry, and keep connections open between requests.",
 )
+_TOO_MANY_OF_ADDRESS: Final = _refusal(
+    "503 Service Unavailable",
+    "retry-after: 2\r\n",
+    "too-many-connections",
+    "Too many connections of one address",
+    "Your address holds as many connections as one may: keep fewer open, and send several requests over each.",
+)
 _HEAD_TOO_LARGE: Final = _refusal(
     "431 Request Header Fields Too Large",
     "",
     "head-too-large",
     "The request's head is too large",
     "Request line and header fields are larger than this server reads: send less, or in the body.",
+)
+
+_NO_HTTP: Final = _refusal(
+    "400 Bad Request",
+    "",
+    "malformed-request",
+    "The request is no HTTP",
+    "Its line or a header field cannot be read: send HTTP/1.1.",
 )
 
 
@@ -86,6 +107,10 @@ class HttpSettings(Section):
     connections_max: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000
     """Most connections at once, idle ones included. At the limit the oldest one without a request yet gets 503, else the new
     one. Fewer where the process may open fewer files (ulimit -n)."""
+    connections_per_address_max: Annotated[int, Field(ge=0, le=1_000_000)] = 1_000
+    """Most connections at once of one client address (IPv6: of a /64), by the same rule; 0: no limit. It is the address of the
+    connection that counts: those of http.trusted_proxies are not limited. Default: half of connections_max, so that a
+    proxy nobody named, or a busy agent, does not feel it."""
     head_deadline_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     """Seconds in which the head of a request must have arrived completely, else the connection is closed."""
     head_bytes_max: Annotated[int, Field(ge=1024, le=1024 * 1024)] = 64 * 1024
@@ -116,17 +141,33 @@ def fit_open_files(connections_max: int) -> int:
     return fitting
 
 
-def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
-    """The `http=` class for one uvicorn server; its connections count against one limit."""
-    connections: set[Any] = set()
-    waiting: dict[Any, None] = {}
-    """Those of them whose first head is not complete, oldest first."""
+class _Crowd:
+    """The connections that count against one limit."""
+
+    __slots__ = ("connections", "waiting")
+
+    def __init__(self) -> None:
+        self.connections: set[Any] = set()
+        self.waiting: dict[Any, None] = {}
+        """Those of them whose first head is not complete, oldest first."""
+
+
+def http_protocol_class(settings: HttpSettings, *, trusted_proxies: Iterable[str] = ()) -> type[asyncio.Protocol]:
+    """The `http=` class for one uvicorn server; its connections count against one limit, and those of an address against
+    another. trusted_proxies: addresses, networks or * whose connections are many clients' (other texts name no address)."""
+    everyone = _Crowd()
+    by_address: dict[str, _Crowd] = {}
+    """Addresses that have a connection."""
+    proxies = _networks(trusted_proxies)
     unread: dict[Any, None] = {}
     """Those whose clients have not taken all that was written, longest first."""
 
     class BoundedHttpProtocol(HttpToolsProtocol):
         """uvicorn's protocol behind the limits of `settings`."""
 
+        _crowds: tuple[_Crowd, ...] = ()
+        """What it counts against."""
+        _address = ""
         _head_timer: asyncio.TimerHandle | None = None
         _heads = 0
         _in_head = False
@@ -143,12 +184,31 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
             transport.set_write_buffer_limits(high=0)  # `pause_writing` as soon as anything waits for the client
             _show_progress(transport.get_extra_info("socket"))
             super().connection_made(transport)
-            if len(connections) >= settings.connections_max:
-                next(iter(waiting), self).refuse(_TOO_MANY, "limit")
-            if not self._refused:
-                connections.add(self)
-                waiting[self] = None
-                self._start_deadline()
+            crowd = self._crowd_of_address(transport) if settings.connections_per_address_max else None
+            if crowd is not None and len(crowd.connections) >= settings.connections_per_address_max:
+                next(iter(crowd.waiting), self).refuse(_TOO_MANY_OF_ADDRESS, "address_limit")
+            elif len(everyone.connections) >= settings.connections_max:
+                next(iter(everyone.waiting), self).refuse(_TOO_MANY, "limit")
+            if self._refused:
+                return
+            self._crowds = (everyone,) if crowd is None else (everyone, crowd)
+            for each in self._crowds:
+                each.connections.add(self)
+                each.waiting[self] = None
+            self._start_deadline()
+
+        def _crowd_of_address(self, transport: asyncio.Transport) -> _Crowd | None:
+            """Those of the same address; None where it is a proxy's, or there is none."""
+            peer = transport.get_extra_info("peername")
+            if not isinstance(peer, tuple) or _is_within(str(peer[0]), proxies):
+                return None
+            self._address = network_of(str(peer[0]))
+            return by_address.setdefault(self._address, _Crowd())
+
+        def _has_spoken(self) -> None:
+            """It no longer makes room for others."""
+            for each in self._crowds:
+                each.waiting.pop(self, None)
 
         def refuse(self, answer: bytes, reason: str) -> None:
             """Answer, unless another answer is due first, and end."""
@@ -161,7 +221,7 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
         def end(self, reason: str) -> None:
             """Close; what the client does not take in a moment is dropped. Counts until it is gone."""
             ENDED.labels(reason=reason).inc()
-            waiting.pop(self, None)
+            self._has_spoken()
             self._end_deadline()
             self.transport.close()
             self._abort_timer = self.loop.call_later(_LINGER_S, self.transport.abort)
@@ -187,6 +247,10 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
                 if self._head_bytes > settings.head_bytes_max and not self.transport.is_closing():
                     self.refuse(_HEAD_TOO_LARGE, "head_bytes")
 
+        def send_400_response(self, msg: str) -> None:
+            """For what cannot be read; uvicorn's own answer says nothing of how it may be shown."""
+            self.refuse(_NO_HTTP, "malformed")
+
         def eof_received(self) -> None:
             """As above."""
             if not self._refused:
@@ -201,7 +265,7 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
             """The head is complete: the deadline is met."""
             self._in_head = False
             self._end_deadline()
-            waiting.pop(self, None)
+            self._has_spoken()
             super().on_headers_complete()
 
         def handle_websocket_upgrade(self) -> None:
@@ -234,8 +298,12 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
         def _forget(self) -> None:
             self._end_deadline()
             self._end_write_deadline()
-            connections.discard(self)
-            waiting.pop(self, None)
+            self._has_spoken()
+            for each in self._crowds:
+                each.connections.discard(self)
+            crowd = by_address.get(self._address)
+            if crowd is not None and not crowd.connections:
+                del by_address[self._address]
 
         def _start_deadline(self) -> None:
             if self._head_timer is None:
@@ -264,6 +332,30 @@ def http_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
                 self._write_timer = None
 
     return BoundedHttpProtocol
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    found: list[Network] = []
+    for text in texts:
+        for each in ("0.0.0.0/0", "::/0") if text == "*" else (text,):
+            with contextlib.suppress(ValueError):
+                found.append(ipaddress.ip_network(each, strict=False))
+    return tuple(found)
+
+
+def _is_within(address: str, networks: tuple[Network, ...]) -> bool:
+    if not networks:
+        return False
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return any(found in network for network in networks)
 
 
 def _show_progress(connection: socket.socket) -> None:

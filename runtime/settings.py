@@ -22,7 +22,14 @@ from pydantic_core import ErrorDetails
 from schemas.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX: Final = "LOGFEED_"
-NOT_SETTINGS: Final = ("LOGFEED_TEST_", "LOGFEED_CACHE", "LOGFEED_CONFIG", "LOGFEED_URL", "LOGFEED_API_KEY")
+NOT_SETTINGS: Final = (
+    "LOGFEED_TEST_",
+    "LOGFEED_CACHE",
+    "LOGFEED_CONFIG",
+    "LOGFEED_URL",
+    "LOGFEED_API_KEY",
+    "LOGFEED_CA_FILE",
+)
 """Variables with our prefix that are no settings: tests, caches, where the file is, where the CLI asks."""
 
 
@@ -86,6 +93,8 @@ def _read_file(file: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file}: is no readable YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{file}: is nested too deeply to be settings") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -107,7 +116,7 @@ def _environment_value(text: str) -> Any:
     if text.startswith(("[", "{")):
         try:
             return yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             return text
     return text
 

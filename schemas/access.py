@@ -50,3 +50,14 @@ class Identity(BaseModel):
     """Of the user or key, for people."""
     permissions: dict[str, list[str]] = Field(examples=[{"read": ["pay/*"]}])
     """Permission -> services, by name, prefix with *, or * for all. What is not named is not permitted."""
+
+
+class OidcOffer(BaseModel):
+    """Whether people can log in through a provider, for whoever draws the button."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    offered: bool
+    """Whether `/api/v1/auth/oidc/login` leads anywhere."""
+    label: str = Field(examples=["Single sign-on"])
+    """What the button says."""

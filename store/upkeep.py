@@ -23,8 +23,11 @@ import structlog
 
 from db.database import Connection, Database, Error, sqlstate
 from db.migrations import Layout
+from db.reader_sessions import READ_S_MAX, end_reads
 from store.chunks import (
+    BUSY,
     DEADLOCK,
+    LOCK_TIMEOUT_MS,
     UNDEFINED_TABLE,
     attach_partition,
     chunk_layout,
@@ -102,6 +105,7 @@ _LATE_OPEN: Final = f"""
         greatest(pg_stat_get_tuples_inserted(to_regclass(c.table_name)), t.reltuples) >= %s
     FROM border AS b JOIN catalogue AS c ON c.kind = 'late' AND c.generation = b.late_generation
     JOIN pg_class AS t ON t.oid = to_regclass(c.table_name)"""
+# It becomes a child of late_logs, for readers by SQL, with its row of the catalogue (a trigger).
 _LATE_TABLE: Final = """
     CREATE TABLE {table} (LIKE logs INCLUDING DEFAULTS);
     CREATE INDEX {table}_arrived ON {table} (arrived);
@@ -246,11 +250,12 @@ class PostgresUpkeep:
         dropped = 0
         async with patient(self._database) as connection:
             now_us = await self._counted_us(connection, now_us)
+            await end_reads(connection, older_s=READ_S_MAX)
             await self._finish_detaches(connection)
             await connection.execute(_EXPIRE, (now_us - retention_us, now_us))
             cursor = await connection.execute(_DROPPABLE, (now_us - DROP_DELAY_S * 1_000_000,))
             for table, kind in await cursor.fetchall():
-                drop = partial(self._drop, connection, table, kind)
+                drop = partial(self._drop_before_readers, connection, table, kind)
                 dropped += await tried("drop", table, drop, again_on=(DEADLOCK,))
             dropped += await self._drop_keys(connection)
             await in_batches(connection, _DROP_RESERVATIONS, now_us - KEYS_KEPT_H * _HOUR_US)
@@ -316,6 +321,16 @@ class PostgresUpkeep:
         table = _LATE_TABLE.format(table=f"logs_late_{following:d}", generation=following)
         await tried("make a late table", f"logs_late_{following:d}", partial(connection.execute, table.encode()))
         return await under_border(connection, (_END_GENERATION, (generation,)), (_CLOSE_LATE, ()))
+
+    async def _drop_before_readers(self, connection: Connection, table: str, kind: str) -> None:
+        """Readers by SQL who are in the way lose their session, once: one after the other they could keep a table for ever."""
+        try:
+            await self._drop(connection, table, kind)
+        except Error as error:
+            in_the_way = sqlstate(error) in BUSY
+            if not in_the_way or not await end_reads(connection, older_s=LOCK_TIMEOUT_MS / 1_000):
+                raise
+            await self._drop(connection, table, kind)
 
     async def _drop(self, connection: Connection, table: str, kind: str) -> None:
         if kind == "chunk":

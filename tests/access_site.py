@@ -24,7 +24,7 @@ from cli.settings import Settings
 from cli.unread import UnreadRecords
 from db.database import Database
 from db.migrations import Layout
-from runtime.clock import SystemClock
+from runtime.clock import Clock, SystemClock
 from schemas.ids import first_id_at
 from store.chunks import chunk_layout
 
@@ -97,9 +97,19 @@ class Site:
 
 
 @asynccontextmanager
-async def running(url: str, *, is_first: bool = True, **access: Any) -> AsyncIterator[Site]:
-    """is_first: on this database. access: settings of that section."""
-    settings = Settings.model_validate({"database": {"url": url}, "access": access})
+async def running(
+    url: str,
+    *,
+    is_first: bool = True,
+    query: dict[str, Any] | None = None,
+    public_url: str | None = None,
+    clock: Clock | None = None,
+    **access: Any,
+) -> AsyncIterator[Site]:
+    """is_first: on this database. public_url: what clients ask is https://logfeed.test. clock: of access control.
+    query, access: settings of these sections."""
+    sections = {"query": query or {}, "access": access, "http": {"public_url": public_url}}
+    settings = Settings.model_validate({"database": {"url": url}, **sections})
     async with AsyncExitStack() as stack:
         database = Database(url, application_name="access test", connections_max=10, wait_s=5)
         await database.open()
@@ -110,7 +120,7 @@ async def running(url: str, *, is_first: bool = True, **access: Any) -> AsyncIte
         stack.push_async_callback(broker.close)
         unread = UnreadRecords(settings.broker, database)
         stack.push_async_callback(unread.close)
-        control = AccessControl(settings.access, database, SystemClock())
+        control = AccessControl(settings.access, database, clock or SystemClock(), public_url=settings.http.public_url)
         stack.push_async_callback(control.close)
         await control.open()
         await broker.open()

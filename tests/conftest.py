@@ -1,8 +1,8 @@
 """Services for the whole run: started once, by the controller of pytest-xdist (or by pytest itself), shared by all workers.
 
-Unit tests need none of them: `pytest tests/unit` starts nothing, and neither does a run with LOGFEED_TEST_NO_SERVICES=1,
-where tests that need a service are skipped and say so. Each test that needs a database gets a fresh one; topics have
-random names.
+Unit tests and readers need none of them: `pytest tests/unit tests/fuzz` starts nothing, and neither does a run with
+LOGFEED_TEST_NO_SERVICES=1, where tests that need a service are skipped and say so. Each test that needs a database gets a
+fresh one; topics have random names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _shared: SharedServices | None = None
 
-UNIT_TESTS = Path(__file__).resolve().parent / "unit"
+WITHOUT_SERVICES = tuple(Path(__file__).resolve().parent / name for name in ("unit", "fuzz"))
 RUN_VARIABLE = "LOGFEED_TEST_RUN"
 """Name of the run, the same in all its processes: templates of databases bear it."""
 
@@ -61,7 +61,7 @@ def _wants_services(config: pytest.Config) -> bool:
     if os.environ.get("LOGFEED_TEST_NO_SERVICES") == "1" or config.option.collectonly:
         return False
     asked = [(config.invocation_params.dir / argument.split("::")[0]).resolve() for argument in config.args]
-    return not all(path.is_relative_to(UNIT_TESTS) for path in asked)
+    return not all(any(path.is_relative_to(folder) for folder in WITHOUT_SERVICES) for path in asked)
 
 
 def _service(name: str) -> str:

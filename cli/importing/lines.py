@@ -93,10 +93,15 @@ class LineParser:
         return "req-" in lower or "id=" in lower or "id:" in lower or _HINT.search(lower) is not None
 
 
+_options = re2.Options()
+_options.log_errors = False
+"""RE2 would write the whole pattern to standard error; our error says what is wrong."""
+
+
 def compile_correlation(pattern: str) -> re.Pattern[str]:
     """A user's pattern, by RE2: no pattern can make the import slow. Raises InvalidInput with RE2's reason."""
     try:
-        compiled: re.Pattern[str] = re2.compile(pattern)
+        compiled: re.Pattern[str] = re2.compile(pattern, _options)
     except re2.error as error:
         raise InvalidInput(f"--correlation-pattern is no regular expression in RE2's syntax: {error}") from error
     return compiled

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from ingest.buckets import Rate
 from ingest.filters.chain import Chain
 from ingest.filters.composite import Composite, Mode
 from ingest.filters.content import Content
@@ -33,12 +34,18 @@ from search.language import parse
 from search.match import compile_match
 from search.predicate import reads_metadata
 
-Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 ServicePattern = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9._/-]{1,100}\*?|\*)$")]
+LogsPerSecond = Annotated[float, Field(gt=0.0, le=10_000_000.0)]
+Burst = Annotated[float, Field(ge=1.0, le=100_000_000.0)]
+ServicesMax = Annotated[int, Field(ge=1, le=1_000_000)]
 
 FILTERS_MAX: Final = 100
 PATTERNS_MAX: Final = 50
+SERVICE_RATES_MAX: Final = 1_000
+SERVICE_RATES: Final = "service_rates"
+"""The name under which ingest.service_rates refuses."""
 
 
 class _Named(Section):
@@ -71,18 +78,45 @@ class ServiceConfig(_Named):
     """Services that are dropped, in the same spelling."""
 
 
+class ServiceRate(Section):
+    """What one service may send."""
+
+    logs_per_second: LogsPerSecond
+    """Logs per second that each such service may send on average."""
+    burst: Burst | None = None
+    """Logs that may come at once after a pause; default: one second's worth, at least 1."""
+
+
+ServiceRateTable = Annotated[dict[ServicePattern, ServiceRate], Field(max_length=SERVICE_RATES_MAX)]
+
+
+class ServiceRates(Section):
+    """What each service may send, before any filter drops some of it: a rate_limit that refuses, at the head of the chain."""
+
+    logs_per_second: LogsPerSecond | None = None
+    """Logs per second that each service may send on average, in each ingest process; none: no limit."""
+    burst: Burst | None = None
+    """Logs that may come at once after a pause; default: one second's worth, at least 1."""
+    services: ServiceRateTable = Field(default_factory=dict)
+    """Services with a rate of their own: exact name, or prefix as `name*`, to logs_per_second and burst."""
+    services_max: ServicesMax = 10_000
+    """Most services counted separately (about 300 bytes each); further ones share a bucket."""
+
+
 class RateLimitConfig(_Named):
     """Limits the logs per second of each service."""
 
     type: Literal["rate_limit"]
     """`rate_limit`."""
-    logs_per_second: Annotated[float, Field(gt=0.0, le=10_000_000.0)]
+    logs_per_second: LogsPerSecond
     """Logs per second that each service may send on average."""
-    burst: Annotated[float, Field(ge=1.0, le=100_000_000.0)] | None = None
+    burst: Burst | None = None
     """Logs that may come at once after a pause; default: one second's worth, at least 1."""
+    services: ServiceRateTable = Field(default_factory=dict)
+    """Services with a rate of their own: exact name, or prefix as `name*`, to logs_per_second and burst."""
     on_exceed: Literal["drop", "refuse"] = "drop"
     """`drop` the logs above the limit, or `refuse` the whole request (429). Keyed requests are always refused as a whole."""
-    services_max: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    services_max: ServicesMax = 10_000
     """Most services counted separately (about 300 bytes each); further ones share a bucket."""
 
 
@@ -91,11 +125,11 @@ class SamplingConfig(_Named):
 
     type: Literal["sampling"]
     """`sampling`."""
-    rate: Rate = 1.0
+    rate: Share = 1.0
     """Share kept of logs that neither table below names, 0..1."""
-    levels: dict[str, Rate] = Field(default_factory=dict)
+    levels: dict[str, Share] = Field(default_factory=dict)
     """Share kept by level."""
-    services: dict[str, Rate] = Field(default_factory=dict)
+    services: dict[str, Share] = Field(default_factory=dict)
     """Share kept by exact service name; goes before `levels`."""
 
     @field_validator("levels")
@@ -252,13 +286,34 @@ def parse_chain(value: object) -> tuple[FilterConfig, ...]:
         raise ConfigurationError("the filters are not valid:\n  " + "\n  ".join(lines)) from error
 
 
-def build_chain(filters: tuple[FilterConfig, ...], *, random: Callable[[], float] = random_module.random) -> Chain:
-    """The chain. random: uniform in [0, 1), for sampling. Raises ConfigurationError when two filters share a name."""
-    names = [config.name for config in filters]
+def build_chain(
+    filters: tuple[FilterConfig, ...],
+    *,
+    rates: ServiceRates | None = None,
+    random: Callable[[], float] = random_module.random,
+) -> Chain:
+    """The chain. rates: what each service may send, asked first. random: uniform in [0, 1), for sampling. Raises
+    ConfigurationError when two filters share a name."""
+    first: list[Filter] = []
+    if rates is not None and (rates.logs_per_second is not None or rates.services):
+        own = None if rates.logs_per_second is None else _rate(rates.logs_per_second, rates.burst)
+        table = _rates(rates.services)
+        first.append(
+            RateLimit(SERVICE_RATES, rate=own, services=table, on_exceed="refuse", services_max=rates.services_max)
+        )
+    names = [*(rule.name for rule in first), *(config.name for config in filters)]
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(f"two filters are called {name!r}: drops are counted by name")
-    return Chain([_build(config, config.name, random) for config in filters])
+    return Chain([*first, *(_build(config, config.name, random) for config in filters)])
+
+
+def _rate(logs_per_second: float, burst: float | None) -> Rate:
+    return Rate(logs_per_second, max(1.0, logs_per_second if burst is None else burst))
+
+
+def _rates(services: dict[str, ServiceRate]) -> dict[str, Rate]:
+    return {pattern: _rate(rate.logs_per_second, rate.burst) for pattern, rate in services.items()}
 
 
 def _build(config: FilterConfig, name: str, random: Callable[[], float]) -> Filter:
@@ -270,8 +325,8 @@ def _build(config: FilterConfig, name: str, random: Callable[[], float]) -> Filt
         case RateLimitConfig():
             return RateLimit(
                 name,
-                logs_per_second=config.logs_per_second,
-                burst=config.logs_per_second if config.burst is None else config.burst,
+                rate=_rate(config.logs_per_second, config.burst),
+                services=_rates(config.services),
                 on_exceed=config.on_exceed,
                 services_max=config.services_max,
             )

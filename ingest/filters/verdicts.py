@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from ingest.buckets import TokenBucket
 from schemas.record import Log, LogLine
 
 AnyLog = Log | LogLine
@@ -39,14 +40,6 @@ class Refuse(msgspec.Struct, frozen=True):
 Verdict = Pass | Drop | Refuse
 PASS: Final = Pass()
 """Goes on unchanged: one object, so that the common case allocates nothing."""
-
-
-@dataclass(slots=True, eq=False)
-class TokenBucket:
-    """Tokens of one service; below zero while a request that was let in as a whole is being paid off."""
-
-    tokens: float
-    filled_at_s: float
 
 
 @dataclass(slots=True)

@@ -7,9 +7,10 @@ ticket first. A WebSocket that a page of another origin opens is refused before 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Final
+from urllib.parse import unquote_plus
 
 import orjson
 import structlog
@@ -19,7 +20,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from access.audit import Look
+from access.audit import QUESTION_CHARS_MAX, Look
 from access.errors import Forbidden, Unauthenticated
 from access.principal import Authenticate
 from query import params
@@ -27,7 +28,7 @@ from query.errors import TooManyTails
 from query.problems import ProblemRoute, internal, problem_of, problem_responses, without_references
 from query.tail.service import Tails
 from query.tail.session import EndReason, Frame, FrameKind, TailSession
-from runtime.origins import is_allowed_origin
+from runtime.origins import Origins
 from schemas.access import SECURITY
 from schemas.errors import LogfeedError
 from schemas.tail import TailFrame, TailTicket
@@ -49,8 +50,6 @@ _CODES: Final = {EndReason.STOPPING: 1012, EndReason.UNKNOWN: 1013}
 _UNSUPPORTED_DATA: Final = 1003
 _TICKET: Final = "ticket"
 _STREAM_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
     "X-Accel-Buffering": "no",  # proxies that gather answers would keep frames back
 }
 _DESCRIPTION: Final = """Logs that match, as they come in, over server-sent events or, at the same path, a WebSocket.
@@ -66,8 +65,8 @@ broker does not have them any more; `query` is the query string of the pages tha
 server stops or cannot tell who may what: connect again."""
 
 
-def make_tail_router(tails: Tails, authenticate: Authenticate, *, allowed_origins: Collection[str] = ()) -> APIRouter:
-    """The routes of tails under /api/v1. allowed_origins: whose pages may open WebSockets, beside the server's own."""
+def make_tail_router(tails: Tails, authenticate: Authenticate, *, origins: Origins) -> APIRouter:
+    """The routes of tails under /api/v1. origins: whose pages may open WebSockets."""
     router = APIRouter(prefix="/api/v1", tags=["tail"], route_class=ProblemRoute)
 
     @router.get(
@@ -100,6 +99,7 @@ def make_tail_router(tails: Tails, authenticate: Authenticate, *, allowed_origin
     async def tail(request: Request) -> Response:
         principal = await authenticate(request)
         tails.check(principal)
+        _check_length(request)
         question = params.parse_tail(
             request.query_params.multi_items(),
             now_us=tails.clock.now_us(),
@@ -112,7 +112,7 @@ def make_tail_router(tails: Tails, authenticate: Authenticate, *, allowed_origin
                 principal,
                 lambda: authenticate(request),
                 transport="sse",
-                where=_look(request, request.url.query),
+                where=_look(request, _question(request)),
             )
         )
         return _EventStream(session, stack)
@@ -145,7 +145,7 @@ def make_tail_router(tails: Tails, authenticate: Authenticate, *, allowed_origin
     async def tail_socket(socket: WebSocket) -> None:
         try:
             async with AsyncExitStack() as stack:
-                session = await _opened(socket, tails, authenticate, allowed_origins, stack)
+                session = await _opened(socket, tails, authenticate, origins, stack)
                 await socket.accept()
                 await _send_all(socket, session)
         except LogfeedError as error:
@@ -161,11 +161,11 @@ async def _opened(
     socket: WebSocket,
     tails: Tails,
     authenticate: Authenticate,
-    allowed_origins: Collection[str],
+    origins: Origins,
     stack: AsyncExitStack,
 ) -> TailSession:
     """The session of a WebSocket that was not accepted yet. Raises LogfeedError."""
-    if not is_allowed_origin(socket.headers.get("origin"), socket.headers.get("host"), allowed_origins):
+    if not origins.admit(socket):
         raise Forbidden("pages of this origin may not open a WebSocket here")
     items = socket.query_params.multi_items()
     tickets = [value for name, value in items if name == _TICKET]
@@ -181,9 +181,10 @@ async def _opened(
         asked = redeemed
     principal = await authenticate(asked)
     tails.check(principal)
+    _check_length(socket)
     plain = [(name, value) for name, value in items if name != _TICKET]
     question = params.parse_tail(plain, now_us=tails.clock.now_us())
-    shown = "&".join(part for part in socket.url.query.split("&") if not part.startswith(f"{_TICKET}="))
+    shown = "&".join(part for part in _question(socket).split("&") if unquote_plus(part.partition("=")[0]) != _TICKET)
     return await stack.enter_async_context(
         tails.session(
             question,
@@ -266,6 +267,17 @@ def _event(frame: Frame, session: TailSession) -> bytes:
     if frame.kind is FrameKind.END and session.end is not None:
         body = orjson.dumps({"end": session.end, "detail": _REASONS[session.end]})
     return b"event: %b\nid: %b\ndata: %b\n\n" % (frame.kind.encode(), frame.token.encode(), body)
+
+
+def _question(connection: HTTPConnection) -> str:
+    """Of the request line alone: a URL is put together with what the Host header says."""
+    query_string: bytes = connection.scope["query_string"]
+    return query_string.decode("latin-1")
+
+
+def _check_length(connection: HTTPConnection) -> None:
+    if len(_question(connection)) > QUESTION_CHARS_MAX:
+        raise ParameterError("query string", f"expected at most {QUESTION_CHARS_MAX} characters")
 
 
 def _look(connection: HTTPConnection, question: str) -> Look:

@@ -96,7 +96,7 @@ class TailSession:
         self._principal = principal
         self._begins = begins
         self._recheck = recheck
-        self._sign = seal.bound(subject=principal.subject, question=question.canonical)
+        self._sealed = seal.bound(subject=principal.subject, question=question.canonical)
         self._hub = hub
         self._follower = follower
         self._settings = settings
@@ -161,7 +161,7 @@ class TailSession:
         self._client.taken.set()
         before = self._token
         self._at_ms, missing_since_ms = self._clock.now_us() // 1000, self._at_ms
-        self._token = token = self._sign(TailPlace(self._hub.positions(self._client), self._at_ms))
+        self._token = token = self._sealed(TailPlace(self._hub.positions(self._client), self._at_ms))
         frames = []
         if taken.gaps:
             frames += [_gap_frame(gap, self._gap_query(missing_since_ms), before or token) for gap in taken.gaps]

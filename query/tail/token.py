@@ -21,7 +21,7 @@ class TailPlace(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TailSeal(Seal[TailPlace]):
-    """Signs and opens tokens of tails."""
+    """Seals and opens tokens of tails."""
 
     def __init__(self, secret: bytes) -> None:
         """secret: 32 random bytes (ReadStore.cursor_secret)."""

@@ -3,9 +3,7 @@
 Columns have numbers, and a column keeps its number for ever: names may change, and a column that is added later is NULL in
 older files. Files carry no numbers; the table's name mapping says which name has which.
 
-Partitioned by day of timestamp. A file whose rows are of several days (those of late rows) has no day: it is entered under a
-second specification, without partitions, and found by the bounds of its columns, as every file is. Both kinds are in one
-snapshot, as Iceberg provides for tables whose partitioning changed.
+Partitioned by day of timestamp: every segment is of one UTC day (store/segments/writing.py).
 """
 
 from __future__ import annotations
@@ -31,10 +29,7 @@ SCHEMA: Final = Schema(
     NestedField(6, "message", StringType(), required=True),
     NestedField(7, "metadata", StringType(), required=True, doc="The JSON text of an object."),
 )
-PARTITION: Final[tuple[str, DayTransform[Any], str]] = ("timestamp", DayTransform(), "timestamp_day")
-"""Column, transform and name of the only partition field."""
-BY_DAY: Final = PartitionSpec(PartitionField(1, PARTITION_FIELD_ID_START, DayTransform(), PARTITION[2]), spec_id=0)
-"""The table's own specification, from its making on."""
+BY_DAY: Final = PartitionSpec(PartitionField(1, PARTITION_FIELD_ID_START, DayTransform(), "timestamp_day"), spec_id=0)
 PROPERTIES: Final = {
     "format-version": "2",
     "schema.name-mapping.default": SCHEMA.name_mapping.model_dump_json(),
@@ -55,7 +50,8 @@ _REQUIRED: Final = tuple(field.field_id for field in SCHEMA.fields if field.requ
 
 def data_file(url: str, info: SegmentInfo) -> DataFile:
     """The entry of a segment's file, from what the catalogue knows. Nothing is read."""
-    first_day, last_day = info.first_us // _DAY_US, info.last_us // _DAY_US
+    day = info.first_us // _DAY_US
+    assert day == info.last_us // _DAY_US, "segments are of one UTC day"
     # Any: values of the columns' types.
     bounds: dict[int, tuple[Any, Any]] = {
         1: (info.first_us, info.last_us),
@@ -67,7 +63,7 @@ def data_file(url: str, info: SegmentInfo) -> DataFile:
         content=DataFileContent.DATA,
         file_path=url,
         file_format=FileFormat.PARQUET,
-        partition=Record(first_day) if first_day == last_day else Record(),
+        partition=Record(day),
         record_count=info.rows,
         file_size_in_bytes=info.bytes,
         column_sizes=None,
@@ -81,11 +77,6 @@ def data_file(url: str, info: SegmentInfo) -> DataFile:
         equality_ids=None,
         sort_order_id=None,
     )
-
-
-def has_day(file: DataFile) -> bool:
-    """Whether all rows of an entry made here are of one day."""
-    return len(file.partition) > 0
 
 
 def _bytes(number: int, value: int | str) -> bytes:

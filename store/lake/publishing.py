@@ -25,7 +25,7 @@ from db.database import Database
 from schemas.errors import ConfigurationError
 from store.lake.catalog import LakeCatalog, LakeConflict, explained
 from store.lake.contents import published_segments
-from store.lake.data_files import PARTITION, data_file, has_day
+from store.lake.data_files import data_file
 from store.lake.leftovers import remove_leftovers
 from store.lake.locations import Locations
 from store.lake.settings import LakeSettings
@@ -183,24 +183,11 @@ def _files(table: Table) -> dict[str, DataFile]:
 
 
 def _commit(table: Table, added: list[DataFile], removed: list[DataFile]) -> None:
-    """One commit. Files without a day are a snapshot of their own in it, since all that one adds has one partitioning."""
-    of_days = [file for file in added if has_day(file)]
-    without_day = [file for file in added if not has_day(file)]
-    with table.transaction() as transaction:
-        if of_days or removed:
-            with transaction.update_snapshot().overwrite() as snapshot:
-                for file in removed:
-                    snapshot.delete_data_file(file)
-                for file in of_days:
-                    snapshot.append_data_file(file)
-        if without_day:
-            with transaction.update_spec() as specification:
-                specification.remove_field(PARTITION[2])
-            with transaction.update_snapshot().fast_append() as snapshot:
-                for file in without_day:
-                    snapshot.append_data_file(file)
-            with transaction.update_spec() as specification:
-                specification.add_field(*PARTITION)
+    with table.transaction() as transaction, transaction.update_snapshot().overwrite() as snapshot:
+        for file in removed:
+            snapshot.delete_data_file(file)
+        for file in added:
+            snapshot.append_data_file(file)
 
 
 def _expire(table: Table, age: timedelta) -> None:

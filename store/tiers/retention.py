@@ -75,6 +75,20 @@ class RetentionPolicy:
         """The age past which no row is kept."""
         return max(self._ages.values())
 
+    @property
+    def table(self) -> list[tuple[list[str], list[str], int, int, int]]:
+        """(names, prefixes, least and greatest level, age in µs) in the order in which classes are tried, `default` last; every
+        service has the empty prefix. For who writes the rule down elsewhere."""
+        return [
+            (
+                sorted(rule.names),
+                sorted(rule.prefixes) if rule.names or rule.prefixes else [""],
+                *rule.levels,
+                rule.age_us,
+            )
+            for rule in (*self._rules, _default(self._ages[DEFAULT_CLASS]))
+        ]
+
     def age_us(self, name: str) -> int:
         """The age of a class. One that there is no more has the longest: a slip in the configuration deletes nothing."""
         return self._ages.get(name, self.longest_us)

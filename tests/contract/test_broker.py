@@ -1004,18 +1004,33 @@ class Server:
         self._node.kill()
 
     def freeze(self) -> None:
-        self._signal(signal.SIGSTOP)
+        """Returns when no thread of it runs: a signal alone may leave a busy machine's thread time for an answer."""
+        for pid in self._signal(signal.SIGSTOP):
+            until_stopped(pid)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> list[int]:
+        """The processes that have it."""
         pid = self._node.pid
         assert pid is not None
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        signalled = []
         for each in (pid, *map(int, children)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each, number)
+                signalled.append(each)
+        return signalled
+
+
+def until_stopped(pid: int) -> None:
+    deadline_s = time.monotonic() + 30
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            while (thread / "stat").read_text().rpartition(")")[2].split()[0] != "T":
+                assert time.monotonic() < deadline_s, "it does not stop"
+                time.sleep(0.001)
 
 
 @pytest.fixture(scope="module")

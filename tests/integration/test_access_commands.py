@@ -6,13 +6,20 @@ import json
 import os
 import subprocess
 import sys
+import uuid
+from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
-from access.keys import KEY_PATTERN
+from access.keys import KEY_PATTERN, key_prefix, key_sha256
+from access.oidc.users import remember_user
 from access.passwords import is_password
+from cli.first_keys import FirstKey, key_file, make_first_keys
 from db.database import Database
 from infra.fleet import REPOSITORY
+from schemas.errors import ConfigurationError
 
 PASSWORD = "correct horse battery"
 
@@ -48,6 +55,21 @@ def test_a_key_is_shown_once_listed_and_revoked(native_url: str) -> None:
     assert (json.loads(shown)["state"], json.loads(shown)["prefix"]) == ("revoked", prefix)
 
 
+def test_a_keys_rates_are_shown_as_they_were_typed(native_url: str) -> None:
+    rates = ["--rate", "5000/s", "--rate-bytes", "5MB/s", "--burst", "10s"]
+    for name, options in (("paced", rates), ("free", ["--rate", "none"]), ("plain", [])):
+        assert logfeed(native_url, "keys", "create", name, "--write", "shop", *options).returncode == 0
+    plain, free, paced = logfeed(native_url, "keys", "list").stdout.splitlines()
+    assert paced.endswith("rate 5000/s, 5MB/s, burst 10s")
+    assert "rate none" in free
+    assert "rate" not in plain
+    shown = {
+        key["name"]: (key["logs_per_s"], key["bytes_per_s"], key["burst_s"])
+        for key in map(json.loads, logfeed(native_url, "keys", "list", "--json").stdout.splitlines())
+    }
+    assert shown == {"paced": (5000, 5e6, 10), "free": ("none", None, 1), "plain": (None, None, 1)}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -56,12 +78,24 @@ def test_a_key_is_shown_once_listed_and_revoked(native_url: str) -> None:
         (["keys", "create", "a", "--write", "logfeed/audit"], "nobody else"),
         (["keys", "create", "a", "--write", "a", "--expires", "soon"], "90d"),
         (["keys", "create", "a", "--write", "a", "--from", "here"], "10.0.0.0/8"),
+        (["keys", "create", "a", "--write", "a", "--rate", "5000"], "5000/s"),
+        (["keys", "create", "a", "--write", "a", "--burst", "10s"], "--rate"),
         (["keys", "revoke", "lf_whole"], "prefix"),
         (["users", "create", "Ann", "--read", "*", "--password-stdin"], "lower-case"),
         (["users", "create", "ann", "--password-stdin"], "nothing"),
         (["users", "create", "ann", "--read", "*"], "--password-stdin"),
         (["users", "passwd", "nobody", "--password-stdin"], "no user"),
         (["users", "disable", "nobody"], "no user"),
+        (["users", "sql-role", "Ann", "--read", "*", "--password-file", "-"], "lower-case"),
+        (["users", "sql-role", "ann", "--password-file", "-"], "nothing"),
+        (["users", "sql-role", "ann", "--read", "*"], "--password-file"),
+        (["users", "sql-role", "ann", "--read", "*", "--password-file", "/nowhere"], "/nowhere"),
+        (["users", "sql-role", "ann", "--read", "*", "--password-file", "-", "--valid-until", "soon"], "90d"),
+        (["users", "sql-role", "ann", "--read", "logfeed/audit", "--password-file", "-"], "admin"),
+        (["users", "drop-sql-role", "nobody"], "no role"),
+        (["topics", "acl"], "--subscriber"),
+        (["topics", "acl", "--subscriber", "ann", "--read", "a", "--group-prefix", "g"], "User:"),
+        (["topics", "acl", "--subscriber", "User:ann", "--read", "a"], "--group-prefix"),
     ],
 )
 def test_what_cannot_be_made_is_said_in_one_line(native_url: str, arguments: list[str], says: str) -> None:
@@ -89,5 +123,68 @@ async def test_a_user_is_made_changed_and_disabled(native_url: str) -> None:
     assert row[0].startswith("$argon2id$")
     assert is_password(row[0], "another long one")
     assert not is_password(row[0], PASSWORD)
+    database = Database(native_url, application_name="test")
+    await database.open()
+    await remember_user(database, "https://login.example.org", "u1", name="bob", grants=["read:*"])
+    await database.close()
+    listed = logfeed(native_url, "users", "list").stdout.splitlines()
+    assert [line.split() for line in listed] == [
+        ["ann", "good", "read:pay/*"],
+        ["bob", "good", "read:*", "from", "https://login.example.org"],
+    ]
+    as_json = [json.loads(line) for line in logfeed(native_url, "users", "list", "--json").stdout.splitlines()]
+    assert [user["issuer"] for user in as_json] == [None, "https://login.example.org"]
+    no_password = logfeed(native_url, "users", "passwd", "bob", "--password-stdin", stdin="another long one\n")
+    assert (no_password.returncode, "https://login.example.org" in no_password.stderr) == (1, True)
     assert logfeed(native_url, "users", "disable", "ann").returncode == 0
     assert "disabled" in logfeed(native_url, "users", "list").stdout
+
+
+def test_a_reader_by_sql_is_made_listed_and_dropped(native_url: str, tmp_path: Path) -> None:
+    name = f"reader-{uuid.uuid4().hex[:8]}"
+    file = tmp_path / "password"
+    file.write_text(f"{PASSWORD}\n")
+    assert logfeed(native_url, "users", "sql-roles").returncode == 1
+    options = ("--read", "pay/*", "--read", "shop", "--password-file", str(file), "--valid-until", "90d")
+    made = logfeed(native_url, "users", "sql-role", name, *options)
+    assert made.returncode == 0, made.stderr
+    assert PASSWORD not in made.stdout + made.stderr
+    place = make_conninfo(native_url, user=name, password=PASSWORD)
+    with psycopg.connect(place) as reader:
+        assert reader.execute("SELECT count(*) FROM logs").fetchone() == (0,)
+    listed = logfeed(native_url, "users", "sql-roles")
+    assert listed.stdout.split()[:4] == [name, "good", "shop", "pay/*"]
+    [shown] = logfeed(native_url, "users", "sql-roles", "--json").stdout.splitlines()
+    assert json.loads(shown)["read"] == ["shop", "pay/*"]
+    again = logfeed(native_url, "users", "sql-role", name, *options)
+    assert (again.returncode, "already" in again.stderr) == (1, True)
+    assert logfeed(native_url, "users", "drop-sql-role", name).returncode == 0
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(place)
+    assert logfeed(native_url, "users", "sql-roles").returncode == 1
+
+
+async def test_first_keys_that_cannot_be_kept_are_not_made(native_url: str, tmp_path: Path) -> None:
+    database = Database(native_url, application_name="test")
+    await database.open()
+    try:
+        in_the_way = key_file(tmp_path, FirstKey.INGEST)
+        in_the_way.parent.mkdir(mode=0o700)
+        in_the_way.mkdir()
+        with pytest.raises(ConfigurationError, match="cannot be kept"):
+            await make_first_keys(database, tmp_path)
+        assert await database.fetch_all("SELECT FROM api_keys") == []
+        in_the_way.rmdir()
+        made = await make_first_keys(database, tmp_path)
+        assert await make_first_keys(database, tmp_path) == {}
+        rows = await database.fetch_all("SELECT prefix, secret_sha256, grants FROM api_keys")
+    finally:
+        await database.close()
+    assert {prefix: (bytes(sha256), grants) for prefix, sha256, grants in rows} == {
+        key_prefix(text): (key_sha256(text), grants)
+        for text, grants in ((made[FirstKey.ADMIN], ["admin:*"]), (made[FirstKey.INGEST], ["write:*"]))
+    }
+    for which, text in made.items():
+        file = key_file(tmp_path, which)
+        assert (file.read_text(), file.stat().st_mode & 0o777) == (text + "\n", 0o600)
+        assert file.parent.stat().st_mode & 0o777 == 0o700

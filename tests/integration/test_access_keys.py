@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 from starlette.requests import HTTPConnection
+from structlog.testing import capture_logs
 
 from access.accounts import Accounts
 from access.authenticator import AccessControl
@@ -130,6 +131,57 @@ async def test_a_key_that_somebody_deleted_is_gone_with_the_next_full_reading(na
         await site.database.execute("DELETE FROM api_keys")
         await site.access.directory.load()
         problem(await site.ask(key.text, "GET", "/api/v1/services"), 401)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "networks = '{10.0.0.1/8}'",
+        "networks = '{here}'",
+        "networks = '{NULL}'",
+        "grants = '{NULL}'",
+        "expires_at = '-infinity'",
+    ],
+)
+async def test_a_key_that_somebody_spoilt_by_hand_opens_nothing_and_changes_go_on_acting(
+    site: Site, change: str
+) -> None:
+    spoilt, revoked = await site.key("read:*"), await site.key("read:*")
+    await site.database.execute(f"UPDATE api_keys SET {change} WHERE prefix = %s", (spoilt.prefix,))
+
+    async def is_refused(token: str) -> bool:
+        return (await site.ask(token, "GET", "/api/v1/services")).status_code in (401, 403)
+
+    await soon(lambda: is_refused(spoilt.text), "what cannot be read grants nothing")
+    await site.accounts.revoke_key(revoked.prefix)
+    await soon(lambda: is_refused(revoked.text), "it was revoked")
+
+
+async def test_a_key_without_end_may_say_so(site: Site) -> None:
+    key = await site.key("read:*")
+    await site.database.execute("UPDATE api_keys SET expires_at = 'infinity' WHERE prefix = %s", (key.prefix,))
+    await site.access.directory.load()
+    assert (await site.ask(key.text, "GET", "/api/v1/services")).status_code == 200
+
+
+async def test_revoking_acts_again_after_the_tables_were_gone(site: Site) -> None:
+    key = await site.key("read:*")
+    with capture_logs() as said:
+
+        async def has_failed() -> bool:
+            return any(each["event"] == "who may what cannot be refreshed" for each in said)
+
+        await site.database.execute(
+            "ALTER TABLE access_version RENAME TO elsewhere"
+        )  # as a backup that comes back does
+        await soon(has_failed, "it cannot be read")
+    await site.database.execute("ALTER TABLE elsewhere RENAME TO access_version")
+    await site.accounts.revoke_key(key.prefix)
+
+    async def is_refused() -> bool:
+        return (await site.ask(key.text, "GET", "/api/v1/services")).status_code == 401
+
+    await soon(is_refused, "it was revoked")
 
 
 async def test_an_expired_key_says_so_to_whoever_has_it(site: Site) -> None:

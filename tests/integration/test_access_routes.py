@@ -19,6 +19,8 @@ OPEN: Final = "open"
 """Anybody: says nothing of logs."""
 LOGIN: Final = "login"
 """Anybody who has a password or a refresh token."""
+PROVIDER: Final = "provider"
+"""Anybody whom the login provider sends; here none is set. With one: test_access_oidc.py."""
 ANY: Final = "any"
 """Whoever is somebody."""
 READ: Final = "read"
@@ -32,6 +34,9 @@ ROUTES: Final = {
     "POST /api/v1/auth/login": LOGIN,
     "POST /api/v1/auth/refresh": LOGIN,
     "POST /api/v1/auth/logout": LOGIN,
+    "GET /api/v1/auth/oidc": OPEN,
+    "GET /api/v1/auth/oidc/login": PROVIDER,
+    "GET /api/v1/auth/oidc/callback": PROVIDER,
     "GET /api/v1/auth/me": ANY,
     "POST /api/v1/logs": WRITE,
     "POST /api/v1/logs/batch": WRITE,
@@ -179,6 +184,8 @@ async def _check(
                 expected = 200
             case "login":
                 expected = {"login": 422, "refresh": 401, "logout": 204}[path.rpartition("/")[2]]
+            case "provider":
+                expected = 404
             case _ if not kind.is_known:
                 expected = 401
             case "any":

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from access.passwords import hash_password
+from db.database import connect
 from tests.access_site import PASSWORD, Site, running, soon
 
 COOKIE = "logfeed_refresh"
@@ -208,3 +209,46 @@ async def test_sessions_end_with_their_time(native_url: str) -> None:
         assert (await refresh(client)).status_code == 401
         await log_in(client)
         assert await site.database.fetch_one("SELECT count(*) FROM sessions") == (1,), "old ones are removed"
+
+
+async def test_no_session_of_the_old_password_outlives_its_change(
+    site: Site, client: httpx.AsyncClient, native_url: str
+) -> None:
+    await site.user("ann", "read:*")
+    new_hash = hash_password("another battery staple")
+    other = await connect(native_url, application_name="changes a password")
+    login = None
+    try:
+        await other.execute("BEGIN")
+        # What set_password does, while somebody logs in between its statements and its commit.
+        await other.execute("UPDATE users SET password_hash = %s WHERE name = 'ann'", (new_hash,))
+        await other.execute("UPDATE sessions SET ended_at = now(), ended_why = 'password' WHERE ended_at IS NULL")
+        login = asyncio.create_task(log_in(client))
+
+        async def waits_or_is_in() -> bool:
+            assert login is not None
+            query = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%INTO sessions%%'"
+            return login.done() or bool(await site.database.fetch_all(query))
+
+        await soon(waits_or_is_in, "it begins a session")
+        await other.execute("COMMIT")
+        answer = await login
+    finally:
+        await other.close()
+        if login is not None:
+            login.cancel()
+    assert answer.status_code == 401, "the password that it was given is not the user's any more"
+    assert await site.database.fetch_all("SELECT FROM sessions") == []
+
+
+async def test_attempts_that_nobody_judged_lock_nobody_out(site: Site, client: httpx.AsyncClient) -> None:
+    await site.user("ann", "read:*")
+    checks = site.access.sessions._passwords
+    waiting, checks._waiting = checks._waiting, 1_000
+    try:
+        answers = [await log_in(client) for _ in range(8)]
+    finally:
+        checks._waiting = waiting
+    assert {answer.status_code for answer in answers} == {429}
+    assert "at this moment" in answers[-1].json()["detail"], "the server is busy, nobody failed"
+    assert (await log_in(client)).status_code == 200

@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from access.audit import BYTES_MAX, AuditFull, AuditLog, Look
+from access.audit import BYTES_MAX, QUESTION_CHARS_MAX, AuditFull, AuditLog, Look
 from access.principal import ANYONE
 from broker.queue import QueueBroker
+from cli.audit import AuditTrail
 from cli.settings import Settings
 from runtime.clock import SystemClock
 from runtime.stopping import Stop
+from runtime.telemetry import REGISTRY
 from schemas.errors import BrokerUnavailable
 from schemas.frames import decode_lines, decompress
 from schemas.record import LogLine
@@ -102,10 +104,11 @@ async def test_entries_wait_for_the_broker_under_one_key_and_questions_are_refus
     calls: list[tuple[bytes, str]] = []
     is_away = True
 
-    async def publish(lines: bytes, key: str) -> None:
+    async def publish(lines: bytes, key: str) -> int:
         calls.append((lines, key))
         if is_away:
             raise BrokerUnavailable
+        return 0
 
     audit, stop = AuditLog(publish, SystemClock()), Stop()
     running = asyncio.create_task(audit.run(stop))
@@ -129,3 +132,65 @@ async def test_entries_wait_for_the_broker_under_one_key_and_questions_are_refus
     await running
     assert sum(lines.count(b"\n") for lines, _ in calls) == noted, "what waits is published before the end"
     audit.check()
+
+
+async def test_no_part_of_a_question_stays_unwritten(site: Site) -> None:
+    await site.put([{"service_name": "pay", "correlation_id": "a\tb"}])
+    key = await site.key("read:*")
+    padding = "x" * 3_990
+    long = f"query=NOT+%22{padding}%22&q=&service_name=pay"
+    short = f"query=NOT+%22{padding[:1_000]}%22&service_name=pay"
+    for question in (long, short):
+        answer = await site.ask(key.text, "GET", f"/api/v1/logs?{question}")
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["count"] == 1
+    assert (await site.ask(key.text, "GET", "/api/v1/correlations/a%09b/logs")).json()["logs"]
+    found: list[dict[str, Any]] = []
+
+    async def are_there() -> bool:
+        found[:] = [msgspec.json.decode(line.metadata) for line in await published(site)]
+        return len(found) >= 3
+
+    await soon(are_there, "they are published", 20)
+    assert [entry["question"] for entry in found] == [long, short, ""]
+    assert found[2]["path"] == "/api/v1/correlations/a%09b/logs"
+    too_long = await site.ask(key.text, "GET", f"/api/v1/logs?service_name=pay&metadata.k={'x' * QUESTION_CHARS_MAX}")
+    assert (too_long.status_code, too_long.json()["errors"][0]["field"]) == (422, "query string")
+
+
+async def test_an_entry_that_ingest_rejects_is_not_taken_for_published(native_url: str) -> None:
+    async with running(native_url) as site:
+        broker = QueueBroker(site.database, Settings().broker)
+        await broker.open()
+        trail = AuditTrail(Settings(), broker, site.database, instance="a clock that is ahead")
+        await trail.start()
+        try:
+
+            async def takes_logs() -> bool:
+                return not trail._ingest.ready()
+
+            await soon(takes_logs, "it has a worker number", 20)
+            good = {"service_name": AUDIT_SERVICE, "message": "now"}
+            ahead = {**good, "message": "ahead", "timestamp": SystemClock().now_us() + 3_600_000_000}
+            lines = b"".join(msgspec.json.encode(line) + b"\n" for line in (good, ahead, good))
+            assert await trail._publish(lines, "key") == 1
+        finally:
+            await trail.stop()
+            await broker.close()
+        assert sorted(line.message for line in await published(site)) == ["now", "now"]
+
+
+async def test_what_was_rejected_is_counted_as_lost() -> None:
+    async def publish(lines: bytes, key: str) -> int:
+        return 1
+
+    def count(outcome: str) -> float:
+        return REGISTRY.get_sample_value("logfeed_audit_entries_total", {"outcome": outcome}) or 0.0
+
+    lost, done = count("lost"), count("published")
+    audit, stop = AuditLog(publish, SystemClock()), Stop()
+    audit.note(ANYONE, LOOK)
+    audit.note(ANYONE, LOOK)
+    stop.set()
+    await audit.run(stop)
+    assert (count("lost") - lost, count("published") - done) == (1, 1)

@@ -56,6 +56,8 @@ def application() -> FastAPI:
 async def serving(
     *,
     connections_max: int = 100,
+    connections_per_address_max: int = 0,
+    trusted_proxies: tuple[str, ...] = (),
     head_deadline_s: float = 30.0,
     head_bytes_max: int = 64 * 1024,
     write_deadline_s: float = 300.0,
@@ -66,6 +68,7 @@ async def serving(
     """A running server; yields its port."""
     settings = HttpSettings(
         connections_max=connections_max,
+        connections_per_address_max=connections_per_address_max,
         head_deadline_s=head_deadline_s,
         head_bytes_max=head_bytes_max,
         write_deadline_s=write_deadline_s,
@@ -73,7 +76,7 @@ async def serving(
     )
     config = uvicorn.Config(
         application(),
-        http=http_protocol_class(settings),
+        http=http_protocol_class(settings, trusted_proxies=trusted_proxies),
         log_config=None,
         lifespan="off",
         timeout_keep_alive=timeout_keep_alive,
@@ -113,13 +116,25 @@ async def answered(reader: asyncio.StreamReader) -> bytes:
         return await reader.readuntil(BODY)
 
 
-async def busy(port: int) -> Connection:
-    """A connection whose request's head has arrived; the server waits for the body."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def busy(port: int, *, address: str = "127.0.0.1") -> Connection:
+    """A connection whose request's head has arrived; the server waits for the body. address: of the client."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
     writer.write(HEAD.replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n"))
     async with asyncio.timeout(30):
         assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
     return reader, writer
+
+
+async def until_answered(port: int) -> None:
+    """A request on a connection of its own, repeated while there are too many."""
+    async with asyncio.timeout(30):
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(HEAD.replace(b"host: x", b"host: x\r\nconnection: close") + BODY)
+            answer = await closed_by_server(reader)
+            writer.close()
+            if b" 200 " in answer[:20]:
+                return
 
 
 def assert_told(answer: bytes) -> None:
@@ -161,6 +176,49 @@ async def test_body_may_come_after_the_heads_deadline() -> None:
         writer.write(BODY)
         assert b"200 OK" in await answered(reader)
         writer.close()
+
+
+async def test_one_address_has_its_share_of_connections_and_keeps_no_other_out() -> None:
+    async with serving(connections_per_address_max=5) as port:
+        before = ended("address_limit")
+        held = [await busy(port) for _ in range(5)]
+        for number in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            answer = await closed_by_server(reader)
+            assert_told(answer)
+            assert b"Your address" in answer
+            assert ended("address_limit") == before + number + 1
+            writer.close()
+        others = [await busy(port, address=f"127.0.0.{number}") for number in (2, 3, 4) for _ in range(5)]
+        for reader, writer in [*held, *others]:
+            writer.write(BODY)
+            assert b"200 OK" in await answered(reader)
+            writer.close()
+        for _ in range(20):
+            await until_answered(port)
+
+
+async def test_silent_connections_of_an_address_make_room_for_its_own_and_for_no_others() -> None:
+    async with serving(connections_max=8, connections_per_address_max=5) as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0)) for _ in range(5)]
+        speaking = await busy(port, address="127.0.0.2")
+        assert_told(await closed_by_server(silent[0][0]))
+        quiet = await busy(port)
+        assert not any(reader.at_eof() for reader, _ in silent[1:])
+        for reader, writer in (speaking, quiet):
+            writer.write(BODY)
+            assert b"200 OK" in await answered(reader)
+        for _, writer in [*silent, speaking, quiet]:
+            writer.close()
+
+
+@pytest.mark.parametrize("trusted", [("127.0.0.1",), ("127.0.0.0/8", "proxy.example"), ("*",)])
+async def test_a_trusted_proxy_has_as_many_connections_as_it_needs(trusted: tuple[str, ...]) -> None:
+    async with serving(connections_per_address_max=5, trusted_proxies=trusted) as port:
+        for reader, writer in [await busy(port) for _ in range(50)]:
+            writer.write(BODY)
+            assert b"200 OK" in await answered(reader)
+            writer.close()
 
 
 async def test_connections_above_the_limit_get_503_and_room_comes_back() -> None:

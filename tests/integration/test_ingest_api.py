@@ -598,9 +598,9 @@ async def test_unstored_logs_close_to_deletion_are_503(interrupted: tuple[Edge, 
 async def test_bytes_under_way_are_bounded_and_given_back(interrupted: tuple[Edge, Interrupted]) -> None:
     edge, broker = interrupted
     broker.hold.clear()
-    body = [{**SHOP, "message": "x" * 200_000}] * 2
+    body = [{**SHOP, "message": "x" * 120_000}] * 2
     waiting = [asyncio.create_task(edge.post("/api/v1/logs/batch", body)) for _ in range(2)]
-    await wait_for(lambda: edge.service.in_flight.bytes > 800_000)
+    await wait_for(lambda: edge.service.in_flight.bytes > 480_000)
     problem(await edge.post("/api/v1/logs/batch", body), 503, "unavailable")
     broker.hold.set()
     assert [response.status_code for response in await asyncio.gather(*waiting)] == [201, 201]

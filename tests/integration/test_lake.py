@@ -129,7 +129,7 @@ async def test_everything_may_leave(site: LakeSite) -> None:
     assert site.logs() == []
 
 
-async def test_days_prune_and_files_of_several_days_lose_no_row(site: LakeSite) -> None:
+async def test_days_prune_and_files_of_late_rows_lose_no_row(site: LakeSite) -> None:
     late = in_order(
         log_at(TODAY_US + number * DAY_US + 5, 7_000_000 + number, message="late") for number in range(-3, 3)
     )
@@ -144,7 +144,6 @@ async def test_days_prune_and_files_of_several_days_lose_no_row(site: LakeSite) 
     plan = [task.file.file_path for task in site.table().scan(row_filter=asked).plan_files()]
     assert sorted(url.rpartition("/")[2][0] for url in plan) == ["b", "l"]
     assert site.table().spec().fields[0].name == "timestamp_day"
-    # The kind that has no day leaves as well, beside one that comes.
     await site.set(late_names, SegmentState.RETIRED)
     await site.add("late2", late[:2])
     await site.lake.publish()

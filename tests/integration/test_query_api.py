@@ -114,7 +114,7 @@ def check_problem(response: httpx.Response, status: int) -> dict[str, Any]:
     assert response.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = response.json()
     assert Problem.model_validate(body).status == status
-    assert ("retry-after" in response.headers) == (status == 503)
+    assert ("retry-after" in response.headers) == (status in (429, 503))
     return body
 
 
@@ -214,8 +214,6 @@ async def test_a_log_is_shown_in_all_its_fields(api: Api) -> None:
         "next_cursor": None,
         "withheld": False,
     }
-    response = await api.client.get("/api/v1/logs")
-    assert response.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])

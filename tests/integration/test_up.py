@@ -196,14 +196,11 @@ def test_printed_command_works_as_printed_and_data_survives_a_stop(directory: Pa
             assert file.stat().st_mode & 0o777 == 0o600
             assert first.output.count(file.read_text().strip()) == 1
         assert httpx.get(f"{first.url}/api/v1/logs", trust_env=False).status_code == 401
-        environment = {**os.environ, "LOGFEED_DATA_DIR": str(directory / "survives")}
+        asking = re.search(r"^  newest logs +(.*)$", first.output, re.MULTILINE)
+        assert asking is not None, first.output
+        program = f'logfeed() {{ {shlex.quote(sys.executable)} -m cli.main "$@"; }}'
         found = subprocess.run(
-            [sys.executable, "-m", "cli.main", "logs", "--json", "--url", first.url],
-            cwd=REPOSITORY,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
+            ["bash", "-c", f"{program}\n{asking[1]} --json"], cwd=REPOSITORY, capture_output=True, text=True, check=True
         )
         assert "hello, Logfeed" in found.stdout
         began = time.monotonic()

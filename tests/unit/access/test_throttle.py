@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from access.errors import TooManyLogins
-from access.throttle import ENTRIES_MAX, LoginThrottle, network_of
+from access.throttle import ENTRIES_MAX, LoginThrottle
+from runtime.addresses import network_of
 
 
 def tries(throttle: LoginThrottle, account: str, address: str, *, seconds: int) -> int:
@@ -63,3 +64,18 @@ def test_who_has_to_wait_waits_with_the_right_password_too() -> None:
         throttle.begin("ann", "10.0.0.2", now_s=1.0)
     assert refused.value.retry_after_s == 4
     throttle.begin("ann", "10.0.0.2", now_s=5.0)
+
+
+def test_an_attempt_that_is_taken_back_counts_for_nobody_and_clears_nothing() -> None:
+    throttle = LoginThrottle()
+    for _ in range(4):
+        throttle.begin("ann", "10.0.0.1", now_s=0.0)
+    for _ in range(20):
+        throttle.begin("ann", "10.0.0.1", now_s=0.0)
+        throttle.take_back("ann", "10.0.0.1")
+    throttle.begin("ann", "10.0.0.1", now_s=0.0)
+    with pytest.raises(TooManyLogins):
+        throttle.begin("ann", "10.0.0.2", now_s=0.0)
+    with pytest.raises(TooManyLogins):
+        throttle.begin("bob", "10.0.0.1", now_s=0.0)
+    LoginThrottle().take_back("ann", "10.0.0.1")

@@ -35,3 +35,10 @@ def test_a_head_names_where_it_goes() -> None:
     assert target.post_head("application/json").startswith(b"POST /api/v1/logs HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n")
     assert target.get_head("/x?y=1").startswith(b"GET /x?y=1 HTTP/1.1\r\n")
     assert target.get_head("/x").endswith(b"\r\n\r\n")
+
+
+def test_a_key_in_the_url_is_sent_with_every_request() -> None:
+    target = Target.of("http://lf_word@127.0.0.1:8080", "/api/v1/logs")
+    for head in (target.post_head("application/json"), target.get_head("/api/v1/logs/1")):
+        assert b"\r\nAuthorization: Bearer lf_word\r\n" in head
+        assert b"@" not in head

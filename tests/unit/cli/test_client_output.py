@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.exporting.lines import PageLog, csv_records
 from cli.http_client import Problem, Refused, Unreachable, check_url, pause_before, retry_after_s
 from cli.importing.sending import Rejection, read_outcome
 from cli.log_view import LineView
@@ -32,6 +36,9 @@ NOW_US = 1_795_000_000_000_000
         ("Wed, 18 Nov 2026 11:06:45 GMT", 5.0),
         ("Wed, 18 Nov 2026 11:00:00 GMT", 0.0),
         ("soon", None),
+        ("²", None),
+        ("9" * 400, None),
+        ("Wed, 18 Nov 99999 11:00:00 GMT", None),
     ],
 )
 def test_retry_after_is_a_number_or_a_date(header: str | None, seconds: float | None) -> None:
@@ -163,3 +170,34 @@ def test_colours_only_where_asked_for() -> None:
     assert "\x1b[" in LineView(colour=True, utc=True).line(LOG)
     hostile = {**LOG, "message": HOSTILE, "service_name": "\x1b[2J", "metadata": {"\x1b]0;t": "\x1b[1m"}}
     assert "\x1b" not in LineView(colour=False, utc=True).line(hostile)
+
+
+def test_no_field_of_a_csv_is_a_formula() -> None:
+    def log(**fields: Any) -> PageLog:
+        values = {"service_name": "shop", "message": "m", "correlation_id": None, **fields}
+        return PageLog(
+            "1", "2026-11-22T00:00:00Z", "2026-11-22T00:00:00Z", "INFO", 9, metadata=msgspec.Raw(b"{}"), **values
+        )
+
+    formulas = ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"]
+    logs = [log(message=text, correlation_id=text) for text in formulas] + [log(service_name="-a")]
+    rows = list(csv.reader(io.StringIO(csv_records(logs).decode(), newline="")))
+    assert [row[6] for row in rows[:-1]] == [row[7] for row in rows[:-1]] == [f"'{text}" for text in formulas]
+    assert rows[-1][5:8] == ["'-a", "m", ""]
+    assert not [cell for row in rows for cell in row if cell[:1] in set("=+-@\t\r\n＝")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "<a href='javascript:x'>",
+        "=1+1",
+        "\x1b]8;;http://x\x07link\x1b]8;;\x07",
+        "\u202etxt.exe",
+    ],
+)
+def test_whatever_a_log_says_is_text_in_the_terminal(text: str) -> None:
+    shown = LineView(colour=False, utc=True).line({**LOG, "message": text, "metadata": {text: text}})
+    assert harmless(text) in shown
+    assert all(character.isprintable() or character == "\t" for character in shown)

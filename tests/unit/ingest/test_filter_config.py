@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ingest.filters.config import build_chain, parse_chain
+from ingest.filters.config import ServiceRates, build_chain, parse_chain
 from ingest.filters.verdicts import Drop, Occasion
 from ingest.settings import IngestSettings
 from runtime.settings import Section, load
@@ -110,3 +110,23 @@ def test_every_example_in_the_documentation_builds() -> None:
 def test_limits_that_depend_on_each_other_are_checked() -> None:
     with pytest.raises(ValueError, match="in_flight_bytes_max must be at least"):
         IngestSettings(body_bytes_max=8 * 1024 * 1024, in_flight_bytes_max=1024 * 1024)
+    IngestSettings(body_bytes_max=8 * 1024 * 1024, in_flight_bytes_max=16 * 1024 * 1024)
+
+
+def test_rates_of_services_stand_first_and_only_where_there_are_some() -> None:
+    document = Path(__file__).parents[3] / "docs" / "limits.md"
+    [example] = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", document.read_text(), re.DOTALL)]
+    settings = IngestSettings.model_validate(example["ingest"])
+    level = parse_chain([{"type": "level", "name": "x", "minimum": "INFO"}])
+    chain = build_chain(level, rates=settings.service_rates)
+    assert chain.names == ["service_rates", "x"]
+    assert not chain.reads_metadata
+    assert build_chain(level, rates=IngestSettings().service_rates).names == ["x"]
+    only_one = ServiceRates.model_validate({"services": {"noisy": {"logs_per_second": 1}}})
+    assert build_chain((), rates=only_one).names == ["service_rates"]
+    same = parse_chain([{"type": "level", "name": "service_rates", "minimum": "INFO"}])
+    with pytest.raises(ConfigurationError, match="two filters are called 'service_rates'"):
+        build_chain(same, rates=only_one)
+    assert build_chain(same).names == ["service_rates"]
+    with pytest.raises(ValueError, match="pattern"):
+        ServiceRates.model_validate({"services": {"a b": {"logs_per_second": 1}}})

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.buckets import Rate
 from ingest.filters.chain import Chain
 from ingest.filters.composite import Composite, Mode
 from ingest.filters.config import build_chain, parse_chain
@@ -55,10 +56,17 @@ def test_where_drops_matching_or_keeps_only_matching() -> None:
 # --- rate limit ---------------------------------------------------------------------------------------------------
 
 
-def limit(on_exceed: str = "drop", *, rate: float = 10.0, burst: float = 3.0, services_max: int = 100) -> RateLimit:
+def limit(
+    on_exceed: str = "drop",
+    *,
+    rate: float = 10.0,
+    burst: float = 3.0,
+    services_max: int = 100,
+    own: dict[str, Rate] | None = None,
+) -> RateLimit:
     assert on_exceed in ("drop", "refuse")
     how = "drop" if on_exceed == "drop" else "refuse"
-    return RateLimit("limit", logs_per_second=rate, burst=burst, on_exceed=how, services_max=services_max)  # type: ignore[arg-type]  # checked above
+    return RateLimit("limit", rate=Rate(rate, burst), services=own or {}, on_exceed=how, services_max=services_max)  # type: ignore[arg-type]  # checked above
 
 
 def kept(chain: Chain, count: int, occasion: Occasion, service_name: str = "shop") -> int | Refuse:
@@ -109,6 +117,33 @@ def test_buckets_are_bounded_and_full_ones_make_room() -> None:
     assert kept(chain, 2, Occasion(100.0), "c") == 2
     assert kept(chain, 2, Occasion(100.0), "d") == 1, "c and d share the bucket of those that found no room"
     assert kept(chain, 5, Occasion(101.0), "e") == 3, "a was full again and made room"
+
+
+def test_a_service_has_its_own_rate_by_name_then_by_the_longest_prefix() -> None:
+    own = {"pay/*": Rate(1.0, 5.0), "pay/cards/*": Rate(1.0, 7.0), "pay/cards/eu": Rate(1.0, 9.0)}
+    chain = Chain([limit(own=own)])
+    for name, burst in (("shop", 3), ("pay/a", 5), ("pay/b", 5), ("pay/cards/us", 7), ("pay/cards/eu", 9)):
+        assert kept(chain, 20, Occasion(100.0), name) == burst
+    only_some = Chain([RateLimit("l", rate=None, services={"noisy": Rate(1.0, 2.0)}, on_exceed="refuse")])
+    assert kept(only_some, 50, Occasion(100.0), "quiet") == 50
+    assert kept(only_some, 50, Occasion(100.0), "noisy") == 50
+    assert isinstance(kept(only_some, 1, Occasion(100.0), "noisy"), Refuse)
+    assert kept(only_some, 50, Occasion(100.0), "quiet") == 50
+
+
+def test_a_flood_of_made_up_services_wins_no_fresh_buckets_and_takes_none_away() -> None:
+    """With a thousand times as many names as there are buckets."""
+    services_max, flood = 20, 20_000
+    chain = Chain([limit(services_max=services_max, own={"named": Rate(10.0, 3.0), "pay/*": Rate(10.0, 3.0)})])
+    for name in ("shop", "named"):
+        assert kept(chain, 50, Occasion(100.0), name) == 3
+    passed = sum(int(kept(chain, 1, Occasion(100.0), f"made/up/{number}") == 1) for number in range(flood))
+    assert passed == (services_max - 1) + 3, "each bucket that was left gave a token, the shared one three"
+    assert kept(chain, 1, Occasion(100.0), "shop") == 0, "what it has used up is not forgotten"
+    assert kept(chain, 1, Occasion(100.0), "named") == 0
+    assert kept(chain, 5, Occasion(100.0), "pay/a") == 3, "those of a prefix share another"
+    assert kept(chain, 5, Occasion(100.15), "shop") == 1, "and it has its own all the time"
+    assert kept(chain, 5, Occasion(100.15), "named") == 1
 
 
 # --- sampling -----------------------------------------------------------------------------------------------------
@@ -208,9 +243,9 @@ def build(kind: str, number: int, name: str) -> Filter:
         case "level":
             return Level(name, minimum=number)
         case "limit":
-            return RateLimit(name, logs_per_second=1, burst=number, on_exceed="drop")
+            return RateLimit(name, rate=Rate(1, number), services={}, on_exceed="drop")
         case "refuse":
-            return RateLimit(name, logs_per_second=1, burst=number, on_exceed="refuse")
+            return RateLimit(name, rate=Rate(1, number), services={}, on_exceed="refuse")
         case "service":
             return Service(name, allow=ALL_SERVICES, deny=scope_of(("auth",)))
         case "sampling":

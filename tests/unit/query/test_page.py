@@ -647,10 +647,10 @@ async def test_a_table_dropped_under_a_question_means_a_new_snapshot_once() -> N
 
 async def test_questions_past_the_places_are_refused_and_places_are_given_back() -> None:
     rig = Rig(scans_max=1, scans_waiting_max=1, scan_wait_ms=50)
-    async with rig.answers._place():
+    async with rig.answers._place(ANYONE):
         waiting = asyncio.create_task(rig.page())
         await asyncio.sleep(0)
-        assert rig.answers._waiting == 1
+        assert rig.answers._places.waiting == 1
         with pytest.raises(TooManyScans):
             await rig.page()
         with pytest.raises(TooManyScans):
@@ -660,14 +660,14 @@ async def test_questions_past_the_places_are_refused_and_places_are_given_back()
 
 async def test_a_cancelled_question_gives_its_place_back() -> None:
     rig = Rig(scans_max=1)
-    async with rig.answers._place():
+    async with rig.answers._place(ANYONE):
         waiting = asyncio.create_task(rig.page())
         await asyncio.sleep(0)
-        assert rig.answers._waiting == 1
+        assert rig.answers._places.waiting == 1
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-    assert rig.answers._waiting == 0
+    assert rig.answers._places.waiting == 0
     assert (await rig.page())["count"] == 0
 
 

@@ -1,0 +1,330 @@
+"""Everything that reads what strangers write, as functions of bytes: each may refuse by its documented errors, and by no
+other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
+from typing import Final
+
+import httpx
+import msgspec
+from starlette.requests import HTTPConnection
+
+from access.accounts import check_networks
+from access.authenticator import _bearer
+from access.errors import AccountError, Unauthenticated
+from access.grants import check_grants
+from access.keys import key_prefix, key_sha256
+from access.tokens import read_access_token
+from broker.port import Delivered
+from cli.exporting.lines import csv_records, ndjson, read_page
+from cli.http_client import Problem, check_url, retry_after_s
+from cli.importing.formats.times import TimeReader
+from cli.importing.lines import Format, LineParser, compile_correlation, detect
+from cli.importing.records import read_records
+from cli.log_view import LineView
+from cli.settings import Settings
+from cli.terminal import harmless, harmless_json
+from ingest.body import read_body
+from ingest.errors import BodyTooLarge, InvalidFields, ItemError, MalformedBody, UnsupportedBody
+from ingest.filters.config import build_chain, parse_chain
+from ingest.idempotency import keyed
+from ingest.parse import Window, decode_batch, decode_one, may_hold_nul, to_log
+from ingest.quick import plain_lines, read_plain, read_plain_one
+from ingest.timestamps import parse_timestamp, show
+from query import params
+from query.cursor import CursorSeal
+from query.errors import CursorError
+from query.tail.token import TailSeal
+from runtime.addresses import network_of
+from runtime.origins import Origins, origin_of
+from runtime.settings import load
+from schemas.errors import ConfigurationError, InvalidInput
+from schemas.frames import (
+    FRAME_DECODED_BYTES_MAX,
+    FrameError,
+    UnknownRecordVersion,
+    decode_headers,
+    decode_line,
+    decompress,
+)
+from schemas.levels import band
+from schemas.record import Log
+from search.language import QueryError, parse
+from search.match import compile_match
+from search.regex import RegexError, parse_pattern
+from writer.decode import decode_frame
+
+NOW_MS: Final = 1_795_000_000_000
+NOW_US: Final = NOW_MS * 1000
+CORPUS: Final = Path(__file__).parent / "corpus"
+_SECRET: Final = b"s" * 32
+_BODY_BYTES_MAX: Final = 1024 * 1024
+_WINDOW: Final = Window.at(NOW_MS, 30)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader. refuses: what it may raise."""
+
+    run: Callable[[bytes], object]
+    refuses: tuple[type[Exception], ...] = ()
+    grows: float = 40.0
+    """Bytes that it may hold at once for each byte it was given, beside a fixed share."""
+    is_from_strangers: bool = True
+    """What only the operator writes may take its time."""
+    most_bytes: int = 40 * 1024 * 1024
+    """The fixed share: of a decompressor's window, and of what is loaded at a first use."""
+
+
+def text_of(raw: bytes) -> str:
+    """Any text, lone surrogates included: JSON brings them."""
+    return raw.decode("utf-8", "surrogatepass") if _is_text(raw) else raw.decode("latin-1")
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _by_text(run: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda raw: run(text_of(raw))
+
+
+# Sending
+
+
+def _batch(raw: bytes) -> None:
+    for item in decode_batch(raw, logs_max=1_000):
+        assert isinstance(to_log(item, 1, _WINDOW, may_hold_nul=may_hold_nul(raw)), (Log, ItemError))
+
+
+def _one(raw: bytes) -> None:
+    assert isinstance(to_log(decode_one(raw), 1, _WINDOW, may_hold_nul=may_hold_nul(raw)), (Log, ItemError))
+
+
+def _quick(raw: bytes) -> None:
+    for logs in (read_plain(raw, logs_max=1_000), read_plain_one(raw)):
+        if logs is not None:
+            plain_lines(logs, range(len(logs)), _WINDOW)
+
+
+def _body(raw: bytes) -> None:
+    """The first byte says how it is packed, the second in what pieces it comes."""
+    encoding = ("gzip", "zstd", "identity", "")[raw[0] % 4] if raw else ""
+    size = 1 + (raw[1] if len(raw) > 1 else 0)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(2, len(raw), size):
+            yield raw[start : start + size]
+
+    async def read() -> None:
+        body = await read_body(
+            pieces(),
+            content_encoding=encoding,
+            content_length=None,
+            bytes_max=_BODY_BYTES_MAX,
+            deadline_s=600,
+            grow=lambda _: None,
+        )
+        assert len(body) <= _BODY_BYTES_MAX
+
+    asyncio.run(read())
+
+
+def _key(text: str) -> None:
+    keyed(subject="ann", key=text, route="/api/v1/logs", body=b"")
+
+
+def _timestamp(text: str) -> None:
+    show(parse_timestamp(text))
+
+
+# Asking
+
+
+def _query(text: str) -> None:
+    predicate = parse(text)
+    compile_match(predicate)(Log(1, NOW_US, 9, "shop", text, None, {"a": text}))
+
+
+def _regex(text: str) -> None:
+    parse_pattern(text)
+
+
+def _question(text: str) -> None:
+    """As a query string."""
+    items = httpx.QueryParams(text.encode("utf-8", "replace").decode()).multi_items()
+    for read in (
+        lambda: params.parse_find(items, now_us=NOW_US),
+        lambda: params.parse_context(items),
+        lambda: params.parse_correlation(items),
+        lambda: params.parse_ledger(items, now_us=NOW_US, minutes_max=60),
+        lambda: params.parse_none(items),
+        lambda: params.parse_log_id(text),
+        lambda: params.parse_correlation_id(text),
+    ):
+        try:
+            read()
+        except InvalidInput:
+            continue
+
+
+def _cursor(text: str) -> None:
+    CursorSeal(_SECRET).open(text, subject="ann", question="q")
+
+
+def _tail_token(text: str) -> None:
+    TailSeal(_SECRET).open(text, subject="ann", question="q")
+
+
+# Credentials
+
+
+def _token(text: str) -> None:
+    assert read_access_token(text, _SECRET, now_s=NOW_MS // 1000) is None, "nobody without the secret makes one"
+
+
+def _api_key(text: str) -> None:
+    prefix = key_prefix(text)
+    assert prefix is None or len(prefix) == 12
+    assert len(key_sha256(text)) == 32
+
+
+def _head(raw: bytes) -> None:
+    """Header fields, one a line."""
+    fields = [line.partition(b":") for line in raw.split(b"\n")]
+    headers = [(name.lower(), value.strip()) for name, _, value in fields]
+    connection = HTTPConnection({"type": "http", "scheme": "http", "path": "/", "headers": headers})
+    Origins(["https://logs.example"]).admit(connection)
+    _bearer(connection)
+
+
+def _grants(text: str) -> None:
+    check_grants(text.split("\n"))
+
+
+def _networks(text: str) -> None:
+    network_of(text)
+    check_networks(text.split("\n"))
+
+
+# Between the services
+
+
+def _frame(raw: bytes) -> None:
+    """Headers and value of a record, parted by empty lines."""
+    head, _, value = raw.partition(b"\n\n")
+    headers = [(text_of(name), each) for name, _, each in (line.partition(b"=") for line in head.split(b"\n"))]
+    decode_frame(Delivered(partition=0, offset=0, append_ms=NOW_MS, headers=headers, value=value))
+    decode_headers(headers)
+
+
+# Files
+
+
+def _filters(raw: bytes) -> None:
+    build_chain(parse_chain(_data(raw)))
+
+
+def _data(raw: bytes) -> object:
+    """What a settings file or the environment may hold."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return text_of(raw)
+
+
+def _settings(raw: bytes) -> None:
+    load(Settings, file=None, environment={"LOGFEED_INGEST__FILTERS": text_of(raw), "LOGFEED_HTTP__PORT": text_of(raw)})
+
+
+def _import(raw: bytes) -> None:
+    """A whole file, read as each kind of lines."""
+    for kind in Format:
+        lines = [text_of(line) for line in raw.split(b"\n") if line.strip()][:50]
+        found, pattern = detect(kind, lines, zone=UTC, now_us=NOW_US)
+        parser = LineParser(found, pattern=pattern, zone=UTC, now_us=NOW_US, correlation_pattern=None)
+        records = read_records(io.BytesIO(raw), start=0, end=len(raw), lines_before=0, continues=parser.continues)
+        end = 0
+        for record in records:
+            assert record.start == end, "no byte is left out"
+            end = record.end
+            parser.parse(record.text)
+        assert end == len(raw)
+
+
+def _times(text: str) -> None:
+    """The spelling that needs no pattern to have matched before."""
+    found = TimeReader(zone=UTC, now_us=NOW_US).iso(text)
+    assert found is None or isinstance(found, int)
+
+
+def _answers(raw: bytes) -> None:
+    """What a server, or something else at its address, answers to our commands."""
+    response = httpx.Response(500, content=raw)
+    assert "\x1b" not in harmless(Problem.read(response).text)
+    retry_after_s(text_of(raw), NOW_US)
+    try:
+        page = read_page(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return
+    csv_records(page.logs)
+    ndjson(page.logs)
+
+
+def _terminal(text: str) -> None:
+    view = LineView(colour=False, utc=True)
+    line = view.line(
+        {"message": text, "service_name": text, "level": text, "timestamp": text, "metadata": {text: text}}
+    )
+    for shown in (harmless(text), harmless_json(json.dumps(text, ensure_ascii=False)), line):
+        assert not any(ord(character) < 0x20 and character not in "\t\n" for character in shown)
+        assert not any(0x7F <= ord(character) < 0xA0 or 0x202A <= ord(character) < 0x202F for character in shown)
+
+
+TARGETS: Final[dict[str, Target]] = {
+    "batch": Target(_batch, (InvalidFields, MalformedBody, BodyTooLarge)),
+    "one_log": Target(_one, (InvalidFields, MalformedBody)),
+    "quick": Target(_quick),
+    "body": Target(_body, (BodyTooLarge, MalformedBody, UnsupportedBody)),
+    "idempotency_key": Target(_by_text(_key), (InvalidFields,)),
+    "timestamp": Target(_by_text(_timestamp), (ValueError,)),
+    "level": Target(_by_text(band), (ValueError,)),
+    "query": Target(_by_text(_query), (QueryError,)),
+    "regex": Target(_by_text(_regex), (RegexError,)),
+    "question": Target(_by_text(_question)),
+    "cursor": Target(_by_text(_cursor), (CursorError,)),
+    "tail_token": Target(_by_text(_tail_token), (CursorError,)),
+    "token": Target(_by_text(_token)),
+    "api_key": Target(_by_text(_api_key)),
+    "head": Target(_head, (Unauthenticated,)),
+    "origin": Target(_by_text(origin_of), (ValueError,)),
+    "grants": Target(_by_text(_grants), (AccountError,)),
+    "networks": Target(_by_text(_networks), (AccountError,)),
+    "frame": Target(_frame, (FrameError, UnknownRecordVersion)),
+    "frame_value": Target(decompress, (FrameError,), most_bytes=FRAME_DECODED_BYTES_MAX + 8 * 1024 * 1024),
+    "frame_line": Target(decode_line, (msgspec.MsgspecError,)),
+    "filters": Target(_filters, (ConfigurationError,)),
+    "settings": Target(
+        _by_text(lambda text: _settings(text.encode("utf-8", "replace"))),
+        (ConfigurationError,),
+        is_from_strangers=False,
+    ),
+    "import": Target(_import),
+    "times": Target(_by_text(_times)),
+    "correlation_pattern": Target(_by_text(compile_correlation), (InvalidInput,)),
+    "url": Target(_by_text(check_url), (InvalidInput,)),
+    "answers": Target(_answers),
+    "terminal": Target(_by_text(_terminal)),
+}

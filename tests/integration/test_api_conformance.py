@@ -1,0 +1,93 @@
+"""The API does what its OpenAPI document says, whoever asks whatever: no 5xx, no status, type, header or body that is not
+in it.
+
+schemathesis makes the requests from the document that the application serves: valid ones, and ones that break each rule of
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from infra.fleet import REPOSITORY
+from tests.access_site import Site, running
+from tests.app_server import serving
+
+CHECKS: Final = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+    "response_schema_conformance,unsupported_method"
+)
+EXAMPLES: Final = 8
+EXAMPLES_LONG: Final = 400
+RUN_S_MAX: Final = 240.0
+"""On a machine that is busy with other tests; 30 s otherwise."""
+SERVICES: Final = ("shop", "pay/a", "other/secret")
+
+
+@pytest.fixture
+async def site(native_url: str) -> AsyncIterator[Site]:
+    async with running(native_url) as site:
+        await site.put(
+            [{"service_name": name, "correlation_id": "order-4711", "metadata": {"n": 1}} for name in SERVICES * 3]
+        )
+        await site.user("ann", "read:*")
+        yield site
+
+
+async def conforms(site: Site, token: str, directory: Path, *, examples: int, deadline_s: float) -> None:
+    """Fails with schemathesis's report. One request at a time: nothing is refused for want of room."""
+    async with serving(site.app) as port:
+        arguments = [
+            *("run", f"http://127.0.0.1:{port}/openapi.json", "--header", f"Authorization: Bearer {token}"),
+            *("--phases", "examples,coverage,fuzzing", "--checks", CHECKS, "--max-examples", str(examples)),
+            *("--generation-deterministic", "--workers", "1", "--continue-on-failure"),
+            *("--exclude-path", "/api/v1/tail"),  # its answers end when the client goes: test_tail.py
+            *("--request-timeout", "60", "--suppress-health-check", "all", "--warnings", "off", "--no-color"),
+        ]
+        process = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).parent / "schemathesis"),
+            *arguments,
+            cwd=directory,
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.ndjson_requests", "PYTHONPATH": str(REPOSITORY)},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            async with asyncio.timeout(deadline_s):
+                output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    assert process.returncode == 0, output.decode()[-20_000:]
+    assert token not in output.decode()
+
+
+GRANTS: Final = pytest.mark.parametrize(
+    "grants", [("admin:*", "write:*"), ("read:pay/*", "write:pay/a")], ids=["admin", "narrow"]
+)
+
+
+@pytest.mark.timeout(300)
+@GRANTS
+async def test_every_answer_is_in_the_document(site: Site, grants: tuple[str, ...], tmp_path: Path) -> None:
+    token = (await site.key(*grants)).text
+    await conforms(site, token, tmp_path, examples=EXAMPLES, deadline_s=RUN_S_MAX)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@GRANTS
+async def test_every_answer_of_many_more_is_in_the_document(
+    site: Site, grants: tuple[str, ...], tmp_path: Path
+) -> None:
+    token = (await site.key(*grants)).text
+    await conforms(site, token, tmp_path, examples=EXAMPLES_LONG, deadline_s=3000)
