@@ -59,8 +59,13 @@ class Wild:
         )
 
 
-Position: TypeAlias = dict[bytes, None] | Wild
+Position: TypeAlias = tuple[bytes, ...] | Wild
 """The tokens seen, in their order, or a wildcard."""
+
+
+def rigid_of(tokens: Tokens) -> tuple[tuple[int, bytes], ...]:
+    """The tokens that nothing else may take the place of, with where they stand."""
+    return tuple((index, token) for index, token in enumerate(tokens) if is_rigid(token))
 
 
 @dataclass(slots=True, eq=False)
@@ -79,31 +84,34 @@ class Template:
 
 @dataclass(slots=True, eq=False)
 class Family:
-    """See the module. All lines of a family have the same number of tokens."""
+    """See the module. All lines of a family have the same number of tokens, and the same rigid ones."""
 
     positions: list[Position]
     bucket: tuple[int, bytes]
+    rigid: tuple[tuple[int, bytes], ...]
     templates: dict[Tokens, Template] = field(default_factory=dict)
 
-    def likeness(self, tokens: Tokens) -> float:
-        """How well the line goes here: 2 when it is one of the family's already, else 0..1; below 0: it must not join."""
+    def likeness(self, tokens: Tokens, rigid: tuple[tuple[int, bytes], ...], strange_max: float) -> float:
+        """How well a line goes here: 2 when it is one of the family's already, else 0..1; -1 when it must not join, or has
+        more than `strange_max` tokens that the family does not know. rigid: of the line."""
+        if rigid != self.rigid:
+            return -1.0
         known = compared = strange = 0
         for position, token in zip(self.positions, tokens, strict=True):
             if isinstance(position, Wild):
                 compared += 1
-                if not position.accepts(token):
-                    strange += 1
-                    if is_rigid(token):
-                        return -1.0
+                if position.accepts(token):
+                    continue
             elif token in position:
                 if not has_wildcard(token):
                     known += 1
                     compared += 1
-            elif is_rigid(token) or any(map(is_rigid, position)):
-                return -1.0
+                continue
             else:
                 compared += 1
-                strange += 1
+            strange += 1
+            if strange > strange_max:
+                return -1.0
         return 2.0 if not strange else known / compared
 
     def take(self, tokens: Tokens) -> bool:
@@ -116,15 +124,17 @@ class Family:
                     self.positions[index] = Wild()
                     widened = True
             elif token not in position:
-                position[token] = None
-                if len(position) > VALUES_MAX or any(map(has_wildcard, position)):
-                    self.positions[index] = _common(list(position))
+                values = (*position, token)
+                if len(values) > VALUES_MAX or any(map(has_wildcard, values)):
+                    self.positions[index] = _common(values)
                     widened = True
+                else:
+                    self.positions[index] = values
         return widened
 
     def widen(self) -> bool:
         """Make the position with the most tokens a wildcard; False when all have one."""
-        choices = {at: list(p) for at, p in enumerate(self.positions) if not isinstance(p, Wild) and len(p) > 1}
+        choices = {at: p for at, p in enumerate(self.positions) if not isinstance(p, Wild) and len(p) > 1}
         if not choices:
             return False
         index = max(choices, key=lambda at: len(choices[at]))
@@ -139,7 +149,7 @@ class Family:
         )
 
 
-def _common(tokens: list[bytes]) -> Wild:
+def _common(tokens: Tokens) -> Wild:
     """The wildcard for these tokens. What stays of them before and after it ends and begins at punctuation, never within
     a wildcard's name or a character."""
     prefix = _common_start(tokens)
