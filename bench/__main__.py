@@ -2,9 +2,9 @@
 
     python -m bench [--quick] [--profile full|embedded] [--only SECTION,…] [--minutes M] [--rows N] [--runs R] …
 
-Sections: floor, throughput, accept, single, freshness, live, pages, tiers, peers. Absolute figures belong to the machine and
-the minute; ratios to the floor of the same run are what may be compared. One section's failure is recorded and the others go
-on; the exit code is then 1. No figure ever fails a run.
+Sections: floor, throughput, accept, single, freshness, live, pages, tiers, patterns, peers. Absolute figures belong to the
+machine and the minute; ratios to the floor of the same run are what may be compared. One section's failure is recorded and the
+others go on; the exit code is then 1. No figure ever fails a run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,21 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import accept, floor, freshness, live, machine, pages, peers, plot, report, single, throughput, tiers
+from bench import (
+    accept,
+    floor,
+    freshness,
+    live,
+    machine,
+    pages,
+    patterns,
+    peers,
+    plot,
+    report,
+    single,
+    throughput,
+    tiers,
+)
 from bench.figures import Figures, ProfileFigures
 from bench.options import BY_DEFAULT, SECTIONS, Options, quick
 from bench.progress import progress
@@ -68,6 +82,9 @@ def run(task: Task, figures: Figures) -> None:
             wanted = {name: measure for name, measure in together.items() if name in sections}
             if wanted:
                 _run_on_site(profile, wanted, task.options, figures)
+    if any("patterns" in task.sections_of(profile) for profile in task.profiles):
+        progress("patterns")
+        _attempt("patterns", patterns.measure(task.options, figures.of(FULL)), task.options, figures)
     if any("peers" in task.sections_of(profile) for profile in task.profiles):
         progress("peers")
         _attempt("peers", peers.measure(task.options, figures.of(FULL)), task.options, figures)

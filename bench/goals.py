@@ -71,6 +71,8 @@ GOALS: Final = (
     Goal("segment_scan_ms_per_million_rows", "a text that is nowhere, in files: 120 ms a million rows", at_most=120),
     Goal("correlation_filters_first_ms", "a correlation id over 2,000 files, first: 500 ms", at_most=500),
     Goal("correlation_filters_again_ms", "a correlation id over 2,000 files, again: 50 ms", at_most=50),
+    Goal("patterns_accuracy_mean", "patterns: grouping accuracy over six systems: 0.9", at_least=0.9),
+    Goal("patterns_lines_per_cpu_s", "patterns: 100,000 lines/s a core", at_least=100_000),
     *(
         Goal(f"page_busy_p99_ms.{kind}", f"page, {what}, while logs come in, p99: 200 ms", at_most=200)
         for kind, what in _PAGES

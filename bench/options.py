@@ -7,7 +7,18 @@ from typing import Final
 
 from infra.fleet import EMBEDDED, FULL
 
-SECTIONS: Final = ("floor", "throughput", "accept", "single", "freshness", "live", "pages", "tiers", "peers")
+SECTIONS: Final = (
+    "floor",
+    "throughput",
+    "accept",
+    "single",
+    "freshness",
+    "live",
+    "pages",
+    "tiers",
+    "patterns",
+    "peers",
+)
 BY_DEFAULT: Final[dict[str, tuple[str, ...]]] = {
     FULL: SECTIONS,
     # The same code on the other broker and layout: how much of the floor it stores is what differs.
@@ -57,6 +68,8 @@ class Options:
     """Which page of a walk is the deep one."""
     busy_rate: float = 50_000.0
     """Logs a second that come in while the questions are asked again; 0 leaves that out."""
+    pattern_lines: int = 100_000
+    """Lines that the template miner gets at a time."""
     peer_s: float = 20.0
     section_deadline_s: float = 3_600.0
 
@@ -81,5 +94,6 @@ def quick(options: Options) -> Options:
         questions=10,
         deep_pages=100,
         busy_rate=10_000.0,
+        pattern_lines=20_000,
         peer_s=4.0,
     )

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Final, Literal, TypeAlias
 
+from patterns.expression import InvalidPattern, parse_id
 from schemas.errors import InvalidInput
 from schemas.levels import LEVELS, SEVERITY_MAX, band
 from schemas.record import CORRELATION_ID_CHARS_MAX, is_service_name
@@ -47,6 +49,7 @@ from search.predicate import (
     negate,
 )
 from search.regex import RegexError, parse_pattern
+from search.template import lines_of
 
 QUERY_CHARS_MAX: Final = 4_000
 TERMS_MAX: Final = 200
@@ -65,15 +68,18 @@ class QueryError(InvalidInput):
         self.problem, self.column, self.length, self.hint = problem, column, length, hint
 
 
-def parse(text: str) -> Predicate:
-    """The predicate of a query; an empty query is true of everything. Raises QueryError."""
+def parse(text: str, *, template_text: Callable[[int], str | None] = lambda template_id: None) -> Predicate:
+    """The predicate of a query; an empty query is true of everything. Raises QueryError.
+
+    template_text: the text of the pattern with an id, for `pattern:ID`; None when it is not known.
+    """
     if len(text) > QUERY_CHARS_MAX:
         problem = f"a query has at most {QUERY_CHARS_MAX:,} characters, this one has {len(text):,}"
         raise QueryError(problem, column=QUERY_CHARS_MAX + 1, length=len(text) - QUERY_CHARS_MAX)
     for index, char in enumerate(text):
         if char == "\0" or "\ud800" <= char <= "\udfff":
             raise QueryError(f"U+{ord(char):04X} does not occur in logs", column=index + 1)
-    return _Parser(text).whole()
+    return _Parser(text, template_text).whole()
 
 
 def parse_service(text: str) -> ServiceIn | None:
@@ -107,8 +113,9 @@ _QUOTE_HINT: Final = 'to search for this text, put it in "quotes"'
 class _Parser:
     """Recursive descent over one text; `at` is the 0-based index of the next character."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, template_text: Callable[[int], str | None]) -> None:
         self.text, self.at, self.terms, self.depth = text, 0, 0, 0
+        self.template_text = template_text
 
     def whole(self) -> Predicate:
         self.skip_space()
@@ -206,6 +213,8 @@ class _Parser:
                 return reader.log_id()
             case "message":
                 return reader.message()
+            case "pattern":
+                return reader.pattern()
             case "timestamp":
                 hint = "use start_time and end_time; a metadata field of this name is metadata.timestamp"
                 raise self.error("times are not part of a query", start, len(name), hint)
@@ -358,6 +367,21 @@ class _Field:
             return Contains(self.parser.phrase_of_text())
         value = self.value()
         return EVERYTHING if self.is_star(value) else Contains(value)
+
+    def pattern(self) -> Predicate:
+        self.only_colon()
+        value = self.value()
+        if self.is_star(value):
+            return EVERYTHING
+        template_id = None if self.quoted else parse_id(value)
+        text = value if template_id is None else self.parser.template_text(template_id)
+        if text is None:
+            hint = 'write its text instead: pattern:"job <num> done"'
+            raise self.error(f"no pattern with the id {value} is known", 0, len(value), hint)
+        try:
+            return lines_of(text)
+        except InvalidPattern as error:
+            raise self.error(str(error), 0, len(value)) from error
 
     def metadata(self) -> Predicate:
         name = self.name.removeprefix("metadata.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,6 +25,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from schemas.record import Log
+from search.language import parse
 from search.letters import VARIANTS, fold
 from search.match import compile_match
 from search.predicate import (
@@ -520,6 +522,34 @@ def test_the_largest_patterns_stay_within_each_engines_limits(engines: Engines, 
 def test_a_literal_pattern_matches_as_contains_does(engines: Engines) -> None:
     for text in (*MESSAGES, *ODD_CHARS):
         assert engines.assert_agreement(Matches(literal_pattern(text))) == engines.ids_in_python(Contains(text))
+
+
+_TEMPLATES = (
+    "", "<...>", "<*>", "Connection RESET by <*>", "<num>% done_now", "<*> <hex> <*>", 'line <...>', '{"user": "<str>"}',
+    "a\\b", "<*> café <*>", "<*> " * 48, "<num>," * 66, "<*>x<ip>y<time>z<uuid><path><url>", ".*+?()[]{}|^$ <*>",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", _TEMPLATES)
+def test_lines_of_a_pattern_are_the_same_in_all_engines(engines: Engines, text: str) -> None:
+    """A pattern finds its own lines, the odd logs alike everywhere, and no long message makes an engine slow or fail."""
+    predicate = parse(f"pattern:{json.dumps(text, ensure_ascii=False)}")
+    engines.assert_agreement(predicate)
+    samples = {
+        "num": "-1,0",
+        "hex": "0xaf",
+        "ip": "::1",
+        "time": "12:00:00",
+        "uuid": "a-0",
+        "str": "two words",
+        "...": "\n…",
+    }
+    line = re.sub(r"<([a-z.*]+)>", lambda wildcard: samples.get(wildcard[1], "/x"), text)
+    for message in (line, f" {line}", f"{line}x x", "1,-x " * 20_000, "a" * 100_000, f"{line} " * 500):
+        expected = compile_match(predicate)(Log(1, 0, 9, "s", message, None, {}))
+        assert message != line or expected
+        assert _judge_postgres(engines, compile_postgres(predicate), message) is expected
+        assert _judge_duckdb(engines, compile_duckdb(predicate), message) is expected
 
 
 def _judge_postgres(engines: Engines, sql: Sql, message: str) -> bool:

@@ -29,6 +29,7 @@ from search.predicate import (
     negate,
 )
 from search.regex import parse_pattern
+from search.template import lines_of
 
 A, B, C = Contains("a"), Contains("b"), Contains("c")
 ERROR, WARN = LevelIn(((17, 20),)), LevelIn(((13, 16),))
@@ -94,6 +95,24 @@ def test_words_are_joined_by_and_and_or_binds_looser(text: str, expected: Predic
 )
 def test_text_is_taken_as_written(text: str, expected: Predicate) -> None:
     assert parse(text) == expected
+
+
+def test_a_pattern_is_its_lines() -> None:
+    text = "user <*> left after <num> ms"
+    assert parse(f'pattern:"{text}"') == parse('Pattern:"  user <*>  left after <num> ms "') == lines_of(text)
+    assert parse("-pattern:LOOKING") == negate(lines_of("LOOKING"))
+    assert parse("pattern:*") == EVERYTHING
+    assert parse('pattern:"*"') == lines_of("*")
+    assert parse("metadata.pattern:LOOKING") == MetaEquals(("pattern",), "LOOKING")
+
+
+def test_a_pattern_is_found_by_its_id_where_it_is_known() -> None:
+    known = {7: "user <*> left"}
+    assert parse("pattern:0000000000000007", template_text=known.get) == lines_of("user <*> left")
+    assert parse('pattern:"0000000000000007"', template_text=known.get) == lines_of("0000000000000007")
+    with pytest.raises(QueryError, match="no pattern with the id 0000000000000008 is known") as caught:
+        parse("a pattern:0000000000000008", template_text=known.get)
+    assert caught.value.column == 11
 
 
 @pytest.mark.parametrize(
