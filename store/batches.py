@@ -69,9 +69,10 @@ _BORDER: Final[dict[Layout, LiteralString]] = {
 _KNOWN_KEYS: Final = "SELECT key_hash, body_sha256 FROM stored_keys WHERE key_hash = ANY(%s)"
 _INSERT_KEYS: Final = """
     WITH stored AS (
-        INSERT INTO stored_keys (stored_day, key_hash, body_sha256)
-        SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date, key_hash, body_sha256
-        FROM unnest(%s::bytea[], %s::bytea[]) AS k (key_hash, body_sha256)
+        INSERT INTO stored_keys (stored_day, key_hash, body_sha256, partition, "offset")
+        SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date, key_hash, body_sha256, partition, "offset"
+        FROM unnest(%s::bytea[], %s::bytea[], %s::integer[], %s::bigint[])
+            AS k (key_hash, body_sha256, partition, "offset")
         WHERE NOT EXISTS (SELECT FROM stored_keys WHERE stored_keys.key_hash = k.key_hash)
         ORDER BY key_hash
         ON CONFLICT DO NOTHING RETURNING 1)
@@ -213,7 +214,13 @@ async def copy_rows(connection: Connection, table: str, rows: Sequence[EncodedRo
 
 
 def _insert_keys(keys: Sequence[StoredKey]) -> Statement:
-    return _INSERT_KEYS, ([key.key_hash for key in keys], [key.body_sha256 for key in keys], len(keys))
+    return _INSERT_KEYS, (
+        [key.key_hash for key in keys],
+        [key.body_sha256 for key in keys],
+        [key.partition for key in keys],
+        [key.offset for key in keys],
+        len(keys),
+    )
 
 
 def _insert_ledger(rows: Sequence[LedgerRow], copied: int) -> Statement:

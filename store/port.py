@@ -116,6 +116,9 @@ class StoredKey:
 
     key_hash: bytes
     body_sha256: bytes
+    partition: int | None = None
+    """Where the frame lies in the broker, for who follows that; None where nobody knows."""
+    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

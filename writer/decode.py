@@ -37,17 +37,19 @@ from schemas.frames import (
 )
 from schemas.ids import ID_MAX
 from schemas.levels import SEVERITY_MAX
+from schemas.lines import (
+    FUTURE_US_MAX,
+    LINES_MAX,
+    RECEIVED_MS_APART_MAX,
+    are_storable,
+    line_problem,
+    split_lines,
+)
 from schemas.record import LogLine
 from store.port import MISMATCH, MISSING, NO_FRAME, DeadLetter, EncodedRow
 from store.rows import encode_rows
 
 MINUTE_US: Final = 60_000_000
-FUTURE_US_MAX: Final = 11 * 3600 * 1_000_000
-"""A timestamp so far past the append time cannot be ingest's; chunks are made for at least 12 hours ahead."""
-RECEIVED_MS_APART_MAX: Final = 24 * 3600 * 1000
-"""Ingest's clock and the broker's may differ by so much; a frame received at another time is not ingest's."""
-LINES_MAX: Final = 200_000
-"""Most lines of one frame; ingest takes far fewer in one request. Bounds what a frame of nothing but line ends weighs."""
 _DETAIL_CHARS_MAX: Final = 500
 _BANDS: Final = (0, *(((level - 1) & ~3) + 1 for level in range(1, SEVERITY_MAX + 1)))
 """Severity -> the first one of its band."""
@@ -85,7 +87,7 @@ def decode_frame(record: Delivered) -> DecodedFrame:
         return _unreadable(record, _header_of_unreadable(record), str(error))
     try:
         ndjson = decompress(record.value)
-        raw = _split(ndjson)
+        raw = split_lines(ndjson)
         if len(raw) > LINES_MAX:
             raise FrameError(f"frame holds more than {LINES_MAX} lines, which is as many as are read")
     except FrameError as error:
@@ -103,7 +105,7 @@ def decode_frame(record: Delivered) -> DecodedFrame:
 
 def without_rows(frame: DecodedFrame, refused: dict[int, str]) -> DecodedFrame:
     """The frame with some rows (index in `rows` -> the database's error) turned into dead letters."""
-    raw = _split(frame.ndjson)
+    raw = split_lines(frame.ndjson)
     dead = list(frame.dead)
     dead_counts = {reason: dict(services) for reason, services in frame.dead_counts.items()}
     for index, detail in refused.items():
@@ -126,21 +128,13 @@ def without_rows(frame: DecodedFrame, refused: dict[int, str]) -> DecodedFrame:
 
 def all_dead(frame: DecodedFrame, reason: str, detail: str) -> tuple[list[DeadLetter], dict[str, dict[str, int]]]:
     """Dead letters (and their counts) for every row of a frame, beside those it has already."""
-    raw = _split(frame.ndjson)
+    raw = split_lines(frame.ndjson)
     dead = list(frame.dead)
     dead_counts = {reason: dict(services) for reason, services in frame.dead_counts.items()}
     for row, line_index, (service, _) in zip(frame.rows, frame.line_indexes, frame.bookings, strict=True):
         dead.append(_dead_letter(frame, line_index, reason, detail, service, raw[line_index], log_id=row.id))
         _count(dead_counts, reason, service, 1)
     return dead, dead_counts
-
-
-def _split(ndjson: bytes) -> list[bytes]:
-    """The lines, blank ones too; no more than one above LINES_MAX, however many line ends there are."""
-    lines = ndjson.split(b"\n", LINES_MAX + 1)
-    if not lines[-1]:
-        lines.pop()
-    return lines
 
 
 def _decode(raw: list[bytes]) -> tuple[list[LogLine], Sequence[int], list[tuple[int, bytes, str]]]:
@@ -176,7 +170,7 @@ def _book(
         return _put_aside(record, header, ndjson, lines, indexes, undecodable, detail)
     frame = _empty(record, header, ndjson)
     latest_us = record.append_ms * 1000 + FUTURE_US_MAX
-    if not _are_storable(lines, latest_us):
+    if not are_storable(lines, latest_us):
         lines, indexes = _without_problems(frame, lines, indexes, latest_us)
     frame.rows = encode_rows(lines)
     frame.line_indexes = indexes
@@ -189,31 +183,15 @@ def _book(
     return frame
 
 
-def _are_storable(lines: list[LogLine], latest_us: int) -> bool:
-    """Whether `_problem` finds nothing in any line: all at once, 0.2 µs a line."""
-    if not lines:
-        return True
-    timestamps, ids = [line.timestamp for line in lines], [line.id for line in lines]
-    levels = [line.level for line in lines]
-    return (
-        min(timestamps) >= 0
-        and max(timestamps) <= latest_us
-        and min(ids) > 0
-        and max(ids) <= ID_MAX
-        and min(levels) >= 1
-        and max(levels) <= SEVERITY_MAX
-    )
-
-
 def _without_problems(
     frame: DecodedFrame, lines: list[LogLine], indexes: Sequence[int], latest_us: int
 ) -> tuple[list[LogLine], list[int]]:
     """The lines that can be rows, with their indexes; the others become dead letters of the frame."""
-    raw = _split(frame.ndjson)
+    raw = split_lines(frame.ndjson)
     storable: list[LogLine] = []
     stored_indexes: list[int] = []
     for index, line in zip(indexes, lines, strict=True):
-        problem = _problem(line, latest_us)
+        problem = line_problem(line, latest_us)
         if problem is None:
             storable.append(line)
             stored_indexes.append(index)
@@ -222,17 +200,6 @@ def _without_problems(
         frame.dead.append(_dead_letter(frame, index, reason, detail, line.service_name, raw[index], log_id=line.id))
         _count(frame.dead_counts, reason, line.service_name, 1)
     return storable, stored_indexes
-
-
-def _problem(line: LogLine, latest_us: int) -> tuple[str, str] | None:
-    """(reason, detail) why a decoded line cannot be a row."""
-    if not 0 <= line.timestamp <= latest_us:
-        return "timestamp", f"timestamp {line.timestamp} µs is outside 1970 … 11 hours past the append time"
-    if not 0 < line.id <= ID_MAX:
-        return "undecodable", f"id {line.id} is outside 1..2^63-1"
-    if not 1 <= line.level <= SEVERITY_MAX:
-        return "undecodable", f"level {line.level} is outside 1..{SEVERITY_MAX}"
-    return None
 
 
 def _empty(record: Delivered, header: FrameHeader, ndjson: bytes) -> DecodedFrame:
@@ -286,7 +253,7 @@ def _put_aside(
     contradiction: str,
 ) -> DecodedFrame:
     """Every line as a dead letter of its own."""
-    raw = _split(ndjson)
+    raw = split_lines(ndjson)
     found = Counter([line.service_name for line in lines])
     missing = _kept(header) - found
     unread_services = list(islice(missing.elements(), len(undecodable)))

@@ -66,7 +66,7 @@ def plan_batch(
         if frame.key_hash is not None:
             sha = frame.body_sha256 or b""
             seen[frame.key_hash] = sha
-            plan.keys.append(StoredKey(frame.key_hash, sha))
+            plan.keys.append(StoredKey(frame.key_hash, sha, frame.partition, frame.offset))
         _book_received(frame, booking)
         _book_dead(frame.minute_us, frame.dead_counts, booking)
         plan.dead += frame.dead

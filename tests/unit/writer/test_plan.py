@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from broker.port import Delivered
 from schemas.frames import ServiceCounts, UnknownRecordVersion, encode_lines
+from schemas.lines import LINES_MAX
 from store.port import Border, Outcome, StorePlan
 from tests.unit.writer.builders import NOON_MS, delivered, frame, header, log
 from writer.bisect import refused_rows
 from writer.dead_window import DeadWindow
-from writer.decode import LINES_MAX, DecodedFrame, decode_frame, without_rows
+from writer.decode import DecodedFrame, decode_frame, without_rows
 from writer.plan import TooManyDeadLetters, check_dead_lines, judged_lines, plan_batch
 
 OPEN_BORDER = Border(closed_before_us=0, late_generation=1)

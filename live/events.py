@@ -1,0 +1,88 @@
+"""What whoever follows the broker is given, in offset order of each partition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, TypeAlias
+
+from schemas.record import Log
+
+EVENT_BYTES: Final = 200
+"""What an event without logs counts for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One record of the broker: the logs of one request that are stored, or will be.
+
+    Empty for a record that has none: a repeated request, one that is no frame, one of counts only.
+    """
+
+    partition: int
+    offset: int
+    next_offset: int
+    """Where to go on after this batch."""
+    append_ms: int
+    """Unix milliseconds at which the broker appended it."""
+    logs: list[Log]
+    size_bytes: int = EVENT_BYTES
+    """Of the logs as text; in memory they take some four times that."""
+
+
+class GapReason(StrEnum):
+    """Why records cannot be read."""
+
+    EXPIRED = "expired"
+    """The broker has deleted them: pages have what was in them."""
+    REMADE = "remade"
+    """The topic was made again: its offsets begin anew, at `next_offset`, which may be below `offset`."""
+    NEWER = "newer"
+    """A newer program wrote the record: this one must be upgraded to read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Records [offset, next_offset) of a partition that this follower cannot show."""
+
+    partition: int
+    offset: int
+    next_offset: int
+    """Where to go on after the gap."""
+    reason: GapReason
+
+    @property
+    def size_bytes(self) -> int:
+        """See Batch."""
+        return EVENT_BYTES
+
+
+Event: TypeAlias = Batch | Gap
+
+
+@dataclass(slots=True)
+class Place:
+    """Where one subscriber stands: partition -> offset of the event that is next. Pure.
+
+    Joins what it has read by itself to what everyone is given, without a gap and without a repeat.
+    """
+
+    positions: dict[int, int] = field(default_factory=dict)
+
+    def takes(self, event: Event) -> bool | None:
+        """True: the event is the next one, and was counted. False: it was given before. None: events before it are missing,
+        and nothing was counted."""
+        expected = self.positions.get(event.partition)
+        if expected is None or event.offset == expected:
+            self.positions[event.partition] = event.next_offset
+            return True
+        return False if event.offset < expected else None
+
+    def is_beyond(self, live: Mapping[int, int]) -> bool:
+        """Whether it stands where the live end has not been: another process read faster, or the topic is another."""
+        return any(offset > live.get(partition, offset) for partition, offset in self.positions.items())
+
+    def has_reached(self, live: Mapping[int, int]) -> bool:
+        """Whether nothing lies between here and the live end."""
+        return all(self.positions.get(partition, 0) >= offset for partition, offset in live.items())
