@@ -17,6 +17,9 @@ from schemas.scope import ServiceScope
 from search.match import compile_match
 from search.predicate import all_of, within
 
+_GONE = "the rule was removed, or its owner may not set alerts any more"
+_CHANGED = "the rule changed"
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -59,23 +62,18 @@ class Engine:
         """
         outcome = Outcome()
         wanted = {rule.name: (rule, scope) for rule, scope in rules if not scope.is_empty}
-        for name, evaluator in list(self.evaluators.items()):
+        for name, old in list(self.evaluators.items()):
             known = wanted.get(name)
-            if known is None or known[0].fingerprint != evaluator.rule.fingerprint:
-                reason = (
-                    "the rule was removed, or its owner may not see logs any more"
-                    if known is None
-                    else "the rule changed"
-                )
-                self._take(evaluator.end(reason), evaluator.rule, now_us, outcome)
+            if known is None or known[0].fingerprint != old.rule.fingerprint:
+                reason = _GONE if known is None else _CHANGED
+                self._take(old.end(reason), old.rule, now_us, outcome)
                 del self.evaluators[name]
                 self.forgotten.add(name)
         for name, (rule, scope) in wanted.items():
-            evaluator = self.evaluators.get(name)
-            if evaluator is None:
+            if (evaluator := self.evaluators.get(name)) is None:
                 state = saved.get(name)
                 if state is not None and state.fingerprint != rule.fingerprint:
-                    self._take(Evaluator(rule, state).end("the rule changed"), rule, now_us, outcome)
+                    self._take(Evaluator(rule, state).end(_CHANGED), rule, now_us, outcome)
                     state = None
                 evaluator = Evaluator(rule, state or new_state(rule, read_us))
                 self.evaluators[name] = evaluator

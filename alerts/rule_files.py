@@ -33,7 +33,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
             raise yaml.MarkedYAMLError(problem="aliases are not taken here", problem_mark=event.start_mark)
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
@@ -82,8 +82,8 @@ def parse_rules(text: str, name: str) -> tuple[list[tuple[int, RuleDocument]], l
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
-        return [], [f"{place}: {error.problem or error.context}"]
+        stands = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
+        return [], [f"{stands}: {error.problem or error.context}"]
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         return [], [f"{name}: is no readable YAML: {' '.join(str(error).split())[:300]}"]
     if content is None:

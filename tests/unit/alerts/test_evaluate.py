@@ -25,8 +25,10 @@ def rule(**fields: Any) -> Rule:
     return Rule(RuleDocument.model_validate(base | fields), "file")
 
 
-def log(at_s: float, *, service: str = "a", level: int = 9, number: int = 0, **metadata: Any) -> Log:
-    return Log(number, int(at_s * S), level, service, f"line {number}", None, metadata)
+def log(
+    at_s: float, metadata: dict[str, Any] | None = None, *, service: str = "a", level: int = 9, number: int = 0
+) -> Log:
+    return Log(number, int(at_s * S), level, service, f"line {number}", None, metadata or {})
 
 
 def told(decisions: list[Decision]) -> list[tuple[str, int, str]]:
@@ -65,8 +67,11 @@ def test_rate_share_and_distinct_values() -> None:
     assert (first.at_us, first.value, first.count) == (20 * S, 0.5, 4)
     assert run(share, logs[:3], 50) == [], "too few logs to say so"
     distinct = rule(condition={"distinct": {"field": "user.id", "at_least": 2}})
-    assert run(distinct, [log(1, user={"id": 7}), log(12, **{"user.id": 7}), log(13), log(14, user=None)], 50) == []
-    (first, last) = run(distinct, [log(1, user={"id": 7}), log(12, **{"user.id": "8"})], 50)
+    assert (
+        run(distinct, [log(1, {"user": {"id": 7}}), log(12, {"user.id": 7}), log(13), log(14, {"user": None})], 50)
+        == []
+    )
+    (first, last) = run(distinct, [log(1, {"user": {"id": 7}}), log(12, {"user.id": "8"})], 50)
     assert (first.at_us, first.value, last.at_us) == (20 * S, 2.0, 40 * S)
 
 
@@ -87,9 +92,9 @@ def test_silence_of_one_service_and_of_each_that_was_heard_of() -> None:
 
 def test_groups_are_watched_each_by_itself_and_past_the_limit_together() -> None:
     one = rule(group_by=["service", "host"], groups_max=2)
-    logs = [log(second, service=service, host=host) for service, host in ("ab", "cd") for second in (1, 2, 3)]
+    logs = [log(second, {"host": host}, service=service) for service, host in ("ab", "cd") for second in (1, 2, 3)]
     assert told(run(one, logs, 10)) == [("firing", 10, "a/b"), ("firing", 10, "c/d")]
-    more = [log(4, service=f"s{number}", host=None) for number in range(5)]
+    more = [log(4, {"host": None}, service=f"s{number}") for number in range(5)]
     found = run(one, logs + more, 10)
     assert ("firing", 10, f"{OTHER}/{OTHER}") in told(found)
     evaluator = Evaluator(one, new_state(one, 0))
@@ -198,7 +203,7 @@ def test_decides_as_a_model_that_counts_every_window_anew(
 ) -> None:
     one = rule(condition=condition, group_by=["service"] if grouped else [], **{"for": for_})
     logs = [
-        log(at, service=service, level=level, number=number, user=user)
+        log(at, {"user": user}, service=service, level=level, number=number)
         for number, (at, service, level, user) in enumerate(drawn)
     ]
     expected = list(model(one, logs, 300))
