@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from access.settings import AccessSettings
+from alerts.settings import AlertSettings
 from broker.settings import BrokerSettings
 from db.embedded import recorded_url
 from db.migrations import Layout
@@ -132,6 +133,9 @@ class Settings(Section):
 
     query: QuerySettings = QuerySettings()
     """Query service."""
+
+    alerts: AlertSettings = AlertSettings()
+    """Alerting."""
 
     log: LogSettings = LogSettings()
     """Logfeed's own logs."""
