@@ -193,6 +193,7 @@ class Notifier:
             if gathering.flush_us is not None and gathering.flush_us <= now_us
         ]
         if not due:
+            self._forget(now_us)
             return found
         self.is_dirty = True
         by_place = self._by_place()
@@ -335,6 +336,7 @@ class Notifier:
             breaker = self.state.breakers.get(place)
             is_over = gathering.flush_us is None and now_us - (gathering.flushed_us or 0) > long_us
             if is_over and (breaker is None or breaker.state == "closed"):
+                self.is_dirty = True
                 del self.state.gatherings[place]
                 self.state.breakers.pop(place, None)
 
