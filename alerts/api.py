@@ -91,7 +91,7 @@ def _router(service: AlertService, authenticate: Authenticate) -> APIRouter:
             await service.alerts(principal, state=_state(asked, "alerts"), rule=asked.get("rule"), limit=_limit(asked))
         )
 
-    @router.get("/rules", summary="Rules", **_documented(RuleList))
+    @router.get("/rules", summary="Rules", **_documented(RuleList, 422))
     async def alert_rules(request: Request) -> Response:
         """Rules about services that you may set alerts on, and how they fare."""
         principal = await asker(request)
@@ -109,10 +109,12 @@ def _router(service: AlertService, authenticate: Authenticate) -> APIRouter:
         principal = await asker(request)
         return _answer(await service.create(principal, read_document(await _body(request))), 201)
 
-    @router.get("/rules/{name}", summary="One rule", **_documented(RuleModel, 404))
+    @router.get("/rules/{name}", summary="One rule", **_documented(RuleModel, 404, 422))
     async def alert_rule(name: RuleName, request: Request) -> Response:
-        """A rule and how it fares."""
-        return _answer(await service.rule(await asker(request), name))
+        """The document as it was written, and how it fares."""
+        principal = await asker(request)
+        _parameters(request)
+        return _answer(await service.rule(principal, name))
 
     @router.put("/rules/{name}", summary="Change a rule", **_documented(RuleModel, 404, 409, 422, body=RuleDocument))
     async def replace_alert_rule(name: RuleName, request: Request) -> Response:
@@ -121,16 +123,22 @@ def _router(service: AlertService, authenticate: Authenticate) -> APIRouter:
         principal = await asker(request)
         return _answer(await service.replace(principal, name, read_document(await _body(request))))
 
-    @router.delete("/rules/{name}", summary="Remove a rule", status_code=204, **_documented(None, 404, 409, status=204))
+    @router.delete(
+        "/rules/{name}", summary="Remove a rule", status_code=204, **_documented(None, 404, 409, 422, status=204)
+    )
     async def delete_alert_rule(name: RuleName, request: Request) -> Response:
-        """What fires is resolved."""
-        await service.delete(await asker(request), name)
+        """The rule is no more; what fires of it is resolved."""
+        principal = await asker(request)
+        _parameters(request)
+        await service.delete(principal, name)
         return Response(status_code=204, headers=_NO_STORE)
 
-    @router.get("/silences", summary="Silences", **_documented(SilenceList))
+    @router.get("/silences", summary="Silences", **_documented(SilenceList, 422))
     async def alert_silences(request: Request) -> Response:
         """Those in force, to come, or over since a day."""
-        return _answer(await service.silences(await asker(request)))
+        principal = await asker(request)
+        _parameters(request)
+        return _answer(await service.silences(principal))
 
     @router.post(
         "/silences",
@@ -156,30 +164,34 @@ def _router(service: AlertService, authenticate: Authenticate) -> APIRouter:
         return _answer(made, 201)
 
     @router.delete(
-        "/silences/{silence_id}", summary="End a silence", status_code=204, **_documented(None, 404, status=204)
+        "/silences/{silence_id}", summary="End a silence", status_code=204, **_documented(None, 404, 422, status=204)
     )
     async def end_alert_silence(silence_id: SilenceId, request: Request) -> Response:
         """It holds no longer. Harmless when it is over."""
-        await service.end_silence(await asker(request), silence_id)
+        principal = await asker(request)
+        _parameters(request)
+        await service.end_silence(principal, silence_id)
         return Response(status_code=204, headers=_NO_STORE)
 
-    @router.get("/breakers", summary="Circuit breakers", **_documented(BreakerList))
+    @router.get("/breakers", summary="Circuit breakers", **_documented(BreakerList, 422))
     async def alert_breakers(request: Request) -> Response:
         """Where the breaker of each rule and channel stands that anything passed lately."""
-        return _answer(await service.breakers(await asker(request)))
+        principal = await asker(request)
+        _parameters(request)
+        return _answer(await service.breakers(principal))
 
     @router.post(
         "/breakers/reset",
         summary="Close a breaker",
-        status_code=202,
-        **_documented(None, 404, 422, status=202, body=Reset),
+        status_code=204,
+        **_documented(None, 404, 422, status=204, body=Reset),
     )
     async def reset_alert_breaker(request: Request) -> Response:
         """The evaluator closes it within seconds, and tells what was held back."""
         principal = await asker(request)
         wanted = _read(Reset, await _body(request))
         await service.reset(principal, wanted.rule, wanted.channel)
-        return Response(status_code=202, headers=_NO_STORE)
+        return Response(status_code=204, headers=_NO_STORE)
 
     @router.get(
         "/notifications", summary="Messages", **_documented(NotificationList, 422, parameters=_listing("notifications"))

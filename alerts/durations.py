@@ -13,9 +13,12 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 def parse_duration(value: Any) -> int:  # whatever YAML or JSON holds there
-    """Whole seconds of `30s`, `5m`, `1h30m`, or of a number of seconds. Raises ValueError."""
+    """Whole seconds of `30s`, `5m`, `1h30m`, or of a number of seconds, also as text, as environments have it. Raises
+    ValueError."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
+        return int(value)
     if isinstance(value, str) and _WHOLE.fullmatch(value):
         return sum(int(number) * _SECONDS[unit] for number, unit in _PART.findall(value))
     raise ValueError("expected a duration such as 30s, 5m or 1h30m")

@@ -33,6 +33,7 @@ _TAGS: Final = [
     {"name": "ingest", "description": "Send logs. 2xx means durable; keyed requests may be repeated safely."},
     {"name": "auth", "description": "Log in for an access token, stay logged in, log out."},
     {"name": "query", "description": "Find logs: pages along `next_cursor`, look-ups, correlations, the ledger."},
+    {"name": "alerts", "description": "Rules, what fires, silences, circuit breakers, messages."},
     {"name": "health", "description": "For probes and monitoring."},
 ]
 _READINESS: Final[dict[str, Any]] = {

@@ -38,9 +38,16 @@ EMPTY_SAMPLES = {
     "lake.segments": "file:///mnt/segments",
     "retention.classes": '[{"name": "quiet", "days": 3, "max_level": "DEBUG"}]',
     "tiers.directory": "/srv/segments",
+    "alerts.rules": "/etc/logfeed/rules",
+    "alerts.channels": '{"ops": {"type": "topic"}}',
+    "alerts.default_channels": "[ops]",
+    "alerts.allowed_networks": "[10.1.0.0/16]",
+    "alerts.inhibitions": '[{"source": ["severity=critical"], "target": ["severity=info"]}]',
     "ingest.filters": '[{"type": "level", "name": "quiet", "minimum": "WARN"}]',
 }
 """A value for settings whose default is none."""
+NEEDED_BESIDE = {"alerts.default_channels": ["alerts.channels"]}
+"""Settings without which another has no value that fits."""
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
 LOCKS = ["requirements.lock", "requirements-lake.lock", "requirements-test.lock", "requirements-long.lock"]
 
@@ -93,13 +100,16 @@ def test_every_setting_can_be_set_in_the_environment(name: str) -> None:
         text = EMPTY_SAMPLES[name]
     else:
         text = str(default)
-    found: Any = load(Settings, file=None, environment={variable_of(name): text})
+    beside = {variable_of(other): EMPTY_SAMPLES[other] for other in NEEDED_BESIDE.get(name, [])}
+    found: Any = load(Settings, file=None, environment={variable_of(name): text, **beside})
     for part in name.split("."):
         found = getattr(found, part)
     if name in ("ingest.filters", "retention.classes"):
         assert [item.name for item in found] == ["quiet"]
+    elif name == "alerts.inhibitions":
+        assert found[0].target == ("severity=info",)
     elif isinstance(found, tuple):
-        assert found == ("10.0.0.1",)
+        assert [str(item) for item in found] == text.strip("[]").split(", ")
     elif isinstance(found, SecretStr):
         assert found.get_secret_value() == text
     else:
