@@ -209,6 +209,10 @@ class Evaluator:
         if (bucket := group.buckets.pop(entering - self._window, None)) is not None:
             group.count -= bucket.count
             group.errors -= bucket.errors
+        silence = self.rule.document.condition.silence
+        if silence is None and group.samples:
+            first_us = tick_us - self._window * self._every_us
+            group.samples = [sample for sample in group.samples if sample.timestamp >= first_us]
         holds, value = self._holds(key, group, tick_us)
         if holds:
             if group.pending_us is None:
@@ -220,16 +224,16 @@ class Evaluator:
             if group.started_us is not None:
                 yield self._resolved(key, group, tick_us, value, "")
             group.pending_us = group.started_us = None
-        silence = self.rule.document.condition.silence
-        if silence is not None and self._fields:
-            if (
-                tick_us - group.newest_us >= max(silence.forget, 2 * self.rule.document.window) * _S
-                and not group.buckets
-            ):
+        if silence is not None:
+            forget_us = max(silence.forget, 2 * self.rule.document.window) * _S
+            if self._fields and group.is_heard and tick_us - group.newest_us >= forget_us:
                 if group.started_us is not None:
                     yield self._resolved(key, group, tick_us, value, "silent for so long that it is forgotten")
-                del self.state.groups[key]
-        elif not group.buckets and not holds and silence is None:
+                # Logs of later looks may be there already: whether they are is chance, so they begin the group anew.
+                self.state.groups[key] = Group(buckets=group.buckets, newest_us=tick_us)
+                group = self.state.groups[key]
+        is_needed = bool(group.buckets) or holds or (silence is not None and (group.is_heard or not self._fields))
+        if not is_needed:
             del self.state.groups[key]
 
     def _holds(self, key: str, group: Group, tick_us: int) -> tuple[bool, float]:

@@ -249,7 +249,7 @@ class Notifier:
         # Whatever is told, all that fires is shown with it.
         gathering.flushed_us = gathering.repeated_us = now_us
         shown = [*changed, *going_on]
-        breaker = self.state.breakers.setdefault(place, Breaker())
+        breaker = self.state.breakers.setdefault(place, Breaker(since_us=now_us))
         match breaker.take([alert.group for alert in changed or going_on], self._pace.breaker, now_us):
             case "held":
                 return []

@@ -63,9 +63,14 @@ class AlertSite:
 
     @asynccontextmanager
     async def evaluator(
-        self, name: str = "one", *, scopes: ScopeOf | None = None, **settings: Any
+        self,
+        name: str = "one",
+        *,
+        scopes: ScopeOf | None = None,
+        broker: BrokerSettings | None = None,
+        **settings: Any,
     ) -> AsyncIterator[AlertRole]:
-        """One that runs. settings: of alerting."""
+        """One that runs. broker: of channels that are topics. settings: of alerting."""
         quick = {
             "rules": self.rules_file if self.rules_file.exists() else None,
             "allowed_networks": ["127.0.0.0/8"],
@@ -76,15 +81,15 @@ class AlertSite:
         }
         chosen = AlertSettings.model_validate(quick | self.settings | settings)
         clock = SystemClock()
-        channels = Channels(chosen, BrokerSettings(), clock)
-        broker = await self.topic.new_broker()
+        channels = Channels(chosen, broker or BrokerSettings(), clock)
+        followed = await self.topic.new_broker()
         stop = Stop()
         role = AlertRole(
             chosen,
             topic=self.topic.name,
             database=self.database,
-            broker=broker,
-            follower=Follower(broker, LiveSettings(), group="alert test"),
+            broker=followed,
+            follower=Follower(followed, LiveSettings(), group="alert test"),
             channels=channels,
             scope_of=scopes or scope_of(None, clock),
             public_url="https://logs.example",

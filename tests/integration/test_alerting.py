@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from alerts.evaluate import Decision
 from alerts.notify import NotifierState, Pace
 from alerts.rules import FILE_OWNER, Rule, RuleDocument
 from alerts.state import ALERTS, AlertState
+from broker.factory import make_broker
+from broker.settings import BrokerSettings
 from db.leases import Lease
 from schemas.record import Log
 from schemas.scope import NO_SERVICES, ServiceScope
@@ -399,3 +403,31 @@ async def _states(site: AlertSite) -> dict[str, int]:
     """Rule -> tick at which it began."""
     saved = await AlertState(site.database, Lease(site.database, ALERTS, "looker", ttl_s=1), site.topic.name).load()
     return {name: state.start_us for name, state in saved.rules.items()}
+
+
+@pytest.mark.kafka
+async def test_a_topic_gets_one_record_for_each_message(kafka_bootstrap: str, native_url: str, tmp_path: Path) -> None:
+    async with alert_site("kafka", kafka_bootstrap, native_url, tmp_path) as site:
+        site.rules(
+            {"name": "any", "condition": {"count": {"at_least": 1}}, "window": 120, "every": 2, "channels": ["log"]}
+        )
+        name = f"alerts-{uuid.uuid4().hex}"
+        broker = BrokerSettings.model_validate({"kind": "kafka", "bootstrap": kafka_bootstrap})
+        async with site.evaluator(channels={"log": {"type": "topic", "topic": name}}, broker=broker):
+            await site.evaluating()
+            await site.send("a")
+
+            async def is_sent() -> bool:
+                return [state for _, _, state, _, _ in await site.outbox()] == ["sent"]
+
+            await until(is_sent, "it is sent")
+        reading = make_broker(broker.model_copy(update={"topic": name}), None)
+        await reading.open()
+        reader = await reading.reader(group="test")
+        await reader.seek({0: 0})
+        (record,) = await reader.poll(max_bytes=1_000_000, wait_ms=10_000)
+        await reader.close()
+        await reading.close()
+        ((notification_id, *_),) = await site.outbox()
+        assert dict(record.headers)["notification"] == notification_id.encode()
+        assert json.loads(record.value)["alerts"][0]["labels"] == {"rule": "any", "severity": "warning"}

@@ -196,7 +196,7 @@ def model(one: Rule, logs: list[Log], until_s: int) -> Iterator[tuple[str, int, 
         yield state, tick // S, name
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(LOGS, CONDITIONS, st.sampled_from([0, 10, 30]), st.booleans(), st.integers(0, 2**32))
 def test_decides_as_a_model_that_counts_every_window_anew(
     drawn: Logs, condition: dict[str, Any], for_: int, grouped: bool, seed: int

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -142,6 +142,7 @@ def test_what_decides_makes_the_fingerprint_and_what_only_tells_does_not() -> No
     assert rule.fingerprint != Rule(document(), "user:2").fingerprint
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**7))
 def test_durations_are_read_as_they_are_written(seconds: int) -> None:
     assert parse_duration(duration_text(seconds)) == seconds
