@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -27,6 +27,7 @@ class Role(StrEnum):
     INGEST = "ingest"
     WRITER = "writer"
     QUERY = "query"
+    ALERT = "alert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +53,35 @@ class Acl:
         return arguments + (["--resource-pattern-type", "prefixed"] if self.prefixed else [])
 
 
-def role_acls(principals: Mapping[Role, str], *, topic: str, group: str, create_topic: bool) -> list[Acl]:
+_OPERATIONS: Final = {
+    Role.INGEST: ("Write",),
+    Role.WRITER: ("Read",),
+    Role.QUERY: ("Read", "Write"),  # tails; the audit log
+    Role.ALERT: ("Read",),
+}
+"""On the logs."""
+
+
+def role_acls(
+    principals: Mapping[Role, str], *, topic: str, group: str, create_topic: bool, alert_topics: Collection[str] = ()
+) -> list[Acl]:
     """What each role needs under its principal. group: of the writers. create_topic: whether roles make the topic where it is
-    missing. Raises InvalidInput."""
+    missing. alert_topics: that alerts are told to. Raises InvalidInput."""
     found = []
     for role, principal in principals.items():
         _check(principal)
         # Each checks, before it begins, that topic and brokers are set so that nothing is lost.
-        operations = ["Describe", "DescribeConfigs", *(["Create"] if create_topic else [])]
-        operations += ["Read"] if role is Role.WRITER else ["Write"]  # query writes the audit log
+        looks = ("Describe", "DescribeConfigs", *(["Create"] if create_topic else []))
         found += [
-            Acl(principal, ("topic", topic), tuple(operations)),
+            Acl(principal, ("topic", topic), (*looks, *_OPERATIONS[role])),
             Acl(principal, ("cluster", ""), ("DescribeConfigs",)),
         ]
         if role is Role.WRITER:
             found.append(Acl(principal, ("group", group), ("Read",)))
         elif role is Role.INGEST:
             found.append(Acl(principal, ("group", group), ("Describe",)))
+        elif role is Role.ALERT:
+            found += [Acl(principal, ("topic", name), (*looks, "Write")) for name in sorted({*alert_topics})]
     return found
 
 

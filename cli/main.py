@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cli import config, database, dead, keys, lake, tier, topics, users
+from cli import alerts, config, database, dead, keys, lake, tier, topics, users
 from cli.erase import erase
 from cli.exporting.command import export
 from cli.first_keys import DATA_DEFAULT, DATA_VARIABLE, FirstKey, api_key_for, key_file
@@ -142,7 +142,7 @@ def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None
     if settings.profile is not Profile.EMBEDDED:
         raise ConfigurationError(
             "`up` runs the embedded profile; start the roles of the full profile one by one:"
-            " logfeed db migrate, then logfeed ingest, write, query, tier (see docker-compose.yml)"
+            " logfeed db migrate, then logfeed ingest, write, query, tier, alert (see docker-compose.yml)"
         )
     from cli.demo_traffic import run_demo_traffic
     from cli.http_client import own_server_trust
@@ -246,7 +246,22 @@ def write_command(
     _run(run_writer(_settings(config, {"writer.name": name}, "write")))
 
 
+@app.command("alert", cls=Command)
+def alert_command(
+    config: ConfigOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Stable name of this process (default: the host's name)."),
+    ] = None,
+) -> None:
+    """Evaluate rules over logs as they come, and tell: one process at a time leads, others stand by."""
+    from cli.alert_role import run_alerts
+
+    _run(run_alerts(_settings(config, {"alerts.name": name}, "alert")))
+
+
 app.command("erase", cls=Command)(erase)
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")
 app.add_typer(database.app, name="db")

@@ -16,6 +16,8 @@ from fastapi import APIRouter
 from access.audit import AuditLog
 from access.authenticator import AccessControl
 from access.principal import Authenticate, anyone
+from alerts.api import make_alert_api
+from alerts.owners import scope_of
 from broker.factory import make_broker
 from broker.port import Broker
 from broker.queue import QueueBroker
@@ -103,6 +105,12 @@ def http_services(
             tail=TailSource(settings.tail, settings.live, broker, stop or Stop()),
             origins=Origins(settings.http.allowed_origins),
         )
+        services["alerts"] = make_alert_api(
+            database,
+            scope_of(None if access is None else access.directory, clock),
+            authenticate,
+            topic=settings.broker.topic,
+        )
     return services
 
 
@@ -169,7 +177,7 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
                     await broker.open()
                 is_open = True
 
-        needs: dict[str, list[Step]] = {"ingest": [open_broker, register], "query": []}
+        needs: dict[str, list[Step]] = {"ingest": [open_broker, register], "query": [], "alerts": []}
         opens: list[Step] = [] if access is None else [access.open]
         parts: list[Coroutine[Any, Any, None]] = []
         beginnings: list[HttpService] = []

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from access.oidc.addresses import checked_origin
 from access.settings import AccessSettings
+from alerts.settings import AlertSettings
 from broker.settings import BrokerSettings
 from db.embedded import recorded_url
 from db.migrations import Layout
@@ -184,6 +185,9 @@ class Settings(Section):
 
     tail: TailSettings = TailSettings()
     """Logs as they come, over WebSocket and server-sent events."""
+
+    alerts: AlertSettings = AlertSettings()
+    """Alerting."""
 
     log: LogSettings = LogSettings()
     """Logfeed's own logs."""

@@ -25,6 +25,7 @@ def acl(
     ] = None,
     writer: Annotated[str | None, typer.Option("--writer", metavar="PRINCIPAL", help="Of `logfeed write`.")] = None,
     query: Annotated[str | None, typer.Option("--query", metavar="PRINCIPAL", help="Of `logfeed query`.")] = None,
+    alert: Annotated[str | None, typer.Option("--alert", metavar="PRINCIPAL", help="Of `logfeed alert`.")] = None,
     subscriber: Annotated[
         str | None, typer.Option("--subscriber", metavar="PRINCIPAL", help="Who reads derived topics.")
     ] = None,
@@ -47,23 +48,31 @@ def acl(
     """Print the kafka-acls.sh commands that give these rights. Nothing is changed, Kafka is not asked.
 
     [bold]Examples[/bold]
-      logfeed topics acl --ingest User:ingest --writer User:writer --query User:query
+      logfeed topics acl --ingest User:ingest --writer User:writer --query User:query --alert User:alert
       logfeed topics acl --subscriber User:payments --read 'pay/*' --group-prefix payments-
     """
     from access.grants import Permission, check_grants, grant, principal_of
+    from alerts.settings import TopicSettings
     from broker.acls import Role, command, role_acls, subscriber_acls
     from cli.settings import load_settings
     from schemas.errors import InvalidInput
     from schemas.topics import WRITER_GROUP
 
-    named = {Role.INGEST: ingest, Role.WRITER: writer, Role.QUERY: query}
+    named = {Role.INGEST: ingest, Role.WRITER: writer, Role.QUERY: query, Role.ALERT: alert}
     principals = {role: principal for role, principal in named.items() if principal is not None}
     if not principals and subscriber is None:
-        raise InvalidInput("whose rights? expected --ingest, --writer, --query or --subscriber")
+        raise InvalidInput("whose rights? expected --ingest, --writer, --query, --alert or --subscriber")
     if (subscriber is None) != (group_prefix is None) or (subscriber is None and read):
         raise InvalidInput("--subscriber, --read and --group-prefix belong together")
-    broker = load_settings(config).broker
-    found = role_acls(principals, topic=broker.topic, group=WRITER_GROUP, create_topic=broker.create_topic)
+    settings = load_settings(config)
+    broker, channels = settings.broker, settings.alerts.channels.values()
+    found = role_acls(
+        principals,
+        topic=broker.topic,
+        group=WRITER_GROUP,
+        create_topic=broker.create_topic,
+        alert_topics=[channel.topic for channel in channels if isinstance(channel, TopicSettings)],
+    )
     if subscriber is not None and group_prefix is not None:
         scope = principal_of("", "", check_grants(grant(Permission.READ, each) for each in read or ())).may_read
         found += subscriber_acls(subscriber, scope, group_prefix=group_prefix)

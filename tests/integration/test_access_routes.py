@@ -26,6 +26,7 @@ ANY: Final = "any"
 READ: Final = "read"
 WRITE: Final = "write"
 TAIL: Final = "tail"
+ALERT: Final = "alert"
 
 ROUTES: Final = {
     "GET /livez": OPEN,
@@ -48,6 +49,18 @@ ROUTES: Final = {
     "GET /api/v1/ledger": READ,
     "GET /api/v1/tail": TAIL,
     "POST /api/v1/tail/tickets": TAIL,
+    "GET /api/v1/alerts": ALERT,
+    "GET /api/v1/alerts/rules": ALERT,
+    "POST /api/v1/alerts/rules": ALERT,
+    "GET /api/v1/alerts/rules/{name}": ALERT,
+    "PUT /api/v1/alerts/rules/{name}": ALERT,
+    "DELETE /api/v1/alerts/rules/{name}": ALERT,
+    "GET /api/v1/alerts/silences": ALERT,
+    "POST /api/v1/alerts/silences": ALERT,
+    "DELETE /api/v1/alerts/silences/{silence_id}": ALERT,
+    "GET /api/v1/alerts/breakers": ALERT,
+    "POST /api/v1/alerts/breakers/reset": ALERT,
+    "GET /api/v1/alerts/notifications": ALERT,
 }
 THEIRS: Final = "other/secret"
 UNDOCUMENTED: Final = {
@@ -71,6 +84,7 @@ class Kind:
     """Of the services that have logs: shop, pay/a, pay/b, other/secret."""
     writes: frozenset[str] = frozenset()
     may_tail: bool = False
+    may_alert: bool = False
 
 
 ALL: Final = frozenset({"shop", "pay/a", "pay/b", THEIRS})
@@ -89,7 +103,7 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
     found = operations()
     assert set(found) == set(ROUTES), "classify the route here, and give it what its kind asks for"
     for name, operation in found.items():
-        asks = ROUTES[name] in (READ, WRITE, TAIL, ANY)
+        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, ANY)
         assert operation.get("security", []) == (SECURITY if asks else []), name
         assert {"401", "403"} <= set(operation["responses"]) or not asks, name
 
@@ -139,11 +153,11 @@ async def kinds(site: Site) -> dict[str, Kind]:
         "writer of one service": Kind((await site.key("write:shop")).text, True, writes=frozenset({"shop"})),
         "key of a prefix": Kind((await site.key("read:pay/*", "write:pay/*")).text, True, reads=PAY, writes=PAY),
         "user of a prefix": Kind(tokens["ann"], True, reads=PAY),
-        "user without permission": Kind(tokens["idle"], True),
+        "user without permission": Kind(tokens["idle"], True, may_alert=True),
         "reader of all": Kind((await site.key("read:*")).text, True, reads=ALL),
         "writer of all": Kind((await site.key("write:*")).text, True, writes=ALL),
         "tails one service": Kind((await site.key("tail:shop")).text, True, may_tail=True),
-        "admin": Kind(admin, True, reads=ALL, may_tail=True),
+        "admin": Kind(admin, True, reads=ALL, may_tail=True, may_alert=True),
     }
     await site.access.directory.refresh()
     return kinds
@@ -190,6 +204,10 @@ async def _check(
                 expected = 401
             case "any":
                 expected = 200
+            case "alert" if not kind.may_alert:
+                expected = 403
+            case "alert":  # what they may then: test_alert_api.py
+                expected = 404 if "{" in template and method != "PUT" else 200 if method == "GET" else 422
             case "write":
                 expected = 201 if service in kind.writes else 403
             case "tail" if not kind.may_tail:

@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,7 +34,7 @@ from schemas.topics import LOGS_TOPIC, WRITER_GROUP
 
 pytestmark = pytest.mark.kafka
 
-USERS = ("ingest", "writer", "query", "ann", "bob", "stranger")
+USERS = ("ingest", "writer", "query", "alert", "ann", "bob", "stranger")
 SERVICES = ("pay", "pay/api", "pay/web", "pay_api", "pay-api", "payroll", "shop", AUDIT_SERVICE)
 # https://kafka.apache.org/protocol, org.apache.kafka.common.resource.ResourceType, PatternType, acl.AclOperation
 RESOURCES = {"topic": 2, "group": 3, "cluster": 4}
@@ -105,11 +105,12 @@ class _Options(argparse.ArgumentParser):
         raise AssertionError(message)
 
 
-def printed(*arguments: str) -> list[str]:
+def printed(*arguments: str, environment: Mapping[str, str] | None = None) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-m", "cli.main", "topics", "acl", *arguments],
         cwd=REPOSITORY,
-        env={name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")},
+        env={name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")}
+        | {**(environment or {})},
         capture_output=True,
         text=True,
         timeout=60,
@@ -119,9 +120,9 @@ def printed(*arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-async def give(admin: AIOKafkaAdminClient, *arguments: str) -> None:
+async def give(admin: AIOKafkaAdminClient, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
     """What the commands that are printed say."""
-    for line in printed(*arguments):
+    for line in printed(*arguments, environment=environment):
         program, *words = shlex.split(line)
         assert program == "kafka-acls.sh"
         options = _Options().parse_args(words)
@@ -162,12 +163,15 @@ def login(node: GuardedKafka, user: str) -> dict[str, Any]:
 
 async def test_roles_do_their_work_and_no_other(node: GuardedKafka, admin: AIOKafkaAdminClient) -> None:
     await give(admin, "--ingest", "User:ingest", "--writer", "User:writer", "--query", "User:query")
+    channels = {"LOGFEED_ALERTS__CHANNELS": '{"ops": {"type": "topic", "topic": "alerts"}}'}
+    await give(admin, "--alert", "User:alert", environment=channels)
     async with AsyncExitStack() as stack:
 
-        def broker(user: str) -> KafkaBroker:
+        def broker(user: str, topic: str = LOGS_TOPIC) -> KafkaBroker:
             settings = BrokerSettings(
                 kind="kafka",
                 bootstrap=node.guarded,
+                topic=topic,
                 partitions=1,
                 request_timeout_ms=20_000,
                 security_protocol="SASL_PLAINTEXT",
@@ -198,6 +202,19 @@ async def test_roles_do_their_work_and_no_other(node: GuardedKafka, admin: AIOKa
         unread = await query.reader(group=WRITER_GROUP)
         stack.push_async_callback(unread.close)
         assert await unread.end_offsets([0]) == {0: 2}
+        alert, told = broker("alert"), broker("alert", "alerts")
+        await alert.open()
+        for follower in (query, alert):
+            live = await follower.reader(group="live")
+            stack.push_async_callback(live.close)
+            await live.seek({0: 0})
+            found = 0
+            while found < 2:
+                found += len(await live.poll(max_bytes=1 << 20, wait_ms=500))
+        await told.open()
+        teller = await told.producer()
+        stack.push_async_callback(teller.close)
+        await teller.publish(Record(value=b"v", headers=[]), partition_key=None)
 
         for other in (ingest, query):
             with pytest.raises((LogfeedError, KafkaError)):

@@ -52,11 +52,18 @@ EMPTY_SAMPLES = {
     "ingest.key_rate.bytes_per_s": "5000000.0",
     "ingest.service_rates.logs_per_second": "5000.0",
     "ingest.service_rates.burst": "9000.0",
+    "alerts.rules": "/etc/logfeed/rules",
+    "alerts.channels": '{"ops": {"type": "topic"}}',
+    "alerts.default_channels": "[ops]",
+    "alerts.allowed_networks": "[10.1.0.0/16]",
+    "alerts.inhibitions": '[{"source": ["severity=critical"], "target": ["severity=info"]}]',
     "ingest.filters": '[{"type": "level", "name": "quiet", "minimum": "WARN"}]',
 }
 """A value for settings whose default is none."""
 PARTNERS = {"http.tls_cert": "http.tls_key", "http.tls_key": "http.tls_cert"}
 """Settings that need another one."""
+NEEDED_BESIDE = {"alerts.default_channels": ["alerts.channels"]}
+"""Settings without which another has no value that fits."""
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
 LOCKS = ["requirements.lock", "requirements-lake.lock", "requirements-test.lock", "requirements-long.lock"]
 
@@ -112,13 +119,16 @@ def test_every_setting_can_be_set_in_the_environment(name: str) -> None:
     environment = {variable_of(name): text}
     if name in PARTNERS:
         environment[variable_of(PARTNERS[name])] = "/etc/logfeed/other"
+    environment |= {variable_of(other): EMPTY_SAMPLES[other] for other in NEEDED_BESIDE.get(name, [])}
     found: Any = load(Settings, file=None, environment=environment)
     for part in name.split("."):
         found = getattr(found, part)
     if name in ("ingest.filters", "retention.classes"):
         assert [item.name for item in found] == ["quiet"]
+    elif name == "alerts.inhibitions":
+        assert found[0].target == ("severity=info",)
     elif isinstance(found, tuple):
-        assert found == tuple(yaml.safe_load(text))
+        assert [str(item) for item in found] == yaml.safe_load(text)
     elif isinstance(found, SecretStr):
         assert found.get_secret_value() == text
     else:

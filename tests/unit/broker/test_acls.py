@@ -75,6 +75,13 @@ def test_what_is_no_principal_is_refused(principal: str) -> None:
         subscriber_acls(principal, PAYMENTS, group_prefix="g")
 
 
+def test_who_tells_alerts_reads_logs_and_writes_to_the_topics_it_tells_alone() -> None:
+    acls = role_acls({Role.ALERT: "User:a"}, topic="logs", group="g", create_topic=False, alert_topics=["b", "a", "b"])
+    looks = {"Describe", "DescribeConfigs"}
+    rights = {acl.resource[1]: {*acl.operations} - looks for acl in acls if acl.resource[0] == "topic"}
+    assert rights == {"logs": {"Read"}, "a": {"Write"}, "b": {"Write"}}
+
+
 def test_a_subscriber_without_services_or_a_group_is_refused() -> None:
     with pytest.raises(InvalidInput):
         subscriber_acls("User:ann", NO_SERVICES, group_prefix="g")

@@ -1,0 +1,332 @@
+"""The HTTP edge of alerting: /api/v1/alerts. Every handler asks for the permission `alert`; `service.py` decides the rest.
+
+Bodies are read here with limits of their own, JSON only, so that no form of another site is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Any, Final, TypeVar
+
+import orjson
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel, ValidationError
+
+from access.errors import Forbidden
+from access.principal import Authenticate, Principal
+from alerts.errors import RuleInvalid
+from alerts.matching import Matcher
+from alerts.owners import ScopeOf
+from alerts.problems import AlertRoute, problem_responses
+from alerts.rule_files import explain
+from alerts.rule_store import RuleStore
+from alerts.rules import RuleDocument
+from alerts.service import AlertService, read_document
+from db.database import Database
+from schemas.access import SECURITY
+from schemas.alerts import (
+    AlertList,
+    BreakerList,
+    NewSilence,
+    NotificationList,
+    Reset,
+    RuleList,
+    RuleModel,
+    SilenceList,
+    SilenceModel,
+)
+from schemas.errors import InvalidInput
+
+Body = TypeVar("Body", bound=BaseModel)
+LIMIT_MAX: Final = 500
+LIMIT_DEFAULT: Final = 100
+_BODY_BYTES_MAX: Final = 256 * 1024
+_BODY_S_MAX: Final = 10.0
+_STATES: Final = {"alerts": ("firing", "resolved"), "notifications": ("waiting", "sent", "dead")}
+RuleName = Annotated[str, Path(description="The rule's name.", examples=["payment-errors"])]
+SilenceId = Annotated[str, Path(description="The silence's id.")]
+
+
+class AlertApi:
+    """A service of the HTTP application: asks the database only."""
+
+    def __init__(self, service: AlertService, authenticate: Authenticate) -> None:
+        """authenticate: the same as of all other services."""
+        self.router = _router(service, authenticate)
+
+    async def start(self) -> None:
+        """See RunningService."""
+
+    async def stop(self) -> None:
+        """See RunningService."""
+
+    def ready(self) -> list[str]:
+        """See HttpService."""
+        return []
+
+
+def make_alert_api(database: Database, scope_of: ScopeOf, authenticate: Authenticate, *, topic: str) -> AlertApi:
+    """database: opened and closed by the caller."""
+    return AlertApi(AlertService(RuleStore(database), scope_of, topic=topic), authenticate)
+
+
+def _router(service: AlertService, authenticate: Authenticate) -> APIRouter:
+    router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=AlertRoute)
+
+    async def asker(request: Request) -> Principal:
+        principal = await authenticate(request)
+        if principal.may_alert.is_empty:
+            raise Forbidden("you may not set alerts on the logs of any service")
+        return principal
+
+    @router.get("", summary="Alerts", **_documented(AlertList, 422, parameters=_listing("alerts")))
+    async def alerts(request: Request) -> Response:
+        """What fires now, and what did lately."""
+        principal = await asker(request)
+        asked = _parameters(request, "rule", "state", "limit")
+        return _answer(
+            await service.alerts(principal, state=_state(asked, "alerts"), rule=asked.get("rule"), limit=_limit(asked))
+        )
+
+    @router.get("/rules", summary="Rules", **_documented(RuleList, 422))
+    async def alert_rules(request: Request) -> Response:
+        """Rules about services that you may set alerts on, and how they fare."""
+        principal = await asker(request)
+        _parameters(request)
+        return _answer(await service.rules(principal))
+
+    @router.post(
+        "/rules",
+        summary="A new rule",
+        status_code=201,
+        **_documented(RuleModel, 409, 422, status=201, body=RuleDocument),
+    )
+    async def create_alert_rule(request: Request) -> Response:
+        """You become its owner: it sees what you may see at each moment."""
+        principal = await asker(request)
+        return _answer(await service.create(principal, read_document(await _body(request))), 201)
+
+    @router.get("/rules/{name}", summary="One rule", **_documented(RuleModel, 404, 422))
+    async def alert_rule(name: RuleName, request: Request) -> Response:
+        """The document as it was written, and how it fares."""
+        principal = await asker(request)
+        _parameters(request)
+        return _answer(await service.rule(principal, name))
+
+    @router.put("/rules/{name}", summary="Change a rule", **_documented(RuleModel, 404, 409, 422, body=RuleDocument))
+    async def replace_alert_rule(name: RuleName, request: Request) -> Response:
+        """The whole document. You become its owner. Other query, window or condition: it begins anew, and what fires is
+        resolved."""
+        principal = await asker(request)
+        return _answer(await service.replace(principal, name, read_document(await _body(request))))
+
+    @router.delete(
+        "/rules/{name}", summary="Remove a rule", status_code=204, **_documented(None, 404, 409, 422, status=204)
+    )
+    async def delete_alert_rule(name: RuleName, request: Request) -> Response:
+        """The rule is no more; what fires of it is resolved."""
+        principal = await asker(request)
+        _parameters(request)
+        await service.delete(principal, name)
+        return Response(status_code=204)
+
+    @router.get("/silences", summary="Silences", **_documented(SilenceList, 422))
+    async def alert_silences(request: Request) -> Response:
+        """Those in force, to come, or over since a day."""
+        principal = await asker(request)
+        _parameters(request)
+        return _answer(await service.silences(principal))
+
+    @router.post(
+        "/silences",
+        summary="A new silence",
+        status_code=201,
+        **_documented(SilenceModel, 409, 422, status=201, body=NewSilence),
+    )
+    async def create_alert_silence(request: Request) -> Response:
+        """Alerts that match are not told while it lasts. Name a rule of yours, unless you may set alerts on all services."""
+        principal = await asker(request)
+        wanted = _read(NewSilence, await _body(request))
+        try:
+            matchers = [Matcher(each.label, each.op, each.value) for each in wanted.matchers]
+        except ValueError as error:
+            raise RuleInvalid([("matchers", str(error))]) from error
+        made = await service.silence(
+            principal,
+            matchers,
+            starts_at=None if wanted.starts_at is None else _time(wanted.starts_at, "starts_at"),
+            ends_at=_time(wanted.ends_at, "ends_at"),
+            comment=wanted.comment,
+        )
+        return _answer(made, 201)
+
+    @router.delete(
+        "/silences/{silence_id}", summary="End a silence", status_code=204, **_documented(None, 404, 422, status=204)
+    )
+    async def end_alert_silence(silence_id: SilenceId, request: Request) -> Response:
+        """It holds no longer. Harmless when it is over."""
+        principal = await asker(request)
+        _parameters(request)
+        await service.end_silence(principal, silence_id)
+        return Response(status_code=204)
+
+    @router.get("/breakers", summary="Circuit breakers", **_documented(BreakerList, 422))
+    async def alert_breakers(request: Request) -> Response:
+        """Where the breaker of each rule and channel stands that anything passed lately."""
+        principal = await asker(request)
+        _parameters(request)
+        return _answer(await service.breakers(principal))
+
+    @router.post(
+        "/breakers/reset",
+        summary="Close a breaker",
+        status_code=204,
+        **_documented(None, 404, 422, status=204, body=Reset),
+    )
+    async def reset_alert_breaker(request: Request) -> Response:
+        """The evaluator closes it within seconds, and tells what was held back."""
+        principal = await asker(request)
+        wanted = _read(Reset, await _body(request))
+        await service.reset(principal, wanted.rule, wanted.channel)
+        return Response(status_code=204)
+
+    @router.get(
+        "/notifications", summary="Messages", **_documented(NotificationList, 422, parameters=_listing("notifications"))
+    )
+    async def alert_notifications(request: Request) -> Response:
+        """Messages of all channels, newest first, and what became of them."""
+        principal = await asker(request)
+        asked = _parameters(request, "rule", "channel", "state", "before", "limit")
+        return _answer(
+            await service.notifications(
+                principal,
+                rule=asked.get("rule"),
+                channel=asked.get("channel"),
+                state=_state(asked, "notifications"),
+                before=asked.get("before"),
+                limit=_limit(asked),
+            )
+        )
+
+    return router
+
+
+def _documented(
+    model: type[BaseModel] | None,
+    *problems: int,
+    status: int = 200,
+    body: type[BaseModel] | None = None,
+    parameters: Iterable[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """What the OpenAPI document says of a route; FastAPI's values are of many types."""
+    answer: dict[str, Any] = {"description": "The answer." if model else "It is done, or will be."}
+    if model is not None:
+        answer["model"] = model
+    extra: dict[str, Any] = {"security": SECURITY}
+    if declared := list(parameters):
+        extra["parameters"] = declared
+    if body is not None:
+        schema = body.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": _inlined(schema)}}}
+    return {
+        "response_class": Response,
+        "response_model": None,
+        "responses": {status: answer, **problem_responses(401, 403, *problems, 503)},
+        "openapi_extra": extra,
+    }
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema in one piece: FastAPI does not know of its definitions."""
+    definitions = schema.pop("$defs", {})
+
+    def resolved(node: Any) -> Any:  # any JSON value
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return resolved(definitions[node["$ref"].rpartition("/")[2]])
+            return {key: resolved(value) for key, value in node.items()}
+        return [resolved(each) for each in node] if isinstance(node, list) else node
+
+    whole: dict[str, Any] = resolved(schema)
+    return whole
+
+
+def _listing(what: str) -> list[dict[str, Any]]:
+    texts = {"rule": "Only of this rule.", "state": f"Only {' or '.join(_STATES[what])}."}
+    if what == "notifications":
+        texts |= {
+            "channel": "Only of this channel.",
+            "before": "Those before the message with this id (`next_before`).",
+        }
+    declared: list[dict[str, Any]] = [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": text}
+        for name, text in texts.items()
+    ]
+    limit = {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}
+    return [*declared, {"name": "limit", "in": "query", "required": False, "schema": limit, "description": "At most."}]
+
+
+def _parameters(request: Request, *known: str) -> dict[str, str]:
+    """Raises RuleInvalid for one that is unknown or given twice."""
+    found: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in known or name in found:
+            raise RuleInvalid([(name[:60], "is given twice" if name in found else "there is no such parameter")])
+        found[name] = value
+    return found
+
+
+def _state(asked: dict[str, str], what: str) -> str | None:
+    state = asked.get("state")
+    if state is not None and state not in _STATES[what]:
+        raise RuleInvalid([("state", f"expected {' or '.join(_STATES[what])}, got {state[:60]!r}")])
+    return state
+
+
+def _limit(asked: dict[str, str]) -> int:
+    text = asked.get("limit", str(LIMIT_DEFAULT))
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= LIMIT_MAX):
+        raise RuleInvalid([("limit", f"expected 1..{LIMIT_MAX}, got {text[:60]!r}")])
+    return int(text)
+
+
+def _time(text: str, field: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None or not 1970 <= moment.year <= 9_000:
+        raise RuleInvalid([(field, f"expected a time with its zone such as 2026-01-31T12:00:00Z, got {text[:60]!r}")])
+    return moment
+
+
+def _read(model: type[Body], content: Any) -> Body:  # JSON
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise RuleInvalid([(".".join(map(str, place)), text) for place, text in explain(error)]) from error
+
+
+async def _body(request: Request) -> Any:  # a JSON value
+    """Raises InvalidInput."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise InvalidInput("expected Content-Type: application/json")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_S_MAX):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _BODY_BYTES_MAX:
+                    raise InvalidInput(f"expected a body of at most {_BODY_BYTES_MAX} bytes")
+    except TimeoutError as error:
+        raise InvalidInput(f"the body did not arrive within {_BODY_S_MAX:g} s") from error
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"the body is no JSON: {error}") from error
+
+
+def _answer(document: dict[str, Any], status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status, media_type="application/json")

@@ -1,0 +1,431 @@
+"""One leader at a time: reads the broker, decides, saves, sends.
+
+Whoever holds the lease `alerts` reads on from the saved positions with the saved state. Every step ends in one transaction:
+positions, what was counted, alerts, messages (`state.py`). Only messages of a transaction that was committed are sent. After
+any doubt, a refused or unknown save above all, nothing in memory counts: the session ends and begins again from the database.
+
+Concurrency: one event loop. One task holds the lease, one follows the broker, one leads: it alone touches engine and state.
+While it leads, delivery has one task a channel. While the database is away nothing is decided, and nothing is lost while the
+broker keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from alerts import metrics
+from alerts.breaker import BreakerLimits
+from alerts.channels.factory import Channels
+from alerts.delivery import Delivery
+from alerts.engine import Engine, Outcome
+from alerts.matching import Inhibition, parse_matcher
+from alerts.messages import encode, message_of
+from alerts.notify import Notification, Notifier, Pace
+from alerts.outbox import Outbox
+from alerts.owners import ScopeOf
+from alerts.reading import GROUP, Reading
+from alerts.rule_files import read_rules
+from alerts.rule_store import RuleStore
+from alerts.rules import Rule
+from alerts.settings import AlertSettings
+from alerts.state import AlertState, Wanted
+from broker.port import Broker
+from db.database import Database
+from db.leases import Lease
+from live.follow import Follower
+from runtime.clock import Clock
+from runtime.sparing import SparingLog
+from runtime.stopping import Stop
+from schemas.errors import ConfigurationError, Overloaded
+from schemas.scope import ServiceScope
+
+log = structlog.get_logger(__name__)
+
+LEASE_TTL_S: Final = 15.0
+_RENEW_S: Final = 2.0
+_STEP_S: Final = 0.25
+_REFRESH_S: Final = 1.0
+_LOOK_S: Final = 0.5
+_FILES_S: Final = 5.0
+_PURGE_S: Final = 3_600.0
+_BACKOFF_S_MAX: Final = 5.0
+_STOP_S: Final = 10.0
+
+
+class AlertRole:
+    """Leads while it holds the lease."""
+
+    def __init__(
+        self,
+        settings: AlertSettings,
+        *,
+        topic: str,
+        database: Database,
+        broker: Broker,
+        follower: Follower,
+        channels: Channels,
+        scope_of: ScopeOf,
+        public_url: str | None,
+        clock: Clock,
+        stop: Stop,
+    ) -> None:
+        """database, broker: opened and closed by the caller. follower: run here. channels: closed by the caller. public_url:
+        where people find the page, for links."""
+        self._settings = settings
+        self._topic = topic
+        self._database = database
+        self._broker = broker
+        self._follower = follower
+        self._channels = channels
+        self._scope_of = scope_of
+        self._public_url = public_url
+        self._clock = clock
+        self._stop = stop
+        self._lease = Lease(database, "alerts", settings.name, ttl_s=LEASE_TTL_S)
+        self._held = asyncio.Event()
+        self._repeated = SparingLog(log)
+        self._problem: str | None = "alerting is starting"
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps rules from being evaluated here, for people; None also while another process leads."""
+        return self._problem
+
+    async def run(self) -> None:
+        """Until the stop; returns soon after it, though the database or the broker hangs."""
+        tasks = [
+            asyncio.create_task(self._hold(), name="alerts lease"),
+            asyncio.create_task(self._follower.run(self._stop), name="alerts follower"),
+            asyncio.create_task(self._work(), name="alerts leader"),
+        ]
+        try:
+            stopping = asyncio.create_task(self._stop.wait())
+            await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._stop.is_set:
+                for task in tasks:
+                    if task.done():
+                        task.result()
+            stopping.cancel()
+            await asyncio.wait(tasks, timeout=_STOP_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            metrics.LEADS.set(0)
+            try:
+                await self._lease.release()
+            except Overloaded as error:
+                log.warning("the lease was not given up, it will run out", error=str(error))
+
+    async def _hold(self) -> None:
+        while not self._stop.is_set:
+            try:
+                held = await self._lease.acquire()
+            except Overloaded as error:
+                self._repeated.warning("the lease cannot be held now", error=str(error))
+                self._problem = f"alerting waits: {error}"
+                held = False
+            else:
+                if not held:
+                    self._problem = None
+            if held != self._held.is_set():
+                log.info("leading" if held else "standing by: another process evaluates rules")
+            (self._held.set if held else self._held.clear)()
+            metrics.LEADS.set(held)
+            await self._stop.wait(_RENEW_S)
+
+    async def _work(self) -> None:
+        backoff_s = 0.1
+        while not self._stop.is_set:
+            if not self._held.is_set():
+                await self._stop.wait(0.1)
+                continue
+            try:
+                await self._lead()
+                backoff_s = 0.1
+                continue
+            except Overloaded as error:
+                self._repeated.warning("rules are not evaluated now, trying again", error=str(error))
+                self._problem = f"alerting waits: {error}"
+            except Exception as error:
+                # Whatever it is, what was saved is whole: begin again from there.
+                log.error("evaluating rules failed, trying again", error=repr(error), exc_info=True)
+                self._problem = f"alerting fails: {error!r}"
+            metrics.FAILURES.inc()
+            await self._stop.wait(backoff_s)
+            backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
+
+    async def _lead(self) -> None:
+        """Until the lease is lost, or the stop. Raises Overloaded after any doubt."""
+        epoch = self._lease.epoch
+        reader = await self._broker.reader(group=GROUP)
+        try:
+            async with asyncio.timeout(self._settings.stall_s + 60) as limit:
+                session = await _Session.begin(self, reader)
+                limit.reschedule(None)
+            delivery = asyncio.create_task(session.delivery.run(self._stop), name="alerts delivery")
+            try:
+                async with self._follower.subscribe(session.reading.positions) as events:
+                    try:
+                        while self._held.is_set() and self._lease.epoch == epoch and not self._stop.is_set:
+                            if delivery.done():
+                                delivery.result()
+                            await session.read(aiter(events))
+                            self._problem = None
+                    finally:
+                        await session.reading.end()
+                await session.finish()
+            finally:
+                delivery.cancel()
+                await asyncio.gather(delivery, return_exceptions=True)
+        except TimeoutError as error:
+            raise Overloaded("the broker or the database did not answer in time") from error
+        finally:
+            await reader.close()
+
+
+class _Session:
+    """What one leader holds from its beginning to its end."""
+
+    def __init__(self, role: AlertRole, state: AlertState, engine: Engine, reading: Reading) -> None:
+        self._settings = role._settings
+        self._clock = role._clock
+        self._scope_of = role._scope_of
+        self._public_url = role._public_url
+        self._state = state
+        self._engine = engine
+        self.reading = reading
+        self._store = RuleStore(role._database)
+        self._files = _Files(role._settings.rules)
+        self.delivery = Delivery(role._settings, Outbox(role._database), role._channels)
+        self._wanted: Wanted | None = None
+        self._scopes: dict[str, ServiceScope] = {}
+        self._stepped_s = self._refreshed_s = self._looked_s = self._filed_s = self._purged_s = -math.inf
+        self._saved_s = self._clock.monotonic_s()
+        self._is_ahead = False
+        """More was read than was saved."""
+        self._repeated = SparingLog(log)
+
+    @classmethod
+    async def begin(cls, role: AlertRole, reader: Any) -> _Session:  # a Reader
+        """Read what was saved, and what people want."""
+        state = AlertState(role._database, role._lease, role._topic)
+        saved = await state.load()
+        settings = role._settings
+        notifier = Notifier(
+            saved.notifier,
+            pace=pace_of(settings),
+            default_channels=settings.default_channels,
+            inhibitions=inhibitions_of(settings),
+        )
+        reading = Reading(
+            role._broker,
+            reader,
+            role._clock,
+            positions=saved.positions,
+            read_us=saved.read_us,
+            stall_s=settings.stall_s,
+        )
+        await reading.begin()
+        session = cls(role, state, Engine(notifier), reading)
+        await session._sync_files()
+        outcome = await session._refresh(saved.rules)
+        await session._save(outcome, [])
+        log.info("evaluating", rules=len(session._engine.evaluators), positions=reading.positions)
+        return session
+
+    async def read(self, events: Any) -> None:  # an iterator of a Subscription
+        """Take the next record, if one comes soon; step when it is time."""
+        logs = await self.reading.next(events, wait_s=_STEP_S)
+        if logs is not None:
+            self._is_ahead = True
+            if logs:
+                metrics.LOGS.inc(len(logs))
+                self._engine.take(logs)
+        if self._clock.monotonic_s() - self._stepped_s >= _STEP_S:
+            self._stepped_s = self._clock.monotonic_s()
+            await self._step()
+
+    async def finish(self) -> None:
+        """Save what was read, so that nobody reads it again."""
+        if self._is_ahead:
+            await self._save(Outcome(), [])
+
+    async def _step(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._looked_s >= _LOOK_S:
+            self._looked_s = now_s
+            await self.reading.look()
+        outcome = Outcome()
+        resets: list[int] = []
+        if now_s - self._filed_s >= _FILES_S:
+            self._filed_s = now_s
+            await self._sync_files()
+        if now_s - self._refreshed_s >= _REFRESH_S:
+            self._refreshed_s = now_s
+            outcome = await self._refresh({})
+            for number, rule, channel in await self._state.resets():
+                resets.append(number)
+                outcome.notifications += self._engine.notifier.reset(rule, channel, self._clock.now_us())
+        watermark_us = self.reading.watermark_us
+        if watermark_us:
+            later = self._engine.advance(watermark_us, self._clock.now_us())
+            outcome.alerts |= later.alerts
+            outcome.notifications += later.notifications
+            outcome.decisions += later.decisions
+            metrics.BEHIND.set(max(0.0, (self._clock.now_us() - watermark_us) / 1e6))
+        is_due = now_s - self._saved_s >= self._settings.save_s
+        if not outcome.is_empty or resets or self._engine.forgotten or is_due:
+            await self._save(outcome, resets)
+        if now_s - self._purged_s >= _PURGE_S:
+            self._purged_s = now_s
+            await self._state.purge()
+
+    async def _save(self, outcome: Outcome, resets: Sequence[int]) -> None:
+        engine = self._engine
+        notifications = [(each, self._body(each)) for each in outcome.notifications]
+        await self._state.save(
+            positions=self.reading.positions,
+            read_us=self.reading.read_us,
+            rules=engine.dirty(),
+            forgotten=engine.forgotten,
+            notifier=engine.notifier.state if engine.notifier.is_dirty else None,
+            alerts=outcome.alerts,
+            notifications=notifications,
+            figures=self._figures(),
+            resets=resets,
+        )
+        engine.saved()
+        self._saved_s, self._is_ahead = self._clock.monotonic_s(), False
+        for decision in outcome.decisions:
+            metrics.DECISIONS.labels(decision.state).inc()
+            log.info("alert " + decision.state, rule=decision.rule, alert_id=decision.alert_id, value=decision.value)
+        if notifications:
+            self.delivery.wake()
+        self._measure()
+
+    def _body(self, notification: Notification) -> bytes:
+        evaluator = self._engine.evaluators.get(notification.rule)
+        document = None if evaluator is None else evaluator.rule.document
+        return encode(message_of(notification, document, public_url=self._public_url))
+
+    async def _sync_files(self) -> None:
+        documents = self._files.changed()
+        if documents is not None:
+            for problem in await self._store.sync_files(documents):
+                log.error("a rule of the files is not in force", problem=problem)
+
+    async def _refresh(self, saved: dict[str, Any]) -> Outcome:  # states by rule
+        """Learn what people want, and what owners may see, where it has changed."""
+        version = await self._state.wanted_version()
+        wanted = self._wanted
+        if wanted is None or version != wanted.version:
+            wanted = await self._state.wanted()
+        scopes = {owner: self._scope_of(owner) for owner in {rule.owner for rule in wanted.rules}}
+        if wanted is self._wanted and scopes == self._scopes:
+            return Outcome()
+        self._wanted, self._scopes = wanted, scopes
+        self._engine.notifier.silences = wanted.silences
+        outcome = self._engine.set_rules(
+            [(rule, scopes[rule.owner]) for rule in wanted.rules],
+            saved,
+            read_us=self.reading.watermark_us or self._clock.now_us(),
+            now_us=self._clock.now_us(),
+        )
+        for rule in wanted.rules:
+            await self._state.note_problem(rule.name, self._problem_of(rule, scopes[rule.owner]))
+        return outcome
+
+    def _problem_of(self, rule: Rule, scope: ServiceScope) -> str | None:
+        if scope.is_empty:
+            return "its owner may not set alerts on the logs of any service any more"
+        unknown = [name for name in rule.document.channels if name not in self._settings.channels]
+        return f"there is no channel {', '.join(unknown)}" if unknown else None
+
+    def _figures(self) -> dict[str, Any]:
+        return {
+            "watermark_us": self.reading.watermark_us,
+            "gaps": self.reading.gaps,
+            "rules": {
+                name: {
+                    "late": each.state.late,
+                    "overflowed": each.state.overflowed,
+                    "groups": len(each.state.groups),
+                    "firing": sum(group.started_us is not None for group in each.state.groups.values()),
+                }
+                for name, each in self._engine.evaluators.items()
+            },
+        }
+
+    def _measure(self) -> None:
+        state = self._engine.notifier.state
+        metrics.RULES.set(len(self._engine.evaluators))
+        metrics.FIRING.set(sum(alert.state == "firing" for alert in state.alerts.values()))
+        metrics.BREAKERS_OPEN.set(sum(breaker.state != "closed" for breaker in state.breakers.values()))
+        metrics.LATE.clear()
+        for name, evaluator in self._engine.evaluators.items():
+            if evaluator.state.late:
+                metrics.LATE.labels(name).set(evaluator.state.late)
+
+
+class _Files:
+    """The rules of files, read when they have changed. What cannot be read leaves the rules as they are, and is told."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seen: object = None
+        self._repeated = SparingLog(log)
+
+    def changed(self) -> list[Any] | None:
+        """Rule documents; None where nothing has changed, or nothing can be read."""
+        if self._path is None:
+            if self._seen is None:
+                self._seen = ()
+                return []
+            return None
+        seen = self._stamp(self._path)
+        if seen == self._seen:
+            return None
+        try:
+            documents = read_rules(self._path)
+        except ConfigurationError as error:
+            self._repeated.warning("rules of files are not valid, those before stay in force", error=str(error))
+            return None
+        self._seen = seen
+        return documents
+
+    @staticmethod
+    def _stamp(path: Path) -> object:
+        try:
+            files = sorted(path.iterdir()) if path.is_dir() else [path]
+            return tuple((str(file), stat.st_mtime_ns, stat.st_size) for file in files for stat in (file.stat(),))
+        except OSError as error:
+            return str(error)
+
+
+def pace_of(settings: AlertSettings) -> Pace:
+    """How often is told."""
+    return Pace(
+        group_wait_s=settings.group_wait,
+        group_interval_s=settings.group_interval,
+        repeat_interval_s=settings.repeat_interval,
+        breaker=BreakerLimits(
+            notifications_max=settings.breaker_notifications_max,
+            window_s=settings.breaker_window,
+            cool_down_s=settings.breaker_cool_down,
+        ),
+    )
+
+
+def inhibitions_of(settings: AlertSettings) -> tuple[Inhibition, ...]:
+    """As the notifier takes them."""
+    return tuple(
+        Inhibition(tuple(map(parse_matcher, each.source)), tuple(map(parse_matcher, each.target)), each.equal)
+        for each in settings.inhibitions
+    )

@@ -1,0 +1,295 @@
+"""Rules, silences and resets in the database: what people want. The leader sees changes within a second or so.
+
+Each change is one transaction that holds the row of `alert_version`, so that what is counted stays so until it is committed.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from alerts.errors import NoSuchRule, NoSuchSilence, RuleConflict, RuleInvalid
+from alerts.matching import Matcher
+from alerts.rules import FILE_OWNER, RuleDocument, check_together
+from db.database import Connection, Database, bounded
+
+SILENCES_MAX: Final = 1_000
+"""In force or to come."""
+RESETS_MAX: Final = 1_000
+LIST_MAX: Final = 1_000
+_CALL_S: Final = 10.0
+_VERSION: Final = "UPDATE alert_version SET version = version + 1"
+_RULES: Final = """
+    SELECT name, owner, document, revision, changed_at, changed_by, problem FROM alert_rules {} ORDER BY name"""
+_PUT: Final = """
+    INSERT INTO alert_rules AS r (name, owner, document, changed_by) VALUES (%s, %s, %s::jsonb, %s)
+    ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, document = excluded.document, changed_by = excluded.changed_by,
+        changed_at = clock_timestamp(), revision = r.revision + 1, problem = NULL"""
+_SILENCES: Final = """
+    SELECT silence_id, matchers, starts_at, ends_at, author, subject, comment FROM alert_silences
+    WHERE ends_at > clock_timestamp() - interval '1 day' {} ORDER BY ends_at, silence_id LIMIT %s"""
+_BREAKERS: Final = "SELECT rule, channel, state, since, held, opened FROM alert_breakers ORDER BY rule, channel"
+_OUTBOX: Final = """
+    SELECT notification_id, rule, channel, state, attempts, created_at, ended_at, problem, body FROM alert_outbox
+    WHERE rule = ANY (%s) AND (%s::text IS NULL OR channel = %s) AND (%s::text IS NULL OR state = %s)
+        AND (%s::text IS NULL OR (created_at, notification_id) < (
+            SELECT created_at, notification_id FROM alert_outbox WHERE notification_id = %s))
+    ORDER BY created_at DESC, notification_id DESC LIMIT %s"""
+_ALERTS: Final = """
+    SELECT alert FROM alerts WHERE rule = ANY (%s) AND (%s::text IS NULL OR state = %s)
+    ORDER BY (state = 'firing') DESC, started_at DESC, alert_id LIMIT %s"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRule:
+    """A rule with what is known of it."""
+
+    document: RuleDocument
+    owner: str
+    revision: int
+    changed_at: datetime
+    changed_by: str
+    problem: str | None
+    """Why it is not evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSilence:
+    """A silence as it is listed."""
+
+    silence_id: str
+    matchers: tuple[Matcher, ...]
+    starts_at: datetime
+    ends_at: datetime
+    author: str
+    subject: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBreaker:
+    """Where a breaker stands."""
+
+    rule: str
+    channel: str
+    state: str
+    since: datetime
+    held: int
+    opened: int
+
+
+class RuleStore:
+    """Of one database."""
+
+    def __init__(self, database: Database) -> None:
+        """database: opened and closed by the caller. Methods raise DatabaseUnavailable."""
+        self._database = database
+
+    async def rules(self) -> list[StoredRule]:
+        """All that this program can read, by name."""
+        async with bounded(_CALL_S):
+            rows = await self._database.fetch_all(_RULES.format(""))
+        return _read(rows)
+
+    async def rule(self, name: str) -> StoredRule:
+        """Raises NoSuchRule."""
+        async with bounded(_CALL_S):
+            rows = await self._database.fetch_all(_RULES.format("WHERE name = %s"), (_sound(name),))
+        found = _read(rows)
+        if not found:
+            raise NoSuchRule(f"there is no rule {name[:100]!r}, or it is not yours")
+        return found[0]
+
+    async def create(self, document: RuleDocument, *, owner: str, by: str) -> None:
+        """A new rule. Raises RuleConflict, RuleInvalid."""
+        async with self._change() as connection:
+            if await self._others(connection, document) is not None:
+                raise RuleConflict(f"there is a rule {document.name} already")
+            await connection.execute(_PUT, (document.name, owner, _json(document), by))
+
+    async def replace(self, document: RuleDocument, *, owner: str, by: str, expected: StoredRule) -> None:
+        """The rule of this name is another now, and `owner`'s. expected: as it was looked at. Raises RuleConflict,
+        RuleInvalid."""
+        async with self._change() as connection:
+            if await self._others(connection, document) != (expected.revision, expected.owner):
+                raise RuleConflict(f"rule {document.name} was changed meanwhile: look at it again")
+            await connection.execute(_PUT, (document.name, owner, _json(document), by))
+
+    async def delete(self, name: str, *, expected: StoredRule) -> None:
+        """The rule is no more. Raises RuleConflict."""
+        async with self._change() as connection:
+            cursor = await connection.execute(
+                "DELETE FROM alert_rules WHERE name = %s AND revision = %s AND owner = %s",
+                (name, expected.revision, expected.owner),
+            )
+            if cursor.rowcount != 1:
+                raise RuleConflict(f"rule {name} was changed meanwhile: look at it again")
+
+    async def sync_files(self, documents: Sequence[RuleDocument]) -> list[str]:
+        """The rules of files are these now. Returns what could not be so: names that people have taken."""
+        problems = []
+        async with self._change(moves=False) as connection:
+            rows = await (await connection.execute(_RULES.format("").encode())).fetchall()
+            known = {row[0]: row for row in rows}
+            changed = 0
+            for document in documents:
+                row = known.get(document.name)
+                if row is not None and row[1] != FILE_OWNER:
+                    problems.append(f"rule {document.name} of the files: {row[1]} has a rule of that name")
+                elif row is None or row[2] != msgspec.json.decode(_json(document)):
+                    await connection.execute(_PUT, (document.name, FILE_OWNER, _json(document), FILE_OWNER))
+                    changed += 1
+            cursor = await connection.execute(
+                "DELETE FROM alert_rules WHERE owner = %s AND NOT name = ANY (%s)",
+                (FILE_OWNER, [document.name for document in documents]),
+            )
+            if changed + cursor.rowcount:
+                await connection.execute(_VERSION)
+        return problems
+
+    async def add_silence(
+        self,
+        matchers: Sequence[Matcher],
+        *,
+        starts_at: datetime,
+        ends_at: datetime,
+        author: str,
+        subject: str,
+        comment: str,
+    ) -> str:
+        """Its id. Raises RuleConflict where there are too many."""
+        silence_id = secrets.token_hex(8)
+        async with self._change() as connection:
+            row = await (
+                await connection.execute("SELECT count(*) FROM alert_silences WHERE ends_at > clock_timestamp()")
+            ).fetchone()
+            if row is None or row[0] >= SILENCES_MAX:
+                raise RuleConflict(f"there are {SILENCES_MAX} silences, which is as many as there can be: end some")
+            await connection.execute(
+                "INSERT INTO alert_silences (silence_id, matchers, starts_at, ends_at, author, subject, comment)"
+                " VALUES (%s, %s::jsonb, %s, %s, %s, %s, %s)",
+                (
+                    silence_id,
+                    msgspec.json.encode([*matchers]).decode(),
+                    *(starts_at, ends_at, _sound(author), subject, _sound(comment)),
+                ),
+            )
+        return silence_id
+
+    async def silences(self) -> list[StoredSilence]:
+        """Those in force, to come, or over since a day."""
+        async with bounded(_CALL_S):
+            rows = await self._database.fetch_all(_SILENCES.format(""), (LIST_MAX,))
+        return [_silence(row) for row in rows]
+
+    async def silence(self, silence_id: str) -> StoredSilence:
+        """Raises NoSuchSilence."""
+        async with bounded(_CALL_S):
+            rows = await self._database.fetch_all(_SILENCES.format("AND silence_id = %s"), (_sound(silence_id), 1))
+        if not rows:
+            raise NoSuchSilence
+        return _silence(rows[0])
+
+    async def end_silence(self, silence_id: str) -> None:
+        """It holds no longer. Harmless when it is over."""
+        async with self._change() as connection:
+            await connection.execute(
+                "UPDATE alert_silences SET ends_at = clock_timestamp(),"
+                " starts_at = least(starts_at, clock_timestamp() - interval '1 microsecond')"
+                " WHERE silence_id = %s AND ends_at > clock_timestamp()",
+                (silence_id,),
+            )
+
+    async def breakers(self) -> list[StoredBreaker]:
+        """Those that anything has passed lately."""
+        async with bounded(_CALL_S):
+            return [StoredBreaker(*row) for row in await self._database.fetch_all(_BREAKERS)]
+
+    async def ask_reset(self, rule: str, channel: str, *, by: str) -> None:
+        """The leader closes this breaker soon. Raises RuleConflict where too many wait."""
+        async with bounded(_CALL_S):
+            done = await self._database.execute(
+                "INSERT INTO alert_resets (rule, channel, asked_by)"
+                " SELECT %s, %s, %s WHERE (SELECT count(*) FROM alert_resets) < %s",
+                (rule, channel, by, RESETS_MAX),
+            )
+        if not done:
+            raise RuleConflict(f"{RESETS_MAX} resets wait already: does `logfeed alert` run?")
+
+    async def alerts(self, rules: Sequence[str], *, state: str | None, limit: int) -> list[dict[str, Any]]:
+        """Of these rules, those that fire first, then the newest."""
+        async with bounded(_CALL_S):
+            rows = await self._database.fetch_all(_ALERTS, ([*rules], state, state, limit))
+        return [row[0] for row in rows]
+
+    async def notifications(
+        self, rules: Sequence[str], *, channel: str | None, state: str | None, before: str | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """Of these rules, newest first. before: the id of one, to go on after it."""
+        asked = ([*rules], channel, channel, state, state, before, before, limit)
+        async with bounded(_CALL_S):
+            rows = await self._database.fetch_all(_OUTBOX, asked)
+        names = ("id", "rule", "channel", "state", "attempts", "created_at", "ended_at", "problem", "message")
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    async def status(self, topic: str) -> tuple[str | None, datetime | None, dict[str, Any]]:
+        """(who leads, when it saved last, its figures)."""
+        async with bounded(_CALL_S):
+            lease = await self._database.fetch_one(
+                "SELECT owner FROM leases WHERE name = 'alerts' AND lease_until > clock_timestamp()"
+            )
+            row = await self._database.fetch_one(
+                "SELECT saved_at, figures FROM alert_evaluator WHERE topic = %s", (topic,)
+            )
+        return (None if lease is None else lease[0], *((None, {}) if row is None else (row[0], row[1])))
+
+    @asynccontextmanager
+    async def _change(self, *, moves: bool = True) -> AsyncIterator[Connection]:
+        async with bounded(_CALL_S), self._database.transaction() as connection:
+            await connection.execute("SELECT version FROM alert_version FOR UPDATE")
+            yield connection
+            if moves:
+                await connection.execute(_VERSION)
+
+    @staticmethod
+    async def _others(connection: Connection, document: RuleDocument) -> tuple[int, str] | None:
+        """(revision, owner) of the rule of this name; checks that the new one fits beside the others. Raises RuleInvalid."""
+        rows = await (await connection.execute(_RULES.format("").encode())).fetchall()
+        others = [stored.document for stored in _read(rows) if stored.document.name != document.name]
+        try:
+            check_together([*others, document])
+        except ValueError as error:
+            raise RuleInvalid([("", str(error))]) from error
+        return next(((row[3], row[1]) for row in rows if row[0] == document.name), None)
+
+
+def _read(rows: Sequence[Any]) -> list[StoredRule]:
+    found = []
+    for _, owner, document, revision, changed_at, changed_by, problem in rows:
+        try:
+            read = RuleDocument.model_validate(document)
+        except ValueError:  # a newer program's; the leader says so
+            continue
+        found.append(StoredRule(read, owner, revision, changed_at, changed_by, problem))
+    return found
+
+
+def _silence(row: Sequence[Any]) -> StoredSilence:
+    silence_id, matchers, starts_at, ends_at, author, subject, comment = row
+    read = tuple(msgspec.convert(matchers, list[Matcher]))
+    return StoredSilence(silence_id, read, starts_at, ends_at, author, subject, comment)
+
+
+def _json(document: RuleDocument) -> str:
+    return msgspec.json.encode(document.as_json()).decode()
+
+
+def _sound(text: str) -> str:
+    """What PostgreSQL takes as text."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -1,0 +1,248 @@
+"""Rules, silences and alerts over HTTP: who may see and change what (INV-5), and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from alerts.evaluate import Sample
+from alerts.notify import Alert
+from alerts.rule_store import RuleStore
+from alerts.rules import RuleDocument
+from alerts.state import alert_json
+from tests.access_site import Site, running
+
+COUNT: dict[str, Any] = {"count": {"at_least": 3}}
+BASE = "/api/v1/alerts"
+
+
+@pytest.fixture
+async def site(native_url: str) -> AsyncIterator[Site]:
+    async with running(native_url, audit=False) as site:
+        yield site
+
+
+async def create(site: Site, token: str, name: str, query: str = "", **fields: Any) -> httpx.Response:
+    return await site.ask(
+        token, "POST", f"{BASE}/rules", json={"name": name, "query": query, "condition": COUNT, **fields}
+    )
+
+
+async def rules_of(site: Site, token: str) -> set[str]:
+    answer = await site.ask(token, "GET", f"{BASE}/rules")
+    assert answer.status_code == 200
+    return {each["rule"]["name"] for each in answer.json()["rules"]}
+
+
+def soon(hours: float = 1) -> str:
+    return (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
+
+
+async def test_a_rule_is_made_seen_changed_and_removed(site: Site) -> None:
+    token = (await site.key("alert:pay/*")).text
+    made = await create(site, token, "errors", "service:pay/a level>=error", window="5m", labels={"team": "x"})
+    assert made.status_code == 201
+    assert made.json()["rule"] == {
+        "name": "errors",
+        "query": "service:pay/a level>=error",
+        "window": "5m",
+        "labels": {"team": "x"},
+        "condition": COUNT,
+    }
+    assert (made.json()["revision"], made.json()["owner"][:4]) == (1, "key:")
+    assert (await create(site, token, "errors")).status_code == 409
+    body = {"name": "errors", "condition": {"silence": {}}}
+    changed = await site.ask(token, "PUT", f"{BASE}/rules/errors", json=body)
+    assert (changed.status_code, changed.json()["revision"]) == (200, 2)
+    assert (await site.ask(token, "PUT", f"{BASE}/rules/errors", json=body | {"name": "x"})).status_code == 422
+    assert (await site.ask(token, "PUT", f"{BASE}/rules/gone", json=body | {"name": "gone"})).status_code == 404
+    assert await rules_of(site, token) == {"errors"}
+    assert (await site.ask(token, "DELETE", f"{BASE}/rules/errors")).status_code == 204
+    assert (await site.ask(token, "GET", f"{BASE}/rules/errors")).status_code == 404
+
+
+async def test_a_query_that_names_services_of_others_is_refused_and_one_without_sees_the_owners(site: Site) -> None:
+    token = (await site.key("alert:pay/*", "read:*")).text
+    for query in ("service:shop", "service:pay/a OR service:shop", "service:p*", "service:pay/a OR (service:shop x)"):
+        answer = await create(site, token, "r", query)
+        assert answer.status_code == 403, query
+        assert "you may not set alerts on all of the services" in answer.json()["detail"]
+    for number, query in enumerate(("", "error", "NOT service:shop", "service:pay/* x", "service:pay/a service:shop")):
+        assert (await create(site, token, f"r{number}", query)).status_code == 201, query
+
+
+async def test_rules_are_seen_by_who_may_set_alerts_on_all_they_reach(site: Site) -> None:
+    admin, pay, shop = [(await site.key(grant)).text for grant in ("admin:*", "alert:pay/*", "alert:shop")]
+    await create(site, admin, "all")
+    await create(site, admin, "pay-a", "service:pay/a")
+    await create(site, pay, "of-pay", "timeout")
+    await create(site, shop, "of-shop")
+    assert await rules_of(site, admin) == {"all", "pay-a", "of-pay", "of-shop"}
+    assert await rules_of(site, pay) == {"pay-a", "of-pay"}
+    assert await rules_of(site, shop) == {"of-shop"}
+    for name in ("all", "pay-a", "of-pay"):
+        for method, body in (("GET", None), ("DELETE", None), ("PUT", {"name": name, "condition": COUNT})):
+            answer = await site.ask(shop, method, f"{BASE}/rules/{name}", json=body)
+            assert answer.status_code == 404, (method, name)
+            assert name in answer.json()["detail"]
+    # Whoever changes a rule answers for it from then on: it sees what they may see.
+    changed = await site.ask(pay, "PUT", f"{BASE}/rules/pay-a", json={"name": "pay-a", "condition": COUNT})
+    assert changed.status_code == 200
+    mine = (await site.ask(pay, "GET", f"{BASE}/rules/of-pay")).json()["owner"]
+    assert changed.json()["owner"] == mine
+
+
+async def test_a_rule_whose_owner_is_gone_is_nobodys_but_who_may_all_that_it_names(site: Site) -> None:
+    key = await site.key("alert:pay/*")
+    await create(site, key.text, "orphan")
+    await create(site, key.text, "named", "service:pay/a")
+    other, admin = (await site.key("alert:pay/*")).text, (await site.key("alert:*")).text
+    assert await rules_of(site, other) == {"orphan", "named"}
+    await site.accounts.revoke_key(key.prefix)
+    await site.access.directory.refresh()
+    assert await rules_of(site, other) == {"named"}
+    assert await rules_of(site, admin) == {"orphan", "named"}
+
+
+async def test_rules_of_files_are_seen_and_not_changed(site: Site) -> None:
+    document = RuleDocument.model_validate({"name": "of-file", "condition": COUNT})
+    assert await RuleStore(site.database).sync_files([document]) == []
+    admin = (await site.key("admin:*")).text
+    assert (await site.ask(admin, "GET", f"{BASE}/rules/of-file")).json()["owner"] == "file"
+    for method in ("PUT", "DELETE"):
+        answer = await site.ask(admin, method, f"{BASE}/rules/of-file", json={"name": "of-file", "condition": COUNT})
+        assert (answer.status_code, answer.json()["detail"]) == (403, "rule of-file stands in a file: change it there")
+    await create(site, admin, "theirs")
+    taken = RuleDocument.model_validate({"name": "theirs", "condition": COUNT})
+    assert len(await RuleStore(site.database).sync_files([taken])) == 1, "a name that somebody has is theirs"
+    assert await rules_of(site, admin) == {"theirs"}
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "expected"),
+    [
+        ({"name": "r"}, "condition", "Field required"),
+        (
+            {"name": "r", "condition": {"count": {"at_least": 0}}},
+            "condition.count.at_least",
+            "greater than or equal to 1",
+        ),
+        ({"name": "r", "condition": COUNT, "windw": "5m"}, "windw", "did you mean window?"),
+        ({"name": "r", "condition": COUNT, "query": "levle:error ("}, "query", "is not in the query language"),
+        ({"name": "r\u0000", "condition": COUNT}, "name", "match pattern"),
+        ([], "", "valid dictionary"),
+    ],
+)
+async def test_what_is_wrong_with_a_rule_is_told_by_field(site: Site, body: Any, field: str, expected: str) -> None:
+    token = (await site.key("alert:*")).text
+    answer = await site.ask(token, "POST", f"{BASE}/rules", json=body)
+    assert answer.status_code == 422
+    assert any(each["field"] == field and expected in each["message"] for each in answer.json()["errors"]), answer.text
+
+
+async def test_bodies_are_json_of_bounded_size_and_parameters_are_known(site: Site) -> None:
+    token = (await site.key("alert:*")).text
+    form = await site.ask(token, "POST", f"{BASE}/rules", content=b"{}", headers={"Content-Type": "text/plain"})
+    large = await site.ask(
+        token, "POST", f"{BASE}/rules", content=b" " * 300_000, headers={"Content-Type": "application/json"}
+    )
+    bad = await site.ask(token, "POST", f"{BASE}/rules", content=b"{", headers={"Content-Type": "application/json"})
+    assert [answer.status_code for answer in (form, large, bad)] == [422, 422, 422]
+    for path in (
+        "?limit=0",
+        "?limit=501",
+        "?limit=x",
+        "?state=open",
+        "?stat=firing",
+        "/rules?x=1",
+        "/notifications?state=firing",
+    ):
+        assert (await site.ask(token, "GET", BASE + path)).status_code == 422, path
+
+
+async def test_silences_name_a_rule_of_ones_own_or_take_the_right_to_all(site: Site) -> None:
+    admin, pay, shop = [(await site.key(grant)).text for grant in ("alert:*", "alert:pay/*", "alert:shop")]
+    await create(site, pay, "of-pay")
+
+    async def silence(token: str, *matchers: dict[str, str], **fields: Any) -> httpx.Response:
+        body = {"matchers": matchers, "ends_at": soon(), "comment": "known", **fields}
+        return await site.ask(token, "POST", f"{BASE}/silences", json=body)
+
+    of_pay = {"label": "rule", "op": "=", "value": "of-pay"}
+    broad = {"label": "severity", "op": "=~", "value": ".*"}
+    assert (await silence(pay, broad)).status_code == 403
+    assert (await silence(shop, of_pay)).status_code == 403
+    assert (await silence(pay, of_pay | {"op": "=~"})).status_code == 403
+    made = await silence(pay, of_pay, broad)
+    assert (made.status_code, made.json()["state"]) == (201, "active")
+    everything = await silence(admin, broad, starts_at=soon(0.5))
+    assert everything.json()["state"] == "pending"
+    listed = {
+        token: (await site.ask(token, "GET", f"{BASE}/silences")).json()["silences"] for token in (admin, pay, shop)
+    }
+    assert [len(listed[token]) for token in (admin, pay, shop)] == [2, 1, 0]
+    assert (await site.ask(shop, "DELETE", f"{BASE}/silences/{made.json()['id']}")).status_code == 404
+    assert (await site.ask(pay, "DELETE", f"{BASE}/silences/{everything.json()['id']}")).status_code == 404
+    assert (await site.ask(pay, "DELETE", f"{BASE}/silences/{made.json()['id']}")).status_code == 204
+    assert (await site.ask(pay, "GET", f"{BASE}/silences")).json()["silences"][0]["state"] == "ended"
+    wrongs: list[dict[str, Any]] = [
+        {"ends_at": soon(-1)},
+        {"ends_at": "2026-01-01"},
+        {"ends_at": soon(24 * 400)},
+        {"comment": ""},
+        {"matchers": []},
+        {"matchers": [{"label": "a", "op": "=~", "value": "("}]},
+    ]
+    for wrong in wrongs:
+        assert (await silence(admin, broad, **wrong)).status_code == 422, wrong
+
+
+async def test_alerts_show_lines_only_of_services_that_may_be_seen(site: Site) -> None:
+    admin, pay, shop = [(await site.key(grant)).text for grant in ("alert:*", "alert:pay/*", "alert:shop")]
+    await create(site, pay, "of-pay")
+    alert = Alert(
+        alert_id="a" * 32,
+        rule="of-pay",
+        labels={"rule": "of-pay", "severity": "warning"},
+        severity="warning",
+        state="firing",
+        started_us=1_767_225_600_000_000,
+        ended_us=None,
+        value=3.0,
+        count=3,
+        summary="",
+        runbook=None,
+        samples=[Sample(1, 2, "INFO", service, f"said by {service}") for service in ("pay/a", "secret")],
+    )
+    await site.database.execute(
+        "INSERT INTO alerts (alert_id, rule, state, severity, labels, started_at, alert)"
+        " VALUES (%s, %s, 'firing', 'warning', '{}', now(), %s::jsonb)",
+        (alert.alert_id, alert.rule, msgspec.json.encode(alert_json(alert)).decode()),
+    )
+    for token, expected in ((admin, ["pay/a", "secret"]), (pay, ["pay/a"])):
+        (shown,) = (await site.ask(token, "GET", BASE)).json()["alerts"]
+        assert [log["service_name"] for log in shown["logs"]] == expected
+    answer = await site.ask(shop, "GET", BASE)
+    assert answer.json()["alerts"] == []
+    assert answer.json()["status"] == {"leader": None, "saved_at": None, "watermark": None, "gaps": 0}
+    assert (await site.ask(shop, "GET", f"{BASE}?rule=of-pay")).status_code == 404
+
+
+async def test_a_breaker_of_others_is_neither_seen_nor_reset(site: Site) -> None:
+    pay, shop = [(await site.key(grant)).text for grant in ("alert:pay/*", "alert:shop")]
+    await create(site, pay, "of-pay")
+    await site.database.execute(
+        "INSERT INTO alert_breakers (rule, channel, state, since, held, opened) VALUES ('of-pay', 'ops', 'open', now(), 3, 1)"
+    )
+    body = {"rule": "of-pay", "channel": "ops"}
+    assert (await site.ask(pay, "GET", f"{BASE}/breakers")).json()["breakers"][0]["held"] == 3
+    assert (await site.ask(shop, "GET", f"{BASE}/breakers")).json()["breakers"] == []
+    assert (await site.ask(shop, "POST", f"{BASE}/breakers/reset", json=body)).status_code == 404
+    assert (await site.ask(pay, "POST", f"{BASE}/breakers/reset", json=body | {"channel": "x"})).status_code == 404
+    assert (await site.ask(pay, "POST", f"{BASE}/breakers/reset", json=body)).status_code == 204
+    assert await site.database.fetch_all("SELECT rule, channel FROM alert_resets") == [("of-pay", "ops")]
