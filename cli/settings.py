@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from db.embedded import recorded_url
 from db.migrations import Layout
 from ingest.settings import IngestSettings
 from query.settings import QuerySettings
+from runtime.addresses import is_loopback
 from runtime.http import HttpSettings as ConnectionSettings
 from runtime.origins import origin_of
 from runtime.settings import Section, load
@@ -242,16 +242,6 @@ class Settings(Section):
                 f" `logfeed up` (LOGFEED_DATA_DIR; {self.data_dir} has none)"
             )
         return recorded
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to an address to listen on."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def load_settings(config: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
