@@ -25,12 +25,13 @@ from cli.audit import AuditTrail
 from cli.beginning import Beginning, Step, check_migrated, side_by_side
 from cli.http_app import HttpService, RunningService, build_app
 from cli.listening import listening_socket
-from cli.settings import HttpSettings, Settings, is_loopback
+from cli.settings import HttpSettings, Settings
 from cli.unread import UnreadRecords
 from db.database import Database
 from db.leases import Lease
 from ingest.main import IngestService
 from query.main import QueryService, TailSource
+from runtime.addresses import is_loopback
 from runtime.certificate import Certificate
 from runtime.clock import SystemClock
 from runtime.http import fit_open_files, http_protocol_class

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from ingest.settings import IngestSettings
 from live.settings import LiveSettings
 from query.settings import QuerySettings
 from query.tail.settings import TailSettings
+from runtime.addresses import is_loopback
 from runtime.http import HttpSettings as ConnectionSettings
 from runtime.origins import origin_of
 from runtime.settings import Section, load
@@ -254,16 +254,6 @@ class Settings(Section):
                 f" `logfeed up` (LOGFEED_DATA_DIR; {self.data_dir} has none)"
             )
         return recorded
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to an address to listen on."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def load_settings(config: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:

@@ -20,10 +20,7 @@ from schemas.errors import InvalidInput
 if TYPE_CHECKING:
     from access.accounts import Accounts
 
-app = group(help="People: create (with a password), list, passwd, disable. Changes act everywhere within two seconds.")
-app.command("sql-role", cls=Command)(create_sql_role)
-app.command("sql-roles", cls=Command)(list_sql_roles)
-app.command("drop-sql-role", cls=Command)(drop_sql_role)
+app = group(help="People (create, list, passwd, disable: everywhere within two seconds), and readers by SQL.")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and . _ @ + -")]
 StdinOption = Annotated[
@@ -108,3 +105,8 @@ def _hash(password: str) -> str:
 
     check_password(password)
     return hash_password(password)
+
+
+app.command("sql-role", cls=Command)(create_sql_role)
+app.command("sql-roles", cls=Command)(list_sql_roles)
+app.command("drop-sql-role", cls=Command)(drop_sql_role)

@@ -1,4 +1,4 @@
-"""What counts as one place on the network."""
+"""What addresses mean: which are one place, which this machine."""
 
 from __future__ import annotations
 
@@ -16,3 +16,13 @@ def network_of(address: str) -> str:
             return str(found.ipv4_mapped)
         return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
     return str(found)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address means this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -22,20 +22,24 @@ async def serving(
     settings: HttpSettings | None = None,
     *,
     context: ssl.SSLContext | None = None,
+    trusted_proxies: tuple[str, ...] = (),
+    ws: type[asyncio.Protocol] | None = None,
+    timeout_keep_alive: int = 60,
 ) -> AsyncIterator[int]:
-    """Yields the port on 127.0.0.1. context: of a server, for TLS."""
+    """Yields the port on 127.0.0.1. context: of a server, for TLS. ws: class that takes WebSockets, else the product's own."""
     settings = settings or HttpSettings()
-    protocol: Any = http_protocol_class(settings)  # a class, or what makes one
+    protocol: Any = http_protocol_class(settings, trusted_proxies=trusted_proxies)  # a class, or what makes one
     if context is not None:
         protocol = over_tls(protocol, lambda: context)
     config = uvicorn.Config(
         app,
         http=protocol,
-        ws=websocket_protocol_class(settings),
+        ws=ws or websocket_protocol_class(settings),
         loop="none",
         lifespan="off",
         log_config=None,
         access_log=False,
+        timeout_keep_alive=timeout_keep_alive,
         server_header=False,
     )
     server = uvicorn.Server(config)

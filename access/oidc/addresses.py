@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import SplitResult, urlsplit
+
+from runtime.addresses import is_loopback
 
 _CHARS_MAX = 2_000
 
@@ -18,19 +19,9 @@ def checked_address(url: str, *, loopback: bool = True) -> SplitResult:
     if not plain or not parts.hostname or parts.username is not None or parts.password is not None or "#" in url:
         raise ValueError("expected an address such as https://login.example.org/path")
     _ = parts.port  # raises ValueError for what is none
-    if parts.scheme != "https" and not (parts.scheme == "http" and loopback and is_loopback_name(parts.hostname)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and loopback and is_loopback(parts.hostname)):
         raise ValueError("expected https://, or http:// on this machine alone (127.0.0.1, ::1, localhost)")
     return parts
-
-
-def is_loopback_name(host: str) -> bool:
-    """Whether a host's name or address means this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def checked_origin(url: str) -> str:

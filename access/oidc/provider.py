@@ -22,10 +22,11 @@ import msgspec
 import structlog
 
 from access.errors import ProviderFaulty, ProviderUnavailable, Unauthenticated
-from access.oidc.addresses import checked_address, is_loopback_name
+from access.oidc.addresses import checked_address
 from access.oidc.attempts import Attempt
 from access.oidc.id_tokens import PublicKey, UnknownKey, public_keys, read_id_token
 from access.oidc.settings import OidcSettings, client_secret
+from runtime.addresses import is_loopback
 from runtime.clock import Clock
 from schemas.errors import ConfigurationError
 
@@ -82,7 +83,7 @@ class Provider:
         self._scopes = settings.scopes
         self._redirect_uri = redirect_uri
         self._clock = clock
-        self._is_local = is_loopback_name(checked_address(self.issuer).hostname or "")
+        self._is_local = is_loopback(checked_address(self.issuer).hostname or "")
         self._http = httpx.AsyncClient(
             follow_redirects=False,
             timeout=httpx.Timeout(ANSWER_S_MAX, connect=5.0),

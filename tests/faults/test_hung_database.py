@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from infra.fleet import Fleet, Role, until
+from infra.fleet import EMBEDDED, FULL, Fleet, Role, until
 from tests.faults.conftest import MakeFleet
 from tests.faults.producers import Producers, assert_exactly_once, fetch_all
 
@@ -41,6 +41,7 @@ def hung_database(fleet: Fleet) -> Iterator[None]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("profile", [EMBEDDED, pytest.param(FULL, marks=pytest.mark.long)])
 async def test_sigterm_while_the_database_hangs_ends_every_role_in_time(make_fleet: MakeFleet, profile: str) -> None:
     fleet = await asyncio.to_thread(make_fleet, profile)
     roles = {name: fleet.role(name) for name in ("ingest", "query", "serve", "write")}

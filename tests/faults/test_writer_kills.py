@@ -13,7 +13,7 @@ import httpx
 import psycopg
 import pytest
 
-from infra.fleet import EMBEDDED, Fleet, Role, free_port, until
+from infra.fleet import EMBEDDED, FULL, Fleet, Role, free_port, until
 from tests.faults.conftest import MakeFleet
 from tests.faults.producers import Producers, assert_exactly_once
 from tests.faults.proxy import DatabaseProxy, Moment, Trap
@@ -210,6 +210,7 @@ async def test_writers_come_and_go_and_everything_is_stored_once(make_fleet: Mak
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("profile", [pytest.param(EMBEDDED, marks=pytest.mark.long), FULL])
 async def test_twenty_kills_a_broker_and_a_database_restart_while_200_000_logs_flow(
     make_fleet: MakeFleet, profile: str
 ) -> None:

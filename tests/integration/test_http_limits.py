@@ -18,12 +18,12 @@ from contextlib import asynccontextmanager, contextmanager
 import httpx
 import psutil
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from runtime.http import FILES_RESERVED, HttpSettings, http_protocol_class
+from runtime.http import FILES_RESERVED, HttpSettings
 from runtime.sparing import SparingFilter
 from runtime.telemetry import REGISTRY
+from tests import app_server
 
 MIB = 1024 * 1024
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -74,25 +74,10 @@ async def serving(
         write_deadline_s=write_deadline_s,
         unread_bytes_max=unread_bytes_max,
     )
-    config = uvicorn.Config(
-        application(),
-        http=http_protocol_class(settings, trusted_proxies=trusted_proxies),
-        log_config=None,
-        lifespan="off",
-        timeout_keep_alive=timeout_keep_alive,
-        ws=ws or "auto",
-    )
-    server = uvicorn.Server(config)
-    listener = socket.create_server(("127.0.0.1", 0))
-    task = asyncio.create_task(server._serve([listener]))
-    async with asyncio.timeout(10):
-        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-            await asyncio.sleep(0.01)
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = server.force_exit = True
-        await task
+    async with app_server.serving(
+        application(), settings, trusted_proxies=trusted_proxies, ws=ws, timeout_keep_alive=timeout_keep_alive
+    ) as port:
+        yield port
 
 
 async def closed_by_server(reader: asyncio.StreamReader) -> bytes:
