@@ -28,7 +28,7 @@ LABELS_MAX: Final = 20
 LABEL_CHARS_MAX: Final = 200
 CHANNELS_MAX: Final = 10
 DISTINCT_MAX: Final = 1_000
-RULES_MAX: Final = 500
+RULES_MAX: Final = 2_000
 """Of one installation."""
 CELLS_MAX: Final = 2_000_000
 """Of all rules: groups times buckets, 100 bytes each at most."""
