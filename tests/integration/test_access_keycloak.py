@@ -189,7 +189,7 @@ async def test_somebody_comes_in_by_their_groups_and_reads_what_is_theirs(site: 
 
 
 async def test_roles_serve_as_groups(native_url: str, keycloak: KeycloakNode) -> None:
-    changes = {"client_id": ROLES_CLIENT, "groups_claim": "realm_access.roles"}
+    changes: dict[str, Any] = {"client_id": ROLES_CLIENT, "groups_claim": "realm_access.roles"}
     async with site_of(native_url, keycloak, **changes) as site, visitor(site, keycloak, "bob") as bob:
         is_in(await bob.log_in())
         assert await bob.permissions() == {"read": ["pay/*"], "tail": ["pay/*"]}
