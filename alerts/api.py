@@ -81,7 +81,7 @@ def _router(service: AlertService, authenticate: Authenticate) -> APIRouter:
             raise Forbidden("you may not set alerts on the logs of any service")
         return principal
 
-    @router.get("", summary="Alerts", **_documented(AlertList, 422, parameters=_listing("alerts")))
+    @router.get("", summary="Alerts", **_documented(AlertList, 404, 422, parameters=_listing("alerts")))
     async def alerts(request: Request) -> Response:
         """What fires now, and what did lately."""
         principal = await asker(request)
@@ -193,7 +193,9 @@ def _router(service: AlertService, authenticate: Authenticate) -> APIRouter:
         return Response(status_code=204)
 
     @router.get(
-        "/notifications", summary="Messages", **_documented(NotificationList, 422, parameters=_listing("notifications"))
+        "/notifications",
+        summary="Messages",
+        **_documented(NotificationList, 404, 422, parameters=_listing("notifications")),
     )
     async def alert_notifications(request: Request) -> Response:
         """Messages of all channels, newest first, and what became of them."""

@@ -2,11 +2,12 @@
 
 What no route answers is a problem document as well. What changes something is refused to pages of other origins, but for
 the two sending routes: those take no cookie, only keys and tokens that no browser sends by itself. HEAD is answered as GET
-without its body, wherever there is a GET.
+without its body, wherever there is a GET, and ends with the headers. A WebSocket at a path that takes none is a problem too.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
@@ -18,7 +19,8 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Match
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from cli.api_docs import docs_router
 from runtime.answer_headers import AnswerHeaders
@@ -102,6 +104,7 @@ def build_app(services: Sequence[HttpService], *, origins: Origins | None = None
         app.include_router(router)
     _document_credentials(app)
     app.include_router(docs_router("Logfeed API"))
+    app.add_api_websocket_route("/{path:path}", _no_such_socket)
     app.add_middleware(_HeadAsGet)
     app.add_middleware(_OwnPagesOnly, origins=origins or Origins())
     app.add_exception_handler(HTTPException, _unrouted([route for router in routers for route in router.routes]))
@@ -129,8 +132,36 @@ class _HeadAsGet:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}
+            await self._head({**scope, "method": "GET"}, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
+
+    async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Ends with the headers: some bodies, a tail's, have no end."""
+        is_answered = asyncio.Event()
+
+        async def send_head(message: Message) -> None:
+            if is_answered.is_set():
+                return
+            await send(message)
+            if message["type"] == "http.response.start":
+                await send({"type": "http.response.body"})
+                is_answered.set()
+
+        answering = asyncio.ensure_future(self._answer(scope, receive, send_head))
+        answered = asyncio.create_task(is_answered.wait())
+        try:
+            await asyncio.wait({answering, answered}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            answered.cancel()
+            if is_answered.is_set():
+                answering.cancel()
+            await asyncio.wait({answering, answered})
+        if not answering.cancelled():
+            answering.result()
 
 
 class _OwnPagesOnly:
@@ -180,6 +211,17 @@ def _unrouted(routes: Sequence[BaseRoute]) -> Callable[[Request, Exception], Awa
         return JSONResponse(document, error.status_code, headers, "application/problem+json")
 
     return answer
+
+
+async def _no_such_socket(socket: WebSocket) -> None:
+    """Otherwise the server would deny it by itself, without the headers of all answers."""
+    document = {
+        "type": "urn:logfeed:problem:no-such-path",
+        "title": "There is no such path",
+        "status": 404,
+        "detail": f"there is no WebSocket at {socket.url.path[:200]}: /docs lists what there is",
+    }
+    await socket.send_denial_response(JSONResponse(document, 404, media_type="application/problem+json"))
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -190,7 +190,7 @@ def up_command(
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
-    """Start everything on this machine: PostgreSQL, ingest, query, a writer, and what moves old logs to files.
+    """Start everything on this machine: PostgreSQL, ingest, query, a writer, what moves old logs to files, and alerts.
 
     Needs nothing installed and keeps everything in one directory. Ctrl-C stops it; the data stays.
     """

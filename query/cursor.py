@@ -12,7 +12,7 @@ from store.port import Position
 
 __all__ = ["TOKEN_CHARS_MAX", "VERSION", "Cursor", "CursorSeal"]
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):

@@ -1,10 +1,11 @@
 """Opaque tokens that nobody can make, change or read but us, bound to a subject and a question.
 
-    token = base64url( version byte | AES-SIV of MessagePack, with the version as associated data )
+    token = base64url( version byte | AES-SIV of padded MessagePack, with the version as associated data )
 
 Sealed and not just signed, because a walk's frozen bound is the newest log of all services, and offsets say how much
-everybody sends: neither is a holder's to know. SIV (RFC 5297) needs no nonce: the same place is the same token, as tags of
-pages want. Each kind of token has a key of its own, made of the secret.
+everybody sends: neither is a holder's to know. Padding keeps a token's length from telling how large the offsets are: it
+depends on how many there are. SIV (RFC 5297) needs no nonce: the same place is the same token, as tags of pages want. Each kind
+of token has a key of its own, made of the secret.
 
 Used with another subject or question one is refused, never reinterpreted (INV-5, INV-6). The secret is the store's, so every
 query process of a store reads the tokens of all others. Pure; safe for many tasks.
@@ -17,7 +18,7 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -30,7 +31,22 @@ TOKEN_CHARS_MAX: Final = 16_384
 
 _TAG_BYTES: Final = 16
 _DIGEST_BYTES: Final = 16
-Content = TypeVar("Content", bound=msgspec.Struct)
+_INTEGER_BYTES_MAX: Final = 9
+_ARRAY_HEAD_BYTES_MAX: Final = 5
+"""Of MessagePack, both."""
+_END: Final = b"\x80"
+"""Before the padding of zeros (ISO/IEC 7816-4)."""
+
+
+class Place(Protocol):
+    """What is sealed: a msgspec Struct with offsets."""
+
+    @property
+    def offsets(self) -> dict[int, int]:
+        """Partition -> offset."""
+
+
+Content = TypeVar("Content", bound=Place)
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -58,7 +74,7 @@ class Seal(Generic[Content]):
 
         def seal(content: Content) -> str:
             plain = _encoder.encode((of_subject, of_question, content))
-            sealed = self._cipher.encrypt(plain, [self._version])
+            sealed = self._cipher.encrypt(plain + _END + _padding(content), [self._version])
             return base64.urlsafe_b64encode(self._version + sealed).rstrip(b"=").decode()
 
         return seal
@@ -83,7 +99,8 @@ class Seal(Generic[Content]):
                 f"{name} has version {raw[0]}, this program reads {self._version[0]}; start again without it"
             )
         try:
-            of_subject, of_question, content = self._decoder.decode(self._cipher.decrypt(raw[1:], [self._version]))
+            padded = self._cipher.decrypt(raw[1:], [self._version])
+            of_subject, of_question, content = self._decoder.decode(padded.rstrip(b"\0").removesuffix(_END))
         except InvalidTag as error:
             raise CursorError(changed) from error
         except msgspec.MsgspecError as error:
@@ -93,6 +110,12 @@ class Seal(Generic[Content]):
         if of_question != _digest(question):
             raise CursorError(f"{name} belongs to another question: repeat the filter and order of its first page")
         return content
+
+
+def _padding(content: Place) -> bytes:
+    """As much as the offsets are shorter than they could be."""
+    offsets = _encoder.encode([*content.offsets.values()])
+    return bytes(_ARRAY_HEAD_BYTES_MAX + _INTEGER_BYTES_MAX * len(content.offsets) - len(offsets))
 
 
 def _digest(text: str) -> bytes:

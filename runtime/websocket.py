@@ -10,13 +10,21 @@ import asyncio
 from typing import Final, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Response
 
+from runtime.answer_headers import API_POLICY, FIXED, NO_STORE
 from runtime.http import ENDED, HttpSettings
 
 MESSAGE_BYTES_MAX: Final = 4_096
 """Of a message from a client: there is nothing to say."""
 PING_S: Final = 20.0
 """Seconds between two pings, and in which a client must answer one."""
+
+REFUSAL_HEADERS: Final = (
+    *((name.decode(), value.decode()) for name, value in FIXED),
+    ("content-security-policy", API_POLICY),
+    ("cache-control", NO_STORE),
+)
 
 
 def websocket_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
@@ -30,7 +38,20 @@ def websocket_protocol_class(settings: HttpSettings) -> type[asyncio.Protocol]:
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             """`pause_writing` as soon as anything waits for the client."""
             cast(asyncio.Transport, transport).set_write_buffer_limits(high=0)  # uvloop's are of no common class
+            self._guard_refusals()
             super().connection_made(transport)
+
+        def _guard_refusals(self) -> None:
+            """What the protocol refuses by itself (no handshake, a failed application) has the headers of all answers."""
+            plain = self.conn.reject
+
+            def reject(status: int, text: str) -> Response:
+                response = plain(status, text)
+                for name, value in REFUSAL_HEADERS:
+                    response.headers[name] = value
+                return response
+
+            self.conn.reject = reject  # type: ignore[method-assign]  # its own refusals come through it, too
 
         def connection_lost(self, exc: Exception | None) -> None:
             """Nothing is waited for any more."""

@@ -1,18 +1,21 @@
-"""Installs Kafka (Maven) and TimescaleDB (Debian packages) into a cache of their own.
+"""Installs Kafka and Keycloak (Maven) and TimescaleDB (Debian packages) into a cache of their own.
 
 Promises: an installation is there completely or not at all (built in a scratch directory, renamed into place under a
 file lock), a second call returns at once, and two processes may ask at the same time. The system's own packages are
-never changed. Downloads are tried three times. Needs: Java 17 and Maven for Kafka; apt and `patchelf` for TimescaleDB.
+never changed. Downloads are tried three times. Needs: Java 17 and Maven for Kafka and Keycloak; apt and `patchelf` for
+TimescaleDB.
 
 TimescaleDB comes from Debian 13, whose C library is newer than Debian 12's: its loader and libraries are unpacked beside
 it, and patchelf makes the programs use those alone, so that neither release mixes with the system.
 """
 
+import hashlib
 import os
 import shutil
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,11 +27,21 @@ from infra.native.programs import run
 KAFKA_VERSION = "4.1.1"
 TIMESCALE_VERSION = "2.19.3"
 ICEBERG_VERSION = "1.11.0"
+KEYCLOAK_VERSION = "26.5.7"
+KEYCLOAK_SHA256 = "7c38073ca48702f7d5e992508681d45027ba309ea2633ce8bef92343c795d729"
+"""Of the distribution's zip."""
 POSTGRES_MAJOR = "17"
 KAFKA_FILES = Path(__file__).parent / "kafka"
 SPARK_FILES = Path(__file__).parent / "spark"
 ATTEMPTS = 3
 
+_KEYCLOAK_BUILT = 10
+_MAVEN = (
+    "mvn",
+    "--batch-mode",
+    "--no-transfer-progress",
+    "--update-snapshots",  # asks again for what an earlier, interrupted download marked as missing
+)
 _REPOSITORY_ROOT = Path(__file__).parents[2]
 _PROGRAMS = ("postgres", "initdb", "psql", "pgbench", "pg_ctl", "pg_dump", "pg_controldata")
 _PACKAGES = (
@@ -66,13 +79,43 @@ def install_iceberg() -> Path:
     return _installed(f"iceberg-{ICEBERG_VERSION}-spark-4.0", account, _build_iceberg)
 
 
+def install_keycloak() -> Path:
+    """Keycloak's distribution, set up for development mode, installed when not there. `InstallError` says what is missing."""
+    account = server_account()
+    return _installed(f"keycloak-{KEYCLOAK_VERSION}", account, _build_keycloak)
+
+
+def keycloak_command(home: Path, *options: str) -> list[str]:
+    """The server's program for a home; a command of Keycloak's follows. What its own start script, which stays as the
+    server's parent, would run. options: of Java."""
+    opened = ("java.util", "java.util.concurrent", "java.security")
+    return [
+        str(java()),
+        "-Xms64m",
+        "-Xmx512m",
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
+        "-XX:+ExitOnOutOfMemoryError",
+        *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in opened),
+        "-Djava.util.logging.manager=org.jboss.logmanager.LogManager",
+        "-Djava.util.concurrent.ForkJoinPool.common.threadFactory"
+        "=io.quarkus.bootstrap.forkjoin.QuarkusForkJoinWorkerThreadFactory",
+        f"-Dkc.home.dir={home}",
+        f"-Djboss.server.config.dir={home / 'conf'}",
+        *options,
+        "-cp",
+        str(home / "lib" / "quarkus-run.jar"),
+        "io.quarkus.bootstrap.runner.QuarkusEntryPoint",
+    ]
+
+
 def java() -> Path:
     """The Java program: JAVA_HOME's, or the one on PATH."""
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=f"{home}/bin") if home else None
     found = found or shutil.which("java")
     if found is None:
-        raise InstallError("Kafka needs Java 17 or later: no `java` on PATH (Debian: package openjdk-17-jre-headless)")
+        raise InstallError("Java 17 or later is needed: no `java` on PATH (Debian: package openjdk-17-jre-headless)")
     return Path(found)
 
 
@@ -140,14 +183,40 @@ def _build_iceberg(product: Path, scratch: Path, target: Path) -> None:
         raise InstallError("Maven reported success, but Iceberg's jar is not among the files it copied")
 
 
+def _build_keycloak(product: Path, scratch: Path, target: Path) -> None:
+    if shutil.which("mvn") is None:
+        raise InstallError("Keycloak comes through Maven: no `mvn` on PATH (Debian: package maven)")
+    archive = scratch / f"keycloak-quarkus-dist-{KEYCLOAK_VERSION}.zip"
+    run(
+        [
+            *_MAVEN,
+            "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy",
+            f"-Dartifact=org.keycloak:keycloak-quarkus-dist:{KEYCLOAK_VERSION}:zip",
+            f"-DoutputDirectory={scratch}",
+        ],
+        cwd=scratch,
+        downloads=True,
+    )
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != KEYCLOAK_SHA256:
+        raise InstallError(f"Keycloak's zip has SHA-256 {found}, expected {KEYCLOAK_SHA256}: it is not what was tested")
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(scratch)
+    for entry in (scratch / f"keycloak-{KEYCLOAK_VERSION}").iterdir():
+        entry.rename(product / entry.name)
+    # The first start in another mode than the distribution's makes code for it and ends with 10: "start me again".
+    command = [*keycloak_command(product), "start-dev", "--db=dev-mem"]
+    run(command, cwd=scratch, expected_code=_KEYCLOAK_BUILT)
+    for path in (product, *product.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
 def _copy_jars(pom: Path, version: str, *, into: Path, scratch: Path) -> None:
     """The run-time dependencies that a pom names. version: its property, as an option."""
     run(
         [
-            "mvn",
-            "--batch-mode",
-            "--no-transfer-progress",
-            "--update-snapshots",  # asks again for what an earlier, interrupted download marked as missing
+            *_MAVEN,
             "dependency:copy-dependencies",
             f"--file={pom}",
             version,

@@ -48,6 +48,7 @@ class Node(ABC):
     name: str
     death_signal: signal.Signals
     stop_signal: signal.Signals
+    start_seconds_max: float = START_SECONDS_MAX
 
     def __init__(self, directory: Path, *, die_with_parent: bool = True) -> None:
         self.account = server_account()
@@ -105,15 +106,15 @@ class Node(ABC):
         self.save()
 
     def wait_ready(self) -> None:
-        """Waits until the spawned server answers, at most `START_SECONDS_MAX`."""
-        deadline = time.monotonic() + START_SECONDS_MAX
+        """Waits until the spawned server answers, at most `start_seconds_max`."""
+        deadline = time.monotonic() + self.start_seconds_max
         while not self.answers():
             if self.pid is None:
                 raise NodeError(f"{self.name} ended while it started; the end of {self.log}:\n{self._log_tail()}")
             if time.monotonic() > deadline:
                 self.kill()
                 raise NodeError(
-                    f"{self.name} did not answer in {START_SECONDS_MAX:.0f} s; {self.log}:\n{self._log_tail()}"
+                    f"{self.name} did not answer in {self.start_seconds_max:.0f} s; {self.log}:\n{self._log_tail()}"
                 )
             time.sleep(0.05)
 

@@ -8,7 +8,7 @@ import msgspec
 
 from query.seal import Seal
 
-VERSION: Final = 101
+VERSION: Final = 102
 
 
 class TailPlace(msgspec.Struct, frozen=True, array_like=True):

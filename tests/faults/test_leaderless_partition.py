@@ -24,8 +24,9 @@ from broker.settings import BrokerSettings
 from db.migrations import Layout
 from infra.fleet import until
 from infra.native import KafkaNode
-from schemas.errors import BrokerUnavailable
+from schemas.errors import BrokerUnavailable, RecordNotSent
 from tests.faults.writers import Place, key_of, producer_partitions
+from tests.live_site import Topic, frame_of, logs_of, seeing
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -295,6 +296,60 @@ async def _stored_to_us(place: Place, partitions: set[int]) -> int:
         f" WHERE partition IN ({names})"
     )
     return int(at_us)
+
+
+async def test_follower_goes_on_with_the_other_partitions_and_gets_the_rest(cluster: Cluster, place: Place) -> None:
+    topic = Topic("kafka", cluster.bootstrap, place.stack, partitions=PARTITIONS, name=place.settings.topic)
+    await topic.open()
+    stay, away = await cluster.halves(topic.name)
+    keys = {number: key_of(number, PARTITIONS).decode() for number in stay | away}
+
+    async def send(partitions: set[int]) -> list[int]:
+        return [number for partition in sorted(partitions) for number in await _sent(topic, keys[partition])]
+
+    async def absent(reader: Reader) -> bool:
+        return await _answers(reader) == stay
+
+    # Nothing is kept in memory: who comes later reads by themselves.
+    async with topic.follower(recent_bytes_max=0) as follower, seeing(follower) as seen:
+        ids = await send(stay | away)
+        await seen.until(ids)
+        positions = seen.positions
+        missed = await send(away)
+        await seen.until(ids + missed)
+        await cluster.kill()
+        reader = await topic.broker.reader(group="test")
+        place.stack.push_async_callback(reader.close)
+        await until(lambda: absent(reader), what="half of the partitions have no leader")
+        meanwhile = await send(stay)
+        await seen.until(ids + missed + meanwhile)
+        # Who comes meanwhile, and begins where the leader is away, is shown the others too.
+        async with seeing(follower, positions) as later:
+            await later.until(meanwhile)
+            assert sorted(later.ids) == meanwhile
+            await cluster.bring_back()
+            after = await send(stay | away)
+            for one, expected in ((seen, ids + missed + meanwhile + after), (later, missed + meanwhile + after)):
+                await one.until(expected)
+                assert sorted(one.ids) == sorted(expected)
+                assert one.gaps == []
+                one.check_order()
+
+
+async def _sent(topic: Topic, key: str) -> list[int]:
+    """One request, sent until it is taken: who was idle learns of a leader by a failure. A follower counts a key once."""
+    logs = logs_of(topic.next_id, 2)
+    topic.next_id += 2
+    record = frame_of(logs)
+
+    async def is_taken() -> bool:
+        with contextlib.suppress(RecordNotSent):
+            await topic.publish(record, key=key)
+            return True
+        return False
+
+    await until(is_taken, what="a frame is taken")
+    return [log.id for log in logs]
 
 
 class Way:

@@ -23,6 +23,9 @@ from access.errors import AccountError, Unauthenticated
 from access.grants import check_grants
 from access.keys import key_prefix, key_sha256
 from access.tokens import read_access_token
+from alerts.errors import RuleInvalid
+from alerts.matching import parse_matcher
+from alerts.service import read_document
 from broker.port import Delivered
 from cli.exporting.lines import csv_records, ndjson, read_page
 from cli.http_client import Problem, check_url, retry_after_s
@@ -188,6 +191,10 @@ def _tail_token(text: str) -> None:
     TailSeal(_SECRET).open(text, subject="ann", question="q")
 
 
+def _alert_rule(raw: bytes) -> None:
+    read_document(_data(raw)).as_json()
+
+
 # Credentials
 
 
@@ -306,6 +313,8 @@ TARGETS: Final[dict[str, Target]] = {
     "question": Target(_by_text(_question)),
     "cursor": Target(_by_text(_cursor), (CursorError,)),
     "tail_token": Target(_by_text(_tail_token), (CursorError,)),
+    "alert_rule": Target(_alert_rule, (RuleInvalid,)),
+    "matcher": Target(_by_text(parse_matcher), (ValueError,)),
     "token": Target(_by_text(_token)),
     "api_key": Target(_by_text(_api_key)),
     "head": Target(_head, (Unauthenticated,)),
@@ -314,7 +323,7 @@ TARGETS: Final[dict[str, Target]] = {
     "networks": Target(_by_text(_networks), (AccountError,)),
     "frame": Target(_frame, (FrameError, UnknownRecordVersion)),
     "frame_value": Target(decompress, (FrameError,), most_bytes=FRAME_DECODED_BYTES_MAX + 8 * 1024 * 1024),
-    "frame_line": Target(decode_line, (msgspec.MsgspecError,)),
+    "frame_line": Target(decode_line, (msgspec.MsgspecError, UnicodeDecodeError)),
     "filters": Target(_filters, (ConfigurationError,)),
     "settings": Target(
         _by_text(lambda text: _settings(text.encode("utf-8", "replace"))),

@@ -15,6 +15,7 @@ from alerts.notify import Alert
 from alerts.rule_store import RuleStore
 from alerts.rules import RuleDocument
 from alerts.state import alert_json
+from cli import openapi
 from tests.access_site import Site, running
 
 COUNT: dict[str, Any] = {"count": {"at_least": 3}}
@@ -230,7 +231,10 @@ async def test_alerts_show_lines_only_of_services_that_may_be_seen(site: Site) -
     answer = await site.ask(shop, "GET", BASE)
     assert answer.json()["alerts"] == []
     assert answer.json()["status"] == {"leader": None, "saved_at": None, "watermark": None, "gaps": 0}
-    assert (await site.ask(shop, "GET", f"{BASE}?rule=of-pay")).status_code == 404
+    documented = openapi.document()["paths"]
+    for path in (BASE, f"{BASE}/notifications"):
+        assert (await site.ask(shop, "GET", f"{path}?rule=of-pay")).status_code == 404
+        assert "404" in documented[path]["get"]["responses"], path
 
 
 async def test_a_breaker_of_others_is_neither_seen_nor_reset(site: Site) -> None:

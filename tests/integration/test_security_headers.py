@@ -88,6 +88,30 @@ async def test_answers_without_an_application_have_them_too(site: Site) -> None:
         assert_guarded(answer)
 
 
+async def test_refused_websockets_have_them_too(site: Site) -> None:
+    asks = "GET {path} HTTP/1.1\r\nHost: logs\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    asks += "Sec-WebSocket-Version: {version}\r\n"
+    good = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    async with serving(site.app) as port:
+        for path, version, rest, status in (
+            ("/nothing", 13, good, 404),
+            ("/api/v1/logs", 13, good, 404),
+            ("/api/v1/tail", 13, good, 401),
+            ("/api/v1/tail", 7, good, 400),
+            ("/api/v1/tail", 13, "\r\n", 400),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write((asks.format(path=path, version=version) + rest).encode())
+            async with asyncio.timeout(30):
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            writer.close()
+            lines = [tuple(line.split(": ", 1)) for line in head.split("\r\n")[1:] if line]
+            answer = httpx.Response(int(head.split()[1]), headers=lines)  # type: ignore[arg-type]  # pairs
+            answer.request = httpx.Request("GET", f"http://raw{path}")
+            assert answer.status_code == status, head
+            assert_guarded(answer)
+
+
 async def test_kept_pages_stay_private_and_still_have_their_tag(site: Site) -> None:
     await site.put([{"service_name": "shop", "correlation_id": "c"}])
     admin = (await site.key("admin:*")).text

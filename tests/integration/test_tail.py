@@ -538,6 +538,15 @@ async def test_a_ticket_opens_one_websocket_and_no_page_of_others_does(site: Sit
         assert (await closing(opened))[0] == 1003
 
 
+async def test_head_is_answered_and_holds_no_place(site: Site) -> None:
+    async with httpx.AsyncClient(trust_env=False, headers=_bearer(await site.key("tail:*"))) as client:
+        for _ in range(2 * SUBJECT_TAILS):
+            answer = await client.head(f"{site.url}/api/v1/tail", timeout=30)
+            assert (answer.status_code, answer.content) == (200, b"")
+            assert answer.headers["content-type"].startswith("text/event-stream")
+        assert (await client.get(f"{site.url}/livez")).text == "ok\n", "the connection is whole"
+
+
 async def test_one_subject_has_so_many_tails_and_gets_a_place_back(site: Site) -> None:
     key = await site.key("tail:*")
     async with AsyncExitStack() as stack:
@@ -546,6 +555,7 @@ async def test_one_subject_has_so_many_tails_and_gets_a_place_back(site: Site) -
         async with httpx.AsyncClient(trust_env=False, headers=_bearer(key)) as client:
             answer = await client.get(f"{site.url}/api/v1/tail")
             assert answer.status_code == 429
+            assert (await client.head(f"{site.url}/api/v1/tail")).status_code == 429
             assert answer.headers["retry-after"]
         async with tailing(site, await site.key("tail:*")):
             pass

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+from starlette.types import Message
 
 from cli.http_app import build_app
 
@@ -24,10 +27,18 @@ class Service:
             """All things."""
             return {"thing": "first"}
 
+        @self.router.get("/endless", include_in_schema=False)
+        async def endless() -> StreamingResponse:
+            return StreamingResponse(self.body(), headers={"X-Of": "endless"})
+
         @self.router.post("/things")
         async def new_thing() -> dict[str, str]:
             """Another thing."""
             return {}
+
+    async def body(self) -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.Event().wait()
 
     def ready(self) -> list[str]:
         return self.problems
@@ -88,3 +99,28 @@ async def test_documentation_comes_from_here_alone(http: httpx.AsyncClient) -> N
 
 def test_what_is_added_is_no_operation(service: Service) -> None:
     assert set(build_app([service]).openapi()["paths"]) == {"/things", "/livez", "/readyz", "/metrics"}
+
+
+async def test_head_of_a_body_without_an_end_ends_with_the_headers(service: Service) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "HEAD", "path": "/endless", "query_string": b"", "headers": [], "scheme": "http"}
+    async with asyncio.timeout(30):
+        await build_app([service])({**scope, "http_version": "1.1", "asgi": {"version": "3.0"}}, receive, send)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert (b"x-of", b"endless") in sent[0]["headers"]
+    assert sent[1] == {"type": "http.response.body"}
+
+
+async def test_head_of_what_fails_fails_as_get_does(http: httpx.AsyncClient) -> None:
+    for path, status in (("/things", 200), ("/nothing", 404), ("/livez", 200)):
+        head, get = await http.head(path), await http.get(path)
+        assert (head.status_code, head.content) == (status, b"")
+        assert head.headers == get.headers

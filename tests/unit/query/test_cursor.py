@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from query.cursor import TOKEN_CHARS_MAX, VERSION, Cursor, CursorSeal
 from query.errors import CursorError
+from query.tail.token import TailPlace, TailSeal
 from schemas.ids import ID_MAX
 
 SEAL = CursorSeal(b"s" * 32)
@@ -41,6 +43,17 @@ def test_the_offsets_of_a_thousand_partitions_fit() -> None:
     token = SEAL.seal(cursor, subject="a", question="b")
     assert len(token) <= TOKEN_CHARS_MAX
     assert SEAL.open(token, subject="a", question="b") == cursor
+
+
+@given(st.integers(0, 2**62), st.integers(0, 2**62), st.integers(1, 40))
+@settings(deadline=None)
+def test_the_length_says_nothing_of_how_much_was_sent(one: int, other: int, partitions: int) -> None:
+    def length(offset: int) -> int:
+        offsets = dict.fromkeys(range(partitions), offset)
+        place = TailSeal(b"s" * 32).seal(TailPlace(offsets, 1_700_000_000_000), subject="a", question="q")
+        return len(place) + len(SEAL.seal(msgspec.structs.replace(CURSOR, offsets=offsets), subject="a", question="q"))
+
+    assert length(one) == length(other)
 
 
 def test_every_single_change_is_refused() -> None:
