@@ -151,6 +151,12 @@ class Database:
         """Close every connection."""
         await self._pool.close()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a connection can be had now without waiting for somebody else's."""
+        figures = self._pool.get_stats()
+        return figures["pool_available"] > 0 or figures["pool_size"] < figures["pool_max"]
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """One autocommit connection. Raises DatabaseUnavailable, also for connection trouble inside the block."""

@@ -3,14 +3,19 @@
 The first window of each part of time is a counted number of rows. Most pages end in it. Where it held too little, what it
 took says how wide the next windows may be (store/scan_windows.py, Pace), and how many of its rows matched says whether an
 index on metadata is the shorter way (store/scan_ways.py); for keys whose values have been rare so far no look is taken first
-(store/rare_keys.py). One task, no locks; time is the caller's clock.
+(store/rare_keys.py). A search that reads texts for long reads two windows at once, where there is a second connection
+(store/second_connection.py); they are looked at in their order all the same. One task and one beside it, no locks; time is the
+caller's clock.
 """
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import sys
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from db.database import Error
 from runtime.clock import Clock
 from schemas.errors import DatabaseUnavailable
 from schemas.record import Log
@@ -23,6 +28,7 @@ from store.port import OpenIndex, Order, Position, Scan, ScanResult
 from store.rare_keys import RareKeys
 from store.scan_ways import INDEX_EXCESS, Density, Traits, prefers_index
 from store.scan_windows import CHUNKS_MAX, Pace, Walk, Window
+from store.second_connection import SecondConnection
 from store.statements import BY_BITMAP, BY_PARTS, IN_ORDER, WINDOW_MS_MAX, StatementRunner
 
 LOOK_ROWS: Final = 10_000
@@ -43,8 +49,25 @@ _GUESS_MS: Final = 60
 _LAST_TRY_MS: Final = 1_000
 _STOP_MS: Final = 20
 """With so little left no further window begins, once the page has got on."""
+_AHEAD_MS: Final = 200
+"""With less left no window is read ahead: a second connection has to be worth opening."""
 
 Row = tuple[Any, ...]  # as the database answers
+
+
+class _Answer(NamedTuple):
+    """What there was in a window."""
+
+    rows: list[Row] | None
+    """None: it took too long."""
+    took_ms: float
+
+
+class _Ahead(NamedTuple):
+    """A window that is read while the one before it is."""
+
+    window: Window
+    reading: asyncio.Task[_Answer]
 
 
 class PageScan:
@@ -61,9 +84,11 @@ class PageScan:
         rare_keys: RareKeys,
         bytes_max: int,
         clock: Clock,
+        second: SecondConnection | None = None,
         has_got_on: bool = False,
     ) -> None:
-        """predicate: the scan's, and what may be read. has_got_on: it need not look at anything where its budget is short."""
+        """predicate: the scan's, and what may be read. second: closed by the caller. has_got_on: it need not look at anything
+        where its budget is short."""
         self._runner = runner
         self._walk = walk
         self._catalogue = catalogue
@@ -92,9 +117,17 @@ class PageScan:
         self._bytes_max = self._bytes_left = bytes_max
         self._is_full = False
         self._got_on = has_got_on
+        self._second = second if self._traits.is_slow else None
+        self._ahead: _Ahead | None = None
 
     async def run(self) -> ScanResult:
         """Raises DatabaseUnavailable when the budget ended before anything was looked at."""
+        try:
+            return await self._run()
+        finally:
+            await self._drop_ahead()
+
+    async def _run(self) -> ScanResult:
         ends_s = self._clock.monotonic_s() + self._scan.budget_ms / 1000
         was_open: bool | None = None
         pace = Pace(None)
@@ -106,13 +139,14 @@ class PageScan:
                 was_open, pace = window.is_open, self._first_pace(window)
                 continue
             left_ms = (ends_s - self._clock.monotonic_s()) * 1000
-            if self._is_over(left_ms):
+            if self._ahead is None and self._is_over(left_ms):
                 return ScanResult(self._logs, False, self._walk.scanned_to)
             is_guess = by_index and self._is_guess
             share_ms = _GUESS_MS if is_guess else _share_ms(left_ms, is_last_try=pace.rows == 1)
-            began_s = self._clock.monotonic_s()
-            rows = await (self._indexed(window, share_ms) if by_index else self._walked(window, pace, share_ms))
-            took_ms = (self._clock.monotonic_s() - began_s) * 1000
+            answer = await self._ask(window, pace, share_ms, by_index=by_index, left_ms=left_ms)
+            if answer is None:
+                continue
+            rows, took_ms = answer
             if rows is None and is_guess:
                 self._guessed_wrong()
                 continue
@@ -134,6 +168,7 @@ class PageScan:
                 return ScanResult(self._logs, False, (self._logs[-1].timestamp, self._logs[-1].id))
             if not self._is_full and (len(self._logs) == self._scan.limit or self._bytes_left <= 0):
                 self._is_full = True
+                await self._drop_ahead()
                 ends_s = min(ends_s, self._clock.monotonic_s() + self._scan.beyond_ms / 1000)
             if is_guess:
                 self._rare_keys.saw(self._keys, is_rare=True)
@@ -186,6 +221,8 @@ class PageScan:
 
     async def _next(self, pace: Pace) -> tuple[Window | None, bool]:
         """The next window, and whether an index is asked for candidates in it."""
+        if self._ahead is not None:
+            return self._ahead.window, False
         window = self._walk.next(width_us=pace.width_us, chunks=pace.chunks)
         if window is None or self._index_failed:
             return window, False
@@ -253,12 +290,70 @@ class PageScan:
             raise DatabaseUnavailable("the search got nowhere in its time: the database is busy")
         return False
 
+    async def _ask(
+        self, window: Window, pace: Pace, share_ms: int, *, by_index: bool, left_ms: float
+    ) -> _Answer | None:
+        """None: what was read ahead cannot be had."""
+        if self._ahead is not None:
+            return await self._read_ahead(self._ahead)
+        if not by_index and left_ms >= _AHEAD_MS:
+            await self._begin_ahead(window, pace, share_ms)
+        began_s = self._clock.monotonic_s()
+        rows = await (self._indexed(window, share_ms) if by_index else self._walked(window, pace, share_ms))
+        if rows is None:
+            await self._drop_ahead()
+        return _Answer(rows, (self._clock.monotonic_s() - began_s) * 1000)
+
     async def _walked(self, window: Window, pace: Pace, share_ms: int) -> list[Row] | None:
         """The window's rows, met in their order; None when it took too long."""
         query = self._query(window, self._condition, rows=pace.rows)
         # Beside parts, open chunks answer correlation ids from a BRIN alone.
         by_bitmap = self._traits.correlation is not None and window.is_open and pace.rows is None
         return await self._runner.rows_within(share_ms, *query, plans=BY_BITMAP if by_bitmap else IN_ORDER)
+
+    async def _begin_ahead(self, window: Window, pace: Pace, share_ms: int) -> None:
+        """Read the window after this one, of the same width, beside it."""
+        if self._second is None or pace.rows is not None or pace.width_us is None or self._is_full:
+            return
+        walk = copy.copy(self._walk)
+        walk.done(window)
+        following = walk.next(width_us=pace.width_us, chunks=pace.chunks)
+        if following is None or following.is_open is not window.is_open:
+            return
+        runner = await self._second.runner()
+        if runner is not None:
+            self._ahead = _Ahead(following, asyncio.create_task(self._reading(runner, following, share_ms)))
+
+    async def _reading(self, runner: StatementRunner, window: Window, share_ms: int) -> _Answer:
+        began_s = self._clock.monotonic_s()
+        rows = await runner.rows_within(share_ms, *self._query(window, self._condition))
+        return _Answer(rows, (self._clock.monotonic_s() - began_s) * 1000)
+
+    async def _read_ahead(self, ahead: _Ahead) -> _Answer | None:
+        """No more bytes than are left now. None: it failed, and the window is read as any other."""
+        try:
+            answer = await ahead.reading
+        except (Error, DatabaseUnavailable, OSError):
+            await self._drop_ahead()
+            return None
+        self._ahead = None
+        bytes_left = self._bytes_left
+        for index, row in enumerate(answer.rows or ()):
+            if index and bytes_left <= 0:
+                return _Answer((answer.rows or [])[:index], answer.took_ms)
+            bytes_left -= row[page_sql.BYTES]
+        return answer
+
+    async def _drop_ahead(self) -> None:
+        """What is read ahead is not wanted, or cannot be had. Its connection is in the middle of something then."""
+        if self._ahead is None:
+            return
+        ahead, self._ahead = self._ahead, None
+        ahead.reading.cancel()
+        await asyncio.gather(ahead.reading, return_exceptions=True)
+        if self._second is not None:
+            second, self._second = self._second, None
+            await second.give_up()
 
     async def _indexed(self, window: Window, share_ms: int) -> list[Row] | None:
         """The window's rows, found by an index on what is sought; None when it took too long."""

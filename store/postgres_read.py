@@ -8,6 +8,7 @@ snapshot serves one task; statements follow one another (store/postgres_snapshot
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ from store.page_sql import to_datetime
 from store.port import SERVICES_MAX, LedgerRow, Outcome, ServiceSummary, Snapshot, SnapshotLost
 from store.postgres_snapshot import PostgresSnapshot
 from store.rare_keys import RareKeys
+from store.second_connection import SecondConnection
 from store.statements import OPENED, OPENING, StatementRunner
 from store.steps import US
 from store.tiers.access import SegmentAccess
@@ -78,6 +80,8 @@ GROUP BY minute, service_name, level, outcome, reason HAVING sum(count) <> 0
 ORDER BY minute, service_name, level, outcome, reason LIMIT %s
 """
 SNAPSHOT_S_MAX: Final = 60.0
+SECOND_CONNECTIONS_MAX: Final = 1
+"""One search at a time has a second core: others, and whoever stores, need them too."""
 _SERVICES_MS_MAX: Final = 30_000
 _SECRET: Final = "cursor"
 # The server ends statements by itself; a server that hangs does not.
@@ -100,10 +104,12 @@ class PostgresReadStore:
         clock: Clock | None = None,
         segments: SegmentAccess | None = None,
         retention: RetentionPolicy | None = None,
+        second_connections_max: int = SECOND_CONNECTIONS_MAX,
     ) -> None:
         """database: opened by the caller; page_bytes_max: cut a result there (one log may exceed it); snapshot_s_max: how long
         a snapshot may be open, whether the server answers or not. segments: opened by the caller; None where files of rows
-        cannot be read: what needs them is refused. retention: None shows whatever is there."""
+        cannot be read: what needs them is refused. retention: None shows whatever is there. second_connections_max: how many
+        searches may read two windows at once."""
         self._database = database
         self._topic = topic
         self.layout = layout
@@ -123,6 +129,7 @@ class PostgresReadStore:
         self._hiding: Hiding | None = None
         self._key_notes = KeyNotes(self._clock)
         self._rare_keys = RareKeys()
+        self._second_places = asyncio.Semaphore(second_connections_max)
 
     @property
     def has_segments(self) -> bool:
@@ -152,6 +159,7 @@ class PostgresReadStore:
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         """See ReadStore. Raises SnapshotLost from within when a table was dropped meanwhile."""
         async with bounded(self._snapshot_s_max), self._database.connection() as connection:
+            snapshot: PostgresSnapshot | None = None
             try:
                 snapshot = await self._taken(connection)
                 yield snapshot
@@ -160,6 +168,8 @@ class PostgresReadStore:
                     raise SnapshotLost from error
                 raise
             finally:
+                if snapshot is not None:
+                    await snapshot.close()
                 await undo(connection)  # nothing was written: this only ends it
             if not connection.closed and (due := self._key_notes.due(snapshot.wanted_keys)):
                 await self._key_notes.note(connection, due)
@@ -242,6 +252,7 @@ class PostgresReadStore:
             rare_keys=self._rare_keys,
             page_bytes_max=self._page_bytes_max,
             clock=self._clock,
+            second=SecondConnection(self._database, runner, self._second_places),
         )
 
     def _hiding_now(self) -> Hiding | None:

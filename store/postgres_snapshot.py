@@ -28,6 +28,7 @@ from store.page_scan import PageScan
 from store.port import Order, Position, Scan, ScanResult
 from store.rare_keys import RareKeys
 from store.scan_windows import BEYOND, CHUNKS_MAX, LEAST, Ground, Walk, successor
+from store.second_connection import SecondConnection
 from store.statements import BY_BITMAP, Settings, StatementRunner
 from store.tiers.access import SegmentAccess
 from store.tiers.by_id import log_with_id
@@ -59,9 +60,11 @@ class PostgresSnapshot:
         rare_keys: RareKeys,
         page_bytes_max: int,
         clock: Clock,
+        second: SecondConnection,
     ) -> None:
         """Up to segments: as they were at this moment. access: None where files cannot be read; hiding: None where no row is
-        past its age."""
+        past its age. second: closed with the snapshot."""
+        self._second = second
         self._runner = runner
         self._offsets = offsets
         self._visible_through_us = visible_through_us
@@ -77,6 +80,10 @@ class PostgresSnapshot:
         self._clock = clock
         self.wanted_keys: set[str] = set()
         """Of metadata: scans sought something rare by these in open chunks."""
+
+    async def close(self) -> None:
+        """Give back what it opened; the transaction is its caller's."""
+        await self._second.close()
 
     @property
     def offsets(self) -> dict[int, int]:
@@ -128,7 +135,9 @@ class PostgresSnapshot:
         if allowed.is_empty or scan.limit < 1:
             return ScanResult([], True, None)
         low, high = interval(scan)
-        tables = _Tables(self._runner, self._catalogue, self._rare_keys, self._closed_before_us, self._clock)
+        tables = _Tables(
+            self._runner, self._catalogue, self._rare_keys, self._closed_before_us, self._clock, self._second
+        )
         tiered = TieredScan(
             scan,
             all_of(scan.predicate, within(allowed)),
@@ -172,13 +181,20 @@ class _Tables:
     """Implements `store.tiers.tiered_scan.Tables`."""
 
     def __init__(
-        self, runner: StatementRunner, catalogue: Catalogue, rare_keys: RareKeys, closed_before_us: int, clock: Clock
+        self,
+        runner: StatementRunner,
+        catalogue: Catalogue,
+        rare_keys: RareKeys,
+        closed_before_us: int,
+        clock: Clock,
+        second: SecondConnection,
     ) -> None:
         self._runner = runner
         self._catalogue = catalogue
         self._rare_keys = rare_keys
         self._closed_before_us = closed_before_us
         self._clock = clock
+        self._second = second
         self.pages: list[PageScan] = []
         """All that were begun."""
 
@@ -203,6 +219,7 @@ class _Tables:
                 rare_keys=self._rare_keys,
                 bytes_max=bytes_max,
                 clock=self._clock,
+                second=self._second,
                 has_got_on=has_got_on,
             )
         )

@@ -46,6 +46,19 @@ class StatementRunner:
         """connection: in the transaction."""
         self._connection = connection
         self._current = dict(_DEFAULTS)
+        self._saved = self._current
+        """As of the savepoint."""
+
+    async def export_snapshot(self) -> str:
+        """Its name, with which other transactions may see the same while this one lasts."""
+        async with self._connection.pipeline():  # the server exports from no subtransaction
+            await self._connection.execute("RELEASE SAVEPOINT statement")
+            cursor = await self._connection.execute("SELECT pg_export_snapshot()")
+            await self._connection.execute(OPENED)
+        self._saved = dict(self._current)
+        row = await cursor.fetchone()
+        assert row is not None
+        return str(row[0])
 
     async def rows(self, text: str, params: Sequence[Any], *, plans: Settings = IN_ORDER) -> list[tuple[Any, ...]]:
         """Rows of a statement that has its end in itself; when it runs out of time, the snapshot is lost. Any: values."""
@@ -63,7 +76,7 @@ class StatementRunner:
             if sqlstate(error) != _CANCELLED:
                 raise
         await self._connection.execute("ROLLBACK TO SAVEPOINT statement")
-        self._current = dict(_DEFAULTS)
+        self._current = dict(self._saved)
         return None
 
     def _changes(self, wanted: dict[str, str]) -> list[tuple[str, list[str]]]:

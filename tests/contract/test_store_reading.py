@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from schemas.errors import DatabaseUnavailable
 from schemas.ids import first_id_at
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
+from schemas.topics import LOGS_TOPIC
 from search.predicate import (
     EVERYTHING,
     Contains,
@@ -40,7 +41,7 @@ from search.predicate import (
 from search.regex import parse_pattern
 from store.memory import CHUNK_US
 from store.port import LedgerRow, Order, Outcome, Position, ReadStore, Scan, Snapshot
-from store.postgres_read import SnapshotLost
+from store.postgres_read import PostgresReadStore, SnapshotLost
 from tests.reading_subjects import (
     HOUR,
     SECOND,
@@ -593,6 +594,97 @@ async def test_a_slow_search_gets_on_page_by_page_and_misses_nothing(database_su
         assert pages < 500
     assert pages > 1
     assert ids(found) == [log_id for (log_id,) in expected]
+
+
+async def a_search_of_many_windows(subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The ids that match, oldest first. Each row takes a tenth of a millisecond: no window is wide."""
+    monkeypatch.setattr(store.page_scan, "LOOK_ROWS", 20)
+    await subject.open_chunks([T0])
+    await subject.run(
+        "INSERT INTO logs SELECT %s::timestamptz + g / 7 * interval '1 ms', %s + g, 9, 'shop', NULL,"
+        " CASE WHEN g %% 90 = 5 THEN 'needle' ELSE 'hay ' || g END, '{}' FROM generate_series(0, 5999) g",
+        moment(T0),
+        first_id_at(T0 // 1000),
+    )
+    expected = await subject.run("SELECT id FROM logs WHERE message LIKE '%needle' ORDER BY timestamp, id")
+    await make_expressions_slow(subject)
+    return [log_id for (log_id,) in expected]
+
+
+class Ahead:
+    """Sees what is read by second connections."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answers = 0
+        self.failures = 0
+        """Windows that were read, and that could not be."""
+        before = store.page_scan.PageScan._read_ahead
+
+        async def seen(page: Any, ahead: Any) -> Any:
+            answer = await before(page, ahead)
+            if answer is None:
+                self.failures += 1
+            else:
+                self.answers += 1
+            return answer
+
+        monkeypatch.setattr(store.page_scan.PageScan, "_read_ahead", seen)
+
+
+NEEDLE = Matches(parse_pattern("[mn][ef]+[de][kl]"))
+
+
+@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("page_bytes_max", [60, 8 << 20])
+async def test_a_search_that_reads_two_windows_at_once_finds_the_same_in_the_same_order(
+    database_subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch, order: Order, page_bytes_max: int
+) -> None:
+    """Pages that end for each reason: bytes, limit, budget, the end."""
+    subject, ahead = database_subject, Ahead(monkeypatch)
+    expected = await a_search_of_many_windows(subject, monkeypatch)
+    reading = PostgresReadStore(subject.database, LOGS_TOPIC, subject.layout, page_bytes_max=page_bytes_max)
+    found = await walk(reading, NEEDLE, order=order, limit=30, budget_ms=500)
+    assert ids(found) == (expected if order is Order.OLDEST_FIRST else expected[::-1])
+    assert ahead.answers > 0
+    assert ahead.failures == 0
+
+
+async def test_a_search_goes_on_by_itself_when_its_second_connection_breaks(
+    database_subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, ahead = database_subject, Ahead(monkeypatch)
+    expected = await a_search_of_many_windows(subject, monkeypatch)
+    reading = store.page_scan.PageScan._reading
+    broken = 0
+
+    async def broken_in_the_middle(page: Any, runner: Any, window: Any, share_ms: int) -> Any:
+        nonlocal broken
+        broken += 1
+        ((pid,),) = await runner.rows("SELECT pg_backend_pid()", ())
+        asking = asyncio.ensure_future(reading(page, runner, window, share_ms))
+        await subject.run("SELECT pg_terminate_backend(%s)", pid)
+        return await asking
+
+    monkeypatch.setattr(store.page_scan.PageScan, "_reading", broken_in_the_middle)
+    alone = PostgresReadStore(subject.database, LOGS_TOPIC, subject.layout)
+    found = await walk(alone, NEEDLE, limit=30, budget_ms=500)
+    assert ids(found) == expected[::-1]
+    assert broken == ahead.failures > 0
+
+
+async def test_a_search_waits_for_no_second_connection(
+    database_subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for its place in the process nor for the pool."""
+    subject, ahead = database_subject, Ahead(monkeypatch)
+    expected = await a_search_of_many_windows(subject, monkeypatch)
+    none = PostgresReadStore(subject.database, LOGS_TOPIC, subject.layout, second_connections_max=0)
+    assert ids(await walk(none, NEEDLE, limit=30, budget_ms=500)) == expected[::-1]
+    async with AsyncExitStack() as stack:
+        for _ in range(3):  # of four
+            await stack.enter_async_context(subject.database.connection())
+        assert ids(await walk(subject.store, NEEDLE, limit=30, budget_ms=500)) == expected[::-1]
+    assert (ahead.answers, ahead.failures) == (0, 0)
 
 
 async def test_a_late_row_that_was_on_its_way_is_told_from_the_mark(database_subject: PostgresSubject) -> None:
