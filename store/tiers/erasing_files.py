@@ -81,7 +81,7 @@ class FileRows:
             return found
         filters = CorrelationFilters(self._places.filters)
         try:
-            held = {*await filters.candidates([segment.name for segment in found], correlation_id)}
+            held = await filters.candidates([segment.name for segment in found], correlation_id)
         finally:
             filters.close()
         return [segment for segment in found if segment.name in held]

@@ -31,6 +31,7 @@ from store.page_scan import PageScan
 from store.port import Order, Position, Scan, ScanResult, SnapshotLost
 from store.scan_ways import Traits
 from store.scan_windows import Ground, Walk, successor
+from store.segments.filters import Skipped
 from store.segments.format import SegmentDamaged, SegmentReaderUnavailable
 from store.segments.reading import SegmentScanFailed
 from store.segments.scans import SegmentResult
@@ -101,6 +102,8 @@ class TieredScan:
         self._logs: list[Log] = []
         self._bytes_left = bytes_max
         self._got_on = False
+        self._skipped: Skipped = {}
+        """Row groups that hold no match, of the segments that are asked."""
 
     async def run(self) -> ScanResult:
         """Raises SnapshotLost unless the scan is asked again; when nothing could be looked at: Overloaded errors,
@@ -154,9 +157,10 @@ class TieredScan:
             for segment in (*self._segments.serving, *self._instead)
             if segment.end_us > low[0] and (segment.start_us, 0) < high and wanted.may_be_in(segment)
         ]
-        if wanted.correlation is not None and found and self._access is not None:
-            return await self._access.candidates(found, wanted.correlation)
-        return found
+        if (wanted.correlation is None and not wanted.texts) or not found or self._access is None:
+            return found
+        self._skipped = await self._access.candidates(found, wanted)
+        return [segment for segment in found if segment.name in self._skipped]
 
     async def _through(self, stretches: Stretches, *, is_look: bool = False) -> ScanResult | None:
         """Walk over them. None: to the end, or for as long as a look may take; the page goes on."""
@@ -283,6 +287,7 @@ class TieredScan:
                 wanted=wanted,
                 bytes_max=bytes_max,
                 budget_ms=max(1, int(left_ms / (len(groups) - number))),
+                skipped=self._skipped,
             )
             found = result if found is None else _cut(found, result, wanted, bytes_max, newest_first=self._newest_first)
             if found.looked_to is not None:
