@@ -81,9 +81,13 @@ class SegmentAccess:
         self._cache: ObjectCache | None = None
         self._filters = CorrelationFilters(self._places.filters, files_open_max=settings.filters_open_max)
         readable = [directory]
+        self.cold_bytes_max = 1
+        """Of files in object storage that are asked at once, but for one: half of the cache, so that two questions do not wait
+        for each other's."""
         if objects is not None and object_settings is not None:
             self._cache = ObjectCache(objects, object_settings)
             readable.append(object_settings.cache_dir)
+            self.cold_bytes_max = max(1, object_settings.cache_bytes_max // 2)
         self._reader = SegmentReader(readable, settings)
         self._looks = DiskLooks()
         self._directory_problem: str | None = None
