@@ -60,7 +60,7 @@ from store.tiers.writing import TableWriter
 log = structlog.get_logger(__name__)
 
 _DAY_US: Final = 86_400_000_000
-_SETTLE_DAYS: Final = 7
+SETTLE_DAYS: Final = 7
 """So long a small file stays on the disk before it is cold, since it began to serve: others of its day may come."""
 
 Step = Callable[[int], Awaitable[int]]
@@ -83,11 +83,14 @@ class Tiering:
         store: ObjectStore | None,
         stop: Stop,
         share: float | None = None,
+        settle_days: int = SETTLE_DAYS,
         progress: Progress = unwatched,
     ) -> None:
         """directory: of segments, see `prepare`. topic: whose writers must not be behind. store: without one nothing becomes
-        cold. share: of the time that may be worked, that of the settings when left out."""
+        cold. share: of the time that may be worked, that of the settings when left out. settle_days: how
+        long small files wait for others of their day before they are cold."""
         self._tiers = tiers
+        self._settle_days = settle_days
         self._segment_settings = segments
         self._policy = policy
         self._hot = HotWindows(tiers)
@@ -169,7 +172,7 @@ class Tiering:
         """Move old files to object storage, where there is one."""
         if self.cold is None:
             return 0
-        end_us, settled_us = now_us - self._tiers.cold_days * _DAY_US, now_us - _SETTLE_DAYS * _DAY_US
+        end_us, settled_us = now_us - self._tiers.cold_days * _DAY_US, now_us - self._settle_days * _DAY_US
         due = await self.catalogue.cold_due(end_us=end_us, now_us=now_us)
         if self._tiers.merge_files_min:
             # What comes late by months is a few rows a file: it waits for more, and goes as one file.
