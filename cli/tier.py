@@ -173,14 +173,22 @@ async def _run_once(settings: Settings, progress: Progress, *, take_over: bool) 
 
 
 @app.command(cls=Command)
-def verify(config: ConfigOption = None) -> None:
+def verify(
+    config: ConfigOption = None,
+    now: Annotated[
+        bool,
+        typer.Option(
+            "--now", help="At full speed, instead of leaving room to others as moving rows does (tiers.busy_share)."
+        ),
+    ] = False,
+) -> None:
     """Read every file and object again and compare each value with what was written. Exit code 1: something is damaged.
 
     Runs where the files are; objects are fetched one after the other. Changes nothing.
     """
     settings = read_settings(config, "tier")
     with bars() as progress:
-        checked, lines, filters = _run(_verify(settings, progress))
+        checked, lines, filters = _run(_verify(settings, progress, share=1.0 if now else settings.tiers.busy_share))
     for line in lines:
         print(harmless(line))
     for line in filters:
@@ -194,29 +202,37 @@ def verify(config: ConfigOption = None) -> None:
         raise typer.Exit(1)
 
 
-async def _verify(settings: Settings, progress: Progress) -> tuple[int, list[str], list[str]]:
+async def _verify(settings: Settings, progress: Progress, *, share: float) -> tuple[int, list[str], list[str]]:
     from cli.tier_role import object_store
+    from runtime.stopping import Stop
+    from store.disk_room import DiskRoom
     from store.tiers.cold import ObjectFiles
+    from store.tiers.pace import Pace
     from store.tiers.places import Places
     from store.tiers.verifying import segments_to_verify, verified
 
     places = Places(settings.segment_directory())
     lines, filters = [], []
+    room = DiskRoom(places.directory, settings.tiers.disk_free_bytes_min, setting="tiers.disk_free_bytes_min")
     async with opened_database(settings, "tier") as database:
         segments = await segments_to_verify(database)
-    store = object_store(settings)
-    total, done = sum(each.info.bytes for each in segments), 0
-    try:
-        async for verdict in verified(segments, places, None if store is None else ObjectFiles(places, store)):
-            done += verdict.segment.info.bytes
-            progress("verify", "files", done, total)
-            if verdict.problem is not None:
-                lines.append(f"{verdict.segment.name}: {verdict.problem}")
-            if verdict.filter_problem is not None:
-                filters.append(f"{verdict.segment.name}: searches by correlation id are slow: {verdict.filter_problem}")
-    finally:
-        if store is not None:
-            await store.close()
+        pace = Pace(database, settings.broker.topic, share=share, stop=Stop())
+        store = object_store(settings)
+        objects = None if store is None else ObjectFiles(places, store, None, room)
+        total, done = sum(each.info.bytes for each in segments), 0
+        try:
+            async for verdict in verified(segments, places, objects, pace):
+                done += verdict.segment.info.bytes
+                progress("verify", "files", done, total)
+                if verdict.problem is not None:
+                    lines.append(f"{verdict.segment.name}: {verdict.problem}")
+                if verdict.filter_problem is not None:
+                    filters.append(
+                        f"{verdict.segment.name}: searches by correlation id are slow: {verdict.filter_problem}"
+                    )
+        finally:
+            if store is not None:
+                await store.close()
     return len(segments), lines, filters
 
 

@@ -26,7 +26,7 @@ from store.tiers.catalogue import TIER
 from store.tiers.progress import Progress, unwatched
 from store.tiers.role import LEASE_TTL_S, TierRole
 from store.tiers.shown_by_sql import write_down
-from store.tiers.tiering import Tiering
+from store.tiers.tiering import SETTLE_DAYS, Tiering
 
 log = structlog.get_logger(__name__)
 
@@ -100,6 +100,7 @@ def make_tiering(
     stop: Stop,
     *,
     share: float | None = None,
+    settle_days: int = SETTLE_DAYS,
     progress: Progress = unwatched,
 ) -> Tiering:
     """All steps. share: of the time that may be worked, that of the settings when left out."""
@@ -114,6 +115,7 @@ def make_tiering(
         store=store,
         stop=stop,
         share=share,
+        settle_days=settle_days,
         progress=progress,
     )
 
@@ -143,7 +145,7 @@ async def leading(
         stack.push_async_callback(_released, lease)
         renewing = asyncio.create_task(_renew(lease))
         stack.callback(renewing.cancel)
-        tiering = make_tiering(settings, database, lease, store, Stop(), share=1.0, progress=progress)
+        tiering = make_tiering(settings, database, lease, store, Stop(), share=1.0, settle_days=0, progress=progress)
         await tiering.prepare()
         yield database, tiering
 

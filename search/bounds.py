@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from schemas.levels import SEVERITY_MAX
+from search.numbers import parse_number
 from search.predicate import (
     And,
     CorrelationIs,
     IdRange,
     LevelIn,
+    MetaEquals,
     MinLevel,
     Nothing,
     Or,
@@ -57,6 +59,19 @@ def correlation_of(predicate: Predicate) -> str | None:
             ids = {correlation_of(child) for child in children if not isinstance(child, Nothing)}
             return ids.pop() if len(ids) == 1 else None
     return None
+
+
+def metadata_texts(predicate: Predicate) -> frozenset[str]:
+    """Texts each of which is the value of some field in a match's metadata: strings, never numbers or booleans."""
+    match predicate:
+        case MetaEquals(_, text) if parse_number(text) is None and text not in ("true", "false"):
+            return frozenset((text,))
+        case And(children):
+            return frozenset().union(*map(metadata_texts, children))
+        case Or(children) if children:
+            first, *others = map(metadata_texts, children)
+            return first.intersection(*others)
+    return frozenset()
 
 
 def time_bounds(predicate: Predicate) -> TimeRange:

@@ -53,6 +53,9 @@ _NORMAL_FORM: Final = """lambda p: {
 'sign': CASE WHEN p.digits = '' THEN 0 WHEN p.negative THEN -1 ELSE 1 END,
 'point': length(p.digits) - p.places + p.exponent,
 'digits': rtrim(p.digits, '0')}"""
+_NEEDLE_CHARS: Final = 5
+"""Of what is sought of a longer text, at least, its last quote included."""
+_FREQUENT: Final = frozenset("etaoinsr012")
 _NUMBER_TYPES: Final = "('UBIGINT', 'BIGINT', 'DOUBLE', 'HUGEINT', 'UHUGEINT')"
 
 
@@ -146,7 +149,24 @@ def _holds_text(text: str, metadata: str) -> list[Sql]:
     between quotes, unless some character of it is escaped. Nothing for texts that other spellings equal too."""
     if parse_number(text) is not None or text in ("true", "false") or any(char in '"\\' or char < " " for char in text):
         return []
-    return [Sql(f"(contains({metadata}, ?) OR contains({metadata}, ?))", (f'"{text}"', "\\"))]
+    return [Sql(f"(contains({metadata}, ?) OR contains({metadata}, ?))", (_needle(f'"{text}"'), "\\"))]
+
+
+def _needle(quoted: str) -> str:
+    """An end of the quoted text that is sought faster than all of it, and is nearly as rare: DuckDB looks for the first
+    character of what it seeks, and each one found costs it. Measured on JSON of 140 bytes: 0.06 µs a row, 0.18 for what
+    begins with a quote."""
+    starts = range(1, max(2, len(quoted) - _NEEDLE_CHARS))
+    return quoted[min(starts, key=lambda start: _frequency(quoted[start])) :]
+
+
+def _frequency(char: str) -> int:
+    """How frequent a character is in JSON text, roughly."""
+    if char in '" ,:':
+        return 4
+    if char in _FREQUENT:
+        return 3
+    return 2 if char.isdecimal() or "a" <= char <= "z" else 1
 
 
 def _compares(field: tuple[Sql, Sql], op: Comparison | Literal["="], number: Decimal) -> Sql:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
@@ -187,7 +188,8 @@ class _Parquet:
         self._counting.is_abandoned = (
             True  # pyarrow's writer writes a footer whatever happens, at the latest when it is freed
         )
-        self._export.close()
+        with suppress(Exception):  # whatever pyarrow says of a file that could not be written before: it is given up
+            self._export.close()
 
     def finish(self) -> None:
         self._export.close()

@@ -85,8 +85,12 @@ class Export:
             return
         settled = self._output.settle()
         assert settled is not None, "text can be settled"
-        self.state.bytes = settled
-        save(self._path, self.state)
+        before, self.state.bytes = self.state.bytes, settled
+        try:
+            save(self._path, self.state)
+        except OSError:
+            self.state.bytes = before  # nobody can go on from what is not written down
+            raise
 
     def stop(self) -> bool:
         """After an error or interrupt: keep what is good for going on. Returns whether something is."""

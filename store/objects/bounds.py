@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Final, Literal
 
 from schemas.errors import LogfeedError
+from store.disk_room import DiskFull
 from store.objects.metrics import CALL_SECONDS, FAILURES, TRANSFERS_RUNNING
 from store.objects.port import ObjectDamaged, ObjectMissing, ObjectStoreRefused, ObjectStoreUnavailable
 from store.objects.settings import ObjectSettings
@@ -23,6 +24,7 @@ _REASONS: Final[tuple[tuple[type[LogfeedError], str], ...]] = (
     (ObjectDamaged, "damaged"),
     (ObjectStoreRefused, "refused"),
     (ObjectStoreUnavailable, "unavailable"),
+    (DiskFull, "disk_full"),
 )
 
 

@@ -30,6 +30,7 @@ import structlog
 
 from runtime.clock import Clock, SystemClock
 from schemas.errors import ConfigurationError, LogfeedError
+from store.disk_room import DiskRoom, free_bytes
 from store.objects import metrics
 from store.objects.bounds import reason_of
 from store.objects.cache_index import CacheIndex, Copy, State
@@ -61,13 +62,24 @@ class ObjectTooLarge(LogfeedError):
 class ObjectCache:
     """Gives files of objects; `open` first, `close` at the end."""
 
-    def __init__(self, store: ObjectStore, settings: ObjectSettings, clock: Clock | None = None) -> None:
-        """store: must outlive the cache. clock: its wall time orders files by their use, across restarts."""
+    def __init__(
+        self,
+        store: ObjectStore,
+        settings: ObjectSettings,
+        clock: Clock | None = None,
+        *,
+        look: Callable[[Path], int] = free_bytes,
+    ) -> None:
+        """store: must outlive the cache. clock: its wall time orders files by their use, across restarts. look: bytes that are
+        free on a disk."""
         self._store = store
         self._clock = clock or SystemClock()
         self._directory = settings.cache_dir
         self._wait_s = settings.cache_wait_s
         self._index = CacheIndex(settings.cache_bytes_max)
+        self._room = DiskRoom(
+            settings.cache_dir, settings.cache_free_bytes_min, setting="objects.cache_free_bytes_min", look=look
+        )
         self._places = asyncio.Semaphore(settings.transfers_max)
         self._admission = asyncio.Lock()
         """Whoever makes room: in order of arrival, and no file is fetched again before its old copy is deleted."""
@@ -220,7 +232,7 @@ class ObjectCache:
     async def _make_room(self, copy: Copy, key: str) -> None:
         try:
             async with asyncio.timeout(self._wait_s) as waiting, self._admission:
-                while (going := self._index.admit(copy)) is None:
+                while (going := await self._admitted(copy, key)) is None:
                     self._changed.clear()
                     await self._changed.wait()
                 waiting.reschedule(None)
@@ -232,6 +244,14 @@ class ObjectCache:
                 f" {self._index.bytes_max} bytes (objects.cache_bytes_max) are in use"
             ) from None
         metrics.CACHE_EVICTIONS.inc(len(going))
+
+    async def _admitted(self, copy: Copy, key: str) -> list[Copy] | None:
+        """See CacheIndex.admit. Raises DiskFull where nothing that is in use will make room either."""
+        room = await self._disk("look at the room for", key, self._room.left)
+        going = self._index.admit(copy, room)
+        if going is None and copy.bytes - room > self._index.bytes:
+            await in_thread(self._room.check, copy.bytes, f"fetching object {key}")
+        return going
 
     async def _fetch(self, copy: Copy, key: str, sha256: str) -> None:
         self._temporaries += 1

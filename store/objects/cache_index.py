@@ -85,9 +85,11 @@ class CacheIndex:
         copy.state = State.FOUND
         self._count(copy)
 
-    def admit(self, copy: Copy) -> list[Copy] | None:
-        """Count a copy's bytes. Returns those that must go first, forgotten already; None when there is no room now."""
-        going = self._going(self.bytes + copy.bytes - self.bytes_max)
+    def admit(self, copy: Copy, room: int | None = None) -> list[Copy] | None:
+        """Count a copy's bytes. room: bytes that the disk has for it as it is. Returns those that must go first, forgotten
+        already; None when there is no room now."""
+        needed = self.bytes + copy.bytes - self.bytes_max
+        going = self._going(needed if room is None else max(needed, copy.bytes - room))
         if going is not None:
             for each in going:
                 self.forget(each)

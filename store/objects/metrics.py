@@ -33,7 +33,7 @@ CACHE_REQUESTS: Final = Counter(
 )
 CACHE_FAILURES: Final = Counter(
     "logfeed_object_cache_failures",
-    "Files the cache could not give: missing, damaged, unavailable, refused, too_large.",
+    "Files the cache could not give: missing, damaged, unavailable, refused, disk_full, too_large.",
     ["reason"],
     registry=REGISTRY,
 )

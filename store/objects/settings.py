@@ -66,6 +66,10 @@ class ObjectSettings(Section):
     a second one reads no files from object storage, and says so. It may be emptied while none runs. Default:
     <data_dir>/object-cache."""
 
+    cache_free_bytes_min: int = Field(1024**3, ge=0)
+    """Bytes that stay free on the cache's disk: past that copies give way to new ones though `cache_bytes_max` is not reached,
+    and where none may, questions for further objects are refused. Default 1 GiB."""
+
     cache_bytes_max: int = Field(20 * 1024**3, ge=1)
     """Bytes of the cache. Default 20 GiB. Whole objects are kept, so it must hold those that one question needs at once."""
 

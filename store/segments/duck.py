@@ -11,9 +11,10 @@ from typing import Final
 
 import duckdb
 
-FILES: Final = "read_parquet(?, hive_partitioning = false)"
+FILES: Final = "read_parquet(?, hive_partitioning = false, filename = true, file_row_number = true)"
 """Rows of files, whose paths are the parameter. Columns are what is in the files: left alone, DuckDB takes `level=1` for one
-where that is the name of a directory above them."""
+where that is the name of a directory above them. `filename` and `file_row_number` say where a row lies; they cost nothing where
+nobody asks for them."""
 
 
 def connected(directories: Iterable[Path | str], *, memory_mib: int, threads: int) -> duckdb.DuckDBPyConnection:

@@ -17,6 +17,11 @@ READERS_STARTED: Final = Counter("logfeed_segment_readers_started", "Reader proc
 READERS_KILLED: Final = Counter(
     "logfeed_segment_readers_killed", "Reader processes that did not answer in time.", registry=REGISTRY
 )
+READERS_STUCK: Final = Gauge(
+    "logfeed_segment_readers_stuck",
+    "Reader processes that were killed and do not end: a disk hangs. None is started in their place.",
+    registry=REGISTRY,
+)
 SCANS_WAITING: Final = Gauge("logfeed_segment_scans_waiting", "Scans that wait for a reader.", registry=REGISTRY)
 SCANS_REFUSED: Final = Counter(
     "logfeed_segment_scans_refused", "Scans refused for want of a reader.", registry=REGISTRY

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import structlog
 
-from store.segments.metrics import READERS_KILLED, READERS_STARTED
+from store.segments.metrics import READERS_KILLED, READERS_STARTED, READERS_STUCK
 from store.segments.scans import (
     LENGTH,
     MESSAGE_BYTES_MAX,
@@ -35,6 +36,9 @@ _KILL_S: Final = 10.0
 _ANSWER: Final = msgspec.msgpack.Decoder(Ready | Found | Failed)
 
 
+log = structlog.get_logger(__name__)
+
+
 class ReaderProcess:
     """One reader process, or none yet. Used by one task at a time."""
 
@@ -43,6 +47,8 @@ class ReaderProcess:
         self._opening = opening
         self._process: asyncio.subprocess.Process | None = None
         self._number = 0
+        self.is_stuck = False
+        """It was killed and has not ended."""
         self._coming: int | None = None
         """Bytes of the message whose length was read: whoever read that may have been cancelled since."""
 
@@ -108,21 +114,31 @@ class ReaderProcess:
                 self._process.kill()
 
     async def kill(self) -> None:
-        """End it and wait until nothing of it is left. Nobody may be reading from it."""
+        """End it and wait until nothing of it is left, however long that takes: one that waits for a broken disk cannot be
+        killed, and one more in its place would wait as well. Nobody may be reading from it."""
         if self._process is None:
             return
         if self._process.returncode is None:
             READERS_KILLED.inc()
         self.end()
-        process, self._process = self._process, None
+        process = self._process
         assert process.stdin is not None, "it was started with pipes"
         assert process.stdout is not None, "it was started with pipes"
         process.stdin.close()
-        with contextlib.suppress(TimeoutError):  # one that waits for a broken disk cannot be killed
-            async with asyncio.timeout(_KILL_S):
-                while await process.stdout.read(1 << 20):
-                    pass
-                await process.wait()
+        ending = asyncio.ensure_future(_ended(process.stdout, process))
+        try:
+            await asyncio.wait({ending}, timeout=_KILL_S)
+            if not ending.done():
+                self.is_stuck = True
+                READERS_STUCK.inc()
+                log.error("a reader of segments was killed and does not end: does a disk hang?", pid=process.pid)
+                await asyncio.wait({ending})
+        finally:
+            ending.cancel()
+            if self.is_stuck:
+                self.is_stuck = False
+                READERS_STUCK.dec()
+        self._process = None
 
     def _write(self, message: msgspec.Struct) -> None:
         """Not drained: one message is under way at a time, and the pipe's end is noticed by reading."""
@@ -140,3 +156,9 @@ class ReaderProcess:
         content = await self._process.stdout.readexactly(self._coming)
         self._coming = None
         return _ANSWER.decode(content)
+
+
+async def _ended(output: asyncio.StreamReader, process: asyncio.subprocess.Process) -> None:
+    while await output.read(1 << 20):
+        pass
+    await process.wait()

@@ -3,9 +3,11 @@
 Promise: a scan ends: with its rows, with as much as its budget allowed, or with an error that says whether to try again. Its
 budget is counted from when it comes: waiting for a reader and for its start is part of it. What a reader does or fails to do
 never takes the caller along: one that dies or does not answer is killed, its scan gets SegmentReaderUnavailable, the next scan
-starts another process. Scans wait for a reader in the order they came, at most `scans_waiting_max` of them and none longer than
-its budget. While others wait, a scan keeps its reader for one turn (TURN_MS), then stands behind them with what it has found:
-a long search keeps no page out. A cancelled task interrupts its scan at once and waits for nothing.
+starts another process. One that does not end when it is killed, since a disk hangs, keeps its place: there are never more
+processes than readers, and when all of them hang scans are refused at once. Scans wait for a reader in the order they came, at
+most `scans_waiting_max` of them and none longer than its budget. While others wait, a scan keeps its reader for one turn
+(TURN_MS), then stands behind them with what it has found: a long search keeps no page out. A cancelled task interrupts its
+scan at once and waits for nothing.
 
 One event loop, no locks: a process belongs to one task from leaving the queue of idle ones until it is put back.
 """
@@ -33,6 +35,8 @@ from store.segments.settings import SegmentSettings
 _HANG_S: Final = 5.0
 """After the end of its budget and the grace a reader is given up."""
 _CANCEL_S: Final = 2.0
+_CLOSE_S: Final = 12.0
+"""A process that was killed has so long to end."""
 log = SparingLog(structlog.get_logger(__name__))
 
 
@@ -104,9 +108,15 @@ class SegmentReader:
             task.cancel()
         for process in self._processes:
             process.end()
-        for _ in self._processes:
-            await self._free.acquire()
-            await self._idle.pop().kill()
+        ending = [asyncio.ensure_future(self._idle_killed()) for _ in self._processes]
+        _, stuck = await asyncio.wait(ending, timeout=_CLOSE_S)
+        for task in (*stuck, *(self._settling if stuck else ())):  # who waits for a broken disk ends with it
+            task.cancel()
+        await asyncio.gather(*ending, *self._settling, return_exceptions=True)
+
+    async def _idle_killed(self) -> None:
+        await self._free.acquire()
+        await self._idle.pop().kill()
 
     async def _turn(self, scan: SegmentScan, ends_s: float) -> Found:
         """What one process answers within what is left of the scan's time."""
@@ -129,6 +139,12 @@ class SegmentReader:
         """A process that nobody else has."""
         self._check_open()
         if self._free.locked():
+            if all(process.is_stuck for process in self._processes):
+                SCANS_REFUSED.inc()
+                raise SegmentReaderUnavailable(
+                    "every reader of segments hangs and cannot be ended: does the disk of the files answer?",
+                    retry_after_s=30,
+                )
             if self._waiting >= self._waiting_max:
                 SCANS_REFUSED.inc()
                 raise SegmentReaderUnavailable(

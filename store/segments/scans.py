@@ -41,6 +41,8 @@ class SegmentFile(msgspec.Struct, frozen=True, array_like=True):
     """For errors."""
     row_groups: tuple[RowGroup, ...]
     """In the file's order."""
+    skipped: tuple[int, ...] = ()
+    """Numbers of row groups in which nothing matches."""
 
 
 class SegmentScan(msgspec.Struct, frozen=True):

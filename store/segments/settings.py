@@ -17,8 +17,9 @@ class SegmentSettings(Section):
     is closed)."""
     bytes_max: int = Field(default=256 * _MIB, ge=_MIB, le=16_384 * _MIB)
     """Bytes of a file after which the next one begins; a file passes it by one row group at most."""
-    row_group_rows: int = Field(default=262_144, ge=1_024, le=4_194_304)
-    """Rows of a row group: what a page reads at least. Half as many take 11% more disk, and a page is hardly faster."""
+    row_group_rows: int = Field(default=131_072, ge=1_024, le=4_194_304)
+    """Rows of a row group: what a page reads at least. Twice as many make a page of files twice as dear; they save disk only
+    where the same lines come again and again (docs/performance.md)."""
     row_group_bytes: int = Field(default=96 * _MIB, ge=_MIB, le=1_024 * _MIB)
     """Bytes of values of a row group, about, where rows are large. Readers hold one row group at least."""
     gathered_bytes_max: int = Field(default=256 * _MIB, ge=_MIB, le=16_384 * _MIB)
@@ -33,5 +34,9 @@ class SegmentSettings(Section):
     """Memory that a reader may use for a scan, in MiB. The process is ended when it holds twice as much and 256 MiB."""
     scans_waiting_max: int = Field(default=64, ge=0, le=10_000)
     """Scans that may wait for a reader; further ones are refused at once."""
+    metadata_filters: bool = True
+    """Keep filters of the texts in metadata beside each file, so that a search for a value that few logs have reads no row
+    group without it. They take 1 to 2 bytes a row on the local disk and 1.5 µs of one core a row to make. Files that were
+    written without are searched whole."""
     filters_open_max: int = Field(default=4_096, ge=16, le=1_000_000)
     """Correlation filters kept open: one file descriptor for each segment that was asked for lately."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from store.port import Position
@@ -52,6 +53,8 @@ class Walk:
             edges = {group.last_us + 1 for file in files for group in file.row_groups}
         self._edges = sorted(edges)
         """Where row groups begin, or end; ascending."""
+        self._asked = _asked(files) if any(file.skipped for file in files) else None
+        """Stretches of time with row groups that are not skipped, [first_us, end_us), ascending; None: none is skipped."""
         self._looked_to: Position | None = None
 
     @property
@@ -63,7 +66,9 @@ class Walk:
         """The next slice, of about so many row groups; None: nothing is left."""
         if self._low >= self._high:
             return None
-        low, high, edges = self._low, self._high, self._edges
+        low, high, edges = *self._asked_next(), self._edges
+        if low >= high:
+            return None
         if self._newest_first:
             end = bisect_left(edges, high[0] + (high[1] > 0))
             first = max(0, end - row_groups)
@@ -77,6 +82,17 @@ class Walk:
         touched = (file for first_us, last_us, file in self._files if (first_us, 0) < high and last_us >= low[0])
         return Slice(low, high, tuple(touched), max(1, count))
 
+    def _asked_next(self) -> tuple[Position, Position]:
+        """What is left up to where row groups are skipped; what is skipped before it counts as looked at."""
+        if self._asked is None:
+            return self._low, self._high
+        for first_us, end_us in reversed(self._asked) if self._newest_first else self._asked:
+            low, high = max(self._low, (first_us, 0)), min(self._high, (end_us, 0))
+            if low < high:
+                return low, high
+        self._high = self._low
+        return self._low, self._high
+
     def done(self, looked_at: Slice) -> None:
         """Go on behind it."""
         if self._newest_first:
@@ -85,6 +101,24 @@ class Walk:
             self._low = looked_at.high
             time_us, log_id = looked_at.high
             self._looked_to = (time_us, log_id - 1) if log_id else (time_us - 1, ID_MAX)
+
+
+def _asked(files: Sequence[SegmentFile]) -> list[tuple[int, int]]:
+    """Stretches in which some file has row groups to ask; those of one file that follow one another are one."""
+    runs = []
+    for file in files:
+        skipped = {*file.skipped}
+        for is_skipped, numbers in groupby(range(len(file.row_groups)), skipped.__contains__):
+            if not is_skipped:
+                run = [*numbers]
+                runs.append((file.row_groups[run[0]].first_us, file.row_groups[run[-1]].last_us + 1))
+    merged: list[tuple[int, int]] = []
+    for first_us, end_us in sorted(runs):
+        if merged and first_us <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end_us))
+        else:
+            merged.append((first_us, end_us))
+    return merged
 
 
 class Pace:

@@ -4,12 +4,13 @@ Files end at midnight so that a few old rows do not stretch one over all the tim
 to ask it. Days that have many small files are merged (store/tiers/merging.py).
 
 Rows come in the order of (timestamp, id) and are gathered into row groups; nothing else is held but the correlation ids of
-files under way. A file bears its name once it is whole and durable, its filter before it; until then, and after any error, it
-is `<name>.tmp`, removed by `abort` or, after a kill, by `files.remove_unfinished`. Repeating a write replaces what the first
-one left.
+files under way and the filters of their row groups. A file bears its name once it is whole and durable, its filter before it;
+until then, and after any error, it is `<name>.tmp`, removed by `abort` or, after a kill, by `files.remove_unfinished`.
+Repeating a write replaces what the first one left.
 
 One thread, no locks; everything that takes time happens in C without the GIL: call it from a thread (asyncio.to_thread).
-Measured (bench/segments.py): 1.7 to 2.0 µs of one core a row of 310 bytes, 0.6 of them Parquet, 0.2 content.
+Measured (bench/segments.py): 1.7 to 2.0 µs of one core a row of 310 bytes, 0.6 of them Parquet, 0.2 content; and 1.5 for
+the filters of metadata.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import pyarrow.parquet as pq
 from store.port import Position
 from store.segments.content import ContentHash, counts_of, value_bytes
 from store.segments.files import fsync_directory, unfinished_path
-from store.segments.filters import SUFFIX, write_filter
+from store.segments.filters import SUFFIX, texts_of, write_filter
 from store.segments.format import SCHEMA, SORTED_BY, RowGroup, SegmentInfo, writer_options
 from store.segments.settings import SegmentSettings
 
@@ -145,7 +146,9 @@ class SegmentWriter:
             raise ValueError(f"a retention class must be lower-case letters, digits and _, got {retention_class!r}")
         name = f"{self._name}-{retention_class}-{self._numbers[retention_class]}.parquet"
         self._numbers[retention_class] += 1
-        file = self._files[retention_class] = _File(self._directory / name, self._settings.row_group_rows)
+        settings = self._settings
+        file = _File(self._directory / name, settings.row_group_rows, settings.metadata_filters)
+        self._files[retention_class] = file
         return file
 
     def _finish_all(self) -> None:
@@ -180,6 +183,7 @@ class _File:
 
     path: Path
     row_group_rows: int
+    has_metadata_filters: bool
     rows: int = 0
     """Gathered ones included."""
     gathered_rows: int = 0
@@ -193,6 +197,8 @@ class _File:
     _levels: Counter[int] = field(default_factory=Counter)
     _ids: list[int] = field(default_factory=list)
     _correlations: list[pa.Array] = field(default_factory=list)
+    _texts: list[bytes | None] = field(default_factory=list)
+    """Filters of the row groups' metadata."""
 
     @property
     def bytes(self) -> int:
@@ -219,6 +225,7 @@ class _File:
         for code, count in counts_of(services.indices).items():
             self._services[services.dictionary[code].as_py()] += count
         self._correlations.append(pc.unique(rows.column("correlation_id")).drop_null())
+        self._texts.append(texts_of(rows.column("metadata")) if self.has_metadata_filters else None)
         times = rows.column("timestamp").cast(pa.int64())
         self._row_groups.append(RowGroup(len(rows), times[0].as_py(), times[-1].as_py(), value_bytes(rows)))
         self._open().write_table(pa.Table.from_batches([_by_service(rows, services)]), row_group_size=len(rows))
@@ -230,7 +237,7 @@ class _File:
         assert self._sink is not None, "a file begins with its first row"
         assert self._parquet is not None
         self._parquet.close()
-        write_filter(filter_path, self._correlations)
+        write_filter(filter_path, self._correlations, self._texts)
         self._sink.finish()
         unfinished_path(self.path).rename(self.path)
         fsync_directory(self.path.parent)

@@ -13,13 +13,15 @@ with deadlines (disk_looks.py) and kept from one `look` to the next. One event l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
 from schemas.errors import ConfigurationError, Overloaded
 from search.predicate import Predicate
@@ -29,12 +31,13 @@ from store.objects.keys import copy_name
 from store.objects.port import ObjectDamaged, ObjectMissing, ObjectStore, ObjectStoreRefused, ObjectStoreUnavailable
 from store.objects.settings import ObjectSettings
 from store.port import Position, SnapshotLost
-from store.segments.filters import CorrelationFilters
+from store.segments.filters import CorrelationFilters, Skipped
 from store.segments.format import SegmentDamaged, SegmentMissing
 from store.segments.reading import SegmentReader
 from store.segments.scans import SegmentFile, SegmentResult, SegmentScan
 from store.segments.settings import SegmentSettings
 from store.tiers.disk_looks import DiskHangs, DiskLooks
+from store.tiers.finding import Wanted
 from store.tiers.places import Places, key_of
 from store.tiers.reading_metrics import SEGMENTS_DAMAGED, SEGMENTS_GONE
 from store.tiers.segments import Segment, Tier
@@ -78,9 +81,13 @@ class SegmentAccess:
         self._cache: ObjectCache | None = None
         self._filters = CorrelationFilters(self._places.filters, files_open_max=settings.filters_open_max)
         readable = [directory]
+        self.cold_bytes_max = 1
+        """Of files in object storage that are asked at once, but for one: half of the cache, so that two questions do not wait
+        for each other's."""
         if objects is not None and object_settings is not None:
             self._cache = ObjectCache(objects, object_settings)
             readable.append(object_settings.cache_dir)
+            self.cold_bytes_max = max(1, object_settings.cache_bytes_max // 2)
         self._reader = SegmentReader(readable, settings)
         self._looks = DiskLooks()
         self._directory_problem: str | None = None
@@ -160,15 +167,12 @@ class SegmentAccess:
             else f"files of rows cannot be read: the directory {directory} (tiers.directory) {state}"
         )
 
-    async def candidates(self, segments: Sequence[Segment], correlation_id: str) -> list[Segment]:
-        """Those that may have rows with the correlation id. Raises DiskHangs."""
+    async def candidates(self, segments: Sequence[Segment], wanted: Wanted) -> Skipped:
+        """Names of those that may have such rows, and their row groups that have none: by the filters of correlation ids and
+        of metadata alone. Raises DiskHangs."""
         names = [segment.name for segment in segments]
-        kept = set(
-            await self._filters.candidates(
-                names, correlation_id, in_thread=partial(self._looks.look, timeout_s=_FILTERS_S)
-            )
-        )
-        return [segment for segment in segments if segment.name in kept]
+        in_thread = partial(self._looks.look, timeout_s=_FILTERS_S)
+        return await self._filters.candidates(names, wanted.correlation, wanted.texts, in_thread=in_thread)
 
     async def scan(
         self,
@@ -181,8 +185,10 @@ class SegmentAccess:
         wanted: int,
         bytes_max: int,
         budget_ms: int,
+        skipped: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
     ) -> SegmentResult:
-        """Rows of these segments that match, with low <= position < high; see SegmentScan.
+        """Rows of these segments that match, with low <= position < high; see SegmentScan. skipped: row groups without a match
+        (`candidates`).
 
         Raises SegmentGone, SegmentOnItsWay, SegmentsUnreachable, SegmentReaderUnavailable, DiskHangs, ObjectStoreUnavailable
         (all Overloaded), SegmentDamaged, SegmentScanFailed, ObjectTooLarge, ObjectStoreRefused.
@@ -191,7 +197,7 @@ class SegmentAccess:
         ends_s = clock() + budget_ms / 1000
         async with self._files(segments, budget_ms / 1000) as files:
             scan = SegmentScan(
-                files,
+                tuple(replace(file, skipped=skipped.get(file.name, ())) for file in files),
                 compile_duckdb(predicate),
                 low,
                 high,

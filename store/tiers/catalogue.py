@@ -68,6 +68,7 @@ _EXPIRE: Final = f"""
     RETURNING name"""
 _COLD_DUE: Final = (
     f"state = 'serving' AND tier = 'warm' AND range_end <= {AT} AND (warm_until IS NULL OR warm_until <= {AT})"
+    f" AND (rows > %s OR bytes > %s OR serving_at <= {AT})"
 )
 _SMALL: Final = "state = 'serving' AND tier = 'warm' AND warm_until IS NULL AND rows <= %s AND bytes <= %s"
 _TOTALS: Final = "SELECT tier, state, count(*), sum(bytes)::bigint FROM segments GROUP BY 1, 2"
@@ -125,9 +126,13 @@ class SegmentCatalogue:
         """Those that have rows which no table of the catalogue has, whether or not readers ask them; by time."""
         return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_ALONE))))
 
-    async def cold_due(self, *, end_us: int, now_us: int) -> list[Segment]:
-        """Warm ones that serve, all of them older than end_us, and that nobody has asked back until after now_us."""
-        return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_COLD_DUE), (end_us, now_us))))
+    async def cold_due(
+        self, *, end_us: int, now_us: int, small: tuple[int, int] = (-1, -1), settled_us: int = 0
+    ) -> list[Segment]:
+        """Warm ones that serve, all of them older than end_us, and that nobody has asked back until after now_us. Those that
+        have at most as many rows and bytes as `small` have served since settled_us."""
+        asked = (end_us, now_us, *small, settled_us)
+        return list(segments_of(await self._database.fetch_all(SEGMENTS.format(_COLD_DUE), asked)))
 
     async def small(self, *, rows_max: int, bytes_max: int) -> list[Segment]:
         """Warm ones that serve and have no more than that, those that were asked back left out; by time."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from store.disk_room import DiskRoom
 from store.objects.files import in_thread
 from store.objects.port import ObjectDamaged, ObjectStore
 from store.segments.files import UNFINISHED
@@ -29,11 +30,12 @@ STEP = "cold"
 class ObjectFiles:
     """Segments as objects."""
 
-    def __init__(self, places: Places, store: ObjectStore, installation: Installation | None = None) -> None:
-        """places: prepared; objects come there to be read. installation: without it nothing is put."""
+    def __init__(self, places: Places, store: ObjectStore, installation: Installation | None, room: DiskRoom) -> None:
+        """places: prepared; objects come there to be read, where there is room. installation: without it nothing is put."""
         self._places = places
         self._store = store
         self._installation = installation
+        self._room = room
 
     async def put(self, segment: Segment) -> None:
         """Store its file, and read the object back. Raises as the store does, WrongPlace, SegmentDamaged, SegmentMissing,
@@ -54,15 +56,18 @@ class ObjectFiles:
         store does."""
         temporary = self._places.directory / f"{segment.name}.check{UNFINISHED}"
         try:
-            await self.fetch(segment, temporary)
+            await self.fetch(segment, temporary, to_the_last=True)  # it goes again
             if every_value:
                 await in_thread(verify, temporary, segment.info)
         finally:
             await in_thread(temporary.unlink, missing_ok=True)
 
-    async def fetch(self, segment: Segment, path: Path) -> None:
-        """The object as a file, whole or not at all. Raises ObjectMissing, ObjectDamaged, and as the store does."""
+    async def fetch(self, segment: Segment, path: Path, *, to_the_last: bool = False) -> None:
+        """The object as a file, whole or not at all. to_the_last: see DiskRoom. Raises ObjectMissing, ObjectDamaged, DiskFull,
+        and as the store does."""
         key, info = key_of(segment), segment.info
+        doing = f"fetching {segment.name} from object storage"
+        await in_thread(self._room.check, info.bytes, doing, to_the_last=to_the_last)
         fetched = await self._store.get(key, path, bytes_expected=info.bytes)
         if fetched.sha256 != info.sha256:
             await in_thread(path.unlink, missing_ok=True)

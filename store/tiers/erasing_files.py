@@ -81,7 +81,7 @@ class FileRows:
             return found
         filters = CorrelationFilters(self._places.filters)
         try:
-            held = {*await filters.candidates([segment.name for segment in found], correlation_id)}
+            held = await filters.candidates([segment.name for segment in found], correlation_id)
         finally:
             filters.close()
         return [segment for segment in found if segment.name in held]
@@ -94,7 +94,7 @@ class FileRows:
             if segment.tier is Tier.COLD:
                 assert self._objects is not None, "whoever runs this has looked"
                 fetched = path = self._places.directory / f"{segment.name}.erase{UNFINISHED}"
-                await self._objects.fetch(segment, path)
+                await self._objects.fetch(segment, path, to_the_last=True)
             else:
                 await in_thread(verify_file, path, segment.info)
             file = SegmentFile(str(path), segment.name, segment.info.row_groups)

@@ -33,6 +33,8 @@ Removed: TypeAlias = Counter[tuple[str, str]]
 _PAGES_A_STEP: Final = 2_048
 _PAGE_BYTES: Final = 8_192
 _LETTERS_A_STEP: Final = 1_000
+_LETTER_BYTES_A_STEP: Final = 8 * 1024 * 1024
+"""One letter may pass it: a whole record is at most one frame."""
 _TABLES: Final = """
     SELECT table_name, (extract(epoch FROM range_start) * 1000000)::bigint,
         (extract(epoch FROM range_end) * 1000000)::bigint, pg_relation_size(to_regclass(table_name))
@@ -58,7 +60,12 @@ _LET_PARTS_GO: Final = """
 _PARTS_LEFT: Final = "SELECT FROM expired_tables WHERE kind = 'part' LIMIT 1"
 _LEFT: Final = "SELECT table_name FROM expired_tables WHERE kind IN ('chunk', 'late') ORDER BY table_name"
 _SIZE: Final = "SELECT pg_relation_size(to_regclass(%s))"
-_LETTERS: Final = "SELECT id, line FROM dead_letters WHERE id > %s ORDER BY id LIMIT %s"
+# Lengths are known without reading lines; those past the bound are not read.
+_LETTERS: Final = """
+    SELECT id, line FROM (
+        SELECT id, line, sum(octet_length(line)) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+        FROM (SELECT id, line FROM dead_letters WHERE id > %s ORDER BY id LIMIT %s) AS coming
+    ) AS sized WHERE before IS NULL OR before < %s ORDER BY id"""
 _DROP_LETTERS: Final = "DELETE FROM dead_letters WHERE id = ANY (%s)"
 
 _line: Final = msgspec.json.Decoder(Log)
@@ -170,7 +177,7 @@ async def delete_letters(database: Database, matches: Callable[[Log], bool]) -> 
     """(dead letters deleted, letters that are no log and stay). Raises DatabaseUnavailable."""
     deleted = unreadable = 0
     last = -1
-    while letters := await database.fetch_all(_LETTERS, (last, _LETTERS_A_STEP)):
+    while letters := await database.fetch_all(_LETTERS, (last, _LETTERS_A_STEP, _LETTER_BYTES_A_STEP)):
         matching = []
         for letter_id, line in letters:
             try:

@@ -14,10 +14,11 @@ from typing import Any, Final, Protocol, Self
 
 import msgspec
 
-from search.bounds import correlation_of, id_bounds, min_severity_of, services_of
+from search.bounds import correlation_of, id_bounds, metadata_texts, min_severity_of, services_of
 from search.predicate import Predicate, ServiceIn
 from store.port import Position
 from store.scan_windows import GREATEST_US, LEAST_US
+from store.segments.filters import is_asked
 from store.tiers.segments import SEGMENTS, Segment, SegmentState, Tier, segments_of
 
 _STATES: Final = "SELECT name, state, tier FROM segments WHERE state <> 'retired'"
@@ -96,6 +97,8 @@ class Wanted:
     first_id: int | None
     last_id: int | None
     correlation: str | None
+    texts: frozenset[str]
+    """Of metadata, that filters of row groups know of."""
     _strangers: set[str] = field(default_factory=set, repr=False, compare=False)
     """Names of services that were seen and are none of these: most files have the same ones."""
 
@@ -103,10 +106,14 @@ class Wanted:
     def of(cls, predicate: Predicate) -> Wanted:
         """Of a predicate."""
         ids = id_bounds(predicate)
-        return cls(services_of(predicate), min_severity_of(predicate), ids.first, ids.last, correlation_of(predicate))
+        texts = frozenset(filter(is_asked, metadata_texts(predicate)))
+        return cls(
+            services_of(predicate), min_severity_of(predicate), ids.first, ids.last, correlation_of(predicate), texts
+        )
 
     def may_be_in(self, segment: Segment) -> bool:
-        """False: no row of it matches. The correlation id is not asked for here: its filter is on a disk."""
+        """False: no row of it matches. Correlation id and metadata are not asked for here: their filters are on a
+        disk."""
         info = segment.info
         if self.least_level > 1 and max(info.levels) < self.least_level:
             return False

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 import structlog
 
+from store.disk_room import DiskRoom
 from store.objects.files import in_thread
 from store.segments.rewriting import rewrite
 from store.segments.scans import SegmentFile
@@ -65,17 +66,22 @@ def _packed(segments: Sequence[Segment], settings: SegmentSettings) -> list[list
 class Merger:
     """Merges groups of segments."""
 
-    def __init__(self, catalogue: SegmentCatalogue, places: Places, settings: SegmentSettings, pace: Pace) -> None:
-        """places: prepared."""
+    def __init__(
+        self, catalogue: SegmentCatalogue, places: Places, settings: SegmentSettings, pace: Pace, room: DiskRoom
+    ) -> None:
+        """places: prepared; room: on its disk."""
         self._catalogue = catalogue
         self._places = places
         self._settings = settings
         self._pace = pace
+        self._room = room
 
     async def merge(self, group: Sequence[Segment]) -> bool:
         """One file serves instead of these, which are of one class. False: one of them does not serve any more. Raises
-        DatabaseUnavailable, StaleEpoch, SegmentDamaged, SegmentMissing, RowsDiffer, OSError, Interrupted."""
+        DatabaseUnavailable, StaleEpoch, SegmentDamaged, SegmentMissing, RowsDiffer, DiskFull, OSError, Interrupted."""
         epoch = self._catalogue.begun()
+        size = sum(segment.info.bytes for segment in group)
+        await in_thread(self._room.check, size, f"merging {len(group)} files")
         for segment in group:
             await in_thread(verify_file, self._places.file_of(segment.name), segment.info)
         written = await in_thread(self._written, group)

@@ -11,6 +11,9 @@ from runtime.telemetry import REGISTRY
 STEP_FAILURES: Final = Counter(
     "logfeed_tier_failures_total", "Steps of tiering that failed and are tried again.", ["step"], registry=REGISTRY
 )
+DISK_FULL: Final = Counter(
+    "logfeed_tier_disk_full_total", "Steps of tiering that were put off for want of room.", ["step"], registry=REGISTRY
+)
 STEP_SECONDS: Final = Counter(
     "logfeed_tier_seconds_total", "Time spent in steps of tiering, rests included.", ["step"], registry=REGISTRY
 )

@@ -130,6 +130,10 @@ class TierSettings(Section):
     """Days that files and objects which the database does not know are kept: files in <directory>/strays. 14: time to find
     out that a restored database knows less than there is."""
 
+    disk_free_bytes_min: int = Field(default=1024**3, ge=0)
+    """Bytes that stay free on the disk of `directory`: nothing is written, merged or brought back there that would leave less,
+    until there is room again. 1 GiB: a database beside it goes on, and there is time to look."""
+
     busy_share: float = Field(default=0.5, gt=0, le=1)
     """Most of the time that moving rows may be at work, about: after a second of work at 0.5 it rests for one. While writers
     are behind it rests anyway. Reading,

@@ -29,6 +29,9 @@ _COLD_BYTES: Final = 32 * 1024 * 1024
 """Of one group: so many are fetched together however many files they are, as those of late rows are small."""
 
 
+_UNBOUNDED: Final = 2**63
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """Positions low <= position < high."""
@@ -38,14 +41,17 @@ class Stretch:
     segments: tuple[Segment, ...]
     """All that may hold rows there; none: tables alone do."""
 
-    def groups(self) -> Iterator[tuple[Segment, ...]]:
-        """Its segments, as many as are asked at once: one group, but where more of them overlap."""
+    def groups(self, cold_bytes_max: int = _UNBOUNDED) -> Iterator[tuple[Segment, ...]]:
+        """Its segments, as many as are asked at once: one group, but where more of them overlap, or those in object storage
+        have more bytes together than may be on this host."""
         group: list[Segment] = []
         cold = cold_bytes = 0
         for segment in self.segments:
             is_cold = segment.tier is Tier.COLD
             fetched = segment.info.bytes if is_cold else 0
-            if len(group) >= FILES or (is_cold and cold >= _COLD_MAX and cold_bytes + fetched > _COLD_BYTES):
+            together_max = min(_COLD_BYTES, cold_bytes_max) if cold >= _COLD_MAX else cold_bytes_max
+            is_much = cold_bytes + fetched > together_max
+            if len(group) >= FILES or (is_cold and cold and is_much):
                 yield tuple(group)
                 group, cold, cold_bytes = [], 0, 0
             group.append(segment)
@@ -59,9 +65,18 @@ class Stretches:
     """Of one scan, in its direction."""
 
     def __init__(
-        self, segments: Sequence[Segment], ground: Ground, low: Position, high: Position, *, newest_first: bool
+        self,
+        segments: Sequence[Segment],
+        ground: Ground,
+        low: Position,
+        high: Position,
+        *,
+        newest_first: bool,
+        cold_bytes_max: int = _UNBOUNDED,
     ) -> None:
-        """segments: those that may hold rows that match, in any order. ground: the tables. low inclusive, high exclusive."""
+        """segments: those that may hold rows that match, in any order. ground: the tables. low inclusive, high exclusive.
+        cold_bytes_max: of the files of a stretch that may have to be fetched, but for one."""
+        self._cold_bytes_max = cold_bytes_max
         self._newest_first = newest_first
         self._ground = ground
         self.low = low
@@ -85,18 +100,19 @@ class Stretches:
         front, end = self._front_and_end()
         self._ahead = [entry for entry in self._ahead if entry[1] > front]
         taken: dict[str, Segment] = {}
-        cold, reach, border = 0, front, None
+        cold, cold_bytes, reach, border = 0, 0, front, None
         for begins, ends, segment in self._pieces(front, end):
             if begins > front:
                 if reach < begins and self._has_chunks(reach, begins):
                     border = reach if taken else begins
                     break
-                if segment.name not in taken and self._has_enough(segment, len(taken), cold):
+                if segment.name not in taken and self._has_enough(segment, len(taken), cold, cold_bytes):
                     border = begins
                     break
             if segment.name not in taken:
                 taken[segment.name] = segment
-                cold += segment.tier is Tier.COLD
+                if segment.tier is Tier.COLD:
+                    cold, cold_bytes = cold + 1, cold_bytes + segment.info.bytes
             reach = max(reach, ends)
         if border is None and taken and reach < end and self._has_chunks(reach, end):
             border = reach
@@ -104,11 +120,14 @@ class Stretches:
             self._cold = min(_COLD_MAX, self._cold * _COLD_FACTOR)
         return self._stretch(border, tuple(taken.values()))
 
-    def _has_enough(self, segment: Segment, files: int, cold: int) -> bool:
+    def _has_enough(self, segment: Segment, files: int, cold: int, cold_bytes: int) -> bool:
         """Whether a stretch of so many files ends where this one would come to them."""
         if files >= FILES:
             return True
-        return segment.tier is Tier.COLD and (cold >= self._cold or (files > 0 and cold == 0))
+        if segment.tier is not Tier.COLD:
+            return False
+        is_much = cold > 0 and cold_bytes + segment.info.bytes > self._cold_bytes_max
+        return is_much or cold >= self._cold or (files > 0 and cold == 0)
 
     def _pieces(self, front: int, end: int) -> Iterator[tuple[int, int, Segment]]:
         """Where the segments have rows between front and end: places on the axis, by their begin. Of each no more is looked at

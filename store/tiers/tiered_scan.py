@@ -31,10 +31,11 @@ from store.page_scan import PageScan
 from store.port import Order, Position, Scan, ScanResult, SnapshotLost
 from store.scan_ways import Traits
 from store.scan_windows import Ground, Walk, successor
+from store.segments.filters import Skipped
 from store.segments.format import SegmentDamaged, SegmentReaderUnavailable
 from store.segments.reading import SegmentScanFailed
 from store.segments.scans import SegmentResult
-from store.tiers.access import SegmentAccess, SegmentsUnreachable
+from store.tiers.access import SegmentAccess, SegmentOnItsWay, SegmentsUnreachable
 from store.tiers.finding import Segments, Wanted
 from store.tiers.hiding import Hiding
 from store.tiers.reading_metrics import SCANS_WITH_SEGMENTS
@@ -101,6 +102,8 @@ class TieredScan:
         self._logs: list[Log] = []
         self._bytes_left = bytes_max
         self._got_on = False
+        self._skipped: Skipped = {}
+        """Row groups that hold no match, of the segments that are asked."""
 
     async def run(self) -> ScanResult:
         """Raises SnapshotLost unless the scan is asked again; when nothing could be looked at: Overloaded errors,
@@ -133,7 +136,8 @@ class TieredScan:
     async def _stretches(self, low: Position, high: Position) -> Stretches:
         """Of what is left, with segments."""
         segments = await self._candidates(low, high)
-        return Stretches(segments, self._ground, low, high, newest_first=self._newest_first)
+        bounds = {} if self._access is None else {"cold_bytes_max": self._access.cold_bytes_max}
+        return Stretches(segments, self._ground, low, high, newest_first=self._newest_first, **bounds)
 
     def _alone(self) -> tuple[Position, Position]:
         """What of the interval comes before any serving segment, in the scan's direction."""
@@ -154,9 +158,10 @@ class TieredScan:
             for segment in (*self._segments.serving, *self._instead)
             if segment.end_us > low[0] and (segment.start_us, 0) < high and wanted.may_be_in(segment)
         ]
-        if wanted.correlation is not None and found and self._access is not None:
-            return await self._access.candidates(found, wanted.correlation)
-        return found
+        if (wanted.correlation is None and not wanted.texts) or not found or self._access is None:
+            return found
+        self._skipped = await self._access.candidates(found, wanted)
+        return [segment for segment in found if segment.name in self._skipped]
 
     async def _through(self, stretches: Stretches, *, is_look: bool = False) -> ScanResult | None:
         """Walk over them. None: to the end, or for as long as a look may take; the page goes on."""
@@ -267,23 +272,38 @@ class TieredScan:
         low, high = stretch.low, stretch.high
         wanted, bytes_max = self._wanted + 1, max(1, self._bytes_left)
         found: SegmentResult | None = None
-        groups = list(stretch.groups())
+        groups = list(stretch.groups(access.cold_bytes_max))
+        cold_bytes = sum(segment.info.bytes for segment in stretch.segments if segment.tier is Tier.COLD)
+        # Fetched one after the other they put each other out: asking again would begin anew.
+        is_too_much = len(groups) > 1 and cold_bytes > access.cold_bytes_max
+        too_much = (
+            f"{len(stretch.segments)} files of rows overlap here, and those in object storage have {cold_bytes} bytes, more"
+            f" than half of the cache on this host: raise objects.cache_bytes_max, or bring them back (logfeed tier restore)"
+        )
         for number, group in enumerate(groups):
             left_ms = (ends_s - self._clock.monotonic_s()) * 1000
             if found is not None and left_ms <= 0:
                 raise SegmentReaderUnavailable(
-                    f"{len(stretch.segments)} files of rows overlap here, too many to be asked in time; try again shortly"
+                    too_much
+                    if is_too_much
+                    else f"{len(stretch.segments)} files of rows overlap here, too many to be asked in time; try again shortly"
                 )
-            result = await access.scan(
-                group,
-                predicate,
-                low=low,
-                high=high,
-                newest_first=self._newest_first,
-                wanted=wanted,
-                bytes_max=bytes_max,
-                budget_ms=max(1, int(left_ms / (len(groups) - number))),
-            )
+            try:
+                result = await access.scan(
+                    group,
+                    predicate,
+                    low=low,
+                    high=high,
+                    newest_first=self._newest_first,
+                    wanted=wanted,
+                    bytes_max=bytes_max,
+                    budget_ms=max(1, int(left_ms / (len(groups) - number))),
+                    skipped=self._skipped,
+                )
+            except SegmentOnItsWay as error:
+                if is_too_much:
+                    raise SegmentOnItsWay(too_much, retry_after_s=30) from error
+                raise
             found = result if found is None else _cut(found, result, wanted, bytes_max, newest_first=self._newest_first)
             if found.looked_to is not None:
                 low, high = (found.looked_to, high) if self._newest_first else (low, successor(found.looked_to))

@@ -25,6 +25,7 @@ from db.database import Database
 from db.leases import Lease
 from runtime.stopping import Stop
 from schemas.errors import DatabaseUnavailable
+from store.disk_room import DiskFull, DiskRoom
 from store.objects.files import in_thread
 from store.objects.port import ObjectDamaged, ObjectMissing, ObjectStore
 from store.segments.format import SegmentDamaged, SegmentMissing
@@ -39,6 +40,7 @@ from store.tiers.installation import Installation, WrongPlace
 from store.tiers.merging import Merger, merges_due
 from store.tiers.metrics import (
     DAMAGED_SEGMENTS,
+    DISK_FULL,
     DUE_SECONDS,
     DUE_TABLES,
     EXPIRED_SEGMENTS,
@@ -58,6 +60,8 @@ from store.tiers.writing import TableWriter
 log = structlog.get_logger(__name__)
 
 _DAY_US: Final = 86_400_000_000
+SETTLE_DAYS: Final = 7
+"""So long a small file stays on the disk before it is cold, since it began to serve: others of its day may come."""
 
 Step = Callable[[int], Awaitable[int]]
 """now_us -> how many pieces were done."""
@@ -79,11 +83,14 @@ class Tiering:
         store: ObjectStore | None,
         stop: Stop,
         share: float | None = None,
+        settle_days: int = SETTLE_DAYS,
         progress: Progress = unwatched,
     ) -> None:
         """directory: of segments, see `prepare`. topic: whose writers must not be behind. store: without one nothing becomes
-        cold. share: of the time that may be worked, that of the settings when left out."""
+        cold. share: of the time that may be worked, that of the settings when left out. settle_days: how
+        long small files wait for others of their day before they are cold."""
         self._tiers = tiers
+        self._settle_days = settle_days
         self._segment_settings = segments
         self._policy = policy
         self._hot = HotWindows(tiers)
@@ -94,9 +101,10 @@ class Tiering:
         self.pace = pace = Pace(database, topic, share=tiers.busy_share if share is None else share, stop=stop)
         self.failures = 0
         """Pieces that failed so far."""
-        self._writer = TableWriter(database, self.catalogue, self.places, segments, policy, pace, progress)
-        self._merger = Merger(self.catalogue, self.places, segments, pace)
-        self.objects = None if store is None else ObjectFiles(self.places, store, self.installation)
+        room = DiskRoom(directory, tiers.disk_free_bytes_min, setting="tiers.disk_free_bytes_min")
+        self._writer = TableWriter(database, self.catalogue, self.places, segments, policy, pace, progress, room)
+        self._merger = Merger(self.catalogue, self.places, segments, pace, room)
+        self.objects = None if store is None else ObjectFiles(self.places, store, self.installation, room)
         self.cold = None if self.objects is None else ColdMover(self.catalogue, self.places, self.objects)
         self._collector = Collector(
             self.catalogue, self.places, store, self.installation, strays_kept_us=tiers.strays_kept_days * _DAY_US
@@ -150,7 +158,8 @@ class Tiering:
     async def merge_due(self, now_us: int) -> int:
         """Make few files of many small ones."""
         settings = self._segment_settings
-        small = await self.catalogue.small(rows_max=settings.rows_max // 2, bytes_max=settings.bytes_max // 2)
+        rows_max, bytes_max = self._small
+        small = await self.catalogue.small(rows_max=rows_max, bytes_max=bytes_max)
         groups = merges_due(small, settings, files_min=self._tiers.merge_files_min)
         done = 0
         for group in groups:
@@ -163,7 +172,17 @@ class Tiering:
         """Move old files to object storage, where there is one."""
         if self.cold is None:
             return 0
-        due = await self.catalogue.cold_due(end_us=now_us - self._tiers.cold_days * _DAY_US, now_us=now_us)
+        end_us, settled_us = now_us - self._tiers.cold_days * _DAY_US, now_us - self._settle_days * _DAY_US
+        due = await self.catalogue.cold_due(end_us=end_us, now_us=now_us)
+        if self._tiers.merge_files_min:
+            # What comes late by months is a few rows a file: it waits for more, and goes as one file.
+            for group in merges_due(due, self._segment_settings, files_min=2):
+                names = ", ".join(segment.name for segment in group)
+                await self._piece(merging.STEP, names, self._merger.merge(group))
+            rows_max, bytes_max = self._small
+            due = await self.catalogue.cold_due(
+                end_us=end_us, now_us=now_us, small=(rows_max, bytes_max), settled_us=settled_us
+            )
         done = 0
         for segment in due:
             done += await self._piece(cold.STEP, segment.name, self.cold.freeze(segment))
@@ -192,6 +211,11 @@ class Tiering:
             SEGMENT_BYTES.labels(tier.value, state.value).set(size)
         return 0
 
+    @property
+    def _small(self) -> tuple[int, int]:
+        """Rows and bytes of a file up to which it is worth merging."""
+        return self._segment_settings.rows_max // 2, self._segment_settings.bytes_max // 2
+
     async def _switch(self, table: FinishedTable, own: Sequence[Segment]) -> bool:
         """After one more look at the files: from then on they alone have the rows."""
         for segment in own:
@@ -219,6 +243,13 @@ class Tiering:
             return await work
         except (DatabaseUnavailable, StaleEpoch, Interrupted, WrongPlace):
             raise
+        except DiskFull as error:
+            # A smaller piece may find room, and what makes room goes on.
+            DISK_FULL.labels(step).inc()
+            STEP_FAILURES.labels(step).inc()
+            self.failures += 1
+            log.error("put off until there is room on the disk", step=step, what=what, error=str(error))
+            return False
         except Exception as error:
             STEP_FAILURES.labels(step).inc()
             self.failures += 1

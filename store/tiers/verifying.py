@@ -1,10 +1,12 @@
 """Reads every file and object again, whole, and says which are not what was written.
 
-Needs no lease and changes nothing. One file at a time; an object comes to the local disk for as long as it is read.
+Needs no lease and changes nothing. One file at a time, with rests as tiering has (pace.py); an object comes to the local disk
+for as long as it is read.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from store.objects.files import in_thread
 from store.segments.filters import FilterUnreadable, verify_filter
 from store.segments.verification import verify
 from store.tiers.cold import ObjectFiles
+from store.tiers.pace import Pace
 from store.tiers.places import Places
 from store.tiers.segments import SEGMENTS, Segment, Tier, segments_of
 
@@ -33,10 +36,16 @@ async def segments_to_verify(database: Database) -> list[Segment]:
     return [*segments_of(await database.fetch_all(SEGMENTS.format("state <> 'retired'")))]
 
 
-async def verified(segments: list[Segment], places: Places, objects: ObjectFiles | None) -> AsyncIterator[Verdict]:
-    """A verdict on each, in order. A disk or storage that does not answer is a problem of the segment, too."""
+async def verified(
+    segments: list[Segment], places: Places, objects: ObjectFiles | None, pace: Pace
+) -> AsyncIterator[Verdict]:
+    """A verdict on each, in order, with rests between them. A disk or storage that does not answer is a problem of the segment,
+    too. Raises DatabaseUnavailable."""
     for segment in segments:
-        yield Verdict(segment, await _problem(segment, places, objects), await _filter_problem(segment, places))
+        began_s = time.monotonic()
+        verdict = Verdict(segment, await _problem(segment, places, objects), await _filter_problem(segment, places))
+        yield verdict
+        await pace.rest(time.monotonic() - began_s)
 
 
 async def _problem(segment: Segment, places: Places, objects: ObjectFiles | None) -> str | None:

@@ -13,6 +13,7 @@ from contextlib import aclosing
 import structlog
 
 from db.database import Database
+from store.disk_room import DiskRoom
 from store.objects.files import in_thread
 from store.segments.filters import verify_filter
 from store.segments.from_rows import batches_from_rows
@@ -30,6 +31,8 @@ from store.tiers.retention import RetentionPolicy
 log = structlog.get_logger(__name__)
 
 STEP = "write"
+_BYTES_A_ROW = 64
+"""Of a file, about, to know before it is begun."""
 
 
 class TableWriter:
@@ -44,8 +47,9 @@ class TableWriter:
         policy: RetentionPolicy,
         pace: Pace,
         progress: Progress,
+        room: DiskRoom,
     ) -> None:
-        """places: prepared."""
+        """places: prepared; room: on its disk."""
         self._database = database
         self._catalogue = catalogue
         self._places = places
@@ -53,11 +57,12 @@ class TableWriter:
         self._policy = policy
         self._pace = pace
         self._progress = progress
+        self._room = room
 
     async def write(self, table: FinishedTable) -> bool:
         """Its rows are in segments, which have been read back and are in the catalogue. False: others were first, or it has
-        gone. Raises DatabaseUnavailable, StaleEpoch, SegmentDamaged, RowsDiffer, RowsUnreadable, OSError, Interrupted; then
-        its files are gone, or will be."""
+        gone. Raises DatabaseUnavailable, StaleEpoch, SegmentDamaged, RowsDiffer, RowsUnreadable, DiskFull, OSError,
+        Interrupted; then its files are gone, or will be."""
         epoch = self._catalogue.begun()
         written = await self._written(table)
         try:
@@ -82,10 +87,12 @@ class TableWriter:
             filter_directory=self._places.filters,
         )
         rows = 0
+        await in_thread(self._room.check, table.rows * _BYTES_A_ROW, f"writing {table.name} to files")
         try:
             async with aclosing(batches_from_rows(self._database, table.name)) as batches:
                 began_s = time.monotonic()
                 async for batch in batches:
+                    await in_thread(self._room.check, batch.nbytes, f"writing {table.name} to files")
                     await in_thread(writer.write, batch)
                     rows += len(batch)
                     self._progress(STEP, table.name, rows, table.rows)

@@ -10,19 +10,21 @@ from pathlib import Path
 import pytest
 
 from db.migrations import Layout
+from runtime.stopping import Stop
+from store.disk_room import DiskFull
 from store.objects.factory import make_object_store
 from store.objects.port import ObjectStore
 from store.objects.settings import ObjectSettings
 from store.segments.format import SegmentDamaged
-from store.tiers.cold import ObjectFiles
 from store.tiers.installation import WrongPlace
+from store.tiers.pace import Interrupted, Pace
 from store.tiers.places import Places, key_of
 from store.tiers.segments import Segment
 from store.tiers.settings import TierSettings
 from store.tiers.tiering import Tiering
 from store.tiers.verifying import segments_to_verify, verified
 from tests.s3_server import S3Server, s3_store
-from tests.store_sites import row
+from tests.store_sites import TOPIC, row
 from tests.tier_sites import CHUNK_US, DAY_US, TierSite, tier_site
 
 MINUTE_US = 60_000_000
@@ -125,7 +127,7 @@ async def test_an_object_that_was_changed_is_named_and_never_taken_for_the_segme
     await store.put(key_of(cold), changed)
     places = Places(site.directory)
     segments = await segments_to_verify(site.database)
-    (verdict,) = [found async for found in verified(segments, places, ObjectFiles(places, store))]
+    (verdict,) = [found async for found in verified(segments, places, leader.objects, leader.pace)]
     assert verdict.problem is not None
     assert key_of(cold) in verdict.problem
     assert leader.cold is not None
@@ -137,15 +139,15 @@ async def test_an_object_that_was_changed_is_named_and_never_taken_for_the_segme
 
 
 async def test_every_changed_byte_of_a_file_and_its_filter_is_named(site: TierSite) -> None:
-    _, segment, _ = await serving(site)
+    leader, segment, _ = await serving(site)
     places = Places(site.directory)
-    (good,) = [found async for found in verified([segment], places, None)]
+    (good,) = [found async for found in verified([segment], places, None, leader.pace)]
     assert (good.problem, good.filter_problem) == (None, None)
     for path in (places.file_of(segment.name), places.filter_of(segment.name)):
         content = bytearray(path.read_bytes())
         content[len(content) // 3] ^= 1
         path.write_bytes(content)
-    (bad,) = [found async for found in verified([segment], places, None)]
+    (bad,) = [found async for found in verified([segment], places, None, leader.pace)]
     assert bad.problem is not None
     assert "sha256" in bad.problem
     assert bad.filter_problem is not None
@@ -216,3 +218,52 @@ async def test_a_directory_of_objects_that_is_not_mounted_any_more_takes_nothing
     with pytest.raises(WrongPlace):
         await leader.move_due(now_us)
     assert await site.states() == {("serving", "cold"): 1, ("serving", "warm"): 1}
+
+
+async def test_files_come_back_only_where_there_is_room(site: TierSite) -> None:
+    """What leaves the disk, and what is read to be verified, needs room for a moment only and is not held up."""
+    site.tiers = TierSettings(disk_free_bytes_min=0)
+    leader, _, end_us = await serving(site)
+    site.tiers = TierSettings(disk_free_bytes_min=1 << 60)
+    leader = await site.leader()
+    assert await leader.move_due(end_us + 90 * DAY_US) == 1
+    (segment,) = await site.all_segments()
+    verdicts = [found async for found in verified([segment], Places(site.directory), leader.objects, leader.pace)]
+    assert [each.problem for each in verdicts] == [None]
+    (site.directory / segment.name).unlink()
+    assert leader.cold is not None
+    with pytest.raises(DiskFull, match=r"stay free \(tiers\.disk_free_bytes_min\): make room"):
+        await leader.cold.thaw(segment, warm_until_us=0)
+    assert segment.name not in site.files()
+    assert await site.states() == {("serving", "cold"): 1}
+
+
+async def test_verifying_rests_as_moving_rows_does(site: TierSite) -> None:
+    leader, segment, _ = await serving(site)
+    places, stop = Places(site.directory), Stop()
+    stop.set()
+    resting = Pace(site.database, TOPIC, share=0.5, stop=stop)
+    verdicts = verified([segment, segment], places, leader.objects, resting)
+    assert (await anext(verdicts)).problem is None
+    with pytest.raises(Interrupted):
+        await anext(verdicts)
+
+
+async def test_what_comes_late_by_months_goes_to_object_storage_as_one_file(site: TierSite) -> None:
+    """It waits a week for more of its day, whose files are merged then, however few they are."""
+    now_us = await site.border_us()
+    old_us = now_us - now_us % DAY_US - 120 * DAY_US
+    leader = await site.leader()
+    for number in range(2):
+        await site.store_rows([], [row(1 + 10 * number + n, old_us + 10 * number + n, "m") for n in range(10)])
+        await site.database.execute("ANALYZE")
+        await site.hot.upkeep.close_due(now_us=now_us + (number + 1) * 2 * DAY_US)
+        await site.hot.upkeep.finish_closed()
+        assert await leader.write_due(now_us) == 1
+        assert await leader.switch_due(now_us) >= 1
+        assert await leader.move_due(time.time_ns() // 1000) == 0
+    assert await site.states() == {("serving", "warm"): 1, ("retired", "warm"): 2}
+    assert await leader.move_due(time.time_ns() // 1000 + 8 * DAY_US) == 1
+    assert await site.states() == {("serving", "cold"): 1, ("retired", "warm"): 2}
+    assert await site.ids() == [*range(1, 21)]
+    assert leader.failures == 0

@@ -22,6 +22,8 @@ from db.migrations import Layout
 from infra.fleet import REPOSITORY
 from schemas.errors import InvalidInput
 from schemas.scope import ALL_SERVICES
+from search.language import parse
+from search.match import compile_match
 from store.dead_letters import DeadLetters
 from store.objects.factory import make_object_store
 from store.objects.port import ObjectStoreUnavailable
@@ -31,7 +33,7 @@ from store.settings import StoreSettings
 from store.tiers import catalogue, collecting, erasing_rows
 from store.tiers.catalogue import StaleEpoch
 from store.tiers.erasing import Eraser, NotYet, Remaining, predicate_of
-from store.tiers.erasing_rows import TableRows
+from store.tiers.erasing_rows import TableRows, delete_letters
 from store.tiers.progress import unwatched
 from store.tiers.tiering import Tiering
 from tests.store_sites import HOUR_US, TOPIC, now_us, row
@@ -199,6 +201,26 @@ async def test_dead_letters_that_match_go(site: TierSite) -> None:
     certificate = await eraser(site, await site.leader()).erase()
     assert (certificate.dead_letters, certificate.dead_letters_unreadable) == (1, 1)
     assert len(await site.hot.dead_lines()) == 2
+
+
+async def test_dead_letters_are_read_a_few_megabytes_at_a_time(site: TierSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = b'[%d,1,9,"shop","' + b"x" * (3 << 20) + b'",null,{"user":"ann"}]'
+    letters = [DeadLetter(0, n, 0, "refused", "d", "shop", 0, line % n) for n in range(8)]
+    async with site.hot.writer.begin() as batch:
+        await batch.commit(StorePlan(dead=letters))
+    read: list[int] = []
+    fetch_all = site.database.fetch_all
+
+    async def watched(text: Any, params: Any = ()) -> list[tuple[Any, ...]]:
+        rows = await fetch_all(text, params)
+        read.append(sum(len(value) for values in rows for value in values if isinstance(value, bytes)))
+        return rows
+
+    monkeypatch.setattr(site.database, "fetch_all", watched)
+    ann = compile_match(parse("metadata.user:ann"))
+    assert await delete_letters(site.database, ann) == (8, 0)
+    assert sum(read) > 8 * 3 << 20
+    assert max(read) < 12 << 20
 
 
 async def test_nothing_goes_before_all_that_was_acknowledged_is_stored(site: TierSite) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import orjson
 import pyarrow.parquet as pq
 import pytest
@@ -314,6 +315,24 @@ def test_output_that_cannot_be_written_ends_with_1() -> None:
         )
     assert done.returncode == 1, done.stderr
     assert b"No space left" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.csv.gz", "a.parquet"])
+def test_a_full_disk_is_told_and_nothing_half_is_left(tmp_path: Path, name: str) -> None:
+    """On a real file system of 256 KiB, where the tests may mount one."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a small file system")
+    try:
+        with RecordingServer() as server:
+            noise = [msgspec.structs.replace(log, message=os.urandom(1_000).hex()) for log in some_logs(1_000)]
+            server.pages = pages_of(noise, 100)
+            result = run("--url", server.url, "-o", str(tmp_path / name))
+        assert result.exit_code == 1, result.output
+        assert "No space left" in result.output
+        assert os.listdir(tmp_path) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
 @pytest.mark.timeout(300)

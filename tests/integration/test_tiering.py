@@ -473,3 +473,39 @@ async def test_the_sealer_leaves_tables_that_a_longer_class_keeps(native: TierSi
     assert await native.ids() == [*range(1, 101)]
     await native.hot.upkeep.drop_expired(now_us=end_us + 900 * DAY_US, retention_us=native.policy.longest_us)
     assert await native.ids() == []
+
+
+async def test_a_disk_without_room_puts_off_writing_and_merging(native: TierSite) -> None:
+    """Nothing half is left, it is told, and the next round goes on where there is room again."""
+    native.tiers = full = TierSettings(hot_days=0, merge_files_min=2, disk_free_bytes_min=1 << 60)
+    roomy = full.model_copy(update={"disk_free_bytes_min": 0})
+    start_us = await native.border_us()
+    start_us += -start_us % DAY_US
+    await native.hot.upkeep.ensure_chunks(now_us=start_us + DAY_US)
+    for number in range(2):
+        await native.store_rows(spread(start_us + number * CHUNK_US, 10, first=1 + 10 * number))
+    end_us = start_us + 2 * CHUNK_US
+    await native.close_to(end_us)
+
+    def put_off(step: str) -> float:
+        return REGISTRY.get_sample_value("logfeed_tier_disk_full_total", {"step": step}) or 0.0
+
+    before = {step: put_off(step) for step in (writing.STEP, merging.STEP)}
+    leader = await native.leader()
+    assert await leader.write_due(end_us) == 0
+    assert put_off(writing.STEP) == before[writing.STEP] + 2
+    assert native.files() == []
+    native.tiers = roomy
+    leader = await native.leader()
+    assert await leader.write_due(end_us) == 2
+    await leader.switch_due(end_us)
+    files = native.files()
+    native.tiers = full
+    leader = await native.leader()
+    assert await leader.merge_due(end_us) == 0
+    assert put_off(merging.STEP) == before[merging.STEP] + 1
+    assert native.files() == files
+    native.tiers = roomy
+    leader = await native.leader()
+    assert await leader.merge_due(end_us) == 1
+    assert await native.ids() == [*range(1, 21)]

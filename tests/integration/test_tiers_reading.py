@@ -244,13 +244,7 @@ async def test_a_text_in_a_bad_file_is_sought_in_its_table(
 async def test_files_that_overlap_are_asked_in_groups_and_merged(
     native: TieredSubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logs = await with_files(native)
-    for generation in range(1, 4):
-        await native.end_late()
-        await native.finish()
-        more = [a_log(2_000 * generation + n, at=n * 17 * 60 * SECOND, message="message 1") for n in range(30)]
-        await native.put(more)
-        logs += more
+    logs = await overlapping(native)
     monkeypatch.setattr(store.tiers.stretches, "FILES", 1)
     groups: list[int] = []
     of_files = TieredScan._of_files
@@ -565,12 +559,16 @@ async def test_a_store_without_files_needs_no_directory(native: TieredSubject) -
 
 
 @asynccontextmanager
-async def cold(native: TieredSubject, tmp_path: Path) -> AsyncIterator[tuple[PostgresReadStore, LocalObjectStore]]:
-    """The older half of the files lies in object storage alone."""
-    object_settings = ObjectSettings(url=f"file://{tmp_path / 'objects'}", cache_dir=tmp_path / "cache")
-    objects = LocalObjectStore(tmp_path / "objects", object_settings)
+async def cold(
+    native: TieredSubject, tmp_path: Path, *, all_of_them: bool = False, **settings: Any
+) -> AsyncIterator[tuple[PostgresReadStore, LocalObjectStore]]:
+    """The older half of the files lies in object storage alone. settings: of the cache. Any: their types."""
     segments = list(segments_of(await native.run(SEGMENTS.format("TRUE"))))
-    for segment in segments[: len(segments) // 2]:
+    if settings.pop("room_for_one_file", False):
+        settings["cache_bytes_max"] = max(segment.info.bytes for segment in segments)
+    object_settings = ObjectSettings(url=f"file://{tmp_path / 'objects'}", cache_dir=tmp_path / "cache", **settings)
+    objects = LocalObjectStore(tmp_path / "objects", object_settings)
+    for segment in segments if all_of_them else segments[: len(segments) // 2]:
         path = native.directory / segment.name
         await objects.put(key_of(segment), path)
         path.unlink()
@@ -593,6 +591,45 @@ async def test_cold_files_are_fetched_and_read_as_warm_ones_are(native: TieredSu
         async with reading.snapshot() as snapshot:
             for log in logs[::13]:
                 assert await snapshot.by_id(log.id, allowed=ALL_SERVICES) == log
+
+
+async def overlapping(native: TieredSubject) -> list[Log]:
+    """Files of which several have rows at every moment."""
+    logs = await with_files(native)
+    for generation in range(1, 4):
+        await native.end_late()
+        await native.finish()
+        more = [a_log(2_000 * generation + n, at=n * 17 * 60 * SECOND, message="message 1") for n in range(30)]
+        await native.put(more)
+        logs += more
+    return logs
+
+
+async def test_a_cache_of_one_file_gets_through_files_that_overlap(native: TieredSubject, tmp_path: Path) -> None:
+    """They are asked one after the other; waiting for room together they would wait for each other."""
+    logs = await overlapping(native)
+    async with cold(native, tmp_path, all_of_them=True, room_for_one_file=True, cache_wait_s=0.5) as (reading, _):
+        found = await patiently(lambda: walk(reading, limit=50, budget_ms=30_000))
+        assert ids(found) == ids(in_order(logs, Order.NEWEST_FIRST))
+
+
+async def test_a_cache_too_small_for_files_that_overlap_says_what_to_change(
+    native: TieredSubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where their time is over before all were asked: it would be the next time, too."""
+    await overlapping(native)
+    async with cold(native, tmp_path, all_of_them=True, room_for_one_file=True) as (reading, objects):
+        get, fetched = objects.get, set[str]()
+
+        async def two(key: str, *arguments: Any, **options: Any) -> Any:
+            if len(fetched) == 2:
+                await asyncio.Event().wait()
+            fetched.add(key)
+            return await get(key, *arguments, **options)
+
+        monkeypatch.setattr(objects, "get", two)
+        with pytest.raises(Overloaded, match=r"raise objects\.cache_bytes_max"):
+            await walk(reading, order=Order.OLDEST_FIRST, limit=1_000, budget_ms=5_000)
 
 
 async def test_an_id_that_no_filter_knows_fetches_nothing(native: TieredSubject, tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from runtime.telemetry import REGISTRY
 from schemas.errors import ConfigurationError
+from store.disk_room import DiskFull, free_bytes
 from store.objects.cache import ObjectCache
 from store.objects.keys import copy_name
 from store.objects.local_store import LocalObjectStore
@@ -33,9 +34,19 @@ class Bench:
         source.write_bytes(content)
         await self.store.put(key, source)
 
-    async def cache(self, *, bytes_max: int = 1000, directory: Path | None = None) -> ObjectCache:
-        settings = ObjectSettings(cache_dir=directory or self.cache_dir, cache_bytes_max=bytes_max)
-        cache = ObjectCache(self.store, settings)
+    async def cache(
+        self,
+        *,
+        bytes_max: int = 1000,
+        directory: Path | None = None,
+        free: int = 0,
+        look: Callable[[Path], int] = free_bytes,
+    ) -> ObjectCache:
+        """free: bytes that are to stay free on the disk; look: how many are."""
+        settings = ObjectSettings(
+            cache_dir=directory or self.cache_dir, cache_bytes_max=bytes_max, cache_free_bytes_min=free
+        )
+        cache = ObjectCache(self.store, settings, look=look)
         self._caches.append(cache)
         await cache.open()
         return cache
@@ -242,12 +253,31 @@ async def test_full_disk_is_unavailable_and_leaves_nothing(bench: Bench, small_d
     large = os.urandom(3 << 20)
     await bench.put("large", large)
     await bench.put("small", b"content")
-    cache = await bench.cache(bytes_max=10 << 20, directory=small_disk)
+    cache = await bench.cache(bytes_max=10 << 20, directory=small_disk, look=lambda _: 1 << 30)  # others were faster
     with pytest.raises(ObjectStoreUnavailable, match="the disk is full"):
         await read(cache, "large", large)
     assert cache.bytes == 0
     assert os.listdir(small_disk) == [".lock"]
     assert await read(cache, "small", b"content") == b"content"
+
+
+async def test_what_is_to_stay_free_stays_free(bench: Bench, small_disk: Path) -> None:
+    """On a disk of 1 MiB: copies give way though the cache may hold more, and what still does not fit is refused before it is
+    fetched."""
+    half = 512 << 10
+    contents = {key: os.urandom(400 << 10) for key in "ab"} | {"c": os.urandom(700 << 10)}
+    for key, content in contents.items():
+        await bench.put(key, content)
+    cache = await bench.cache(bytes_max=10 << 20, directory=small_disk, free=half)
+    for key in "aba":
+        assert await read(cache, key, contents[key]) == contents[key]
+        assert cache.bytes == 400 << 10
+        assert free_bytes(small_disk) >= half
+    before = counted("logfeed_object_cache_evictions_total")
+    with pytest.raises(DiskFull, match=r"stay free \(objects\.cache_free_bytes_min\)"):
+        await read(cache, "c", contents["c"])
+    assert counted("logfeed_object_cache_evictions_total") == before
+    assert await read(cache, "a", contents["a"]) == contents["a"]
 
 
 async def test_counters_tell_what_happened(bench: Bench) -> None:

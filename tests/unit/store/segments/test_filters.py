@@ -1,8 +1,11 @@
-"""A correlation filter never says no to an id that is there, whatever happens to its file."""
+"""A filter never says no to an id, or to a text of metadata, that is there, whatever happens to its file."""
 
 from __future__ import annotations
 
+import json
 import random
+import struct
+import zlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +20,8 @@ from store.segments.filters import (
     SUFFIX,
     CorrelationFilters,
     FilterUnreadable,
+    is_asked,
+    texts_of,
     verify_filter,
     write_filter,
 )
@@ -140,9 +145,71 @@ async def test_candidates_are_those_that_may_hold(tmp_path: Path) -> None:
         written(tmp_path, str(number), [value, "everywhere"])
     filters = CorrelationFilters(tmp_path)
     names = [str(number) for number in range(50)]
-    assert await filters.candidates(names, "everywhere") == names
-    assert await filters.candidates(names, values[31]) == ["31"]
-    assert await filters.candidates([], "everywhere") == []
+    assert await filters.candidates(names, "everywhere") == dict.fromkeys(names, ())
+    assert await filters.candidates(names, values[31]) == {"31": ()}
+    assert await filters.candidates([], "everywhere") == {}
+    filters.close()
+
+
+def metadata_of(*values: str) -> pa.Array:
+    return pa.array([json.dumps({"user": value, "n": 1}, ensure_ascii=False) for value in values])
+
+
+async def test_row_groups_without_a_text_are_named(tmp_path: Path) -> None:
+    """And a segment with none that has it is no candidate."""
+    groups = [metadata_of("ann", "bob"), metadata_of("bob", "cy"), metadata_of("dora")]
+    write_filter(tmp_path / f"s{SUFFIX}", [pa.array(["id"])], [texts_of(group) for group in groups])
+    verify_filter(tmp_path / f"s{SUFFIX}")
+    filters = CorrelationFilters(tmp_path)
+    assert filters.row_groups_without("s", ["bob"]) == ((2,), False)
+    assert filters.row_groups_without("s", ["ann", "bob"]) == ((1, 2), False)
+    assert filters.row_groups_without("s", ["nobody"]) == ((0, 1, 2), True)
+    assert await filters.candidates(["s"], None, ["cy"]) == {"s": (0, 2)}
+    assert await filters.candidates(["s"], "id", ["nobody"]) == {}
+    assert await filters.candidates(["s"], "another", ["cy"]) == {}
+    filters.close()
+
+
+@hypothesis_settings(deadline=None)
+@given(values=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=140), min_size=1, max_size=20))
+def test_a_text_that_is_asked_for_is_found_beside_whatever_is_escaped(
+    tmp_path_factory: pytest.TempPathFactory, values: list[str]
+) -> None:
+    directory = tmp_path_factory.mktemp("filters")
+    write_filter(directory / f"s{SUFFIX}", [], [texts_of(metadata_of(*values))])
+    filters = CorrelationFilters(directory)
+    for value in filter(is_asked, values):
+        assert filters.row_groups_without("s", [value]) == ((), False)
+    filters.close()
+
+
+def test_a_row_group_of_nothing_but_different_texts_may_hold_anything(tmp_path: Path) -> None:
+    rows = pa.array([json.dumps([f"{row}-{number}" for number in range(30)]) for row in range(50)])
+    assert texts_of(rows) is None
+    write_filter(tmp_path / f"s{SUFFIX}", [], [None, texts_of(metadata_of("ann"))])
+    filters = CorrelationFilters(tmp_path)
+    assert filters.row_groups_without("s", ["nobody"]) == ((1,), False)
+    assert filters.unreadable == 0
+    filters.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 5_000])
+def test_filters_of_the_first_version_are_read(tmp_path: Path, count: int) -> None:
+    """They know nothing of metadata."""
+    values = ids(count)
+    content = build([pa.array(values, pa.string())], false_positives=0.001) if values else b""
+    blocks = len(content) // BLOCK_BYTES
+    with (tmp_path / f"s{SUFFIX}").open("wb") as file:
+        for number in range(max(1, -(-blocks // 127))):
+            page = content[number * 4_064 : (number + 1) * 4_064].ljust(4_064, b"\0")
+            page += struct.pack("<4sIQQI", b"LFCF", 1, number, blocks, 0)
+            file.write(page + struct.pack("<I", zlib.crc32(page)))
+    verify_filter(tmp_path / f"s{SUFFIX}")
+    filters = CorrelationFilters(tmp_path)
+    assert all(filters.may_hold("s", value) for value in values)
+    assert sum(filters.may_hold("s", value) for value in ids(1_000, seed=2)) < 10
+    assert filters.row_groups_without("s", ["ann"]) == ((), False)
+    assert filters.unreadable == 0
     filters.close()
 
 

@@ -13,6 +13,9 @@ import msgspec
 import psutil
 import pytest
 
+import store.segments.process
+import store.segments.reading
+from runtime.telemetry import REGISTRY
 from search.predicate import ServiceIn
 from search.sql import Sql
 from search.sql_duckdb import compile_duckdb
@@ -103,6 +106,53 @@ async def test_a_reader_that_was_killed_is_started_again(reader: SegmentReader, 
     os.kill(first, signal.SIGKILL)
     assert await answered(reader, scan_of(file)) == [log.id for log in LOGS[:-11:-1]]
     assert pid_of(reader) != first
+
+
+async def test_readers_that_cannot_be_killed_are_counted_and_no_more_are_started(
+    tmp_path: Path, file: SegmentFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those are that wait for a disk which hangs: here they stand still, and what should kill them does nothing."""
+    reader = reader_of(tmp_path, readers=2, hang_s=0.0)
+    await reader.start()
+    processes = [process for process in psutil.Process().children() if "store.segments.reader" in process.cmdline()]
+    stuck = REGISTRY.get_sample_value("logfeed_segment_readers_stuck") or 0.0
+    monkeypatch.setattr(store.segments.process, "_KILL_S", 0.01)
+    monkeypatch.setattr(ReaderProcess, "end", lambda self: None)
+    for process in processes:
+        process.suspend()
+    for _ in processes:
+        with pytest.raises(SegmentReaderUnavailable, match="did not answer"):
+            await reader.scan(scan_of(file, budget_ms=100))
+    await until(lambda: all(process.is_stuck for process in reader._processes))
+    assert REGISTRY.get_sample_value("logfeed_segment_readers_stuck") == stuck + 2
+    for _ in range(5):
+        with pytest.raises(SegmentReaderUnavailable, match="hangs and cannot be ended"):
+            await reader.scan(scan_of(file))
+    alive = [process for process in psutil.Process().children() if "store.segments.reader" in process.cmdline()]
+    assert {*alive} == {*processes}
+
+    monkeypatch.undo()
+    for process in processes:
+        process.kill()
+    assert await answered(reader, scan_of(file)) == [log.id for log in LOGS[:-11:-1]]
+    assert REGISTRY.get_sample_value("logfeed_segment_readers_stuck") == stuck
+    await reader.close()
+
+
+async def test_the_service_stops_although_a_reader_cannot_be_killed(
+    tmp_path: Path, file: SegmentFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.segments.reading, "_CLOSE_S", 0.1)
+    reader = reader_of(tmp_path)
+    await reader.scan(scan_of(file))
+    process = psutil.Process(pid_of(reader))
+    with monkeypatch.context() as patched:
+        patched.setattr(ReaderProcess, "end", lambda self: None)
+        process.suspend()
+        async with asyncio.timeout(DEADLINE_S):
+            await reader.close()
+    process.kill()
+    await reader._processes[0].kill()
 
 
 async def test_a_reader_killed_during_a_scan_gives_a_retriable_error(reader: SegmentReader, file: SegmentFile) -> None:

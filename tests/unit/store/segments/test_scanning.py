@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 
 from runtime.clock import ManualClock
 from schemas.record import Log
+from search.bounds import metadata_texts
 from search.match import compile_match
 from search.predicate import (
     EVERYTHING,
     Contains,
     CorrelationIs,
     CorrelationPresent,
+    MetaEquals,
     MinLevel,
     Not,
     Predicate,
@@ -32,6 +34,7 @@ from search.sql import Sql
 from search.sql_duckdb import compile_duckdb
 from store.port import Position
 from store.segments.duck import connected
+from store.segments.filters import CorrelationFilters, is_asked
 from store.segments.format import RowGroup, SegmentDamaged, SegmentMissing
 from store.segments.scanning import ScanCancelled, Scanner
 from store.segments.scans import SegmentFile, SegmentResult, SegmentScan, question_of, result_of
@@ -164,6 +167,53 @@ def test_a_scan_is_a_plain_filter_sort_and_limit(
     everything = SegmentScan(files, where, scan.low, scan.high, newest_first, 10**6, 10**9, 0)
     assert seen == expected(of, everything, predicate)
     shutil.rmtree(place)
+
+
+@hypothesis_settings(deadline=None, max_examples=60)
+@given(data=st.data(), of=logs(times=st.integers(0, 20), max_size=30))
+def test_row_groups_that_filters_rule_out_change_no_answer(
+    directory: Path, connection: duckdb.DuckDBPyConnection, data: st.DataObject, of: list[Log]
+) -> None:
+    place = Path(tempfile.mkdtemp(dir=directory))
+    users = [data.draw(st.sampled_from(["ann", "bob", "cy", 'd"d', "1"])) for _ in of]
+    of = [
+        msgspec.structs.replace(log, metadata={"user": user, **log.metadata})
+        for log, user in zip(of, users, strict=True)
+    ]
+    files = files_of(place, [of[::2], of[1::2]], data.draw(st.integers(1, 4)))
+    predicate: Predicate = MetaEquals(("user",), data.draw(st.sampled_from(["ann", "bob", 'd"d', "1", "nobody"])))
+    texts = [text for text in metadata_texts(predicate) if is_asked(text)]
+    filters = CorrelationFilters(place)
+    files = tuple(
+        msgspec.structs.replace(file, skipped=filters.row_groups_without(file.name, texts)[0]) for file in files
+    )
+    filters.close()
+    low, high = data.draw(bounds(of))
+    scan = SegmentScan(
+        files,
+        compile_duckdb(predicate),
+        low,
+        high,
+        data.draw(st.booleans()),
+        data.draw(st.integers(1, 40)),
+        10**6,
+        10**9,
+    )
+    assert run(connection, scan).logs == expected(of, scan, predicate)
+    shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_row_groups_without_a_match_are_in_no_slice(newest_first: bool) -> None:
+    groups = tuple(RowGroup(1, start, start + 9, 1) for start in range(0, 80, 10))
+    files = [SegmentFile("", "one", groups, (0, 1, 4, 5, 7)), SegmentFile("", "other", groups, tuple(range(8)))]
+    walk = Walk(files, *EVER, newest_first=newest_first)
+    spans = []
+    while (piece := walk.next(100)) is not None:
+        spans.append((piece.low[0], piece.high[0]))
+        walk.done(piece)
+    assert sorted(spans) == [(20, 40), (60, 70)]
+    assert walk.looked_to is None
 
 
 @given(

@@ -240,7 +240,7 @@ def test_files_end_at_midnight(tmp_path: Path) -> None:
     ]
     assert all(segment.info.first_us // day_us == segment.info.last_us // day_us for segment in segments)
     assert in_order(log for segment in segments for log in read(segment.path)) == of
-    assert {segment.filter_path.stat().st_size for segment in segments} == {4_096}
+    assert {segment.filter_path.stat().st_size for segment in segments} == {8_192}
 
 
 def test_an_aborted_writer_leaves_no_finished_files_either(tmp_path: Path) -> None:

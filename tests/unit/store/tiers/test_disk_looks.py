@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 import store.tiers.disk_looks
+from search.predicate import CorrelationIs
 from store.segments.settings import SegmentSettings
 from store.tiers.access import SegmentAccess
 from store.tiers.disk_looks import DiskHangs, DiskLooks
+from store.tiers.finding import Wanted
 from store.tiers.places import Places
 from tests.unit.store.tiers.test_stretches import segment
 
@@ -80,7 +82,7 @@ async def test_a_filter_that_hangs_is_a_refusal_and_holds_up_no_other_thread(
     threads = min(32, (os.cpu_count() or 1) + 4)  # of the event loop
     for _ in range(threads):
         with pytest.raises(DiskHangs):
-            await access.candidates([one], "c")
+            await access.candidates([one], Wanted.of(CorrelationIs("c")))
     assert await asyncio.to_thread(lambda: True)
     with places.filter_of(one.name).open("wb"):
         async with asyncio.timeout(60):

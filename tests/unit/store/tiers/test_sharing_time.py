@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import pytest
@@ -28,6 +28,8 @@ US_PER_MS = 4
 class SlowFiles:
     """Looks through the time it is asked for at a constant speed, and finds nothing."""
 
+    cold_bytes_max = 1 << 60
+
     def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
 
@@ -46,6 +48,7 @@ class SlowFiles:
         wanted: int,
         bytes_max: int,
         budget_ms: int,
+        skipped: Mapping[str, tuple[int, ...]],
     ) -> SegmentResult:
         """See SegmentAccess."""
         us = min(high[0] - low[0], budget_ms * US_PER_MS)

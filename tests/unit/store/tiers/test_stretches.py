@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -129,6 +130,26 @@ def test_a_stretch_asks_few_files_and_fetches_fewer() -> None:
     cold = [segment(n, n * 10, n * 10 + 10, Tier.COLD) for n in range(20)]
     found = walked(Stretches(cold, ground(), (0, 0), (200, 0), newest_first=False))
     assert [len(stretch.segments) for stretch in found] == [1, 2, 4, 4, 4, 4, 1]
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_no_more_is_fetched_at_once_than_there_is_room_for(newest_first: bool) -> None:
+    """One file alone may be larger; whether it fits is found out when it is fetched."""
+    cold = [segment(n, n * 10, n * 10 + 10, Tier.COLD) for n in range(6)]
+    size = cold[0].info.bytes
+
+    def stretches(segments: list[Segment], bytes_max: int) -> list[Stretch]:
+        on, low, high = ground(), (0, 0), (200, 0)
+        return walked(Stretches(segments, on, low, high, newest_first=newest_first, cold_bytes_max=bytes_max))
+
+    found = stretches(cold, 2 * size)
+    assert [len(stretch.segments) for stretch in found] == [1, 2, 2, 1]
+    found = stretches(cold, size - 1)
+    assert [len(stretch.segments) for stretch in found] == [1] * 6
+    over_each_other = [segment(n, 0, 10, Tier.COLD) for n in range(5)]
+    *_, stretch = sorted(stretches(over_each_other, size - 1), key=lambda found: len(found.segments))
+    assert [len(group) for group in stretch.groups(2 * size)] == [2, 2, 1]
+    assert [len(group) for group in stretch.groups(1)] == [1] * 5
 
 
 def test_late_files_are_asked_where_they_have_rows() -> None:
