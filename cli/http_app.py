@@ -104,7 +104,7 @@ def build_app(services: Sequence[HttpService], *, origins: Origins | None = None
         app.include_router(router)
     _document_credentials(app)
     app.include_router(docs_router("Logfeed API"))
-    app.add_api_websocket_route("/{path:path}", _no_such_socket)
+    app.add_api_websocket_route("/{path:path}", no_such_socket)
     app.add_middleware(_HeadAsGet)
     app.add_middleware(_OwnPagesOnly, origins=origins or Origins())
     app.add_exception_handler(HTTPException, _unrouted([route for router in routers for route in router.routes]))
@@ -213,7 +213,7 @@ def _unrouted(routes: Sequence[BaseRoute]) -> Callable[[Request, Exception], Awa
     return answer
 
 
-async def _no_such_socket(socket: WebSocket) -> None:
+async def no_such_socket(socket: WebSocket) -> None:
     """Otherwise the server would deny it by itself, without the headers of all answers."""
     document = {
         "type": "urn:logfeed:problem:no-such-path",
