@@ -25,6 +25,7 @@ from cli.importing.command import import_logs
 from cli.logs import logs
 from cli.terminal import harmless
 from cli.usage import Command, Group
+from runtime.collector import keep_what_exists, look_seldom
 from schemas.errors import ConfigurationError, LogfeedError
 
 if TYPE_CHECKING:
@@ -69,9 +70,7 @@ _errors = Console(stderr=True, highlight=False)
 def _run(coroutine: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
-    from runtime.collector import look_seldom
-
-    look_seldom()
+    keep_what_exists()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(coroutine)
 
@@ -280,6 +279,7 @@ def version_command() -> None:
 
 def main() -> None:
     """Entry point: our errors become a line (each problem of a configuration its own) and an exit code, no traceback."""
+    look_seldom()  # before a command imports what it runs
     try:
         app()
     except ConfigurationError as error:

@@ -2,14 +2,14 @@
 
 Unit tests and readers need none of them: `pytest tests/unit tests/fuzz` starts nothing, and neither does a run with
 LOGFEED_TEST_NO_SERVICES=1, where tests that need a service are skipped and say so. Each test that needs a database gets a
-fresh one; topics have random names.
+fresh one; topics have random names. Files of all of them lie in memory (`tests.scratch`).
 """
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,14 @@ import pytest
 
 from db.migrations import Layout
 from tests.databases import create_database, create_migrated_database, drop_database, drop_templates
+from tests.scratch import use_scratch
 
 if TYPE_CHECKING:
     from tests.s3_server import S3Server
     from tests.services import SharedServices
 
 _shared: SharedServices | None = None
+_remove_scratch: Callable[[], None] | None = None
 
 WITHOUT_SERVICES = tuple(Path(__file__).resolve().parent / name for name in ("unit", "fuzz"))
 RUN_VARIABLE = "LOGFEED_TEST_RUN"
@@ -31,9 +33,10 @@ RUN_VARIABLE = "LOGFEED_TEST_RUN"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the shared services before any worker starts; unit tests alone start none."""
-    global _shared
+    global _shared, _remove_scratch
     if hasattr(config, "workerinput") or not _wants_services(config):
         return
+    _remove_scratch = use_scratch()
     from tests.services import start_shared_services
 
     _shared = start_shared_services()
@@ -55,6 +58,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         for server in filter(None, (_shared.embedded_url, _shared.timescale_url)):
             drop_templates(server, run=os.environ[RUN_VARIABLE])
         _shared.stop()
+    if _remove_scratch is not None:
+        _remove_scratch()
 
 
 def _wants_services(config: pytest.Config) -> bool:

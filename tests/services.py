@@ -117,7 +117,7 @@ def _embedded(directory: Path) -> _Starting:
 
     server = EmbeddedPostgres(directory / "embedded")
     url = server.start()
-    return _Starting(lambda: url, server.kill)
+    return _Starting(lambda: url, server.stop)  # a killed server would leave its segments of shared memory behind
 
 
 def _docker_answers() -> bool:
