@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from cli import openapi
+from cli.http_app import no_such_socket
 from schemas.access import SECURITY
 from tests.access_site import PASSWORD, Site, running
 
