@@ -78,7 +78,7 @@ _DESCRIPTIONS: Final = {
     404: "There is no such log, or you may not read it.",
     410: "Records behind this place are past their retention, or of a topic that was made again: go on from `next`.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
-    429: "Too many attempts to log in, or questions, tails or requests for records of yours at once: wait `Retry-After` seconds.",
+    429: "Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds.",
     500: "A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked.",
     502: "The login provider answers what it must not, or refuses this installation: `detail` says what to mend.",
     503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",

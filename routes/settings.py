@@ -29,7 +29,7 @@ class RouteSettings(Section):
     query: str = Field(max_length=4_000)
     """Which logs, in the query language: `service:pay/* level>=warn`. Empty: all."""
 
-    topic: str = Field(pattern=r"^(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}$")
+    topic: str = Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")
     """Name of its topic, of characters that Kafka takes; no other route's."""
 
     description: str = Field(default="", max_length=500)
@@ -47,6 +47,8 @@ class RouteSettings(Section):
     @field_validator("topic")
     @classmethod
     def _is_free(cls, topic: str) -> str:
+        if topic in (".", ".."):
+            raise ValueError("Kafka takes no topic of this name")
         if _as_kafka_holds(topic) == _as_kafka_holds(ERRORS_TOPIC) or topic.startswith(SERVICE_TOPICS):
             raise ValueError(f"{topic} is Logfeed's own: {ERRORS_TOPIC}, and what begins with {SERVICE_TOPICS}")
         return topic
