@@ -24,6 +24,7 @@ from access.grants import check_grants
 from access.keys import key_prefix, key_sha256
 from access.tokens import read_access_token
 from broker.port import Delivered
+from broker.topic_names import service_of
 from cli.exporting.lines import csv_records, ndjson, read_page
 from cli.http_client import Problem, check_url, retry_after_s
 from cli.importing.formats.times import TimeReader
@@ -43,6 +44,7 @@ from query import params
 from query.cursor import CursorSeal
 from query.errors import CursorError
 from query.tail.token import TailSeal
+from query.topics.place import parse_place, place_text
 from runtime.addresses import network_of
 from runtime.origins import Origins, origin_of
 from runtime.settings import load
@@ -59,6 +61,7 @@ from schemas.levels import band
 from schemas.record import Log
 from search.language import QueryError, parse
 from search.match import compile_match
+from search.params import ParameterError
 from search.regex import RegexError, parse_pattern
 from writer.decode import decode_frame
 
@@ -188,6 +191,11 @@ def _tail_token(text: str) -> None:
     TailSeal(_SECRET).open(text, subject="ann", question="q")
 
 
+def _topic_place(text: str) -> None:
+    place = parse_place(text)
+    assert parse_place(place_text(place)) == place
+
+
 # Credentials
 
 
@@ -306,6 +314,8 @@ TARGETS: Final[dict[str, Target]] = {
     "question": Target(_by_text(_question)),
     "cursor": Target(_by_text(_cursor), (CursorError,)),
     "tail_token": Target(_by_text(_tail_token), (CursorError,)),
+    "topic_place": Target(_by_text(_topic_place), (ParameterError,)),
+    "topic_name": Target(_by_text(service_of)),
     "token": Target(_by_text(_token)),
     "api_key": Target(_by_text(_api_key)),
     "head": Target(_head, (Unauthenticated,)),

@@ -34,7 +34,8 @@ def test_the_schema_of_a_log_takes_what_topics_have_and_nothing_else() -> None:
     validator = jsonschema.Draft202012Validator(log_schema())
     validator.validate(shown(LOG))
     validator.validate(shown(Log(1, -62_135_596_800_000_000, 1, "a", "", "order-1", {})))
-    for broken in ({"id": 7}, {"severity": 25}, {"more": 1}, {"metadata": []}, {"message": None}):
+    wrong: list[dict[str, Any]] = [{"id": 7}, {"severity": 25}, {"more": 1}, {"metadata": []}, {"message": None}]
+    for broken in wrong:
         assert list(validator.iter_errors(shown(LOG) | broken)), broken
 
 
