@@ -82,8 +82,9 @@ audit: ## known vulnerabilities of what is locked; fails where nobody can be ask
 	@.audit/bin/python -m pip install --quiet pip-audit==2.10.1
 	for lock in requirements.lock requirements-lake.lock requirements-test.lock; do .audit/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done
 
-openapi: install-test ## write schemas/openapi.json anew
+openapi: install-test ## write schemas/*.json anew
 	$(BIN)/python -m cli.openapi schemas/openapi.json
+	$(BIN)/python -m cli.schema_documents schemas
 
 bench: install-test ## how fast it is, everything running at once, 20 minutes (BENCH=--quick: three, BENCH=--help)
 	$(BIN)/python -m bench $(BENCH)

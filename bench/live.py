@@ -26,8 +26,14 @@ from bench.processes import usage
 from bench.progress import progress
 from bench.site import Site
 from bench.tails import TailsReport
+from broker.factory import make_topics
+from broker.settings import BrokerSettings
+from db.database import Database
 from infra.fleet import REPOSITORY
+from live.events import Batch
 from query.params import parse_tail
+from routes.settings import RouteSettings, RoutingSettings
+from routes.table import RouteTable
 from schemas.levels import band
 from schemas.record import Log
 from search.many import ManyMatcher
@@ -39,16 +45,20 @@ QUESTIONS: Final = 100
 _SERVICES_NAMED: Final = 10
 _MATCHED_LOGS: Final = 4_000
 _PLAIN_LOGS: Final = 200
+_ROUTES: Final = 20
+_PUBLISHED_TIMES: Final = 10
 _LOGS_PER_REQUEST: Final = 100
 _PATH: Final = "/api/v1/tail"
 _BEGIN_S_MAX: Final = 120.0
 
 
 async def measure(site: Site, options: Options, figures: ProfileFigures) -> None:
-    """match_us_per_log, match_plain_us_per_log, match_ratio; tail_clients, tail_cores (of query), tail_logs_shown_per_s,
+    """match_us_per_log, match_plain_us_per_log, match_ratio; route_us_per_log, route_us_per_record,
+    route_publish_us_per_record; tail_clients, tail_cores (of query), tail_logs_shown_per_s,
     tail_shown_share (of what matched), tail_cpu_us_per_log_shown, tail_frames_per_s, tail_skips, tail_cut,
     tail_peak_mib, tail_beside_per_s."""
     _measure_matching(figures)
+    await _measure_routing(site, figures)
     await site.start_pipeline()
     await site.start_query()
     await _measure_tails(site, options, figures)
@@ -75,6 +85,43 @@ def _measure_matching(figures: ProfileFigures) -> None:
     figures.put("match_plain_us_per_log", plain_us)
     figures.put("match_ratio", together_us / plain_us)
     progress(f"{PREDICATES} predicates: {together_us:.1f} µs a log, by themselves {plain_us:.0f} µs, {found} matches")
+
+
+async def _measure_routing(site: Site, figures: ProfileFigures) -> None:
+    """Logs to records of 20 routes that each match a service's warnings: alone, then published and acknowledged."""
+    logs = _logs(_MATCHED_LOGS)
+    routes = {
+        f"bench-{number}": RouteSettings(query=f"service:{service} level>=warn", topic=f"bench.{number}")
+        for number, service in enumerate(SERVICES[:_ROUTES])
+    }
+    table = RouteTable(routes, RoutingSettings())
+    batch = Batch(0, 0, 1, 0, logs)
+    list(table.records(batch))
+    began_s = time.process_time()
+    records = [record for each in table.records(batch) for record in each]
+    spent_us = (time.process_time() - began_s) * 1e6
+    database = Database(site.fleet.database_url, application_name="bench", connections_max=2)
+    await database.open()
+    kafka = site.fleet.kafka
+    place = {"kind": "queue"} if kafka is None else {"kind": "kafka", "bootstrap": kafka.bootstrap}
+    topics = make_topics(BrokerSettings.model_validate(place), database)
+    try:
+        await topics.ensure(table.fixed)
+        await topics.publish(records)
+        began_s = time.perf_counter()
+        for _ in range(_PUBLISHED_TIMES):
+            await topics.publish(records)
+        publish_us = (time.perf_counter() - began_s) * 1e6 / _PUBLISHED_TIMES / len(records)
+    finally:
+        await topics.close()
+        await database.close()
+    figures.put("route_us_per_log", spent_us / len(logs))
+    figures.put("route_us_per_record", spent_us / len(records))
+    figures.put("route_publish_us_per_record", publish_us)
+    progress(
+        f"{len(logs):,} logs to {len(records):,} records: {spent_us / len(logs):.1f} µs a log, published in"
+        f" {publish_us:.1f} µs a record"
+    )
 
 
 def _logs(number: int) -> list[Log]:

@@ -28,6 +28,7 @@ class Role(StrEnum):
     WRITER = "writer"
     QUERY = "query"
     ALERT = "alert"
+    ROUTE = "route"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +59,23 @@ _OPERATIONS: Final = {
     Role.WRITER: ("Read",),
     Role.QUERY: ("Read", "Write"),  # tails; the audit log
     Role.ALERT: ("Read",),
+    Role.ROUTE: ("Read",),
 }
 """On the logs."""
 
 
 def role_acls(
-    principals: Mapping[Role, str], *, topic: str, group: str, create_topic: bool, alert_topics: Collection[str] = ()
+    principals: Mapping[Role, str],
+    *,
+    topic: str,
+    group: str,
+    create_topic: bool,
+    alert_topics: Collection[str] = (),
+    route_topics: Collection[str] = (),
 ) -> list[Acl]:
     """What each role needs under its principal. group: of the writers. create_topic: whether roles make the topic where it is
-    missing. alert_topics: that alerts are told to. Raises InvalidInput."""
+    missing. alert_topics: that alerts are told to. route_topics: derived topics besides those of services. Raises
+    InvalidInput."""
     found = []
     for role, principal in principals.items():
         _check(principal)
@@ -82,6 +91,12 @@ def role_acls(
             found.append(Acl(principal, ("group", group), ("Describe",)))
         elif role is Role.ALERT:
             found += [Acl(principal, ("topic", name), (*looks, "Write")) for name in sorted({*alert_topics})]
+        elif role is Role.ROUTE:
+            found += [Acl(principal, ("topic", name), (*looks, "Write")) for name in sorted({*route_topics})]
+            found.append(Acl(principal, ("topic", SERVICE_TOPICS), (*looks, "Write"), prefixed=True))
+        elif role is Role.QUERY:  # derived topics over HTTP
+            found += [Acl(principal, ("topic", name), ("Describe", "Read")) for name in sorted({*route_topics})]
+            found.append(Acl(principal, ("topic", SERVICE_TOPICS), ("Describe", "Read"), prefixed=True))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broker.port import Broker
 from broker.settings import BrokerSettings
+from broker.topics import Topics
 from db.database import Database
 from schemas.errors import ConfigurationError
 
@@ -23,3 +24,17 @@ def make_broker(settings: BrokerSettings, database: Database | None) -> Broker:
     from broker.queue import QueueBroker
 
     return QueueBroker(database, settings)
+
+
+def make_topics(settings: BrokerSettings, database: Database | None) -> Topics:
+    """Derived topics where the settings put records: topics of Kafka, or tables. Closed by the caller; nothing is connected
+    yet. Raises ConfigurationError for tables without a database."""
+    if settings.kind == "kafka":
+        from broker.kafka_topics import KafkaTopics
+
+        return KafkaTopics(settings)
+    if database is None:
+        raise ConfigurationError("broker.kind is queue, which lives in the database: configure one, or kind kafka")
+    from broker.topic_table import TableTopics
+
+    return TableTopics(database, settings)

@@ -71,6 +71,37 @@ def wrong_broker_settings(found: Mapping[str, str | None], *, in_flight_bytes_ma
     )
 
 
+RECORD_BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
+"""The largest batch of a derived topic: one log of the greatest size, each character of its message escaped, takes 2 MiB."""
+
+
+def derived_topic_settings(replication_factor: int, *, retention_h: float) -> dict[str, str]:
+    """Settings to make a derived topic with. Its age counts from the broker's clock: producers' may be wrong by days."""
+    settings = {
+        "cleanup.policy": "delete",
+        "retention.ms": str(int(retention_h * 3_600_000)),
+        "message.timestamp.type": "LogAppendTime",
+        "unclean.leader.election.enable": "false",
+        "max.message.bytes": str(RECORD_BATCH_BYTES_MAX),
+    }
+    if replication_factor >= 3:
+        settings["min.insync.replicas"] = "2"
+    return settings
+
+
+def wrong_derived_settings(found: Mapping[str, str | None]) -> list[str]:
+    """One text per setting of a derived topic that would keep logs out of it."""
+    wanted = [
+        _Wanted("cleanup.policy", "delete", lambda value: value == "delete"),
+        _Wanted(
+            "max.message.bytes",
+            f"at least {RECORD_BATCH_BYTES_MAX}",
+            lambda value: int(value) >= RECORD_BATCH_BYTES_MAX,
+        ),
+    ]
+    return _wrong(wanted, found, "topic")
+
+
 def _wrong(wanted: list[_Wanted], found: Mapping[str, str | None], where: str) -> list[str]:
     problems = []
     for setting in wanted:

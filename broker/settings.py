@@ -68,6 +68,17 @@ class BrokerSettings(Section):
     """Milliseconds a producer waits for company before it commits. Default 0: what arrives during one commit shares the
     next, which groups requests under load and costs nothing without."""
 
+    derived_partitions: int = Field(4, ge=1, le=1024)
+    """Partitions of a derived topic of Kafka when it is made; logs of one service share one. Default 4: room for four
+    consumers of a group. Tables have one."""
+
+    derived_retention_h: float = Field(72.0, gt=0, le=24 * 366)
+    """Hours for which records of derived topics are kept at least. Default 72: who is away for a weekend misses nothing.
+    Kafka's topics get it when they are made."""
+
+    derived_bytes_max: int = Field(1024**3, ge=64 * 1024)
+    """Bytes of all derived topics in tables (without Kafka), past which the oldest records go, however young. Default 1 GiB."""
+
     @model_validator(mode="after")
     def _sasl_is_complete(self) -> Self:
         if self.security_protocol.startswith("SASL_") and (self.sasl_username is None or self.sasl_password is None):

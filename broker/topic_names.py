@@ -8,6 +8,7 @@ begins with that prefix's encoding, so that a right over `pay/*` is one over a p
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 ERRORS_TOPIC: Final = "logs.errors"
@@ -16,6 +17,8 @@ SERVICE_TOPICS: Final = "logs.service."
 """What the topics of services begin with."""
 
 _ESCAPED: Final = str.maketrans({"-": "--", "_": "-u", "/": "-s"})
+_PLAIN: Final = {spelling: character for character, spelling in (("-", "--"), ("_", "-u"), ("/", "-s"))}
+_ESCAPE: Final = re.compile(r"-(.?)", re.DOTALL)
 _SERVICE_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/")
 
 
@@ -25,3 +28,12 @@ def service_topic(service_name: str) -> str:
     if not _SERVICE_CHARS.issuperset(service_name):
         raise ValueError(f"expected letters, digits and . _ - /, got {service_name[:120]!r}")
     return SERVICE_TOPICS + service_name.translate(_ESCAPED)
+
+
+def service_of(topic: str) -> str | None:
+    """The service that a topic is of; None for what is no service's topic."""
+    text = topic.removeprefix(SERVICE_TOPICS)
+    service = _ESCAPE.sub(lambda escape: _PLAIN.get(escape[0], "\n"), text)
+    if topic == text or not service or not _SERVICE_CHARS.issuperset(service) or service_topic(service) != topic:
+        return None
+    return service

@@ -141,7 +141,7 @@ def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None
     if settings.profile is not Profile.EMBEDDED:
         raise ConfigurationError(
             "`up` runs the embedded profile; start the roles of the full profile one by one:"
-            " logfeed db migrate, then logfeed ingest, write, query, tier, alert (see docker-compose.yml)"
+            " logfeed db migrate, then logfeed ingest, write, query, tier, alert, route (see docker-compose.yml)"
         )
     from cli.demo_traffic import run_demo_traffic
     from cli.http_client import own_server_trust
@@ -257,6 +257,20 @@ def alert_command(
     from cli.alert_role import run_alerts
 
     _run(run_alerts(_settings(config, {"alerts.name": name}, "alert")))
+
+
+@app.command("route", cls=Command)
+def route_command(
+    config: ConfigOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Stable name of this process (default: the host's name)."),
+    ] = None,
+) -> None:
+    """Fill derived topics (logs.errors, services, routes): one process at a time leads, others stand by."""
+    from cli.route_role import run_routes
+
+    _run(run_routes(_settings(config, {"routing.name": name}, "route")))
 
 
 app.command("erase", cls=Command)(erase)

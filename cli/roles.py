@@ -18,7 +18,7 @@ from access.authenticator import AccessControl
 from access.principal import Authenticate, anyone
 from alerts.api import make_alert_api
 from alerts.owners import scope_of
-from broker.factory import make_broker
+from broker.factory import make_broker, make_topics
 from broker.port import Broker
 from broker.queue import QueueBroker
 from cli.audit import AuditTrail
@@ -30,7 +30,8 @@ from cli.unread import UnreadRecords
 from db.database import Database
 from db.leases import Lease
 from ingest.main import IngestService
-from query.main import QueryService, TailSource
+from query.main import QueryService, TailSource, TopicSource
+from routes.settings import derived_topics
 from runtime.addresses import is_loopback
 from runtime.certificate import Certificate
 from runtime.clock import SystemClock
@@ -104,6 +105,12 @@ def http_services(
             segments=segment_access(settings),
             retention=settings.retention_policy(),
             tail=TailSource(settings.tail, settings.live, broker, stop or Stop()),
+            topics=TopicSource(
+                settings.topics,
+                make_topics(settings.broker, database),
+                derived_topics(settings.routes, settings.routing),
+                stop or Stop(),
+            ),
             origins=Origins(settings.http.allowed_origins),
         )
         services["alerts"] = make_alert_api(

@@ -21,6 +21,8 @@ from ingest.settings import IngestSettings
 from live.settings import LiveSettings
 from query.settings import QuerySettings
 from query.tail.settings import TailSettings
+from query.topics.settings import TopicReadSettings
+from routes.settings import RouteSettings, RoutingSettings, check_routes
 from runtime.addresses import is_loopback
 from runtime.http import HttpSettings as ConnectionSettings
 from runtime.origins import origin_of
@@ -189,6 +191,15 @@ class Settings(Section):
     alerts: AlertSettings = AlertSettings()
     """Alerting."""
 
+    routes: dict[str, RouteSettings] = Field(default={})
+    """Derived topics besides logs.errors, by name: which logs, and into which topic. See docs/topics.md."""
+
+    routing: RoutingSettings = RoutingSettings()
+    """The role that fills derived topics."""
+
+    topics: TopicReadSettings = TopicReadSettings()
+    """Derived topics over HTTP."""
+
     log: LogSettings = LogSettings()
     """Logfeed's own logs."""
 
@@ -204,6 +215,11 @@ class Settings(Section):
                 f"query.scans_max ({self.query.scans_max}) must be at most database.connections_max - 2"
                 f" ({self.database.connections_max - 2}): questions would wait for connections that others need"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _routes_fit(self) -> Settings:
+        check_routes(self.routes, logs_topic=self.broker.topic)
         return self
 
     @model_validator(mode="after")

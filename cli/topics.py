@@ -1,4 +1,5 @@
-"""`logfeed topics`: rights over Kafka's topics, as commands to look at and to run."""
+"""`logfeed topics`: derived topics and their records, by the API; rights over Kafka's topics, as commands to look at and to
+run."""
 
 from __future__ import annotations
 
@@ -8,14 +9,19 @@ import typer
 
 from cli.database import ConfigOption
 from cli.terminal import harmless
+from cli.topic_records import list_topics, read_topic
 from cli.usage import Command, group
 
-app = group(help="Topics of Kafka: rights for Logfeed's roles and for subscribers.")
+app = group(help="Derived topics: which there are, their records; rights over Kafka's topics.")
 
 
 @app.callback()
 def topics() -> None:
-    """Rights over Kafka's topics."""
+    """Derived topics, and rights over Kafka's topics."""
+
+
+app.command("list", cls=Command)(list_topics)
+app.command("read", cls=Command)(read_topic)
 
 
 @app.command(cls=Command)
@@ -26,6 +32,7 @@ def acl(
     writer: Annotated[str | None, typer.Option("--writer", metavar="PRINCIPAL", help="Of `logfeed write`.")] = None,
     query: Annotated[str | None, typer.Option("--query", metavar="PRINCIPAL", help="Of `logfeed query`.")] = None,
     alert: Annotated[str | None, typer.Option("--alert", metavar="PRINCIPAL", help="Of `logfeed alert`.")] = None,
+    route: Annotated[str | None, typer.Option("--route", metavar="PRINCIPAL", help="Of `logfeed route`.")] = None,
     subscriber: Annotated[
         str | None, typer.Option("--subscriber", metavar="PRINCIPAL", help="Who reads derived topics.")
     ] = None,
@@ -48,20 +55,21 @@ def acl(
     """Print the kafka-acls.sh commands that give these rights. Nothing is changed, Kafka is not asked.
 
     [bold]Examples[/bold]
-      logfeed topics acl --ingest User:ingest --writer User:writer --query User:query --alert User:alert
+      logfeed topics acl --ingest User:ingest --writer User:writer --query User:query --alert User:alert --route User:route
       logfeed topics acl --subscriber User:payments --read 'pay/*' --group-prefix payments-
     """
     from access.grants import Permission, check_grants, grant, principal_of
     from alerts.settings import TopicSettings
     from broker.acls import Role, command, role_acls, subscriber_acls
     from cli.settings import load_settings
+    from routes.settings import derived_topics
     from schemas.errors import InvalidInput
     from schemas.topics import WRITER_GROUP
 
-    named = {Role.INGEST: ingest, Role.WRITER: writer, Role.QUERY: query, Role.ALERT: alert}
+    named = {Role.INGEST: ingest, Role.WRITER: writer, Role.QUERY: query, Role.ALERT: alert, Role.ROUTE: route}
     principals = {role: principal for role, principal in named.items() if principal is not None}
     if not principals and subscriber is None:
-        raise InvalidInput("whose rights? expected --ingest, --writer, --query, --alert or --subscriber")
+        raise InvalidInput("whose rights? expected --ingest, --writer, --query, --alert, --route or --subscriber")
     if (subscriber is None) != (group_prefix is None) or (subscriber is None and read):
         raise InvalidInput("--subscriber, --read and --group-prefix belong together")
     settings = load_settings(config)
@@ -72,6 +80,7 @@ def acl(
         group=WRITER_GROUP,
         create_topic=broker.create_topic,
         alert_topics=[channel.topic for channel in channels if isinstance(channel, TopicSettings)],
+        route_topics=[info.name for info in derived_topics(settings.routes, settings.routing)],
     )
     if subscriber is not None and group_prefix is not None:
         scope = principal_of("", "", check_grants(grant(Permission.READ, each) for each in read or ())).may_read

@@ -34,3 +34,25 @@ class TailsFull(Overloaded):
 
 class SnapshotBehind(Overloaded):
     """The database is behind what earlier pages of this walk have shown; try again shortly."""
+
+
+class TopicNotFound(LogfeedError):
+    """There is no such topic, or it may not be read."""
+
+
+class TopicGone(LogfeedError):
+    """Records behind this place are not there any more."""
+
+    def __init__(self, message: str, *, reason: str, following: str) -> None:
+        """reason: expired or remade. following: place to go on from."""
+        super().__init__(message)
+        self.reason = reason
+        self.following = following
+
+
+class TooManyTopicReads(Overloaded):
+    """As many of your requests for records are open as there may be; wait for their answers."""
+
+
+class TopicReadsFull(Overloaded):
+    """As many requests for records are open here as there may be; try again shortly."""

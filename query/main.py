@@ -7,6 +7,7 @@ answers, every question gets 503 and `ready` says why.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastapi import APIRouter
@@ -17,6 +18,7 @@ from access.oidc.login import OidcLogin
 from access.principal import Authenticate, Principal, anyone
 from access.sessions import Sessions
 from broker.port import Broker
+from broker.topics import Topics
 from db.database import Database
 from db.migrations import Layout
 from live.keys import stored_keys_of
@@ -29,10 +31,13 @@ from query.settings import QuerySettings
 from query.tail.api import make_tail_router
 from query.tail.service import Tails
 from query.tail.settings import TailSettings
+from query.topics.api import make_topics_router
+from query.topics.service import TopicReads
+from query.topics.settings import TopicReadSettings
 from runtime.clock import Clock, SystemClock
 from runtime.origins import Origins
 from runtime.stopping import Stop, every
-from schemas.topics import LOGS_TOPIC
+from schemas.topics import LOGS_TOPIC, TopicInfo
 from store.postgres_read import PostgresReadStore
 from store.tiers.access import SegmentAccess
 from store.tiers.retention import RetentionPolicy
@@ -57,6 +62,19 @@ class TailSource:
     """Ends all tails: the server cannot stop before they have ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class TopicSource:
+    """What reading derived topics needs besides."""
+
+    settings: TopicReadSettings
+    topics: Topics
+    """Closed by the service."""
+    named: Sequence[TopicInfo]
+    """By the settings; others are topics of services."""
+    stop: Stop
+    """Ends what waits."""
+
+
 class QueryService:
     """Composed by the caller from an opened database; `router` is mounted into a FastAPI application."""
 
@@ -76,6 +94,7 @@ class QueryService:
         segments: SegmentAccess | None = None,
         retention: RetentionPolicy | None = None,
         tail: TailSource | None = None,
+        topics: TopicSource | None = None,
         origins: Origins | None = None,
     ) -> None:
         """database: opened and closed by the caller, with settings.scans_max connections at least.
@@ -83,8 +102,8 @@ class QueryService:
         unread: partition -> records that are accepted and not stored yet; may raise Overloaded. sessions: closed by the caller;
         None where nobody logs in. oidc: closed by the caller; None where no login provider is asked. audit: run by the caller;
         None writes nothing down. segments: opened and closed here; None where no directory of files is known. retention: None
-        shows whatever is there. tail: what tails are made of; None has none. origins: whose pages may open WebSockets; None:
-        the server's own alone.
+        shows whatever is there. tail: what tails are made of; None has none. topics: derived topics; None shows none. origins:
+        whose pages may open WebSockets; None: the server's own alone.
         """
         self.settings = settings
         self.authenticate = authenticate
@@ -124,6 +143,11 @@ class QueryService:
             )
             tail_router = make_tail_router(self.tails, self._authenticated, origins=origins or Origins())
             self.router.routes.extend(tail_router.routes)
+        self._topic_reads: TopicReads | None = None
+        if topics is not None:
+            self._topic_reads = TopicReads(topics.settings, topics.topics, topics.named, stop=topics.stop)
+            topics_router = make_topics_router(self._topic_reads, self._authenticated, audit)
+            self.router.routes.extend(topics_router.routes)
 
     async def start(self) -> None:
         """Begin to look after the database and the files. Succeeds while they are away."""
@@ -137,6 +161,8 @@ class QueryService:
         self._stop.set()
         if self.tails is not None:
             await self.tails.stop()
+        if self._topic_reads is not None:
+            await self._topic_reads.stop()
         if self._looking is not None:
             await self._looking
             self._looking = None

@@ -24,7 +24,17 @@ from access.errors import (
     Unauthenticated,
 )
 from query import metrics
-from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyQuestions, TooManyScans, TooManyTails
+from query.errors import (
+    CursorError,
+    LogNotFound,
+    SnapshotBehind,
+    TooManyQuestions,
+    TooManyScans,
+    TooManyTails,
+    TooManyTopicReads,
+    TopicGone,
+    TopicNotFound,
+)
 from schemas.errors import InvalidInput, LogfeedError, Overloaded
 from schemas.pages import Problem
 from search.params import ParameterError
@@ -44,12 +54,15 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (ProviderUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, "login-provider-away", "The login provider does not answer"),
     (Forbidden, HTTPStatus.FORBIDDEN, "not-permitted", "Not permitted"),
     (LogNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such log"),
+    (TopicNotFound, HTTPStatus.NOT_FOUND, "topic-not-found", "There is no such topic"),
+    (TopicGone, HTTPStatus.GONE, "gap", "Records are not there any more"),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-parameter", "A parameter is not valid"),
     (SegmentDamaged, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-damaged", "A file of logs is damaged"),
     (ObjectTooLarge, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-unreadable", "A file of logs cannot be read here"),
     (ObjectStoreRefused, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-unreadable", "A file of logs cannot be read here"),
     (TooManyLogins, HTTPStatus.TOO_MANY_REQUESTS, "too-many-logins", "Too many attempts to log in"),
     (TooManyTails, HTTPStatus.TOO_MANY_REQUESTS, "too-many-tails", "Too many tails of one subject"),
+    (TooManyTopicReads, HTTPStatus.TOO_MANY_REQUESTS, "too-many-topic-reads", "Too many requests for records at once"),
     (TooManyQuestions, HTTPStatus.TOO_MANY_REQUESTS, "too-many-questions", "Too many of your questions at once"),
     (TooManyScans, HTTPStatus.SERVICE_UNAVAILABLE, "too-many-scans", "Too many questions at once"),
     (SnapshotBehind, HTTPStatus.SERVICE_UNAVAILABLE, "snapshot-behind", "The database is behind this walk"),
@@ -63,8 +76,9 @@ _DESCRIPTIONS: Final = {
     401: "No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected.",
     403: "You may not do this: `detail` says what is missing.",
     404: "There is no such log, or you may not read it.",
+    410: "Records behind this place are past their retention, or of a topic that was made again: go on from `next`.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
-    429: "Too many attempts to log in, or questions or tails of yours at once: wait `Retry-After` seconds.",
+    429: "Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds.",
     500: "A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked.",
     502: "The login provider answers what it must not, or refuses this installation: `detail` says what to mend.",
     503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",
@@ -74,6 +88,11 @@ _EXAMPLES: Final = {
     401: ("unauthenticated", "Who you are is not known", "this API key is not known: it was mistyped or revoked"),
     403: ("not-permitted", "Not permitted", "you may not read the logs of any service"),
     404: ("not-found", "There is no such log", "there is no log 382110771345817600, or it may not be read"),
+    410: (
+        "gap",
+        "Records are not there any more",
+        "records of logs.errors behind this place are past their retention: go on from `next`",
+    ),
     422: ("invalid-parameter", "A parameter is not valid", "levle: there is no such parameter: did you mean `level`?"),
     429: (
         "too-many-questions",
@@ -121,6 +140,8 @@ def problem_of(error: LogfeedError) -> Response:
         if error.column is not None:
             field["column"] = error.column
         document["errors"] = [field]
+    if isinstance(error, TopicGone):
+        document |= {"reason": error.reason, "next": error.following}
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded) else {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = error.challenge

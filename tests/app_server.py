@@ -25,8 +25,10 @@ async def serving(
     trusted_proxies: tuple[str, ...] = (),
     ws: type[asyncio.Protocol] | None = None,
     timeout_keep_alive: int = 60,
+    port: int = 0,
 ) -> AsyncIterator[int]:
-    """Yields the port on 127.0.0.1. context: of a server, for TLS. ws: class that takes WebSockets, else the product's own."""
+    """Yields the port on 127.0.0.1, a free one unless one is asked for. context: of a server, for TLS. ws: class that takes
+    WebSockets, else the product's own."""
     settings = settings or HttpSettings()
     protocol: Any = http_protocol_class(settings, trusted_proxies=trusted_proxies)  # a class, or what makes one
     if context is not None:
@@ -43,7 +45,7 @@ async def serving(
         server_header=False,
     )
     server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", port)) as listener:
         task = asyncio.create_task(server._serve([listener]))
         async with asyncio.timeout(30):
             while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it

@@ -27,6 +27,7 @@ from alerts.errors import RuleInvalid
 from alerts.matching import parse_matcher
 from alerts.service import read_document
 from broker.port import Delivered
+from broker.topic_names import service_of
 from cli.exporting.lines import csv_records, ndjson, read_page
 from cli.http_client import Problem, check_url, retry_after_s
 from cli.importing.formats.times import TimeReader
@@ -46,6 +47,7 @@ from query import params
 from query.cursor import CursorSeal
 from query.errors import CursorError
 from query.tail.token import TailSeal
+from query.topics.place import parse_place, place_text
 from runtime.addresses import network_of
 from runtime.origins import Origins, origin_of
 from runtime.settings import load
@@ -62,6 +64,7 @@ from schemas.levels import band
 from schemas.record import Log
 from search.language import QueryError, parse
 from search.match import compile_match
+from search.params import ParameterError
 from search.regex import RegexError, parse_pattern
 from writer.decode import decode_frame
 
@@ -195,6 +198,11 @@ def _alert_rule(raw: bytes) -> None:
     read_document(_data(raw)).as_json()
 
 
+def _topic_place(text: str) -> None:
+    place = parse_place(text)
+    assert parse_place(place_text(place)) == place
+
+
 # Credentials
 
 
@@ -315,6 +323,8 @@ TARGETS: Final[dict[str, Target]] = {
     "tail_token": Target(_by_text(_tail_token), (CursorError,)),
     "alert_rule": Target(_alert_rule, (RuleInvalid,)),
     "matcher": Target(_by_text(parse_matcher), (ValueError,)),
+    "topic_place": Target(_by_text(_topic_place), (ParameterError,)),
+    "topic_name": Target(_by_text(service_of)),
     "token": Target(_by_text(_token)),
     "api_key": Target(_by_text(_api_key)),
     "head": Target(_head, (Unauthenticated,)),

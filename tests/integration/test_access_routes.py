@@ -28,6 +28,8 @@ READ: Final = "read"
 WRITE: Final = "write"
 TAIL: Final = "tail"
 ALERT: Final = "alert"
+TOPIC: Final = "topic"
+"""Whoever may tail; what they see then: test_topics_api.py."""
 
 ROUTES: Final = {
     "GET /livez": OPEN,
@@ -50,6 +52,8 @@ ROUTES: Final = {
     "GET /api/v1/ledger": READ,
     "GET /api/v1/tail": TAIL,
     "POST /api/v1/tail/tickets": TAIL,
+    "GET /api/v1/topics": TOPIC,
+    "GET /api/v1/topics/{name}/records": TOPIC,
     "GET /api/v1/alerts": ALERT,
     "GET /api/v1/alerts/rules": ALERT,
     "POST /api/v1/alerts/rules": ALERT,
@@ -104,7 +108,7 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
     found = operations()
     assert set(found) == set(ROUTES), "classify the route here, and give it what its kind asks for"
     for name, operation in found.items():
-        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, ANY)
+        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, TOPIC, ANY)
         assert operation.get("security", []) == (SECURITY if asks else []), name
         assert {"401", "403"} <= set(operation["responses"]) or not asks, name
 
@@ -211,6 +215,8 @@ async def _check(
                 expected = 403
             case "alert":  # what they may then: test_alert_api.py
                 expected = 404 if "{" in template and method != "PUT" else 200 if method == "GET" else 422
+            case "topic":
+                expected = 403 if not kind.may_tail else 404 if "{" in template else 200
             case "write":
                 expected = 201 if service in kind.writes else 403
             case "tail" if not kind.may_tail:

@@ -56,6 +56,7 @@ EMPTY_SAMPLES = {
     "alerts.channels": '{"ops": {"type": "topic"}}',
     "alerts.default_channels": "[ops]",
     "alerts.allowed_networks": "[10.1.0.0/16]",
+    "routing.services": "[shop, pay/*]",
     "alerts.inhibitions": '[{"source": ["severity=critical"], "target": ["severity=info"]}]',
     "ingest.filters": '[{"type": "level", "name": "quiet", "minimum": "WARN"}]',
 }

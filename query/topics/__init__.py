@@ -1,0 +1,1 @@
+"""Records of derived topics over HTTP: see docs/topics.md."""
