@@ -105,6 +105,7 @@ def http_services(
             retention=settings.retention_policy(),
             tail=TailSource(settings.tail, settings.live, broker, stop or Stop()),
             origins=Origins(settings.http.allowed_origins),
+            pattern_minutes_days=settings.patterns.minutes_days,
         )
         services["alerts"] = make_alert_api(
             database,

@@ -19,6 +19,7 @@ from db.embedded import recorded_url
 from db.migrations import Layout
 from ingest.settings import IngestSettings
 from live.settings import LiveSettings
+from mining.settings import MiningSettings
 from query.settings import QuerySettings
 from query.tail.settings import TailSettings
 from runtime.addresses import is_loopback
@@ -188,6 +189,9 @@ class Settings(Section):
 
     alerts: AlertSettings = AlertSettings()
     """Alerting."""
+
+    patterns: MiningSettings = MiningSettings()
+    """Counting the patterns of logs."""
 
     log: LogSettings = LogSettings()
     """Logfeed's own logs."""

@@ -24,7 +24,15 @@ from access.errors import (
     Unauthenticated,
 )
 from query import metrics
-from query.errors import CursorError, LogNotFound, SnapshotBehind, TooManyQuestions, TooManyScans, TooManyTails
+from query.errors import (
+    CursorError,
+    LogNotFound,
+    PatternNotFound,
+    SnapshotBehind,
+    TooManyQuestions,
+    TooManyScans,
+    TooManyTails,
+)
 from schemas.errors import InvalidInput, LogfeedError, Overloaded
 from schemas.pages import Problem
 from search.params import ParameterError
@@ -44,6 +52,7 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (ProviderUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, "login-provider-away", "The login provider does not answer"),
     (Forbidden, HTTPStatus.FORBIDDEN, "not-permitted", "Not permitted"),
     (LogNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such log"),
+    (PatternNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such pattern"),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-parameter", "A parameter is not valid"),
     (SegmentDamaged, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-damaged", "A file of logs is damaged"),
     (ObjectTooLarge, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-unreadable", "A file of logs cannot be read here"),
@@ -62,7 +71,7 @@ _DESCRIPTIONS: Final = {
     400: "The cursor was cut or changed, or belongs to another question or user: start again without it.",
     401: "No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected.",
     403: "You may not do this: `detail` says what is missing.",
-    404: "There is no such log, or you may not read it.",
+    404: "There is no such log or pattern, or you may not read it.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
     429: "Too many attempts to log in, or questions or tails of yours at once: wait `Retry-After` seconds.",
     500: "A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked.",

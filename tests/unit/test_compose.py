@@ -21,9 +21,9 @@ from infra.native.kafka import BROKER_SETTINGS, JVM_OPTIONS
 from infra.native.timescale import INITDB_ARGUMENTS, TIMESCALE_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = {"up", "demo", "ingest", "write", "query", "tier", "alert", "db", "dead", "import", "logs", "config"}
+COMMANDS = {"up", "demo", "ingest", "write", "query", "tier", "alert", "mine", "db", "dead", "import", "logs", "config"}
 ONE_SHOT = {"migrate"}
-ROLES = {"migrate", "ingest", "writer", "query", "tier", "alert"}
+ROLES = {"migrate", "ingest", "writer", "query", "tier", "alert", "mine"}
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())  # Any: a parsed file
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
