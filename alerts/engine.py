@@ -116,7 +116,7 @@ class Engine:
 
     def dirty(self) -> dict[str, RuleState]:
         """States that differ from what was saved last."""
-        return {name: each.state for name, each in self.evaluators.items() if each.is_dirty}
+        return {name: each.saved() for name, each in self.evaluators.items() if each.is_dirty}
 
     def saved(self) -> None:
         """All of it was saved."""

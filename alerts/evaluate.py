@@ -6,7 +6,8 @@ on the order in which they came, so that a backtest over stored logs decides as 
 looked at already are late: counted, and left out.
 
 Bounded: a group has one running total, a number per bucket of the window and of what was read ahead of it, and SAMPLES_MAX
-lines (and as many for each bucket that was not looked at yet). Groups past `groups_max` are watched together as one; which
+lines (and as many for each bucket that was not looked at yet). A pattern that is new (alerts/novelty.py) is a group of its own
+while its first log is in the window. Groups past `groups_max` are watched together as one; which
 ones, the order of arrival decides, so there (and only there) a backtest may differ.
 """
 
@@ -19,6 +20,7 @@ from typing import Final, Literal
 import msgspec
 
 from alerts.fields import Reading, reading
+from alerts.novelty import Novelty
 from alerts.rules import Rule
 from runtime.harmless import harmless
 from schemas.levels import level_name
@@ -71,6 +73,8 @@ class Group(msgspec.Struct, array_like=True):
     started_us: int | None = None
     """Tick at which the rule fired for this group; None while it does not."""
     samples: list[Sample] = msgspec.field(default_factory=list)
+    first: int = 0
+    """Bucket of the pattern's first log, for new patterns."""
 
 
 class RuleState(msgspec.Struct):
@@ -86,6 +90,9 @@ class RuleState(msgspec.Struct):
     """Logs that came after their bucket was looked at, since the rule began."""
     overflowed: int = 0
     """Logs of groups beyond `groups_max`."""
+    miner: bytes = b""
+    """For new patterns: see alerts/novelty.py."""
+    known: dict[str, list[int]] = msgspec.field(default_factory=dict)
 
 
 OVERFLOW: Final = ""
@@ -99,7 +106,7 @@ class Decision(msgspec.Struct, frozen=True):
     """Stable: hash of rule, group and start."""
     rule: str
     group: tuple[str, ...]
-    """Values of `group_by`."""
+    """Values of `group_labels`."""
     state: Literal["firing", "resolved"]
     at_us: int
     """Tick of the decision: event time."""
@@ -126,7 +133,12 @@ class Evaluator:
         self._every_us = document.every_s * _S
         self._window = document.window // document.every_s
         self._lateness_us = document.lateness * _S
-        self._fields: tuple[Reading, ...] = tuple(map(reading, document.group_by))
+        learnt = document.condition.new_pattern
+        self._novelty = None if learnt is None else Novelty(state.miner, state.known)
+        self._learns_until_us = state.start_us + (learnt.learn * _S if learnt else 0)
+        self._labels = document.group_labels
+        fields = self._labels if learnt is None else self._labels[:-1]  # the last one is the pattern
+        self._fields: tuple[Reading, ...] = tuple(map(reading, fields))
         distinct = document.condition.distinct
         self._distinct: Reading | None = reading(distinct.field) if distinct else None
         self._values_max = distinct.at_least if distinct else 0
@@ -147,15 +159,10 @@ class Evaluator:
                 state.late += 1
                 self.is_dirty = True
             return
-        self.is_dirty = True
-        key = msgspec.json.encode([read(log) for read in self._fields]).decode() if self._fields else _ONLY
-        group = state.groups.get(key)
+        group = self._group(log, index)
         if group is None:
-            # Places are for groups that say something: one that is only still here to be resolved counts as well.
-            if len(state.groups) - (OVERFLOW in state.groups) >= (self.rule.document.groups_max if self._fields else 1):
-                state.overflowed += 1
-                key = OVERFLOW
-            group = state.groups.setdefault(key, Group(newest_us=state.tick_us))
+            return
+        self.is_dirty = True
         bucket = group.buckets.get(index)
         if bucket is None:
             bucket = group.buckets[index] = Bucket()
@@ -174,6 +181,31 @@ class Evaluator:
             samples.sort()
             del samples[:-SAMPLES_MAX]
 
+    def _group(self, log: Log, index: int) -> Group | None:
+        """The group that a log counts in; None where it says nothing, since its pattern is known. index: of its bucket."""
+        groups, is_told = self.state.groups, True
+        values = [read(log) for read in self._fields]
+        if self._novelty is not None:
+            text, is_new = self._novelty.look(log.service_name, log.message)
+            is_told = is_new and log.timestamp >= self._learns_until_us
+            self.is_dirty |= self._novelty.has_learnt
+            values.append(text)
+        key = msgspec.json.encode(values).decode() if values else _ONLY
+        group = groups.get(key)
+        if group is not None:
+            group.first = min(group.first, index)
+            return group
+        if not is_told:
+            return None
+        # Places are for groups that say something: one that is only still here to be resolved counts as well.
+        if len(groups) - (OVERFLOW in groups) >= (self.rule.document.groups_max if values else 1):
+            self.state.overflowed += 1
+            key = OVERFLOW
+        group = groups.setdefault(key, Group(newest_us=self.state.tick_us))
+        if self._novelty is not None:
+            group.first = max(group.first, index)
+        return group
+
     def advance(self, read_us: int) -> Iterator[Decision]:
         """Look at every tick that is due, now that everything appended before read_us was read."""
         state, every_us = self.state, self._every_us
@@ -189,6 +221,12 @@ class Evaluator:
             state.tick_us += every_us
             for key in sorted(state.groups):
                 yield from self._look(key, state.groups[key], state.tick_us)
+
+    def saved(self) -> RuleState:
+        """The state with all that is known."""
+        if self._novelty is not None and self._novelty.has_learnt:
+            self.state.miner, self.state.known = self._novelty.saved()
+        return self.state
 
     def end(self, reason: str) -> Iterator[Decision]:
         """Resolve what fires, and forget everything: the rule has gone, or is another now."""
@@ -214,6 +252,7 @@ class Evaluator:
             first_us = tick_us - self._window * self._every_us
             group.samples = [sample for sample in group.samples if sample.timestamp >= first_us]
         holds, value = self._holds(key, group, tick_us)
+        is_young = group.first > entering - self._window
         if holds:
             if group.pending_us is None:
                 group.pending_us = tick_us
@@ -233,7 +272,7 @@ class Evaluator:
                 self.state.groups[key] = Group(buckets=group.buckets, newest_us=tick_us)
                 group = self.state.groups[key]
         is_needed = bool(group.buckets) or holds or (silence is not None and (group.is_heard or not self._fields))
-        if not is_needed:
+        if not (is_needed if self._novelty is None else is_young):
             del self.state.groups[key]
 
     def _holds(self, key: str, group: Group, tick_us: int) -> tuple[bool, float]:
@@ -255,6 +294,9 @@ class Evaluator:
                 if first <= index < last:
                     found |= bucket.values
             return len(found) >= condition.distinct.at_least, float(len(found))
+        if condition.new_pattern is not None:
+            last = tick_us // self._every_us - 1
+            return last - self._window < group.first <= last, float(group.count)
         # Silence. The rest of many groups is never silent as one; before a whole window was seen nobody knows.
         is_known = (group.is_heard or not self._fields) and key != OVERFLOW
         is_known &= tick_us - self.state.start_us >= document.window * _S
@@ -291,7 +333,7 @@ class Evaluator:
 
     def _values(self, key: str) -> tuple[str, ...]:
         if key == OVERFLOW:
-            return (OTHER,) * len(self._fields)
+            return (OTHER,) * len(self._labels)
         return tuple(msgspec.json.decode(key, type=list[str]))
 
 

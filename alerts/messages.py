@@ -92,6 +92,8 @@ def describe(rule: RuleDocument) -> str:
         said = f"at least {condition.error_ratio.at_least:.2%} errors in {window}"
     elif condition.distinct is not None:
         said = f"at least {condition.distinct.at_least} different values of {condition.distinct.field} in {window}"
+    elif condition.new_pattern is not None:
+        said = "a pattern for the first time"
     else:
         said = f"no log for {window}"
     return said + (f", for {duration_text(rule.for_)}" if rule.for_ else "")

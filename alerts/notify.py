@@ -132,7 +132,7 @@ class Notifier:
         alert = self.state.alerts.get(decision.alert_id)
         if alert is None:
             labels = {
-                name: value[:LABEL_CHARS_MAX] for name, value in zip(document.group_by, decision.group, strict=True)
+                name: value[:LABEL_CHARS_MAX] for name, value in zip(document.group_labels, decision.group, strict=True)
             }
             alert = Alert(
                 alert_id=decision.alert_id,

@@ -4,9 +4,8 @@ Whoever holds the lease `alerts` reads on from the saved positions with the save
 positions, what was counted, alerts, messages (`state.py`). Only messages of a transaction that was committed are sent. After
 any doubt, a refused or unknown save above all, nothing in memory counts: the session ends and begins again from the database.
 
-Concurrency: one event loop. One task holds the lease, one follows the broker, one leads: it alone touches engine and state.
-While it leads, delivery has one task a channel. While the database is away nothing is decided, and nothing is lost while the
-broker keeps it.
+Concurrency: one event loop. One task leads (live/leading.py): it alone touches engine and state. While it leads, delivery has
+one task a channel. While the database is away nothing is decided, and nothing is lost while the broker keeps it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from alerts.messages import encode, message_of
 from alerts.notify import Notification, Notifier, Pace
 from alerts.outbox import Outbox
 from alerts.owners import ScopeOf
-from alerts.reading import GROUP, Reading
 from alerts.rule_files import read_rules
 from alerts.rule_store import RuleStore
 from alerts.rules import Rule
@@ -38,7 +36,10 @@ from alerts.state import AlertState, Wanted
 from broker.port import Broker
 from db.database import Database
 from db.leases import Lease
+from live.events import Gap
 from live.follow import Follower
+from live.leading import LEASE_TTL_S, Leading
+from live.reading import Reading
 from runtime.clock import Clock
 from runtime.sparing import SparingLog
 from runtime.stopping import Stop
@@ -47,15 +48,12 @@ from schemas.scope import ServiceScope
 
 log = structlog.get_logger(__name__)
 
-LEASE_TTL_S: Final = 15.0
-_RENEW_S: Final = 2.0
+GROUP: Final = "logfeed-alerts"
 _STEP_S: Final = 0.25
 _REFRESH_S: Final = 1.0
 _LOOK_S: Final = 0.5
 _FILES_S: Final = 5.0
 _PURGE_S: Final = 3_600.0
-_BACKOFF_S_MAX: Final = 5.0
-_STOP_S: Final = 10.0
 
 
 class AlertRole:
@@ -88,78 +86,24 @@ class AlertRole:
         self._clock = clock
         self._stop = stop
         self._lease = Lease(database, "alerts", settings.name, ttl_s=LEASE_TTL_S)
-        self._held = asyncio.Event()
-        self._repeated = SparingLog(log)
-        self._problem: str | None = "alerting is starting"
+        self._leading = Leading(
+            self._lease,
+            follower,
+            stop,
+            what="alerting",
+            session=self._lead,
+            leads=metrics.LEADS,
+            failures=metrics.FAILURES,
+        )
 
     @property
     def problem(self) -> str | None:
         """What keeps rules from being evaluated here, for people; None also while another process leads."""
-        return self._problem
+        return self._leading.problem
 
     async def run(self) -> None:
         """Until the stop; returns soon after it, though the database or the broker hangs."""
-        tasks = [
-            asyncio.create_task(self._hold(), name="alerts lease"),
-            asyncio.create_task(self._follower.run(self._stop), name="alerts follower"),
-            asyncio.create_task(self._work(), name="alerts leader"),
-        ]
-        try:
-            stopping = asyncio.create_task(self._stop.wait())
-            await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-            if not self._stop.is_set:
-                for task in tasks:
-                    if task.done():
-                        task.result()
-            stopping.cancel()
-            await asyncio.wait(tasks, timeout=_STOP_S)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            metrics.LEADS.set(0)
-            try:
-                await self._lease.release()
-            except Overloaded as error:
-                log.warning("the lease was not given up, it will run out", error=str(error))
-
-    async def _hold(self) -> None:
-        while not self._stop.is_set:
-            try:
-                held = await self._lease.acquire()
-            except Overloaded as error:
-                self._repeated.warning("the lease cannot be held now", error=str(error))
-                self._problem = f"alerting waits: {error}"
-                held = False
-            else:
-                if not held:
-                    self._problem = None
-            if held != self._held.is_set():
-                log.info("leading" if held else "standing by: another process evaluates rules")
-            (self._held.set if held else self._held.clear)()
-            metrics.LEADS.set(held)
-            await self._stop.wait(_RENEW_S)
-
-    async def _work(self) -> None:
-        backoff_s = 0.1
-        while not self._stop.is_set:
-            if not self._held.is_set():
-                await self._stop.wait(0.1)
-                continue
-            try:
-                await self._lead()
-                backoff_s = 0.1
-                continue
-            except Overloaded as error:
-                self._repeated.warning("rules are not evaluated now, trying again", error=str(error))
-                self._problem = f"alerting waits: {error}"
-            except Exception as error:
-                # Whatever it is, what was saved is whole: begin again from there.
-                log.error("evaluating rules failed, trying again", error=repr(error), exc_info=True)
-                self._problem = f"alerting fails: {error!r}"
-            metrics.FAILURES.inc()
-            await self._stop.wait(backoff_s)
-            backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
+        await self._leading.run()
 
     async def _lead(self) -> None:
         """Until the lease is lost, or the stop. Raises Overloaded after any doubt."""
@@ -173,11 +117,11 @@ class AlertRole:
             try:
                 async with self._follower.subscribe(session.reading.positions) as events:
                     try:
-                        while self._held.is_set() and self._lease.epoch == epoch and not self._stop.is_set:
+                        while self._leading.may_lead(epoch):
                             if delivery.done():
                                 delivery.result()
                             await session.read(aiter(events))
-                            self._problem = None
+                            self._leading.problem = None
                     finally:
                         await session.reading.end()
                 await session.finish()
@@ -231,6 +175,7 @@ class _Session:
             positions=saved.positions,
             read_us=saved.read_us,
             stall_s=settings.stall_s,
+            on_gap=_tell_gap,
         )
         await reading.begin()
         session = cls(role, state, Engine(notifier), reading)
@@ -372,6 +317,11 @@ class _Session:
         for name, evaluator in self._engine.evaluators.items():
             if evaluator.state.late:
                 metrics.LATE.labels(name).set(evaluator.state.late)
+
+
+def _tell_gap(gap: Gap) -> None:
+    metrics.GAPS.inc()
+    log.warning("records were gone before rules saw them", partition=gap.partition, reason=str(gap.reason))
 
 
 class _Files:

@@ -37,6 +37,10 @@ FILE_OWNER: Final = "file"
 
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.]{0,99}")
 OWN_LABELS: Final = frozenset({"rule", "severity"})
+PATTERN_LABEL: Final = "pattern"
+"""Label with a new pattern's text."""
+NEW_PATTERN_RULES_MAX: Final = 20
+"""Of one installation: each has a miner of its own, 13 MB and more when full."""
 Severity = Literal["info", "warning", "critical"]
 
 
@@ -90,6 +94,13 @@ class SilenceCondition(_Document):
     """A group that is silent for so long is forgotten, and its alert resolved."""
 
 
+class NewPatternCondition(_Document):
+    """A pattern of messages (docs/patterns.md) that its service never had before. Each is told once, by itself."""
+
+    learn: Duration = Field(default=86_400, ge=0, le=30 * 86_400)
+    """For so long after the rule's begin patterns are learnt and not told, by the logs' timestamps."""
+
+
 class Condition(_Document):
     """Exactly one of these."""
 
@@ -98,6 +109,7 @@ class Condition(_Document):
     error_ratio: ErrorRatioCondition | None = None
     distinct: DistinctCondition | None = None
     silence: SilenceCondition | None = None
+    new_pattern: NewPatternCondition | None = None
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -194,8 +206,10 @@ class RuleDocument(_Document):
                 f"window must be 1..{BUCKETS_MAX} times every, got window {duration_text(self.window)} and every"
                 f" {duration_text(every)}"
             )
-        if overlap := sorted(set(self.group_by) & set(self.labels)):
-            raise ValueError(f"{overlap[0]!r} is both a label and a field of group_by")
+        if overlap := sorted(set(self.group_labels) & set(self.labels)):
+            raise ValueError(f"{overlap[0]!r} is both a label and a field of groups")
+        if self.condition.new_pattern is not None and PATTERN_LABEL in self.group_by:
+            raise ValueError(f"{PATTERN_LABEL!r} is what new patterns are grouped by already: leave it out of group_by")
         return self
 
     @property
@@ -211,9 +225,16 @@ class RuleDocument(_Document):
         return parse(self.query)
 
     @property
+    def group_labels(self) -> tuple[str, ...]:
+        """What groups are told apart by: `group_by`, and for new patterns the service and the pattern."""
+        if self.condition.new_pattern is None:
+            return self.group_by
+        return tuple(dict.fromkeys((*self.group_by, "service", PATTERN_LABEL)))
+
+    @property
     def cells(self) -> int:
         """What it may hold: groups times buckets, times values where these are told apart."""
-        groups = self.groups_max + 1 if self.group_by else 1
+        groups = self.groups_max + 1 if self.group_labels else 1
         values = self.condition.distinct.at_least if self.condition.distinct else 1
         return groups * (self.window // self.every_s) * values
 
@@ -243,7 +264,9 @@ class Rule:
     def fingerprint(self) -> str:
         """Of what decides when it holds."""
         parts = self.document.model_dump_json(
-            include={"query", "window", "every", "for_", "lateness", "condition", "group_by", "groups_max"}
+            include={"query", "window", "every", "for_", "lateness", "condition", "group_by", "groups_max"},
+            # So that rules of other kinds are what they were before there was this one.
+            exclude=None if self.document.condition.new_pattern else {"condition": {"new_pattern"}},
         )
         return hashlib.sha256(f"1 {self.owner} {parts}".encode()).hexdigest()[:32]
 
@@ -265,6 +288,9 @@ def check_together(documents: list[RuleDocument]) -> None:
     """What no rule can know alone. Raises ValueError."""
     if len(documents) > RULES_MAX:
         raise ValueError(f"expected at most {RULES_MAX} rules, got {len(documents)}")
+    miners = sum(document.condition.new_pattern is not None for document in documents)
+    if miners > NEW_PATTERN_RULES_MAX:
+        raise ValueError(f"expected at most {NEW_PATTERN_RULES_MAX} rules with new_pattern, got {miners}")
     cells = sum(document.cells for document in documents)
     if cells > CELLS_MAX:
         raise ValueError(

@@ -23,6 +23,7 @@ from cli.first_keys import DATA_DEFAULT, DATA_VARIABLE, FirstKey, api_key_for, k
 from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
 from cli.logs import logs
+from cli.patterns import patterns
 from cli.terminal import harmless
 from cli.usage import Command, Group
 from runtime.collector import keep_what_exists, look_seldom
@@ -141,7 +142,7 @@ def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None
     if settings.profile is not Profile.EMBEDDED:
         raise ConfigurationError(
             "`up` runs the embedded profile; start the roles of the full profile one by one:"
-            " logfeed db migrate, then logfeed ingest, write, query, tier, alert, route (see docker-compose.yml)"
+            " logfeed db migrate, then logfeed ingest, write, query, tier, alert, mine, route (see docker-compose.yml)"
         )
     from cli.demo_traffic import run_demo_traffic
     from cli.http_client import own_server_trust
@@ -189,7 +190,7 @@ def up_command(
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
-    """Start everything on this machine: PostgreSQL, ingest, query, a writer, what moves old logs to files, and alerts.
+    """Start everything on this machine: PostgreSQL, ingest, query, a writer, and what works on logs behind it.
 
     Needs nothing installed and keeps everything in one directory. Ctrl-C stops it; the data stays.
     """
@@ -209,6 +210,7 @@ def demo_command(
 
 
 app.command("logs", cls=Command)(logs)
+app.command("patterns", cls=Command)(patterns)
 app.command("export", cls=Command)(export)
 app.command("import", cls=Command)(import_logs)
 
@@ -257,6 +259,20 @@ def alert_command(
     from cli.alert_role import run_alerts
 
     _run(run_alerts(_settings(config, {"alerts.name": name}, "alert")))
+
+
+@app.command("mine", cls=Command)
+def mine_command(
+    config: ConfigOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Stable name of this process (default: the host's name)."),
+    ] = None,
+) -> None:
+    """Find the patterns of logs as they come, and count them: one process at a time leads, others stand by."""
+    from cli.mining_role import run_mining
+
+    _run(run_mining(_settings(config, {"patterns.name": name}, "mine")))
 
 
 @app.command("route", cls=Command)

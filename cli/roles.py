@@ -112,6 +112,7 @@ def http_services(
                 stop or Stop(),
             ),
             origins=Origins(settings.http.allowed_origins),
+            pattern_minutes_days=settings.patterns.minutes_days,
         )
         services["alerts"] = make_alert_api(
             database,

@@ -19,6 +19,7 @@ from db.embedded import recorded_url
 from db.migrations import Layout
 from ingest.settings import IngestSettings
 from live.settings import LiveSettings
+from mining.settings import MiningSettings
 from query.settings import QuerySettings
 from query.tail.settings import TailSettings
 from query.topics.settings import TopicReadSettings
@@ -190,6 +191,9 @@ class Settings(Section):
 
     alerts: AlertSettings = AlertSettings()
     """Alerting."""
+
+    patterns: MiningSettings = MiningSettings()
+    """Counting the patterns of logs."""
 
     routes: dict[str, RouteSettings] = Field(default={})
     """Derived topics besides logs.errors, by name: which logs, and into which topic. See docs/topics.md."""

@@ -1,8 +1,9 @@
 """`logfeed up`: the whole of Logfeed on one machine, as processes that one parent looks after.
 
 The parent starts the embedded PostgreSQL, migrates it, then starts `serve` (ingest and query on one port), `write`, `tier`
-(old rows become files), `alert` and `route`, and starts again what ends. Children and server die with the parent, however it
-ends; what was acknowledged is in the database by then. Ctrl-C stops ingest first, lets the writer finish, then the server.
+(old rows become files), `alert` and `mine` (patterns of lines), and starts again what ends. Children and server die with the
+parent, however it ends; what was acknowledged is in the database by then. Ctrl-C stops ingest first, lets the writer finish,
+then the server.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Family:
         """environment: what each child sees, settings included."""
         self._environment = environment
         self._stop = stop
-        self._children = [_Child("serve"), _Child("write"), _Child("tier"), _Child("alert"), _Child("route")]
+        self._children = [_Child(role) for role in ("serve", "write", "tier", "alert", "mine", "route")]
 
     async def look_after(self) -> None:
         """Run all until the stop, then stop them in the order of the flow."""

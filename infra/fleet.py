@@ -203,7 +203,7 @@ class Fleet:
         return {**clean, **settings, **self.extra, **more}
 
     def role(self, name: str, *, label: str | None = None, **more: str) -> Role:
-        """Start a role. HTTP roles get a port of their own; writers, evaluators of rules and routers a stable name."""
+        """Start a role. HTTP roles get a port of their own; writers, and who leads one at a time, a stable name."""
         label = label or name
         arguments = [name]
         if name == "write":
@@ -211,7 +211,7 @@ class Fleet:
             if self.writers_listen:
                 self.ports[label] = free_port()
                 more["LOGFEED_WRITER__HEALTH_PORT"] = str(self.ports[label])
-        elif name in ("alert", "route"):
+        elif name in ("alert", "mine", "route"):
             arguments += ["--name", label]
         else:
             self.ports[label] = free_port()

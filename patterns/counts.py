@@ -8,7 +8,8 @@ and may get several rows of one key over time, which are to be added up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -32,6 +33,22 @@ class CountRow(msgspec.Struct, frozen=True):
     pattern_id: int
     lines: int
     samples: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a stretch of logs comes to: rows, and what became of patterns meanwhile. Belongs together."""
+
+    rows: Sequence[CountRow] = ()
+    """One for each key, under the ids that patterns have at the end."""
+    texts: Mapping[int, str] = field(default_factory=dict)
+    """Id -> template, of all ids in `rows` and all that `merged` leads to."""
+    merged: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """(service, id) -> the id it is read as from now on; no chains."""
+    revived: Sequence[tuple[str, int]] = ()
+    """(service, id) of templates that lines have (again)."""
+    snapshot: bytes | None = None
+    """Of the miner at the end; None: it has learnt nothing."""
 
 
 class _Count:

@@ -148,7 +148,7 @@ class Answers:
                 self._keep(key, kept, allowed, self._settings.cache_ttl_s)
             return Answer(body, etag)
 
-        async with self._place(principal):
+        async with self.place(principal):
             seal = await self._opened_seal()
             walk = None
             if question.token is not None:
@@ -240,7 +240,7 @@ class Answers:
         kept = None if is_fresh else self._kept(("services",), principal.may_read, revision=0)
         if kept is not None:
             return kept.body
-        async with self._place(principal):
+        async with self.place(principal):
             found = await self._store.services(allowed=principal.may_read)
         services = [
             {
@@ -262,7 +262,7 @@ class Answers:
         unread = await self._unread_records()
         rows: list[LedgerRow] = []
         rows_max = self._settings.ledger_rows_max
-        async with self._place(principal):
+        async with self.place(principal):
             ends_s = self._clock.monotonic_s() + _LEDGER_S_MAX
             for hour_us in range(start_us, end_us, _HOUR_US):
                 left_s = ends_s - self._clock.monotonic_s()
@@ -308,7 +308,7 @@ class Answers:
             return False
 
     async def _ask(self, principal: Principal, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
-        async with self._place(principal):
+        async with self.place(principal):
             return await self._in_snapshot(ask)
 
     async def _in_snapshot(self, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
@@ -322,7 +322,7 @@ class Answers:
         async with self._store.snapshot() as snapshot:
             return await ask(snapshot, True)
 
-    def _place(self, principal: Principal) -> AbstractAsyncContextManager[None]:
+    def place(self, principal: Principal) -> AbstractAsyncContextManager[None]:
         """One of the places for questions. Raises TooManyQuestions, TooManyScans."""
         return self._places.place(principal.subject, wait_s=self._settings.scan_wait_ms / 1000)
 

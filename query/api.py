@@ -21,14 +21,17 @@ from query import params
 from query.answers import Answer, Answers, Asked
 from query.audit import note
 from query.params import Parameter
+from query.patterns import PatternAnswers, PatternTexts
 from query.problems import ProblemRoute, problem_responses
 from query.settings import QuerySettings
 from runtime.clock import Clock
 from schemas.access import SECURITY
 from schemas.pages import CorrelationPage, LedgerAnswer, LogContext, LogPage, OneLog, ServiceList
+from schemas.patterns import OnePattern, PatternListAnswer
 from search.params import ParameterError
 
 LogId = Annotated[str, Path(description="The log's id, a decimal number.", examples=["382110771345817600"])]
+PatternId = Annotated[str, Path(description="The pattern's id, 16 hexadecimal digits.", examples=["5f2a77c01d9be630"])]
 CorrelationId = Annotated[str, Path(description="The correlation id; it may have `/` in it.")]
 
 _JSON: Final = "application/json"
@@ -38,7 +41,13 @@ _TAGS_CHARS_MAX: Final = 4_096
 
 
 def make_router(
-    answers: Answers, settings: QuerySettings, clock: Clock, authenticate: Authenticate, audit: AuditLog | None
+    answers: Answers,
+    patterns: PatternAnswers,
+    texts: PatternTexts,
+    settings: QuerySettings,
+    clock: Clock,
+    authenticate: Authenticate,
+    audit: AuditLog | None,
 ) -> APIRouter:
     """The routes of query under /api/v1. audit: None writes nothing down."""
     router = APIRouter(prefix="/api/v1", tags=["query"], route_class=ProblemRoute)
@@ -61,7 +70,9 @@ def make_router(
         none and still have a `next_cursor`: its time was used up, and `scanned_to` says how far it came.
         """
         principal = await reader(request)
-        question = params.parse_find(request.query_params.multi_items(), now_us=clock.now_us())
+        items = request.query_params.multi_items()
+        template_text = await texts.of(items, principal.may_read)
+        question = params.parse_find(items, now_us=clock.now_us(), template_text=template_text)
         answer = await answers.find(question, principal, asked=_asked(request))
         return note(audit, request, principal, _page(answer))
 
@@ -117,6 +128,26 @@ def make_router(
         )
         answer = await answers.ledger(principal, start_us=start_us, end_us=end_us, service_names=names)
         return note(audit, request, principal, _answer(answer))
+
+    @router.get("/patterns", summary="Patterns", **_documented(PatternListAnswer, params.PATTERNS, 422, 503))
+    async def find_patterns(request: Request) -> Response:
+        """Kinds of lines in a span of time, how many lines each had, and how many in the span before: what is common, what
+        fails, what is new, what is gone. Counted as logs come in; `counted_through` says how far."""
+        principal = await reader(request)
+        question = params.parse_patterns(request.query_params.multi_items(), params.PATTERNS, now_us=clock.now_us())
+        return note(audit, request, principal, _answer(await patterns.find(question, principal)))
+
+    @router.get(
+        "/patterns/{pattern_id}",
+        summary="One pattern",
+        **_documented(OnePattern, params.ONE_PATTERN, 404, 422, 503),
+    )
+    async def one_pattern(pattern_id: PatternId, request: Request) -> Response:
+        """A pattern over time. Where it has become part of a more general one, that one is answered."""
+        principal = await reader(request)
+        question = params.parse_patterns(request.query_params.multi_items(), params.ONE_PATTERN, now_us=clock.now_us())
+        body = await patterns.one(params.parse_pattern_id(pattern_id), question, principal)
+        return note(audit, request, principal, _answer(body))
 
     return router
 

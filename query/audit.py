@@ -13,12 +13,14 @@ from access.principal import Principal
 
 
 class _Shown(msgspec.Struct):
-    """The lists of logs that answers have, their members unopened."""
+    """The lists of logs and patterns that answers have, their members unopened."""
 
     logs: list[msgspec.Raw] = []
     before: list[msgspec.Raw] = []
     after: list[msgspec.Raw] = []
     log: msgspec.Raw = msgspec.Raw()
+    patterns: list[msgspec.Raw] = []
+    pattern: msgspec.Raw = msgspec.Raw()
 
 
 _decoder: Final = msgspec.json.Decoder(_Shown)
@@ -43,4 +45,5 @@ def _rows(body: bytes) -> int:
     if not body:  # 304: they have it already
         return 0
     shown = _decoder.decode(body)
-    return len(shown.logs) + len(shown.before) + len(shown.after) + bool(bytes(shown.log))
+    lists = shown.logs, shown.before, shown.after, shown.patterns
+    return sum(map(len, lists)) + bool(bytes(shown.log)) + bool(bytes(shown.pattern))

@@ -16,6 +16,10 @@ class LogNotFound(LogfeedError):
     """There is no such log, or it may not be read."""
 
 
+class PatternNotFound(LogfeedError):
+    """There is no such pattern, or it may not be read."""
+
+
 class TooManyScans(Overloaded):
     """Too many questions are being answered; try again shortly."""
 

@@ -27,6 +27,7 @@ from query.answers import Answers, Unread
 from query.api import make_router
 from query.auth_api import make_auth_router
 from query.oidc_api import make_oidc_router
+from query.patterns import PatternAnswers, PatternTexts
 from query.settings import QuerySettings
 from query.tail.api import make_tail_router
 from query.tail.service import Tails
@@ -38,6 +39,7 @@ from runtime.clock import Clock, SystemClock
 from runtime.origins import Origins
 from runtime.stopping import Stop, every
 from schemas.topics import LOGS_TOPIC, TopicInfo
+from store.patterns.reading import PatternReader
 from store.postgres_read import PostgresReadStore
 from store.tiers.access import SegmentAccess
 from store.tiers.retention import RetentionPolicy
@@ -96,6 +98,7 @@ class QueryService:
         tail: TailSource | None = None,
         topics: TopicSource | None = None,
         origins: Origins | None = None,
+        pattern_minutes_days: int = 1,
     ) -> None:
         """database: opened and closed by the caller, with settings.scans_max connections at least.
 
@@ -103,7 +106,8 @@ class QueryService:
         None where nobody logs in. oidc: closed by the caller; None where no login provider is asked. audit: run by the caller;
         None writes nothing down. segments: opened and closed here; None where no directory of files is known. retention: None
         shows whatever is there. tail: what tails are made of; None has none. topics: derived topics; None shows none. origins:
-        whose pages may open WebSockets; None: the server's own alone.
+        whose pages may open WebSockets; None: the server's own alone. pattern_minutes_days: for which counts of patterns are
+        there by the minute.
         """
         self.settings = settings
         self.authenticate = authenticate
@@ -120,11 +124,15 @@ class QueryService:
             retention=retention,
         )
         self._answers = Answers(settings, store, clock=clock, unread=unread)
+        patterns = PatternReader(database, topic)
+        pattern_answers = PatternAnswers(patterns, self._answers.place, minutes_days=pattern_minutes_days, clock=clock)
         self._stop = Stop()
         self._looking: asyncio.Task[None] | None = None
         self._is_there = False
         self._has_readers = False
-        self.router: APIRouter = make_router(self._answers, settings, clock, self._authenticated, audit)
+        self.router: APIRouter = make_router(
+            self._answers, pattern_answers, PatternTexts(patterns), settings, clock, self._authenticated, audit
+        )
         if sessions is not None:
             # Side by side, not one inside the other: whoever mounts them sees each route.
             self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)
@@ -137,6 +145,7 @@ class QueryService:
                 broker=tail.broker,
                 stored_keys=stored_keys_of(database),
                 seal=self._answers.tail_seal,
+                pattern_texts=PatternTexts(patterns),
                 audit=audit,
                 clock=clock,
                 stop=tail.stop,

@@ -13,18 +13,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from patterns.expression import parse_id
 from query.page import Question
 from schemas.ids import ID_MAX
 from schemas.levels import LEVELS
 from schemas.record import CORRELATION_ID_CHARS_MAX, is_service_name
+from search.language import TemplateText, no_template
+from search.language import pattern_ids as ids_of_query
 from search.params import LIST_VALUES_MAX, ParameterError, from_params, parse_time
-from search.predicate import Predicate, canonical
+from search.predicate import MinLevel, Predicate, canonical
+from store.patterns.reading import Sort
 from store.port import Order
 
 LIMIT_MAX: Final = 1_000
 LIMIT_DEFAULT: Final = 100
 CONTEXT_MAX: Final = 100
 CONTEXT_DEFAULT: Final = 10
+PATTERNS_MAX: Final = 500
+PATTERNS_DEFAULT: Final = 50
+PATTERNS_SPAN_DAYS_MAX: Final = 400
 PARAMETERS_MAX: Final = 1_000
 METADATA_PREFIX: Final = "metadata."
 
@@ -108,6 +115,23 @@ LEDGER: Final = (
     Parameter("end_time", f"Exclusive, raised to a whole minute; now by default. {_TIME}"),
     Parameter("service_name", "Exactly this service. Several: any of them.", is_list=True),
 )
+_PATTERN_SPAN: Final = (
+    Parameter("start_time", f"Inclusive, cut to its minute; one hour before the end by default. {_TIME}"),
+    Parameter("end_time", f"Exclusive, raised to a whole minute; now by default. {_TIME}"),
+    _SERVICES,
+    Parameter("min_level", "Lines of this level and above.", example="WARN"),
+)
+PATTERNS: Final = (
+    *_PATTERN_SPAN,
+    Parameter(
+        "sort",
+        "`count`: most lines first. `errors`: those with errors, most of these first. `new`: those first seen in the span."
+        " `gone`: those with lines in the span before, and none in it.",
+        {"type": "string", "enum": [sort.value for sort in Sort], "default": Sort.COUNT.value},
+    ),
+    Parameter("limit", "Most patterns.", _limit(PATTERNS_MAX, PATTERNS_DEFAULT)),
+)
+ONE_PATTERN: Final = _PATTERN_SPAN
 NONE: Final[tuple[Parameter, ...]] = ()
 
 
@@ -174,12 +198,14 @@ class TailQuestion:
     """The parameters as sent, without `from`."""
 
 
-def parse_tail(items: Items, *, now_us: int, last_event_id: str | None = None) -> TailQuestion:
-    """The question of `/api/v1/tail`. last_event_id: what a client that reconnects has seen last; it goes before `from`. Raises
-    ParameterError."""
+def parse_tail(
+    items: Items, *, now_us: int, last_event_id: str | None = None, template_text: TemplateText = no_template
+) -> TailQuestion:
+    """The question of `/api/v1/tail`. last_event_id: what a client that reconnects has seen last; it goes before `from`.
+    template_text: see search.language.parse. Raises ParameterError."""
     sent = list(items)
     values = Values(sent, TAIL)
-    predicate, start_text = _predicate(values), values.one("start_time")
+    predicate, start_text = _predicate(values, template_text), values.one("start_time")
     begins = last_event_id or values.one("from") or "now"
     return TailQuestion(
         predicate=predicate,
@@ -195,7 +221,16 @@ def tail_canonical(predicate: Predicate, start_text: str | None) -> str:
     return json.dumps(["tail", canonical(predicate).decode(), start_text])
 
 
-def _predicate(values: Values) -> Predicate:
+def pattern_ids(items: Items) -> set[int]:
+    """The patterns that the parameters name by their ids."""
+    found: set[int] = set()
+    for name, value in items:
+        if name == "query":
+            found |= ids_of_query(value)
+    return found
+
+
+def _predicate(values: Values, template_text: TemplateText) -> Predicate:
     return from_params(
         service_name=values.all("service_name"),
         level=values.all("level"),
@@ -205,13 +240,14 @@ def _predicate(values: Values) -> Predicate:
         regex=values.one("regex"),
         query=values.one("query"),
         metadata=values.metadata,
+        template_text=template_text,
     )
 
 
-def parse_find(items: Items, *, now_us: int) -> Question:
-    """The question of `GET /api/v1/logs`. Raises ParameterError."""
+def parse_find(items: Items, *, now_us: int, template_text: TemplateText = no_template) -> Question:
+    """The question of `GET /api/v1/logs`. template_text: see search.language.parse. Raises ParameterError."""
     values = Values(items, FIND)
-    predicate = _predicate(values)
+    predicate = _predicate(values, template_text)
     order = values.one("order") or Order.NEWEST_FIRST.value
     if order not in (Order.NEWEST_FIRST.value, Order.OLDEST_FIRST.value):
         raise ParameterError("order", f"expected desc or asc, got {order[:40]!r}")
@@ -266,6 +302,51 @@ def parse_ledger(items: Items, *, now_us: int, minutes_max: int) -> tuple[int, i
         if not is_service_name(name):
             raise ParameterError("service_name", f"expected 1 to 100 of A-Z a-z 0-9 . _ - /, got {name[:120]!r}")
     return start_us, end_us, tuple(names)
+
+
+@dataclass(frozen=True, slots=True)
+class PatternQuestion:
+    """Patterns of which lines, and which of these."""
+
+    start_us: int
+    end_us: int
+    """Exclusive, after start_us."""
+    services: Predicate
+    min_level: int
+    """Severity number; 0: all levels."""
+    sort: Sort
+    limit: int
+
+
+def parse_patterns(items: Items, declared: tuple[Parameter, ...], *, now_us: int) -> PatternQuestion:
+    """The question of `GET /api/v1/patterns` (PATTERNS) or of one of them (ONE_PATTERN). Raises ParameterError."""
+    values = Values(items, declared)
+    end_us = parse_time(values.one("end_time") or "now", now_us, parameter="end_time")
+    start_us = parse_time(values.one("start_time") or "-1h", min(end_us, now_us), parameter="start_time")
+    if start_us >= end_us:
+        raise ParameterError("start_time", "must be before end_time")
+    if end_us - start_us > PATTERNS_SPAN_DAYS_MAX * 86_400_000_000:
+        raise ParameterError("start_time", f"expected at most {PATTERNS_SPAN_DAYS_MAX} days before end_time")
+    sort = values.one("sort") or Sort.COUNT.value
+    if sort not in list(Sort):
+        raise ParameterError("sort", f"expected {', '.join(Sort)}, got {sort[:40]!r}")
+    min_level = from_params(min_level=values.one("min_level"))
+    return PatternQuestion(
+        start_us,
+        end_us,
+        from_params(service_name=values.all("service_name")),
+        min_level.severity if isinstance(min_level, MinLevel) else 0,
+        Sort(sort),
+        values.whole_number("limit", least=1, most=PATTERNS_MAX, default=PATTERNS_DEFAULT),
+    )
+
+
+def parse_pattern_id(text: str) -> int:
+    """The id in a path. Raises ParameterError."""
+    pattern_id = parse_id(text)
+    if pattern_id is None:
+        raise ParameterError("pattern_id", f"expected 16 hexadecimal digits, got {text[:40]!r}")
+    return pattern_id
 
 
 def parse_none(items: Items) -> None:

@@ -15,6 +15,7 @@ expected and, where one can be guessed, what to write instead. docs/query-langua
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Callable
@@ -56,6 +57,8 @@ TERMS_MAX: Final = 200
 DEPTH_MAX: Final = 50
 
 Operator: TypeAlias = Comparison | Literal[":"]
+TemplateText: TypeAlias = Callable[[int], str | None]
+"""The text of the pattern with an id; None when it is not known."""
 
 
 class QueryError(InvalidInput):
@@ -68,10 +71,29 @@ class QueryError(InvalidInput):
         self.problem, self.column, self.length, self.hint = problem, column, length, hint
 
 
-def parse(text: str, *, template_text: Callable[[int], str | None] = lambda template_id: None) -> Predicate:
+def no_template(template_id: int) -> None:
+    """For who knows no pattern by its id."""
+
+
+def pattern_ids(text: str) -> set[int]:
+    """The ids that `pattern:ID` terms of a query name, for who has to look their texts up before `parse`. Of a query with a
+    mistake, those before it."""
+    found: set[int] = set()
+
+    def noted(template_id: int) -> str:
+        found.add(template_id)
+        return ""
+
+    if "pattern" in text.lower():
+        with contextlib.suppress(QueryError):
+            parse(text, template_text=noted)
+    return found
+
+
+def parse(text: str, *, template_text: TemplateText = no_template) -> Predicate:
     """The predicate of a query; an empty query is true of everything. Raises QueryError.
 
-    template_text: the text of the pattern with an id, for `pattern:ID`; None when it is not known.
+    template_text: what `pattern:ID` stands for.
     """
     if len(text) > QUERY_CHARS_MAX:
         problem = f"a query has at most {QUERY_CHARS_MAX:,} characters, this one has {len(text):,}"
@@ -113,7 +135,7 @@ _QUOTE_HINT: Final = 'to search for this text, put it in "quotes"'
 class _Parser:
     """Recursive descent over one text; `at` is the 0-based index of the next character."""
 
-    def __init__(self, text: str, template_text: Callable[[int], str | None]) -> None:
+    def __init__(self, text: str, template_text: TemplateText) -> None:
         self.text, self.at, self.terms, self.depth = text, 0, 0, 0
         self.template_text = template_text
 

@@ -14,7 +14,16 @@ from typing import Final
 from schemas.errors import InvalidInput
 from schemas.levels import band
 from schemas.record import CORRELATION_ID_CHARS_MAX
-from search.language import QUERY_CHARS_MAX, QueryError, level_hint, parse, parse_path, parse_service
+from search.language import (
+    QUERY_CHARS_MAX,
+    QueryError,
+    TemplateText,
+    level_hint,
+    no_template,
+    parse,
+    parse_path,
+    parse_service,
+)
 from search.predicate import (
     EVERYTHING,
     TIMESTAMP_MAX_US,
@@ -54,12 +63,13 @@ def from_params(
     regex: str | None = None,
     query: str | None = None,
     metadata: Iterable[tuple[str, str]] = (),
+    template_text: TemplateText = no_template,
 ) -> Predicate:
     """The predicate of a request. Raises ParameterError.
 
     service_name: names, or prefixes with * at the end. level: names or aliases. q: literal text, as a whole. regex: a
     regular expression. query: the query language. metadata: (key without `metadata.`, text) pairs. q, regex and query
-    may be empty, as an empty search box sends them; the others must not be.
+    may be empty, as an empty search box sends them; the others must not be. template_text: see search.language.parse.
     """
     return all_of(
         _services(service_name),
@@ -68,7 +78,7 @@ def from_params(
         EVERYTHING if correlation_id is None else _correlation(correlation_id),
         Contains(_text("q", q)) if q else EVERYTHING,
         _regex(regex) if regex else EVERYTHING,
-        _query(query) if query else EVERYTHING,
+        _query(query, template_text) if query else EVERYTHING,
         *_metadata(metadata),
     )
 
@@ -179,9 +189,9 @@ def _regex(text: str) -> Predicate:
         raise ParameterError("regex", str(error), column=error.column) from error
 
 
-def _query(text: str) -> Predicate:
+def _query(text: str, template_text: TemplateText) -> Predicate:
     try:
-        return parse(text)
+        return parse(text, template_text=template_text)
     except QueryError as error:
         raise ParameterError("query", str(error), column=error.column) from error
 

@@ -100,10 +100,12 @@ def make_tail_router(tails: Tails, authenticate: Authenticate, *, origins: Origi
         principal = await authenticate(request)
         tails.check(principal)
         _check_length(request)
+        items = request.query_params.multi_items()
         question = params.parse_tail(
-            request.query_params.multi_items(),
+            items,
             now_us=tails.clock.now_us(),
             last_event_id=request.headers.get("last-event-id"),
+            template_text=await tails.pattern_texts.of(items, principal.may_tail),
         )
         stack = AsyncExitStack()
         session = await stack.enter_async_context(
@@ -183,7 +185,8 @@ async def _opened(
     tails.check(principal)
     _check_length(socket)
     plain = [(name, value) for name, value in items if name != _TICKET]
-    question = params.parse_tail(plain, now_us=tails.clock.now_us())
+    template_text = await tails.pattern_texts.of(plain, principal.may_tail)
+    question = params.parse_tail(plain, now_us=tails.clock.now_us(), template_text=template_text)
     shown = "&".join(part for part in _question(socket).split("&") if unquote_plus(part.partition("=")[0]) != _TICKET)
     return await stack.enter_async_context(
         tails.session(

@@ -23,6 +23,7 @@ from live.keys import StoredKeys
 from live.settings import LiveSettings
 from query.errors import TailsFull, TooManyTails
 from query.params import TailQuestion
+from query.patterns import PatternTexts
 from query.tail import metrics
 from query.tail.hub import Hub
 from query.tail.session import Recheck, TailSession
@@ -49,6 +50,7 @@ class Tails:
         broker: Broker,
         stored_keys: StoredKeys,
         seal: Callable[[], Awaitable[TailSeal]],
+        pattern_texts: PatternTexts,
         audit: AuditLog | None,
         clock: Clock,
         stop: Stop,
@@ -56,6 +58,7 @@ class Tails:
         """broker: opened before `start`. seal: raises Overloaded while it cannot be had. stop: ends every tail."""
         self.settings = settings
         self.clock = clock
+        self.pattern_texts = pattern_texts
         self.tickets = Tickets(lives_s=settings.ticket_s)
         self._follower = Follower(broker, live, group=GROUP, stored_keys=stored_keys)
         self._hub = Hub(self._follower, settings)

@@ -29,6 +29,7 @@ COMMANDS = {
     "query",
     "tier",
     "alert",
+    "mine",
     "route",
     "db",
     "dead",
@@ -37,7 +38,7 @@ COMMANDS = {
     "config",
 }
 ONE_SHOT = {"migrate"}
-ROLES = {"migrate", "ingest", "writer", "query", "tier", "alert", "route"}
+ROLES = {"migrate", "ingest", "writer", "query", "tier", "alert", "mine", "route"}
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())  # Any: a parsed file
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

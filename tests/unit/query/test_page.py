@@ -647,7 +647,7 @@ async def test_a_table_dropped_under_a_question_means_a_new_snapshot_once() -> N
 
 async def test_questions_past_the_places_are_refused_and_places_are_given_back() -> None:
     rig = Rig(scans_max=1, scans_waiting_max=1, scan_wait_ms=50)
-    async with rig.answers._place(ANYONE):
+    async with rig.answers.place(ANYONE):
         waiting = asyncio.create_task(rig.page())
         await asyncio.sleep(0)
         assert rig.answers._places.waiting == 1
@@ -660,7 +660,7 @@ async def test_questions_past_the_places_are_refused_and_places_are_given_back()
 
 async def test_a_cancelled_question_gives_its_place_back() -> None:
     rig = Rig(scans_max=1)
-    async with rig.answers._place(ANYONE):
+    async with rig.answers.place(ANYONE):
         waiting = asyncio.create_task(rig.page())
         await asyncio.sleep(0)
         assert rig.answers._places.waiting == 1

@@ -1,4 +1,4 @@
-"""What the leader reads, and how far everything was read.
+"""What a role that saves its positions reads (alerts, patterns), and how far everything was read.
 
 Positions are of what was handed out and taken. A partition was read to the append time of its last record, or, where its end
 offset, asked for at T, is the next one we want, to T: so quiet partitions hold nothing up. A partition without a leader does,
@@ -8,12 +8,10 @@ for `stall_s`; then the others go on without it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
-from alerts import metrics
 from broker.port import Broker, Reader
 from live.events import Batch, Gap
 from runtime.clock import Clock
@@ -22,8 +20,6 @@ from schemas.errors import Overloaded
 from schemas.record import Log
 
 log = structlog.get_logger(__name__)
-
-GROUP: Final = "logfeed-alerts"
 
 
 class Reading:
@@ -38,12 +34,15 @@ class Reading:
         positions: dict[int, int],
         read_us: dict[int, int],
         stall_s: float,
+        on_gap: Callable[[Gap], None],
     ) -> None:
-        """reader: for questions about ends; closed by the caller. positions, read_us: as they were saved; changed in place."""
+        """reader: for questions about ends; closed by the caller. positions, read_us: as they were saved; changed in place.
+        on_gap: told of records that cannot be read, before their partition counts as read further."""
         self._broker = broker
         self._reader = reader
         self._clock = clock
         self._stall_s = stall_s
+        self._on_gap = on_gap
         self.positions = positions
         self.read_us = read_us
         self._answered_s: dict[int, float] = {}
@@ -70,8 +69,7 @@ class Reading:
         self.positions[event.partition] = event.next_offset
         if isinstance(event, Gap):
             self.gaps += 1
-            metrics.GAPS.inc()
-            log.warning("records were gone before rules saw them", partition=event.partition, reason=str(event.reason))
+            self._on_gap(event)
             return ()
         read_us = event.append_ms * 1000
         self.read_us[event.partition] = max(read_us, self.read_us.get(event.partition, 0))
@@ -97,7 +95,7 @@ class Reading:
             self._answered_s.setdefault(partition, asked_s)
         stalled = {partition for partition in partitions if asked_s - self._answered_s[partition] > self._stall_s}
         if stalled - self._stalled:
-            log.warning("rules go on without partitions that have no leader", partitions=sorted(stalled))
+            log.warning("going on without partitions that have no leader", partitions=sorted(stalled))
         self._stalled = stalled
 
     @property

@@ -1,0 +1,1 @@
+"""Patterns of lines in PostgreSQL: what the miner saves (`state.py`), and what people ask of it (`reading.py`)."""
