@@ -68,7 +68,9 @@ _METRICS: Final[dict[str, Any]] = {"text/plain": {"schema": {"type": "string"}}}
 class HttpService(Protocol):
     """One service of the application."""
 
-    router: APIRouter
+    @property
+    def router(self) -> APIRouter:
+        """Its routes."""
 
     def ready(self) -> list[str]:
         """What keeps the service from doing its work, one sentence each; empty when ready."""

@@ -158,7 +158,7 @@ def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None
 
 
 def _serve(config: Path | None, flags: Mapping[str, Any], *, ingest: bool, query: bool) -> None:
-    from cli.roles import run_http
+    from cli.http_role import run_http
 
     settings = _settings(config, flags, "serve" if ingest and query else "ingest" if ingest else "query")
     _run(run_http(settings, ingest=ingest, query=query))
@@ -242,7 +242,7 @@ def write_command(
     ] = None,
 ) -> None:
     """Run a writer: stores what the broker holds, exactly once, and keeps the store in shape."""
-    from cli.roles import run_writer
+    from cli.write_role import run_writer
 
     _run(run_writer(_settings(config, {"writer.name": name}, "write")))
 

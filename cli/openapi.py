@@ -10,7 +10,7 @@ from typing import Any
 from access.authenticator import AccessControl
 from broker.factory import make_broker
 from cli.http_app import build_app
-from cli.roles import http_services
+from cli.http_role import http_services
 from cli.settings import Settings
 from cli.unread import UnreadRecords
 from db.database import Database

@@ -1,4 +1,4 @@
-"""The composition of the role `tier`, and of the commands that do its work once (see cli/roles.py)."""
+"""The composition of the role `tier`, and of the commands that do its work once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import Final
 
 import structlog
 
-from cli.beginning import Beginning, check_migrated, side_by_side
 from cli.database import opened_database
-from cli.roles import RoleHealth, role_database, serve_http
+from cli.role_process import RoleProcess, run_role
 from cli.settings import Settings
 from db.database import Database
 from db.leases import Lease
 from runtime.clock import SystemClock
-from runtime.stopping import Stop, listen_for_signals
+from runtime.stopping import Stop
 from schemas.errors import LogfeedError, Overloaded
 from store.objects.factory import make_object_store
 from store.objects.port import ObjectStore
@@ -45,51 +44,24 @@ def object_store(settings: Settings) -> ObjectStore | None:
 async def run_tier(settings: Settings) -> None:
     """Move rows until SIGTERM or Ctrl-C. Raises ConfigurationError where nobody said where files are to lie."""
     settings.segment_directory()
-    stop = Stop()
-    listen_for_signals(stop)
-    async with AsyncExitStack() as stack:
-        database = role_database(settings, "tier")
-        await database.open()
-        stack.push_async_callback(database.close)
-        store = object_store(settings)
-        if store is not None:
-            stack.push_async_callback(store.close)
-        health = _TierHealth(Beginning("tiering", stop))
-        parts = [_move(settings, database, store, health, stop)]
-        if settings.tiers.health_port:
-            place = {
-                "host": settings.tiers.health_host,
-                "port": settings.tiers.health_port,
-                "tls_cert": None,
-                "tls_key": None,  # probes ask without
-            }
-            parts.append(serve_http(settings.http.model_copy(update=place), [health], stop))
-        await side_by_side(stop, *parts)
+    tiers = settings.tiers
+    await run_role(
+        settings, "tier", _move, called="tiering", health_host=tiers.health_host, health_port=tiers.health_port
+    )
 
 
-async def _move(
-    settings: Settings, database: Database, store: ObjectStore | None, health: _TierHealth, stop: Stop
-) -> None:
+async def _move(process: RoleProcess) -> None:
+    settings, database, stop = process.settings, process.database, process.stop
+    store = object_store(settings)
+    if store is not None:
+        process.stack.push_async_callback(store.close)
     lease = Lease(database, TIER, settings.tiers.name, ttl_s=LEASE_TTL_S)
     tiering = make_tiering(settings, database, lease, store, stop)
     retention = settings.retention_policy()
-    if await health.beginning.take([lambda: check_migrated(settings), lambda: write_down(database, retention)]):
+    if await process.begins([lambda: write_down(database, retention)]):
         role = TierRole(database, lease, tiering, round_s=settings.tiers.round_s, clock=SystemClock(), stop=stop)
-        health.role = role
+        process.health.working = role
         await role.run()
-
-
-class _TierHealth(RoleHealth):
-    """Ready while the directory is what it should be."""
-
-    def __init__(self, beginning: Beginning) -> None:
-        super().__init__(beginning)
-        self.role: TierRole | None = None
-
-    def ready(self) -> list[str]:
-        """See HttpService."""
-        problem = self.role.problem if self.role is not None else None
-        return super().ready() or ([problem] if problem is not None else [])
 
 
 def make_tiering(

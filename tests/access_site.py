@@ -19,9 +19,10 @@ from access.passwords import hash_password
 from broker.factory import make_broker
 from cli.audit import AuditTrail
 from cli.http_app import build_app
-from cli.roles import http_services, start_tails, write_store
+from cli.http_role import http_services, start_tails
 from cli.settings import Settings
 from cli.unread import UnreadRecords
+from cli.write_store import write_store
 from db.database import Database
 from db.migrations import Layout
 from runtime.clock import Clock, SystemClock

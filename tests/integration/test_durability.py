@@ -10,8 +10,8 @@ import pytest
 from broker.factory import make_broker
 from broker.kafka_producer import KafkaProducer
 from broker.settings import BrokerSettings
-from cli.roles import write_store
 from cli.settings import Settings
+from cli.write_store import write_store
 from db.database import Database
 from store.postgres_write import PostgresWriteStore
 

@@ -16,7 +16,7 @@ import pytest
 import websockets
 from fastapi import FastAPI, Request, Response, WebSocket
 
-from cli.roles import serve_http
+from cli.serving import serve_http
 from cli.settings import HttpSettings, load_settings
 from infra.fleet import REPOSITORY, Role, free_port, until
 from runtime.certificate import Certificate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.roles import segment_access
+from cli.http_role import segment_access
 from cli.settings import Profile, Settings
 from store.objects.settings import ObjectSettings
 from store.tiers.settings import TierSettings

@@ -1,17 +1,14 @@
-"""The composition of each role: the only place where adapters meet services. How roles begin: cli/beginning.py."""
+"""The composition of the roles `ingest`, `query` and `serve`, which is both."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import structlog
-import uvicorn
-from fastapi import APIRouter
 
 from access.audit import AuditLog
 from access.authenticator import AccessControl
@@ -20,46 +17,28 @@ from alerts.api import make_alert_api
 from alerts.owners import scope_of
 from broker.factory import make_broker, make_topics
 from broker.port import Broker
-from broker.queue import QueueBroker
+from cli.access import access_control
 from cli.audit import AuditTrail
 from cli.beginning import Beginning, Step, check_migrated, side_by_side
-from cli.http_app import HttpService, RunningService, build_app
-from cli.listening import listening_socket
+from cli.http_app import HttpService, RunningService
+from cli.role_process import role_database
+from cli.serving import serve_http
 from cli.settings import HttpSettings, Settings
 from cli.unread import UnreadRecords
+from cli.write_store import write_store
 from db.database import Database
-from db.leases import Lease
 from ingest.main import IngestService
 from query.main import QueryService, TailSource, TopicSource
 from routes.settings import derived_topics
 from runtime.addresses import is_loopback
-from runtime.certificate import Certificate
 from runtime.clock import SystemClock
-from runtime.http import fit_open_files, http_protocol_class
 from runtime.origins import Origins
 from runtime.stopping import Stop, listen_for_signals
-from runtime.tls import over_tls
-from runtime.websocket import MESSAGE_BYTES_MAX, PING_S, websocket_protocol_class
 from schemas.errors import ConfigurationError
 from store.objects.factory import make_object_store
-from store.postgres_write import PostgresWriteStore
 from store.tiers.access import SegmentAccess
-from store.upkeep import PostgresUpkeep
-from writer.consume import Consumer
-from writer.sealer import SEALER, Sealer
 
 log = structlog.get_logger(__name__)
-
-_DAY_US = 86_400_000_000
-
-
-def role_database(settings: Settings, role: str) -> Database:
-    """The pool of a role, not opened."""
-    return Database(
-        settings.database_url(),
-        application_name=f"logfeed {role}",
-        connections_max=settings.database.connections_max,
-    )
 
 
 def http_services(
@@ -128,18 +107,6 @@ async def start_tails(services: Mapping[str, RunningService]) -> None:
     query = services.get("query")
     if isinstance(query, QueryService) and query.tails is not None:
         await query.tails.start()
-
-
-def _instance(settings: Settings) -> str:
-    return f"{socket.gethostname()}:{settings.http.port}"
-
-
-def access_control(settings: Settings, database: Database) -> AccessControl | None:
-    """What decides who may what, not opened; None, loudly, where that is switched off. Raises ConfigurationError."""
-    if settings.access.enabled:
-        return AccessControl(settings.access, database, SystemClock(), public_url=settings.http.public_url)
-    log.warning("ACCESS CONTROL IS OFF: everyone on this machine may read and write every log", host=settings.http.host)
-    return None
 
 
 def segment_access(settings: Settings) -> SegmentAccess | None:
@@ -214,6 +181,10 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
         await side_by_side(stop, serve_http(settings.http, beginnings, stop), *parts)
 
 
+def _instance(settings: Settings) -> str:
+    return f"{socket.gethostname()}:{settings.http.port}"
+
+
 def _warn_of_strangers(http: HttpSettings) -> None:
     if not (is_loopback(http.host) or http.has_tls or http.trusted_proxies):
         log.warning(
@@ -240,143 +211,3 @@ class _BeginningService:
     def ready(self) -> list[str]:
         """See HttpService."""
         return self._service.ready() if self.beginning.problem is None else [self.beginning.problem]
-
-
-async def serve_http(http: HttpSettings, services: Sequence[HttpService], stop: Stop) -> None:
-    """Answer for these services until the stop. Raises ConfigurationError when its certificate cannot be used."""
-    http = http.model_copy(update={"connections_max": fit_open_files(http.connections_max)})
-    certificate = None
-    protocol: Any = http_protocol_class(
-        http, trusted_proxies=http.trusted_proxies
-    )  # a class, or what makes one: uvicorn calls it
-    if http.tls_cert is not None and http.tls_key is not None:
-        certificate = Certificate(http.tls_cert, http.tls_key)
-        protocol = over_tls(protocol, certificate.shown)
-    config = uvicorn.Config(
-        build_app(services, origins=Origins(http.allowed_origins), hsts_s=http.hsts_s),
-        http=protocol,
-        # Over TLS too: it takes over the connection, with its transport, of the protocol above.
-        ws=websocket_protocol_class(http),
-        ws_max_size=MESSAGE_BYTES_MAX,
-        ws_ping_interval=PING_S,
-        ws_ping_timeout=PING_S,
-        # Compressing each client's frames anew would cost more than all else.
-        ws_per_message_deflate=False,
-        loop="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        log_level="warning",
-        timeout_graceful_shutdown=15,
-        server_header=False,
-        # Without trusted proxies nobody's word about where they come from counts.
-        proxy_headers=bool(http.trusted_proxies),
-        forwarded_allow_ips=list(http.trusted_proxies),
-    )
-    with listening_socket(http.host, http.port) as listener:
-        log.info("listening", host=http.host, port=listener.getsockname()[1], tls=certificate is not None)
-        server = _Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        stopping = asyncio.create_task(stop.wait())
-        looking = None if certificate is None else asyncio.create_task(certificate.watch(stop))
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        stopping.cancel()
-        if looking is not None:
-            looking.cancel()
-        await serving
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: `runtime.stopping` has them."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Nothing to capture."""
-        yield
-
-
-async def run_writer(settings: Settings) -> None:
-    """Store until SIGTERM or Ctrl-C. Raises what ends a writer for good (stuck consumer, too many dead letters)."""
-    stop = Stop()
-    listen_for_signals(stop)
-    async with AsyncExitStack() as stack:
-        database = role_database(settings, "write")
-        await database.open()
-        stack.push_async_callback(database.close)
-        broker = make_broker(settings.broker, database)
-        stack.push_async_callback(broker.close)
-        health = _WriterHealth(Beginning("the writer", stop))
-        parts = [_write(settings, broker, database, health, stop)]
-        if settings.writer.health_port:
-            place = {
-                "host": settings.writer.health_host,
-                "port": settings.writer.health_port,
-                "tls_cert": None,
-                "tls_key": None,  # probes ask without
-            }
-            parts.append(serve_http(settings.http.model_copy(update=place), [health], stop))
-        await side_by_side(stop, *parts)
-
-
-async def _write(settings: Settings, broker: Broker, database: Database, health: _WriterHealth, stop: Stop) -> None:
-    """The consumer with the sealer beside it, once what they need is there; when one ends, so does the other."""
-    if not await health.beginning.take([lambda: check_migrated(settings), broker.open]):
-        return
-    writer = settings.writer
-    clock = SystemClock()
-    store = write_store(settings, database)
-    upkeep = PostgresUpkeep(database, topic=settings.broker.topic, layout=settings.layout, settings=settings.store)
-    consumer = Consumer(settings=writer, broker=broker, store=store, upkeep=upkeep, clock=clock, stop=stop)
-    sealer = Sealer(
-        lease=Lease(database, SEALER, writer.name, ttl_s=30.0),
-        upkeep=upkeep,
-        broker_upkeep=broker.upkeep if isinstance(broker, QueueBroker) else None,
-        # A table goes when no class keeps any of its rows.
-        retention_us=settings.retention.longest_days(settings.store.retention_days) * _DAY_US,
-        clock=clock,
-        stop=stop,
-    )
-    health.consumer = consumer
-    try:
-        await side_by_side(stop, consumer.run(), sealer.run())
-    finally:
-        await store.close()
-
-
-def write_store(settings: Settings, database: Database) -> PostgresWriteStore:
-    """The writers' store."""
-    return PostgresWriteStore(
-        database,
-        topic=settings.broker.topic,
-        layout=settings.layout,
-        # The queue lives in the same database: what it has forgotten nobody can read again.
-        waits_for_disk=settings.broker.kind == "queue",
-    )
-
-
-class RoleHealth:
-    """A role without an API as a service of an HTTP application: health and metrics, nothing to ask."""
-
-    def __init__(self, beginning: Beginning) -> None:
-        self.beginning = beginning
-        self.router = APIRouter()
-
-    def ready(self) -> list[str]:
-        """See HttpService."""
-        return [] if self.beginning.problem is None else [self.beginning.problem]
-
-
-class _WriterHealth(RoleHealth):
-    """A writer's: ready while it stores."""
-
-    def __init__(self, beginning: Beginning) -> None:
-        super().__init__(beginning)
-        self.consumer: Consumer | None = None
-
-    def ready(self) -> list[str]:
-        """See HttpService."""
-        if waiting := super().ready():
-            return waiting
-        is_ready = self.consumer is not None and self.consumer.ready
-        return [] if is_ready else ["the writer waits for the broker or the database"]
