@@ -88,12 +88,14 @@ def _measure_matching(figures: ProfileFigures) -> None:
 
 
 async def _measure_routing(site: Site, figures: ProfileFigures) -> None:
-    """Logs to records of 20 routes that each match a service's warnings: alone, then published and acknowledged."""
+    """Logs to records of 20 routes that each match a service's warnings, and one of all logs: alone, then published and
+    acknowledged, a piece at a time."""
     logs = _logs(_MATCHED_LOGS)
     routes = {
         f"bench-{number}": RouteSettings(query=f"service:{service} level>=warn", topic=f"bench.{number}")
         for number, service in enumerate(SERVICES[:_ROUTES])
     }
+    routes["bench-all"] = RouteSettings(query="", topic="bench.all")
     table = RouteTable(routes, RoutingSettings())
     batch = Batch(0, 0, 1, 0, logs)
     list(table.records(batch))

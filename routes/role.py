@@ -43,7 +43,7 @@ _LINGER_S: Final = 0.02
 """How long a piece waits for more."""
 _IDLE_S: Final = 0.25
 _TURN_LOGS: Final = 500
-"""After so many the event loop serves others: 3 ms."""
+"""After so many the event loop serves others: 5 ms."""
 _UPKEEP_S: Final = 60.0
 _BACKOFF_S_MAX: Final = 5.0
 _BEGIN_S: Final = 60.0

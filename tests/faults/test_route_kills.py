@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.fleet import EMBEDDED, Fleet, Role, until
+from infra.fleet import EMBEDDED, FULL, Fleet, Role, until
 from tests.faults.conftest import MakeFleet
 
 pytestmark = pytest.mark.timeout(300)
@@ -152,6 +152,7 @@ async def test_killed_routers_lose_nothing_and_add_nothing(make_fleet: MakeFleet
     assert router.stop() == 0
 
 
+@pytest.mark.parametrize("profile", [EMBEDDED, pytest.param(FULL, marks=pytest.mark.long)])
 async def test_a_router_without_broker_or_database_goes_on_by_itself(make_fleet: MakeFleet, profile: str) -> None:
     fleet = await asyncio.to_thread(make_fleet, profile)
     routing = Routing(fleet)
@@ -174,6 +175,7 @@ async def test_a_router_without_broker_or_database_goes_on_by_itself(make_fleet:
     assert router.stop() == 0
 
 
+@pytest.mark.long
 async def test_a_stopped_router_is_followed_by_another(make_fleet: MakeFleet) -> None:
     routing = Routing(await asyncio.to_thread(make_fleet, EMBEDDED))
     first = await routing.start()

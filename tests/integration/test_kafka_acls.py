@@ -23,9 +23,11 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuth
 from aiokafka.protocol.admin import CreateAclsRequest
 
 from broker.kafka import KafkaBroker
+from broker.kafka_topics import KafkaTopics
 from broker.port import Record
 from broker.settings import BrokerSettings
 from broker.topic_names import ERRORS_TOPIC, service_topic
+from broker.topics import Extent, TopicRecord
 from infra.fleet import REPOSITORY
 from infra.native import KafkaNode
 from schemas.errors import LogfeedError
@@ -34,7 +36,7 @@ from schemas.topics import LOGS_TOPIC, WRITER_GROUP
 
 pytestmark = pytest.mark.kafka
 
-USERS = ("ingest", "writer", "query", "alert", "ann", "bob", "stranger")
+USERS = ("ingest", "writer", "query", "alert", "route", "ann", "bob", "stranger")
 SERVICES = ("pay", "pay/api", "pay/web", "pay_api", "pay-api", "payroll", "shop", AUDIT_SERVICE)
 # https://kafka.apache.org/protocol, org.apache.kafka.common.resource.ResourceType, PatternType, acl.AclOperation
 RESOURCES = {"topic": 2, "group": 3, "cluster": 4}
@@ -230,6 +232,43 @@ async def test_roles_do_their_work_and_no_other(node: GuardedKafka, admin: AIOKa
             await thief.getone()
     finally:
         await thief.stop()
+
+
+async def test_the_router_fills_derived_topics_that_query_reads(node: GuardedKafka, admin: AIOKafkaAdminClient) -> None:
+    routes = {"LOGFEED_ROUTES": '{"cards": {"query": "card", "topic": "team.cards"}}'}
+    await give(admin, "--route", "User:route", "--query", "User:query", environment=routes)
+    names = ["team.cards", service_topic("routed/api")]  # logs.errors is another test's
+    async with AsyncExitStack() as stack:
+
+        def topics(user: str) -> KafkaTopics:
+            settings = BrokerSettings(
+                kind="kafka",
+                bootstrap=node.guarded,
+                derived_partitions=1,
+                request_timeout_ms=20_000,
+                security_protocol="SASL_PLAINTEXT",
+                sasl_username=user,
+                sasl_password=user,
+            )
+            made = KafkaTopics(settings)
+            stack.push_async_callback(made.close)
+            return made
+
+        router, query = topics("route"), topics("query")
+        await router.ensure(names)
+        await router.publish([TopicRecord(name, b"k", b"v", []) for name in names])
+        for name in names:
+            extents = (await query.extents([name]))[name]
+            assert extents == {0: Extent(0, 1)}
+            reader = await query.reader(name)
+            stack.push_async_callback(reader.close)
+            await reader.seek({0: 0})
+            assert [record.value for record in await reader.poll(max_bytes=1 << 20, wait_ms=20_000)] == [b"v"]
+        for user, name in (("query", "team.cards"), ("route", "team.others"), ("stranger", "team.cards")):
+            with pytest.raises((LogfeedError, KafkaError)):
+                await topics(user).publish([TopicRecord(name, b"k", b"v", [])])
+        with pytest.raises(LogfeedError):
+            await router.ensure(["team.others"])
 
 
 async def _read(node: GuardedKafka, user: str, topic: str, *, group: str | None = None) -> bytes:

@@ -29,6 +29,20 @@ from tests.live_site import DEADLINE_S
 pytestmark = [pytest.mark.kafka, pytest.mark.long]
 
 EXAMPLE: Final = REPOSITORY / "clients" / "java-example"
+TOOLS_POM: Final = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>tests</groupId>
+  <artifactId>tools</artifactId>
+  <version>1</version>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka-tools</artifactId>
+      <version>{KAFKA_VERSION}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
 
 
 @dataclass(frozen=True)
@@ -110,10 +124,12 @@ def test_the_java_example_uses_the_kafka_that_tests_run() -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_the_console_consumer_shows_keys_headers_and_values(filled: Filled) -> None:
-    # What kafka-console-consumer.sh runs.
+async def test_the_console_consumer_shows_keys_headers_and_values(filled: Filled, tmp_path: Path) -> None:
+    # What kafka-console-consumer.sh runs; it comes apart from the broker.
+    (tmp_path / "pom.xml").write_text(TOOLS_POM)
+    await run("mvn", "-B", "-q", "dependency:copy-dependencies", "-DincludeScope=runtime", cwd=tmp_path)
     lines = await run(
-        *(str(java()), "-cp", f"{install_kafka()}/libs/*", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
+        *(str(java()), "-cp", f"{tmp_path}/target/dependency/*", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
         *("--bootstrap-server", filled.bootstrap, "--topic", filled.topic, "--from-beginning"),
         *("--max-messages", str(len(filled.logs) + filled.repeats)),
         *("--property", "print.key=true", "--property", "print.headers=true"),

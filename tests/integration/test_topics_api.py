@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +18,7 @@ from broker.factory import make_topics
 from broker.settings import BrokerSettings
 from broker.topic_names import ERRORS_TOPIC, service_topic
 from broker.topics import Topics
+from infra.fleet import REPOSITORY
 from live.events import Batch
 from routes.settings import RoutingSettings
 from routes.table import RouteTable
@@ -333,3 +337,52 @@ async def test_closing_ends_the_iteration(site: Site, filler: Filler) -> None:
         await asyncio.to_thread(began.wait, 30)
         subscriber.close()
         assert await asyncio.wait_for(iterating, 30) == 1
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+async def command(*arguments: str) -> tuple[int, str, str]:
+    """`logfeed topics …`: exit code, output, what was told beside it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cli.main", "topics", *arguments),
+        cwd=REPOSITORY,
+        env={name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, told = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, output.decode(), told.decode()
+
+
+async def test_the_commands_list_topics_and_read_them_from_a_place_on(site: Site, filler: Filler) -> None:
+    token = (await site.key("tail:shop")).text
+    first = await filler.put("shop", "pay/a")
+    filler._next_id = 1
+    assert await filler.put("shop", "pay/a", "shop") == [*first, "3"]
+    async with serving(site.app) as port:
+        where = ("--url", f"http://127.0.0.1:{port}", "--api-key", token)
+        code, listed, _ = await command("list", *where)
+        assert code == 0
+        assert [line.split()[:3] for line in listed.splitlines()] == [
+            [ERRORS_TOPIC, "errors", "5"],
+            [service_topic("shop"), "service", "3"],
+        ]
+        code, shown, told = await command("read", ERRORS_TOPIC, "--json", *where)
+        assert code == 0
+        assert [json.loads(line)["id"] for line in shown.splitlines()] == ["1", "3"], "a repeat is shown once"
+        assert told.strip() == "go on with --after 0:5"
+        await filler.put("shop")
+        code, shown, _ = await command("read", ERRORS_TOPIC, "--after", "0:5", *where)
+        assert code == 0
+        assert "said by shop" in shown
+        assert len(shown.splitlines()) == 1
+        await filler.forget(site)
+        code, shown, told = await command("read", ERRORS_TOPIC, "--after", "0:1", *where)
+        assert (code, shown) == (0, "")
+        assert "are past their retention" in told
+        code, _, told = await command("read", service_topic("pay/a"), *where)
+        assert code == 1
+        assert "There is no such topic" in told
