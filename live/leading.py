@@ -19,7 +19,7 @@ from db.leases import Lease
 from live.follow import Follower
 from runtime.sparing import SparingLog
 from runtime.stopping import Stop
-from schemas.errors import Overloaded
+from schemas.errors import ConfigurationError, Overloaded
 
 log = structlog.get_logger(__name__)
 
@@ -118,6 +118,11 @@ class Leading:
             except Overloaded as error:
                 self._repeated.warning("trying again", what=self._what, error=str(error))
                 self.problem = f"{self._what} waits: {error}"
+            except ConfigurationError as error:
+                # A topic that is wrongly set, say: whoever owns it may put it right while we try.
+                self._repeated.warning("cannot go on as it is set", what=self._what, error=str(error))
+                self.problem = str(error)
+                backoff_s = _BACKOFF_S_MAX
             except Exception as error:
                 # Whatever it is, what was saved is whole: begin again from there.
                 log.error("failed, trying again", what=self._what, error=repr(error), exc_info=True)

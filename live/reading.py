@@ -7,13 +7,13 @@ for `stall_s`; then the others go on without it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
 from broker.port import Broker, Reader
-from live.events import Batch, Gap
+from live.arrivals import Arrivals
+from live.events import Event, Gap
 from runtime.clock import Clock
 from runtime.sparing import SparingLog
 from schemas.errors import Overloaded
@@ -47,7 +47,7 @@ class Reading:
         self.read_us = read_us
         self._answered_s: dict[int, float] = {}
         self._stalled: set[int] = set()
-        self._pending: asyncio.Task[Batch | Gap] | None = None
+        self._arrivals: Arrivals | None = None
         self.gaps = 0
         self._repeated = SparingLog(log)
 
@@ -58,14 +58,14 @@ class Reading:
             self.positions.update(await self._reader.end_offsets(range(self._broker.partitions)))
             self.read_us.update(dict.fromkeys(self.positions, asked_us))
 
-    async def next(self, events: AsyncIterator[Batch | Gap], *, wait_s: float) -> Sequence[Log] | None:
-        """The logs of the next record, which count as read when this returns; None where none came in time."""
-        if self._pending is None:
-            self._pending = asyncio.ensure_future(_next(events))
-        await asyncio.wait({self._pending}, timeout=wait_s)
-        if not self._pending.done():
+    async def next(self, events: AsyncIterator[Event], *, wait_s: float) -> Sequence[Log] | None:
+        """The logs of the next record, which count as read when this returns; None where none came in time. events: the same
+        at each call."""
+        if self._arrivals is None:
+            self._arrivals = Arrivals(events)
+        event = await self._arrivals.next(wait_s)
+        if event is None:
             return None
-        event, self._pending = self._pending.result(), None
         self.positions[event.partition] = event.next_offset
         if isinstance(event, Gap):
             self.gaps += 1
@@ -106,11 +106,5 @@ class Reading:
 
     async def end(self) -> None:
         """Nothing is read any more."""
-        if self._pending is not None:
-            self._pending.cancel()
-            await asyncio.gather(self._pending, return_exceptions=True)
-            self._pending = None
-
-
-async def _next(events: AsyncIterator[Batch | Gap]) -> Batch | Gap:
-    return await anext(events)
+        if self._arrivals is not None:
+            await self._arrivals.end()

@@ -4,7 +4,7 @@ Whoever holds the lease `routes` reads on from the saved positions. Positions ar
 acknowledged, so a router that is killed, or in any doubt, publishes what was not saved once more: at least once, and with the
 same ids. The order of a source partition is kept within each key.
 
-Concurrency: one event loop. One task holds the lease, one follows the broker, one leads. Memory: what the follower holds for
+Concurrency: one event loop, and the tasks of live/leading.py. Memory: what the follower holds for
 one subscriber, and one piece of records. While the broker or the database is away nothing is read on; nothing is lost while the
 broker keeps it, and what it did not keep is counted and said.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
 from typing import Final
 
 import structlog
@@ -23,8 +22,10 @@ from broker.topic_names import SERVICE_TOPICS
 from broker.topics import TopicRecord, Topics
 from db.database import Database
 from db.leases import Lease
+from live.arrivals import Arrivals
 from live.events import Batch, Event, Gap
 from live.follow import Follower
+from live.leading import LEASE_TTL_S, Leading
 from routes import metrics
 from routes.settings import RouteSettings, RoutingSettings
 from routes.state import ROUTES, RouteState
@@ -32,22 +33,18 @@ from routes.table import RouteTable
 from runtime.clock import Clock
 from runtime.sparing import SparingLog
 from runtime.stopping import Stop
-from schemas.errors import ConfigurationError, Overloaded
+from schemas.errors import Overloaded
 
 log = structlog.get_logger(__name__)
 
 GROUP: Final = "logfeed-routes"
-LEASE_TTL_S: Final = 15.0
-_RENEW_S: Final = 2.0
 _LINGER_S: Final = 0.02
 """How long a piece waits for more."""
 _IDLE_S: Final = 0.25
 _TURN_LOGS: Final = 500
 """After so many the event loop serves others: 5 ms."""
 _UPKEEP_S: Final = 60.0
-_BACKOFF_S_MAX: Final = 5.0
 _BEGIN_S: Final = 60.0
-_STOP_S: Final = 10.0
 
 
 class RouteRole:
@@ -72,86 +69,26 @@ class RouteRole:
         self._follower = follower
         self._topics = topics
         self._clock = clock
-        self._stop = stop
         self._lease = Lease(database, ROUTES, settings.name, ttl_s=LEASE_TTL_S)
         self._state = RouteState(database, self._lease, broker.topic)
-        self._held = asyncio.Event()
-        self._repeated = SparingLog(log)
-        self._problem: str | None = "routing is starting"
+        self._leading = Leading(
+            self._lease,
+            follower,
+            stop,
+            what="routing",
+            session=self._lead,
+            leads=metrics.LEADS,
+            failures=metrics.FAILURES,
+        )
 
     @property
     def problem(self) -> str | None:
         """What keeps derived topics from being filled here, for people; None also while another process leads."""
-        return self._problem
+        return self._leading.problem
 
     async def run(self) -> None:
         """Until the stop; returns soon after it, though the database or the broker hangs."""
-        tasks = [
-            asyncio.create_task(self._hold(), name="routes lease"),
-            asyncio.create_task(self._follower.run(self._stop), name="routes follower"),
-            asyncio.create_task(self._work(), name="routes leader"),
-        ]
-        try:
-            stopping = asyncio.create_task(self._stop.wait())
-            await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-            if not self._stop.is_set:
-                for task in tasks:
-                    if task.done():
-                        task.result()
-            stopping.cancel()
-            await asyncio.wait(tasks, timeout=_STOP_S)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            metrics.LEADS.set(0)
-            try:
-                await self._lease.release()
-            except Overloaded as error:
-                log.warning("the lease was not given up, it will run out", error=str(error))
-
-    async def _hold(self) -> None:
-        while not self._stop.is_set:
-            try:
-                held = await self._lease.acquire()
-            except Overloaded as error:
-                self._repeated.warning("the lease cannot be held now", error=str(error))
-                self._problem = f"routing waits: {error}"
-                held = False
-            else:
-                if not held:
-                    self._problem = None
-            if held != self._held.is_set():
-                log.info("leading" if held else "standing by: another process fills derived topics")
-            (self._held.set if held else self._held.clear)()
-            metrics.LEADS.set(held)
-            await self._stop.wait(_RENEW_S)
-
-    async def _work(self) -> None:
-        backoff_s = 0.1
-        while not self._stop.is_set:
-            if not self._held.is_set():
-                await self._stop.wait(0.1)
-                continue
-            try:
-                await self._lead()
-                backoff_s = 0.1
-                continue
-            except Overloaded as error:
-                self._repeated.warning("derived topics are not filled now, trying again", error=str(error))
-                self._problem = f"routing waits: {error}"
-            except ConfigurationError as error:
-                # A topic that is missing or wrongly set: whoever owns it may put it right while we try.
-                self._repeated.warning("derived topics cannot be filled", error=str(error))
-                self._problem = str(error)
-                backoff_s = _BACKOFF_S_MAX
-            except Exception as error:
-                # Whatever it is, what was saved is in its topics: begin again from there.
-                log.error("filling derived topics failed, trying again", error=repr(error), exc_info=True)
-                self._problem = f"routing fails: {error!r}"
-            metrics.FAILURES.inc()
-            await self._stop.wait(backoff_s)
-            backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
+        await self._leading.run()
 
     async def _lead(self) -> None:
         """Until the lease is lost, or the stop. Raises Overloaded after any doubt."""
@@ -162,15 +99,15 @@ class RouteRole:
         except TimeoutError as error:
             raise Overloaded("the broker or the database did not answer in time") from error
         log.info("filling derived topics", positions=session.positions)
-        self._problem = None
+        self._leading.problem = None
         async with self._follower.subscribe(session.positions) as events:
-            following = _Following(aiter(events))
+            arrivals = Arrivals(aiter(events))
             try:
-                while self._held.is_set() and self._lease.epoch == epoch and not self._stop.is_set:
-                    await session.step(following)
-                    self._problem = None
+                while self._leading.may_lead(epoch):
+                    await session.step(arrivals)
+                    self._leading.problem = None
             finally:
-                await following.end()
+                await arrivals.end()
         await session.finish()
 
     async def _begin(self) -> _Session:
@@ -224,9 +161,9 @@ class _Session:
             await self._topics.ensure(missing)
             self._ensured |= missing
 
-    async def step(self, following: _Following) -> None:
+    async def step(self, arrivals: Arrivals) -> None:
         """Take the next record if one comes soon, publish and save when that is due. Raises Overloaded."""
-        event = await following.next(_LINGER_S if self._piece else _IDLE_S)
+        event = await arrivals.next(_LINGER_S if self._piece else _IDLE_S)
         if event is not None:
             await self._take(event)
         now_s = self._clock.monotonic_s()
@@ -282,31 +219,3 @@ class _Session:
         await self._topics.publish(self._piece)
         metrics.RECORDS.inc(len(self._piece))
         self._piece, self._piece_bytes = [], 0
-
-
-class _Following:
-    """Events with a deadline that loses none."""
-
-    def __init__(self, events: AsyncIterator[Event]) -> None:
-        self._events = events
-        self._pending: asyncio.Task[Event] | None = None
-
-    async def next(self, wait_s: float) -> Event | None:
-        """The next event; None where none came in time."""
-        if self._pending is None:
-            self._pending = asyncio.create_task(_next(self._events))
-        await asyncio.wait({self._pending}, timeout=wait_s)
-        if not self._pending.done():
-            return None
-        event, self._pending = self._pending.result(), None
-        return event
-
-    async def end(self) -> None:
-        """Nothing is read any more."""
-        if self._pending is not None:
-            self._pending.cancel()
-            await asyncio.gather(self._pending, return_exceptions=True)
-
-
-async def _next(events: AsyncIterator[Event]) -> Event:
-    return await anext(events)
