@@ -32,7 +32,7 @@ STATE_BYTES_MAX: Final = 256 * 1024 * 1024
 """Of one state decoded; what rules may hold is bounded far below."""
 _SAVE_S: Final = 20.0
 _LOCK_TIMEOUT_MS: Final = 10_000
-_KEPT_DAYS: Final = 30
+KEPT_DAYS: Final = 30
 _PURGED_AT_ONCE: Final = 1_000
 
 _FENCE: Final = "SELECT epoch FROM leases WHERE name = 'alerts' FOR SHARE"
@@ -60,13 +60,13 @@ _SAVE_BREAKERS: Final = """
     VALUES (%s, %s, %s, to_timestamp(%s / 1e6), %s, %s)"""
 _PURGE: Final = (
     f"""DELETE FROM alerts WHERE alert_id IN (
-        SELECT alert_id FROM alerts WHERE state = 'resolved' AND ended_at < clock_timestamp() - interval '{_KEPT_DAYS} days'
+        SELECT alert_id FROM alerts WHERE state = 'resolved' AND ended_at < clock_timestamp() - interval '{KEPT_DAYS} days'
         LIMIT {_PURGED_AT_ONCE})""",
     f"""DELETE FROM alert_outbox WHERE notification_id IN (
         SELECT notification_id FROM alert_outbox
-        WHERE state <> 'waiting' AND created_at < clock_timestamp() - interval '{_KEPT_DAYS} days' LIMIT {_PURGED_AT_ONCE})""",
+        WHERE state <> 'waiting' AND created_at < clock_timestamp() - interval '{KEPT_DAYS} days' LIMIT {_PURGED_AT_ONCE})""",
     f"""DELETE FROM alert_silences WHERE silence_id IN (
-        SELECT silence_id FROM alert_silences WHERE ends_at < clock_timestamp() - interval '{_KEPT_DAYS} days'
+        SELECT silence_id FROM alert_silences WHERE ends_at < clock_timestamp() - interval '{KEPT_DAYS} days'
         LIMIT {_PURGED_AT_ONCE})""",
 )
 

@@ -78,7 +78,7 @@ async def _erase(
             topic=settings.broker.topic,
             query=where,
             requested_by=by,
-            broker_keeps=_broker_keeps(settings),
+            copies=copies(settings),
             progress=progress,
         )
         _write(await eraser.erase(), output)
@@ -86,14 +86,34 @@ async def _erase(
             await eraser.until_files_are_gone()
 
 
-def _broker_keeps(settings: Settings) -> Remaining:
+def copies(settings: Settings) -> list[Remaining]:
+    """What keeps logs, or words of them, that nothing is removed from."""
+    from alerts.state import KEPT_DAYS
     from store.tiers.erasing import Remaining
 
+    hours = f"{settings.broker.derived_retention_h:g}"
     if settings.broker.kind == "queue":
-        return Remaining(
+        sent = Remaining(
             "the queue of what was sent", "rows are dropped once read and an hour old, or when it passes 1 GiB"
         )
-    return Remaining(f"the records of topic {settings.broker.topic} in Kafka", "as long as its retention.ms says")
+        derived = Remaining(
+            "records of derived topics", f"dropped after {hours} hours to a seventh more, or when they pass their bytes"
+        )
+    else:
+        sent = Remaining(f"the records of topic {settings.broker.topic} in Kafka", "as long as its retention.ms says")
+        derived = Remaining("records of derived topics in Kafka", f"as long as their retention.ms says ({hours} hours)")
+    return [
+        sent,
+        derived,
+        Remaining(
+            "messages of alerts, each with three logs at most, and what their channels did with them",
+            f"messages are deleted after {KEPT_DAYS} days; ask the channels' owners",
+        ),
+        Remaining(
+            "templates of patterns, which may have words of a few logs (logfeed patterns)",
+            f"deleted when nothing was counted under them for {settings.patterns.retention_days} days",
+        ),
+    ]
 
 
 def _write(certificate: Certificate, output: Path | None) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -108,11 +108,11 @@ class Eraser:
         topic: str,
         query: str,
         requested_by: str,
-        broker_keeps: Remaining,
+        copies: Sequence[Remaining],
         progress: Progress,
         patience_s: float = 600.0,
     ) -> None:
-        """tiering: leads. topic: whose partitions say what is stored. broker_keeps: how long it has what it was sent.
+        """tiering: leads. topic: whose partitions say what is stored. copies: what others keep, and how long.
         patience_s: seconds that may be waited for writers and for the sealer. Raises InvalidInput."""
         self._predicate = predicate_of(query)
         self._database = database
@@ -121,7 +121,7 @@ class Eraser:
         self._topic = topic
         self._query = query
         self._requested_by = requested_by
-        self._broker_keeps = broker_keeps
+        self._copies = copies
         self._progress = progress
         self._patience_s = patience_s
         self._retired = frozenset[str]()
@@ -229,7 +229,7 @@ class Eraser:
             "files and objects that processes left when they were killed, unknown to the database (logfeed tier status)",
             "removed by `logfeed tier` as tiers.strays_kept_days says",
         )
-        yield self._broker_keeps
+        yield from self._copies
         yield Remaining("the database's write-ahead log, freed pages and replicas", "as they are reused and recycled")
         yield Remaining(
             "your backups of the database, files and objects", "as you keep them; erase again after a restore"

@@ -101,7 +101,7 @@ async def one_round(url: str, directory: Path, objects: str, now_us: int, points
             topic=TOPIC,
             query=query,
             requested_by="the test",
-            broker_keeps=Remaining("the broker", "later"),
+            copies=[Remaining("the broker", "later")],
             progress=unwatched,
         ).erase()
     else:

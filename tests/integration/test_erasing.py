@@ -79,7 +79,7 @@ def eraser(site: TierSite, leader: Tiering, query: str = QUERY, **options: Any) 
         topic=TOPIC,
         query=query,
         requested_by="the test",
-        broker_keeps=Remaining("the broker", "later"),
+        copies=[Remaining("the broker", "later")],
         progress=unwatched,
         **options,
     )
