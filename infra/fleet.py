@@ -1,6 +1,7 @@
 """A whole Logfeed of real processes over real servers in one directory: what fault tests hurt and benchmarks load.
 
-Every role runs as `python -m cli.main ROLE`, as a user would start it, and dies with the process that started it.
+Every role runs as `python -m cli.main ROLE`, as a user would start it, and dies with the process that started it. Tests have
+them forked instead (infra/warm.py), which spares them the imports.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import httpx
 
 from db.embedded import EmbeddedPostgres
 from db.migrations import Layout, migrate
+from infra import warm
 from infra.native import KafkaNode, TimescaleNode
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -58,11 +60,14 @@ class Role:
     arguments: list[str]
     environment: dict[str, str]
     log_path: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | warm.WarmProcess | None = None
     peak_kib: int = 0
 
     def start(self) -> None:
         """Start it (again)."""
+        if warm.is_used:
+            self.process = warm.start_role(self.arguments, self.environment, self.log_path)
+            return
         with self.log_path.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cli.main", *self.arguments],

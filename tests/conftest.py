@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from db.migrations import Layout
+from infra import warm
 from tests.databases import create_database, create_migrated_database, drop_database, drop_templates
 from tests.scratch import use_scratch
 
@@ -34,6 +35,7 @@ RUN_VARIABLE = "LOGFEED_TEST_RUN"
 def pytest_configure(config: pytest.Config) -> None:
     """Start the shared services before any worker starts; unit tests alone start none."""
     global _shared, _remove_scratch
+    warm.is_used = True
     if hasattr(config, "workerinput") or not _wants_services(config):
         return
     _remove_scratch = use_scratch()
