@@ -106,11 +106,13 @@ class Engine:
             for index in matches(log):
                 evaluators[index].add(log)
 
-    def advance(self, read_us: int, now_us: int) -> Outcome:
-        """Everything appended before read_us was read; it is now_us."""
+    def advance(self, read_us: int, now_us: int, *, looks_max: int | None = None) -> Outcome:
+        """Everything appended before read_us was read; it is now_us. looks_max: about so many groups are looked at, shared
+        among rules; who is far behind goes on at the next call, and decides the same."""
         outcome = Outcome()
+        share = None if looks_max is None else looks_max // max(1, len(self.evaluators))
         for _, evaluator in sorted(self.evaluators.items()):
-            self._take(evaluator.advance(read_us), evaluator.rule, now_us, outcome)
+            self._take(evaluator.advance(read_us, looks_max=share), evaluator.rule, now_us, outcome)
         outcome.notifications += self.notifier.tick(now_us)
         return outcome
 

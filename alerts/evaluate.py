@@ -206,9 +206,11 @@ class Evaluator:
             group.first = max(group.first, index)
         return group
 
-    def advance(self, read_us: int) -> Iterator[Decision]:
-        """Look at every tick that is due, now that everything appended before read_us was read."""
+    def advance(self, read_us: int, *, looks_max: int | None = None) -> Iterator[Decision]:
+        """Look at every tick that is due, now that everything appended before read_us was read. looks_max: at groups, after
+        which the rest is left for the next call; one tick at least is gone through."""
         state, every_us = self.state, self._every_us
+        looks = 0
         last_us = (read_us - self._lateness_us) // every_us * every_us
         is_silence = self.rule.document.condition.silence is not None
         if is_silence and not self._fields and last_us > state.tick_us and not state.groups:
@@ -219,8 +221,11 @@ class Evaluator:
                 state.tick_us = last_us
                 return
             state.tick_us += every_us
+            looks += len(state.groups)
             for key in sorted(state.groups):
                 yield from self._look(key, state.groups[key], state.tick_us)
+            if looks_max is not None and looks >= looks_max:
+                return
 
     def saved(self) -> RuleState:
         """The state with all that is known."""

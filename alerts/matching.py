@@ -10,6 +10,8 @@ from typing import Annotated, Final, Literal, TypeAlias, cast
 import msgspec
 import re2
 
+from alerts.texts import check_text
+
 Operator: TypeAlias = Literal["=", "!=", "=~", "!~"]
 MATCHERS_MAX: Final = 20
 PATTERN_CHARS_MAX: Final = 500
@@ -24,6 +26,8 @@ class Matcher(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value: Annotated[str, msgspec.Meta(max_length=PATTERN_CHARS_MAX)]
 
     def __post_init__(self) -> None:
+        check_text(self.label)
+        check_text(self.value)
         if self.op in ("=~", "!~"):
             _compiled(self.value)
 

@@ -54,6 +54,9 @@ _REFRESH_S: Final = 1.0
 _LOOK_S: Final = 0.5
 _FILES_S: Final = 5.0
 _PURGE_S: Final = 3_600.0
+_LOOKS_MAX: Final = 100_000
+"""Groups looked at in one step: a tenth of a second. After a night without the database there are thousands of ticks of each
+rule to go through, and the lease has to be renewed meanwhile."""
 
 
 class AlertRole:
@@ -220,7 +223,7 @@ class _Session:
                 outcome.notifications += self._engine.notifier.reset(rule, channel, self._clock.now_us())
         watermark_us = self.reading.watermark_us
         if watermark_us:
-            later = self._engine.advance(watermark_us, self._clock.now_us())
+            later = self._engine.advance(watermark_us, self._clock.now_us(), looks_max=_LOOKS_MAX)
             outcome.alerts |= later.alerts
             outcome.notifications += later.notifications
             outcome.decisions += later.decisions

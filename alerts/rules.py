@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from alerts.durations import Duration, duration_text
+from alerts.texts import check_text
 from search.language import QueryError, parse, parse_path
 from search.predicate import Predicate
 
@@ -164,6 +165,19 @@ class RuleDocument(_Document):
             raise ValueError(f"is not in the query language: {error}") from error
         return query
 
+    @field_validator("summary")
+    @classmethod
+    def _can_be_stored(cls, summary: str) -> str:
+        check_text(summary)
+        return summary
+
+    @field_validator("channels")
+    @classmethod
+    def _are_names(cls, channels: tuple[str, ...]) -> tuple[str, ...]:
+        for channel in channels:
+            check_text(channel)
+        return channels
+
     @field_validator("group_by")
     @classmethod
     def _are_fields(cls, fields: tuple[str, ...]) -> tuple[str, ...]:
@@ -184,6 +198,7 @@ class RuleDocument(_Document):
                 )
             if len(value) > LABEL_CHARS_MAX:
                 raise ValueError(f"label {name} has {len(value)} characters, at most {LABEL_CHARS_MAX} are taken")
+            check_text(value)
         return labels
 
     @field_validator("runbook")

@@ -90,6 +90,9 @@ class QueueReader:
         self._positions: dict[int, int] = {}
         self._places: dict[int, _Place] = {}
         self._look_at_s = 0.0
+        self._backoff_s = _BACKOFF_MIN_S
+        self._read_at_s = 0.0
+        """Loop's time before which nothing new is looked for, where a poll may wait."""
 
     async def seek(self, positions: Mapping[int, int]) -> None:
         """See Reader. Raises ValueError for a partition that the topic does not have."""
@@ -98,19 +101,28 @@ class QueueReader:
             raise ValueError(f"topic {self._topic} has partitions 0..{self._partitions - 1}, got {unknown}")
         self._positions = dict(positions)
         self._places = {}
+        self._look_soon()
 
     async def poll(self, *, max_bytes: int, wait_ms: int) -> list[Delivered]:
         """See Reader."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + wait_ms / 1000
-        backoff_s = _BACKOFF_MIN_S
         while True:
+            if (pause_s := min(self._read_at_s, deadline_s) - loop.time()) > 0:
+                await asyncio.sleep(pause_s)
             records = await self._read(max_bytes) if self._positions else []
-            remaining_s = deadline_s - loop.time()
-            if records or remaining_s <= 0:
+            now_s = loop.time()
+            if records:
+                self._look_soon()
                 return records
-            await asyncio.sleep(min(backoff_s, remaining_s))
-            backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+            # Kept from poll to poll: who polls often would otherwise ask as often as one who has just had something.
+            self._read_at_s = now_s + self._backoff_s
+            self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MAX_S)
+            if now_s >= deadline_s:
+                return []
+
+    def _look_soon(self) -> None:
+        self._read_at_s, self._backoff_s = 0.0, _BACKOFF_MIN_S
 
     async def first_offsets(self, partitions: Iterable[int]) -> dict[int, int]:
         """See Reader."""

@@ -1,8 +1,9 @@
 """Derived topics in PostgreSQL, of the embedded profile: one partition each (migration 0015).
 
 Records lie in eight tables that are filled in turn; the oldest is truncated and filled anew when the active one was filled for
-a seventh of the retention, or has an eighth of the bytes. So nothing is deleted row by row, records stay for the retention at
-least while there is room, and never take more than the bytes (and one call's). Appends and that step take one advisory lock to
+a seventh of the retention, or has a ninth of the bytes, which is looked at after each seventy-second of them. So nothing is
+deleted row by row, records stay for the retention at least while there is room, and never take more than the bytes (and one
+call's), unless a reader keeps the oldest. Appends and that step take one advisory lock to
 their commit: offsets become visible in order, so that who goes on behind the last one it saw misses nothing.
 
 TRUNCATE is seen by older snapshots too. So rows are read first, and the bounds in a later statement: a row that is missing
@@ -59,6 +60,8 @@ class TableTopics:
         self._database = database
         self._settings = settings
         self._timeout_s = settings.request_timeout_ms / 1000
+        self._bytes_unlooked = 0
+        """Published since it was last asked whether a table is full."""
 
     async def ensure(self, names: Collection[str]) -> None:
         """See Topics."""
@@ -84,6 +87,12 @@ class TableTopics:
                     [record.value for record in records],
                 ),
             )
+        self._bytes_unlooked += sum(record.size_bytes for record in records)
+        if self._bytes_unlooked >= self._settings.derived_bytes_max // 72:
+            try:
+                await self.upkeep()
+            except BrokerUnavailable as error:  # the records are in their topics
+                log.warning("old records of derived topics cannot be let go now", error=str(error))
 
     async def partitions(self, name: str) -> int:
         """See Topics."""
@@ -105,11 +114,12 @@ class TableTopics:
         return TableReader(self, name)
 
     async def upkeep(self) -> None:
-        """See Topics."""
+        """See Topics. `publish` does it too, where much comes between two calls."""
+        self._bytes_unlooked = 0
         slot_s = self._settings.derived_retention_h * 3600 / 7
         try:
             async with self._connection() as connection:
-                cursor = await connection.execute(_ROTATE, (slot_s, self._settings.derived_bytes_max // 8))
+                cursor = await connection.execute(_ROTATE, (slot_s, self._settings.derived_bytes_max // 9))
                 row = await cursor.fetchone()
         except BrokerUnavailable as error:
             origin = error.__cause__.__cause__ if error.__cause__ is not None else None

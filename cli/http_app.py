@@ -160,8 +160,7 @@ class _HeadAsGet:
             await asyncio.wait({answering, answered}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             answered.cancel()
-            if is_answered.is_set():
-                answering.cancel()
+            answering.cancel()  # also where we are cancelled: what it waits for, a server that ends does not wait for
             await asyncio.wait({answering, answered})
         if not answering.cancelled():
             answering.result()

@@ -112,9 +112,9 @@ class Place:
 
     def takes(self, event: Event) -> bool | None:
         """True: the event is the next one, and was counted. False: it was given before. None: events before it are missing,
-        and nothing was counted."""
+        and nothing was counted. A gap may have begun before: whoever stands in it goes on behind it."""
         expected = self.positions.get(event.partition)
-        if expected is None or event.offset == expected:
+        if expected is None or event.offset == expected or event.offset < expected < event.next_offset:
             self.positions[event.partition] = event.next_offset
             return True
         return False if event.offset < expected else None

@@ -175,9 +175,13 @@ class Follower:
                 if place.has_reached(self._live):
                     join()
                     return
+                has_moved = False
                 for event in self._recent.events():
                     if place.takes(event):
+                        has_moved = True
                         yield event
+                if not has_moved:
+                    break  # whatever this place is: the broker knows, and asking it lets others go on
             try:
                 async with self._catch_ups, aclosing(self._read_up(place, joined)) as events:
                     metrics.CATCH_UPS.inc()

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from db.database import Database, undo
+from db.database import Database, Error, undo
 from schemas.errors import DatabaseUnavailable
 from store.statements import OPENED, OPENING, StatementRunner
 
@@ -66,7 +66,8 @@ class SecondConnection:
                 connection = await self._stack.enter_async_context(self._database.connection())
                 self._stack.push_async_callback(undo, connection)
                 await connection.execute(_begin(name))
-        except (DatabaseUnavailable, TimeoutError) as error:
+        except (Error, DatabaseUnavailable, OSError, TimeoutError) as error:
+            # Whatever it is: a pooler before the database, say, knows nothing of the other session's snapshot.
             log.info("no second connection for a search", error=str(error))
             await self.close()
             return

@@ -114,10 +114,11 @@ class TopicReads:
                 left_s = ends_s - asyncio.get_running_loop().time()
                 if left_s <= 0:
                     break
-                await self._ends.beyond(name, found.positions, min(left_s, self.settings.check_s))
+                has_more_now = await self._ends.beyond(name, found.positions, min(left_s, self.settings.check_s))
                 principal = await recheck()
                 self._check_topic(name, principal)
-                extents = await self._extents(name)
+                if has_more_now:  # otherwise nobody asks for each who waits what is asked for all of them
+                    extents = await self._extents(name)
         metrics.SENT.inc(len(found.shown))
         return found
 

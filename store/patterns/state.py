@@ -28,6 +28,8 @@ SNAPSHOT_BYTES_MAX: Final = 64 * 1024 * 1024
 _SAVE_S: Final = 30.0
 _LOCK_TIMEOUT_MS: Final = 10_000
 _PURGED_AT_ONCE: Final = 50_000
+_FORGOTTEN_AT_ONCE: Final = 1_000
+"""Templates: each may have a row for every minute and level."""
 _GAPS_MAX: Final = 1_000
 _MINUTE_S: Final = 60
 _DAY_MINUTES: Final = 1_440
@@ -120,7 +122,7 @@ _UNUSED: Final = f"""
 # Those not seen for longest; what is read as another one goes before that one.
 _TOO_MANY: Final = f"""
     SELECT key FROM pattern_templates WHERE pattern_id <> {OTHER} ORDER BY last_minute, into_key IS NULL, key
-    LIMIT least({_PURGED_AT_ONCE}, greatest(0, (SELECT count(*) FROM pattern_templates) - %s))"""
+    LIMIT least(%s, greatest(0, (SELECT count(*) FROM pattern_templates) - %s))"""
 _ADD_OTHERS: Final = f"""
     INSERT INTO pattern_templates (service_name, pattern_id, template, first_minute, last_minute)
     SELECT service_name, {OTHER}, '', min(first_minute), max(last_minute) FROM pattern_templates t
@@ -253,10 +255,8 @@ class PatternState:
         await self._until_done(_UNUSED, oldest_minute)
         while await self._forget_templates(templates_max):
             pass
-        await self._database.execute(
-            _OLD_GAPS,
-            (oldest_minute * _MINUTE_S, _GAPS_MAX),
-        )
+        async with bounded(_SAVE_S):
+            await self._database.execute(_OLD_GAPS, (oldest_minute * _MINUTE_S, _GAPS_MAX))
         self.added = 0
 
     async def _until_done(self, statement: str, *params: int) -> None:
@@ -268,16 +268,17 @@ class PatternState:
 
     async def _forget_templates(self, templates_max: int) -> bool:
         """Whether there may be more of them."""
+        limits = _FORGOTTEN_AT_ONCE, templates_max
         async with bounded(_SAVE_S), self._database.transaction() as connection:
             await self._fence(connection)
-            keys = [key for (key,) in await (await connection.execute(_TOO_MANY.encode(), (templates_max,))).fetchall()]
+            keys = [key for (key,) in await (await connection.execute(_TOO_MANY.encode(), limits)).fetchall()]
             if not keys:
                 return False
             await connection.execute(_ADD_OTHERS.encode(), (keys,))
             for table in _TABLES:
                 await connection.execute(_BOOK_AS_OTHER.format(table=table).encode(), (keys,))
             await connection.execute("DELETE FROM pattern_templates WHERE key = ANY (%s)", (keys,))
-        return len(keys) == _PURGED_AT_ONCE
+        return len(keys) == _FORGOTTEN_AT_ONCE
 
     async def _fence(self, connection: Connection) -> None:
         await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}".encode())

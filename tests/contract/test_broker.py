@@ -28,6 +28,7 @@ from broker.kafka import KafkaBroker
 from broker.kafka_producer import KafkaProducer
 from broker.port import Broker, Delivered, Producer, Reader, Record
 from broker.queue import UPKEEP_LOCK, QueueBroker
+from broker.queue_reader import QueueReader
 from broker.settings import BrokerSettings
 from db.database import Database
 from db.embedded import EmbeddedPostgres
@@ -379,6 +380,26 @@ async def test_poll_waits_as_told_and_wakes_for_a_record(bench: Bench) -> None:
     waiting = asyncio.create_task(reader.poll(max_bytes=MIB, wait_ms=15_000))
     await producer.publish(record("now"), partition_key=None)
     assert [each.value for each in await asyncio.wait_for(waiting, 5.0)] == [b"now"]
+
+
+async def test_an_idle_queue_is_asked_no_more_often_for_being_polled_often(
+    queue: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of six processes follows the queue by short polls."""
+    broker = await queue.broker()
+    reader = await queue.reader(broker)
+    await reader.seek({0: 0})
+    reads, polls, read = 0, 20, QueueReader._read
+
+    async def counted(reader: QueueReader, max_bytes: int) -> list[Delivered]:
+        nonlocal reads
+        reads += 1
+        return await read(reader, max_bytes)
+
+    monkeypatch.setattr(QueueReader, "_read", counted)
+    for _ in range(polls):
+        assert await reader.poll(max_bytes=MIB, wait_ms=20) == []
+    assert polls <= reads < 2 * polls
 
 
 async def test_cancelled_poll_loses_nothing(bench: Bench) -> None:

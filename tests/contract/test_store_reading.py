@@ -19,6 +19,7 @@ import store.memory
 import store.page_scan
 import store.page_sql
 import store.postgres_read
+import store.second_connection
 from db.database import Connection, connect
 from db.migrations import Layout
 from schemas.errors import DatabaseUnavailable
@@ -670,6 +671,24 @@ async def test_a_search_goes_on_by_itself_when_its_second_connection_breaks(
     found = await walk(alone, NEEDLE, limit=30, budget_ms=500)
     assert ids(found) == expected[::-1]
     assert broken == ahead.failures > 0
+
+
+async def test_a_search_goes_on_by_itself_when_its_snapshot_cannot_be_imported(
+    database_subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, ahead = database_subject, Ahead(monkeypatch)
+    expected = await a_search_of_many_windows(subject, monkeypatch)
+    begin, tried = store.second_connection._begin, 0
+
+    def of_no_snapshot(name: str) -> bytes:
+        nonlocal tried
+        tried += 1
+        return begin("00000000-00000000-1")
+
+    monkeypatch.setattr(store.second_connection, "_begin", of_no_snapshot)
+    assert ids(await walk(subject.store, NEEDLE, limit=30, budget_ms=500)) == expected[::-1]
+    assert tried > 0
+    assert (ahead.answers, ahead.failures) == (0, 0)
 
 
 async def test_a_search_waits_for_no_second_connection(

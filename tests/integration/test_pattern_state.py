@@ -180,6 +180,32 @@ async def test_templates_past_the_limit_go_and_their_lines_stay_in_the_sums(mine
     assert (await miner.lines("pattern_minutes"))["a", "kind 0"] == 5, "what went may come again"
 
 
+async def test_many_templates_go_a_bounded_number_in_a_transaction(
+    miner: Miner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may have thousands of rows: all at once would not end in the time there is, and be tried again for ever."""
+    texts = tuple(f"kind {number}" for number in range(2_600))
+    await miner.save(*(row(text, 2) for text in texts), texts=texts)
+    gone: list[int] = []
+    forget = PatternState._forget_templates
+
+    async def count() -> int:
+        ((templates,),) = await miner.database.fetch_all("SELECT count(*) FROM pattern_templates WHERE template <> ''")
+        return int(templates)
+
+    async def counted(state: PatternState, templates_max: int) -> bool:
+        before = await count()
+        is_more = await forget(state, templates_max)
+        gone.append(before - await count())
+        return is_more
+
+    monkeypatch.setattr(PatternState, "_forget_templates", counted)
+    await miner.purge(templates_max=10, rows_max=10_000)
+    assert max(gone) <= 1_000
+    assert 2_590 <= sum(gone) < 2_600
+    assert sum((await miner.lines("pattern_minutes")).values()) == 5_200
+
+
 async def test_rows_past_the_limit_go_oldest_first(miner: Miner) -> None:
     await miner.save(*(row("x", minute=NOW - number) for number in range(50)), texts=("x",))
     await miner.purge(rows_max=10)

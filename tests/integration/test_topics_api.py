@@ -14,17 +14,22 @@ import msgspec
 import pytest
 from logfeed_client import Gap, GapError, Subscriber, SubscriptionError
 
+from access.principal import ANYONE, Principal
 from broker.factory import make_topics
 from broker.settings import BrokerSettings
 from broker.topic_names import ERRORS_TOPIC, service_topic
 from broker.topics import Topics
 from infra.fleet import REPOSITORY
 from live.events import Batch
+from query.topics.service import TopicReads
+from query.topics.settings import TopicReadSettings
 from routes.settings import RoutingSettings
 from routes.table import RouteTable
+from runtime.stopping import Stop
 from schemas.derived import TopicGap, TopicList, TopicRecords
 from schemas.record import Log
 from schemas.scope import AUDIT_SERVICE
+from schemas.topics import TopicInfo, TopicKind
 from tests.access_site import Site, running, soon
 from tests.app_server import serving
 from tests.integration.test_audit import published
@@ -146,6 +151,33 @@ async def test_who_waits_is_answered_when_something_comes(site: Site, filler: Fi
         await filler.put("shop")  # `now` may have been after the first ones
         await asyncio.wait({waiting}, timeout=0.2)
     assert ids(await waiting)
+
+
+async def test_one_question_is_asked_for_all_who_wait(filler: Filler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each looks after its right many times meanwhile, and asks the broker at its beginning only."""
+    await filler.put("shop")
+    named = [TopicInfo(ERRORS_TOPIC, TopicKind.ERRORS, "")]
+    settings = TopicReadSettings(check_s=0.02)
+    reads, asked, looks, before = TopicReads(settings, filler.topics, named, stop=Stop()), 0, 0, TopicReads._extents
+
+    async def extents(reads: TopicReads, name: str) -> Any:
+        nonlocal asked
+        asked += 1
+        return await before(reads, name)
+
+    async def recheck() -> Principal:
+        nonlocal looks
+        looks += 1
+        return ANYONE
+
+    async def wait() -> None:
+        found = await reads.records(ERRORS_TOPIC, ANYONE, recheck, after="0:1", limit=10, wait_s=0.5)
+        assert (found.shown, found.positions) == ([], {0: 1})
+
+    monkeypatch.setattr(TopicReads, "_extents", extents)
+    await asyncio.gather(*(wait() for _ in range(5)))
+    await reads.stop()
+    assert asked == 5 < looks
 
 
 async def test_who_may_no_more_is_refused_while_it_waits(site: Site, filler: Filler) -> None:

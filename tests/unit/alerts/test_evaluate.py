@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alerts.engine import Engine
 from alerts.evaluate import OTHER, Decision, Evaluator, RuleState, new_state
+from alerts.notify import Notifier, NotifierState, Pace
 from alerts.rules import Rule, RuleDocument
 from schemas.record import Log
+from schemas.scope import ALL_SERVICES
 
 S = 1_000_000
 EVERY = 10
@@ -231,3 +234,40 @@ def test_a_long_quiet_time_costs_little(silent: bool) -> None:
     one = rule(condition={"silence": {}} if silent else {"count": {"at_least": 1}})
     decisions = run(one, [], 1_000_000)
     assert len(decisions) == silent
+
+
+def test_who_is_far_behind_decides_the_same_in_bounded_steps() -> None:
+    """A night without the database: every tick of it is due at once."""
+    one = rule(group_by=["service"], condition={"silence": {}})
+    night_us = 8 * 3_600 * S
+    logs = [log(hour * 3_600 + number, service=f"s{number}") for hour in range(8) for number in range(5)]
+
+    def begun() -> Evaluator:
+        evaluator = Evaluator(one, new_state(one, 0))
+        for each in logs:
+            evaluator.add(each)
+        return evaluator
+
+    at_once, bounded = begun(), begun()
+    expected, steps = list(at_once.advance(night_us)), 0
+    found: list[Decision] = []
+    assert len(expected) > 5
+    while bounded.state.tick_us < night_us:
+        before_us = bounded.state.tick_us
+        found += bounded.advance(night_us, looks_max=50)
+        ticks = (bounded.state.tick_us - before_us) // (EVERY * S)
+        assert 0 < ticks <= 50 or not bounded.state.groups
+        steps += 1
+    assert steps > 20
+    assert found == expected
+    assert bounded.saved() == at_once.saved()
+
+
+def test_rules_share_what_may_be_looked_at_in_one_step() -> None:
+    engine = Engine(Notifier(NotifierState(), pace=Pace(), default_channels=()))
+    rules = [(rule(name=f"r{number}", condition={"silence": {}}), ALL_SERVICES) for number in range(4)]
+    engine.set_rules(rules, {}, read_us=0, now_us=0)
+    engine.advance(3_600 * S, 0, looks_max=40)
+    assert {each.state.tick_us for each in engine.evaluators.values()} == {10 * EVERY * S}
+    engine.advance(3_600 * S, 0)
+    assert {each.state.tick_us for each in engine.evaluators.values()} == {3_600 * S}

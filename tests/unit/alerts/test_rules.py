@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from alerts.durations import duration_text, parse_duration
+from alerts.matching import Matcher
 from alerts.rule_files import parse_rules, read_rules
 from alerts.rules import Rule, RuleDocument, check_together
 from schemas.errors import ConfigurationError
@@ -88,6 +89,14 @@ def test_a_good_file_is_read_with_its_defaults() -> None:
             ["3:5: group_by: expected each field once"],
         ),
         ("  - name: x\n    group_by: [a..b]\n    condition: {silence: {}}\n", ["3:5: group_by: 'a..b' is no field"]),
+        (
+            '  - name: x\n    summary: "a\\0b"\n    condition: {silence: {}}\n',
+            ["3:5: summary: U+0000 cannot be stored"],
+        ),
+        (
+            '  - name: x\n    labels: {team: "\\0"}\n    condition: {silence: {}}\n',
+            ["3:5: labels: U+0000 cannot be stored"],
+        ),
         ("  - name: x\n    name: y\n    condition: {silence: {}}\n", ["3:5: 'name' stands here twice"]),
         ("  - &a {name: x}\n  - *a\n", ["3:5: aliases are not taken here"]),
         ("  - name: x\n  condition: [\n", ["3:3: "]),
@@ -152,3 +161,13 @@ def test_durations_are_read_as_they_are_written(seconds: int) -> None:
 def test_what_is_no_duration_is_refused(wrong: Any) -> None:
     with pytest.raises((ValueError, ValidationError)):
         document(window=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["a\0", "\ud800"])
+def test_no_text_is_taken_that_cannot_be_stored(wrong: str) -> None:
+    """One such rule would keep all others of its files from being in force."""
+    for fields in ({"summary": wrong}, {"labels": {"team": wrong}}, {"channels": [wrong]}):
+        with pytest.raises(ValidationError):
+            document(**fields)
+    with pytest.raises(ValueError, match="cannot be stored"):
+        Matcher("team", "=", wrong)

@@ -20,6 +20,7 @@ class Service:
 
     def __init__(self) -> None:
         self.problems: list[str] = []
+        self.waiting, self.end = asyncio.Event(), asyncio.Event()
         self.router = APIRouter()
 
         @self.router.get("/things")
@@ -31,6 +32,11 @@ class Service:
         async def endless() -> StreamingResponse:
             return StreamingResponse(self.body(), headers={"X-Of": "endless"})
 
+        @self.router.get("/slow", include_in_schema=False)
+        async def slow() -> dict[str, str]:
+            await self.wait()
+            return {}
+
         @self.router.post("/things")
         async def new_thing() -> dict[str, str]:
             """Another thing."""
@@ -39,6 +45,13 @@ class Service:
     async def body(self) -> AsyncIterator[bytes]:
         yield b"first"
         await asyncio.Event().wait()
+
+    async def wait(self) -> None:
+        self.waiting.set()
+        try:
+            await self.end.wait()
+        finally:
+            self.waiting.clear()
 
     def ready(self) -> list[str]:
         return self.problems
@@ -101,9 +114,7 @@ def test_what_is_added_is_no_operation(service: Service) -> None:
     assert set(build_app([service]).openapi()["paths"]) == {"/things", "/livez", "/readyz", "/metrics"}
 
 
-async def test_head_of_a_body_without_an_end_ends_with_the_headers(service: Service) -> None:
-    sent: list[Message] = []
-
+async def head(service: Service, path: str, sent: list[Message]) -> None:
     async def receive() -> Message:
         await asyncio.Event().wait()
         raise AssertionError
@@ -111,9 +122,14 @@ async def test_head_of_a_body_without_an_end_ends_with_the_headers(service: Serv
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "HEAD", "path": "/endless", "query_string": b"", "headers": [], "scheme": "http"}
+    scope = {"type": "http", "method": "HEAD", "path": path, "query_string": b"", "headers": [], "scheme": "http"}
+    await build_app([service])({**scope, "http_version": "1.1", "asgi": {"version": "3.0"}}, receive, send)
+
+
+async def test_head_of_a_body_without_an_end_ends_with_the_headers(service: Service) -> None:
+    sent: list[Message] = []
     async with asyncio.timeout(30):
-        await build_app([service])({**scope, "http_version": "1.1", "asgi": {"version": "3.0"}}, receive, send)
+        await head(service, "/endless", sent)
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert (b"x-of", b"endless") in sent[0]["headers"]
     assert sent[1] == {"type": "http.response.body"}
@@ -124,3 +140,14 @@ async def test_head_of_what_fails_fails_as_get_does(http: httpx.AsyncClient) -> 
         head, get = await http.head(path), await http.get(path)
         assert (head.status_code, head.content) == (status, b"")
         assert head.headers == get.headers
+
+
+async def test_head_that_still_waits_ends_when_the_server_does(service: Service) -> None:
+    sent: list[Message] = []
+    async with asyncio.timeout(30):
+        asking = asyncio.create_task(head(service, "/slow", sent))
+        await service.waiting.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    assert (service.waiting.is_set(), sent) == (False, [])

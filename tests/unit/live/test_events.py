@@ -32,6 +32,18 @@ def test_a_gap_moves_the_place_also_backwards() -> None:
     assert place.positions == {0: 1}
 
 
+def test_who_stands_in_the_middle_of_a_gap_goes_on_behind_it() -> None:
+    """It read on by itself while the live end was away for longer than the broker keeps records."""
+    recent, live = Recent(bytes_max=10_000), {0: 101}
+    for event in (batch(9), Gap(0, 10, 100, GapReason.EXPIRED), batch(100)):
+        recent.add(event)
+    place = Place({0: 50})
+    assert recent.covers(place, live)
+    taken = [event.offset for event in recent.events() if place.takes(event)]
+    assert taken == [10, 100]
+    assert place.positions == live
+
+
 def test_a_partition_that_was_not_there_before_is_taken_from_its_first_event() -> None:
     place = Place({0: 5})
     assert place.takes(batch(3, partition=1))
