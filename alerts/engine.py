@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from alerts.evaluate import Decision, Evaluator, RuleState, new_state
 from alerts.notify import Alert, Notification, Notifier
+from alerts.reach import EVERYTHING_TEXT, both, of_scope, reach, texts
 from alerts.rules import Rule
 from schemas.record import Log
 from schemas.scope import ServiceScope
@@ -44,6 +45,8 @@ class Engine:
         self.notifier = notifier
         self.evaluators: dict[str, Evaluator] = {}
         self._scopes: dict[str, ServiceScope] = {}
+        self._services: dict[str, list[str]] = {}
+        """By rule: whose logs its alerts may tell of."""
         self._in_order: list[Evaluator] = []
         self._matcher = ManyMatcher(())
         """Of the evaluators in that order."""
@@ -83,9 +86,11 @@ class Engine:
             else:
                 evaluator.rule = rule
             self._scopes[name] = scope
+            self._services[name] = texts(both(reach(rule.document.predicate), of_scope(scope)))
         for name in set(saved) - set(self.evaluators):
             self.forgotten.add(name)
         self._scopes = {name: self._scopes[name] for name in self.evaluators}
+        self._services = {name: self._services[name] for name in self.evaluators}
         # An alert of a rule that ended while nobody led has no evaluator that could end it.
         for alert in list(self.notifier.state.alerts.values()):
             if alert.state == "firing" and not self._fires(alert):
@@ -128,7 +133,8 @@ class Engine:
     def _take(self, decisions: Iterable[Decision], rule: Rule, now_us: int, outcome: Outcome) -> None:
         for decision in decisions:
             outcome.decisions.append(decision)
-            outcome.alerts[decision.alert_id] = self.notifier.decide(decision, rule, now_us)
+            services = self._services.get(rule.name, [EVERYTHING_TEXT])
+            outcome.alerts[decision.alert_id] = self.notifier.decide(decision, rule, now_us, services=services)
 
     def _fires(self, alert: Alert) -> bool:
         evaluator = self.evaluators.get(alert.rule)

@@ -18,6 +18,7 @@ from alerts.errors import NoSuchRule, NoSuchSilence, RuleConflict, RuleInvalid
 from alerts.matching import Matcher
 from alerts.rules import FILE_OWNER, RuleDocument, check_together
 from db.database import Connection, Database, bounded
+from schemas.scope import ServiceScope
 
 SILENCES_MAX: Final = 1_000
 """In force or to come."""
@@ -35,15 +36,22 @@ _SILENCES: Final = """
     SELECT silence_id, matchers, starts_at, ends_at, author, subject, comment FROM alert_silences
     WHERE ends_at > clock_timestamp() - interval '1 day' {} ORDER BY ends_at, silence_id LIMIT %s"""
 _BREAKERS: Final = "SELECT rule, channel, state, since, held, opened FROM alert_breakers ORDER BY rule, channel"
-_OUTBOX: Final = """
+# What an alert may tell of stands with it: a rule's name, owner, query and rights may have been others then.
+_SHOWN: Final = """NOT EXISTS (
+        SELECT FROM jsonb_array_elements_text(coalesce({column} -> 'services', '["*"]')) AS told (service)
+        WHERE service = ANY (%(excluded)s) OR NOT (%(everything)s OR service = ANY (%(names)s) OR EXISTS (
+            SELECT FROM unnest(%(prefixes)s::text[]) AS mine (prefix) WHERE starts_with(service, prefix))))"""
+_OUTBOX: Final = f"""
     SELECT notification_id, rule, channel, state, attempts, created_at, ended_at, problem, body FROM alert_outbox
-    WHERE rule = ANY (%s) AND (%s::text IS NULL OR channel = %s) AND (%s::text IS NULL OR state = %s)
-        AND (%s::text IS NULL OR (created_at, notification_id) < (
-            SELECT created_at, notification_id FROM alert_outbox WHERE notification_id = %s))
-    ORDER BY created_at DESC, notification_id DESC LIMIT %s"""
-_ALERTS: Final = """
-    SELECT alert FROM alerts WHERE rule = ANY (%s) AND (%s::text IS NULL OR state = %s)
-    ORDER BY (state = 'firing') DESC, started_at DESC, alert_id LIMIT %s"""
+    WHERE rule = ANY (%(rules)s) AND {_SHOWN.format(column="body")} AND (%(channel)s::text IS NULL OR channel = %(channel)s)
+        AND (%(state)s::text IS NULL OR state = %(state)s)
+        AND (%(before)s::text IS NULL OR (created_at, notification_id) < (
+            SELECT created_at, notification_id FROM alert_outbox WHERE notification_id = %(before)s))
+    ORDER BY created_at DESC, notification_id DESC LIMIT %(limit)s"""
+_ALERTS: Final = f"""
+    SELECT alert FROM alerts
+    WHERE rule = ANY (%(rules)s) AND {_SHOWN.format(column="alert")} AND (%(state)s::text IS NULL OR state = %(state)s)
+    ORDER BY (state = 'firing') DESC, started_at DESC, alert_id LIMIT %(limit)s"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,29 @@ class StoredBreaker:
     since: datetime
     held: int
     opened: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Of which alerts and messages somebody is told."""
+
+    rules: Sequence[str]
+    """Names of rules that they may see."""
+    allowed: ServiceScope
+    marks: Sequence[str] = ()
+    """See reach.marks."""
+
+    @property
+    def params(self) -> dict[str, Any]:  # whatever psycopg adapts
+        """Of the statements."""
+        allowed = self.allowed
+        return {
+            "rules": [*self.rules],
+            "everything": allowed.everything,
+            "names": [*allowed.names, *self.marks],
+            "prefixes": [*allowed.prefixes],
+            "excluded": [*allowed.excluded],
+        }
 
 
 class RuleStore:
@@ -222,17 +253,17 @@ class RuleStore:
         if not done:
             raise RuleConflict(f"{RESETS_MAX} resets wait already: does `logfeed alert` run?")
 
-    async def alerts(self, rules: Sequence[str], *, state: str | None, limit: int) -> list[dict[str, Any]]:
-        """Of these rules, those that fire first, then the newest."""
+    async def alerts(self, asked: Shown, *, state: str | None, limit: int) -> list[dict[str, Any]]:
+        """Those that fire first, then the newest."""
         async with bounded(_CALL_S):
-            rows = await self._database.fetch_all(_ALERTS, ([*rules], state, state, limit))
+            rows = await self._database.fetch_all(_ALERTS, asked.params | {"state": state, "limit": limit})
         return [row[0] for row in rows]
 
     async def notifications(
-        self, rules: Sequence[str], *, channel: str | None, state: str | None, before: str | None, limit: int
+        self, shown: Shown, *, channel: str | None, state: str | None, before: str | None, limit: int
     ) -> list[dict[str, Any]]:
-        """Of these rules, newest first. before: the id of one, to go on after it."""
-        asked = ([*rules], channel, channel, state, state, before, before, limit)
+        """Newest first. before: the id of one, to go on after it."""
+        asked = shown.params | {"channel": channel, "state": state, "before": before, "limit": limit}
         async with bounded(_CALL_S):
             rows = await self._database.fetch_all(_OUTBOX, asked)
         names = ("id", "rule", "channel", "state", "attempts", "created_at", "ended_at", "problem", "message")
