@@ -11,7 +11,6 @@ from typing import Final
 from schemas.scope import RESERVED_SERVICES, ServiceScope
 from search.predicate import And, Nothing, Or, Predicate, ServiceIn
 
-
 TEXTS_MAX: Final = 100
 EVERYTHING_TEXT: Final = "*"
 _MARK: Final = "#"
