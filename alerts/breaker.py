@@ -11,6 +11,7 @@ one summary, and one probe, per cool_down_s.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, Literal
 
 import msgspec
@@ -39,9 +40,12 @@ class Held(msgspec.Struct):
     """Of the alerts, each once, GROUPS_TOLD_MAX at most."""
     groups_more: int = 0
     """Alerts of groups that are not named."""
+    services: set[str] = msgspec.field(default_factory=set)
+    """Whose logs the groups may tell of."""
 
-    def add(self, groups: list[str], now_us: int) -> None:
+    def add(self, groups: list[str], now_us: int, services: Collection[str] = ()) -> None:
         """Count a notification of alerts of these groups."""
+        self.services.update(services)
         self.notifications += 1
         self.alerts += len(groups)
         self.first_us = now_us if self.first_us is None else self.first_us
@@ -67,8 +71,11 @@ class Breaker(msgspec.Struct):
     opened: int = 0
     """How often it opened."""
 
-    def take(self, groups: list[str], limits: BreakerLimits, now_us: int) -> Literal["pass", "opened", "held"]:
-        """A notification wants to go. `opened`: it is held back, and it must be told, this once, that others will be too."""
+    def take(
+        self, groups: list[str], limits: BreakerLimits, now_us: int, services: Collection[str] = ()
+    ) -> Literal["pass", "opened", "held"]:
+        """A notification wants to go. `opened`: it is held back, and it must be told, this once, that others will be too.
+        services: whose logs the groups may tell of."""
         since_us = now_us - limits.window_s * _S
         if self.state == "closed":
             self.passed_us = [passed for passed in self.passed_us if passed > since_us]
@@ -77,7 +84,7 @@ class Breaker(msgspec.Struct):
                 return "pass"
             self._turn("open", now_us)
             self.opened += 1
-            self.held.add(groups, now_us)
+            self.held.add(groups, now_us, services)
             return "opened"
         if self.state == "half_open":
             if not self.passed_us:
@@ -85,7 +92,7 @@ class Breaker(msgspec.Struct):
                 return "pass"
             self._turn("open", now_us)
             self.opened += 1
-        self.held.add(groups, now_us)
+        self.held.add(groups, now_us, services)
         return "held"
 
     def due_us(self, limits: BreakerLimits) -> int | None:

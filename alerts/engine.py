@@ -6,19 +6,21 @@ so whoever goes on from there decides as if nothing had happened. Each log is he
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from alerts.evaluate import Decision, Evaluator, RuleState, new_state
 from alerts.notify import Alert, Notification, Notifier
+from alerts.reach import EVERYTHING_TEXT, Reach, both, of_scope, reach, texts
 from alerts.rules import Rule
 from schemas.record import Log
-from schemas.scope import ServiceScope
+from schemas.scope import NO_SERVICES, ServiceScope
 from search.many import ManyMatcher
 from search.predicate import all_of, within
 
 _GONE = "the rule was removed, or its owner may not set alerts any more"
-_CHANGED = "the rule changed"
+_CHANGED = "the rule changed, or what its owner may see"
 
 
 @dataclass(slots=True)
@@ -44,6 +46,8 @@ class Engine:
         self.notifier = notifier
         self.evaluators: dict[str, Evaluator] = {}
         self._scopes: dict[str, ServiceScope] = {}
+        self._services: dict[str, list[str]] = {}
+        """By rule: whose logs its alerts may tell of."""
         self._in_order: list[Evaluator] = []
         self._matcher = ManyMatcher(())
         """Of the evaluators in that order."""
@@ -60,36 +64,47 @@ class Engine:
     ) -> Outcome:
         """These rules are in force, each for the logs of what its owner may see; the others end. saved: states to go on from.
 
-        read_us: how far everything was read; rules that are new or have changed begin there.
+        read_us: how far everything was read; rules that are new or have changed begin there, also where what they may see has:
+        what was counted, kept and learnt of logs is of those that were seen.
         """
         outcome = Outcome()
         wanted = {rule.name: (rule, scope) for rule, scope in rules if not scope.is_empty}
+        reached = {name: _reached(rule, scope) for name, (rule, scope) in wanted.items()}
+        fingerprints = {name: _fingerprint(rule, scope, reached[name]) for name, (rule, scope) in wanted.items()}
         for name, old in list(self.evaluators.items()):
-            known = wanted.get(name)
-            if known is None or known[0].fingerprint != old.rule.fingerprint:
-                reason = _GONE if known is None else _CHANGED
+            if fingerprints.get(name) != old.state.fingerprint:
+                reason = _CHANGED if name in wanted else _GONE
                 self._take(old.end(reason), old.rule, now_us, outcome)
                 del self.evaluators[name]
                 self.forgotten.add(name)
         for name, (rule, scope) in wanted.items():
             if (evaluator := self.evaluators.get(name)) is None:
                 state = saved.get(name)
-                if state is not None and state.fingerprint != rule.fingerprint:
+                if state is not None and state.fingerprint != fingerprints[name]:
                     self._take(Evaluator(rule, state).end(_CHANGED), rule, now_us, outcome)
                     state = None
-                evaluator = Evaluator(rule, state or new_state(rule, read_us))
+                if state is None:
+                    state = new_state(rule, read_us)
+                    state.fingerprint = fingerprints[name]
+                evaluator = Evaluator(rule, state)
                 self.evaluators[name] = evaluator
                 self.forgotten.discard(name)
             else:
                 evaluator.rule = rule
             self._scopes[name] = scope
+            self._services[name] = texts(reached[name])
         for name in set(saved) - set(self.evaluators):
             self.forgotten.add(name)
         self._scopes = {name: self._scopes[name] for name in self.evaluators}
+        self._services = {name: self._services[name] for name in self.evaluators}
         # An alert of a rule that ended while nobody led has no evaluator that could end it.
         for alert in list(self.notifier.state.alerts.values()):
             if alert.state == "firing" and not self._fires(alert):
                 self._end_orphan(alert, now_us, outcome)
+        # Of what ends here, nothing is told any more that may not be seen any more.
+        for alert in outcome.alerts.values():
+            scope = self._scopes.get(alert.rule, NO_SERVICES)
+            alert.samples = [sample for sample in alert.samples if scope.permits(sample.service_name)]
         self._in_order = [evaluator for _, evaluator in sorted(self.evaluators.items())]
         self._matcher = ManyMatcher(
             all_of(each.rule.document.predicate, within(self._scopes[each.rule.name])) for each in self._in_order
@@ -130,7 +145,8 @@ class Engine:
     def _take(self, decisions: Iterable[Decision], rule: Rule, now_us: int, outcome: Outcome) -> None:
         for decision in decisions:
             outcome.decisions.append(decision)
-            outcome.alerts[decision.alert_id] = self.notifier.decide(decision, rule, now_us)
+            services = self._services.get(rule.name, [EVERYTHING_TEXT])
+            outcome.alerts[decision.alert_id] = self.notifier.decide(decision, rule, now_us, services=services)
 
     def _fires(self, alert: Alert) -> bool:
         evaluator = self.evaluators.get(alert.rule)
@@ -141,3 +157,14 @@ class Engine:
     def _end_orphan(self, alert: Alert, now_us: int, outcome: Outcome) -> None:
         self.notifier.end(alert, "its rule is gone", now_us)
         outcome.alerts[alert.alert_id] = alert
+
+
+def _reached(rule: Rule, scope: ServiceScope) -> Reach:
+    return both(reach(rule.document.predicate), of_scope(scope))
+
+
+def _fingerprint(rule: Rule, scope: ServiceScope, reached: Reach) -> str:
+    """Of what decides when it holds: the rule, and what it sees of its owner's right."""
+    hidden = [name for name in scope.excluded if name in reached.names or name.startswith(tuple(reached.prefixes))]
+    seen = reached.everything, sorted(reached.names), sorted(reached.prefixes), sorted(hidden)
+    return hashlib.sha256(f"{rule.fingerprint} {seen}".encode()).hexdigest()[:32]

@@ -25,7 +25,6 @@ from alerts.rules import Rule
 from runtime.harmless import harmless
 from schemas.levels import level_name
 from schemas.record import Log
-from schemas.scope import ServiceScope
 
 SAMPLES_MAX: Final = 3
 SAMPLE_CHARS_MAX: Final = 500
@@ -355,12 +354,6 @@ def new_state(rule: Rule, read_us: int) -> RuleState:
 def alert_id(rule: str, group: tuple[str, ...], started_us: int) -> str:
     """Stable name of one firing."""
     return hashlib.sha256(msgspec.json.encode([rule, group, started_us])).hexdigest()[:32]
-
-
-def without_hidden(decision: Decision, allowed: ServiceScope) -> Decision:
-    """The decision without lines of services that may not be seen."""
-    kept = tuple(sample for sample in decision.samples if allowed.permits(sample.service_name))
-    return msgspec.structs.replace(decision, samples=kept)
 
 
 def _sample(log: Log) -> Sample:

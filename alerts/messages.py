@@ -36,6 +36,7 @@ def message_of(notification: Notification, rule: RuleDocument | None, *, public_
         "repeat": notification.is_repeat,
         "firing": notification.firing,
         "resolved": notification.resolved,
+        "services": notification.services,
         "alerts_not_shown": notification.firing + notification.resolved - len(notification.alerts),
         "alerts": [_alert(alert, rule, public_url) for alert in notification.alerts],
     }

@@ -12,7 +12,7 @@ Bounded by the alerts that fire, which rules bound; a notification shows ALERTS_
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -20,6 +20,7 @@ import msgspec
 from alerts.breaker import Breaker, BreakerLimits, Held
 from alerts.evaluate import Decision, Sample
 from alerts.matching import Inhibition, Silence, all_match
+from alerts.reach import EVERYTHING_TEXT
 from alerts.rules import LABEL_CHARS_MAX, Rule
 
 ALERTS_SHOWN_MAX: Final = 20
@@ -51,6 +52,8 @@ class Alert(msgspec.Struct):
     summary: str
     runbook: str | None
     samples: list[Sample] = msgspec.field(default_factory=list)
+    services: list[str] = msgspec.field(default_factory=lambda: [EVERYTHING_TEXT])
+    """Whose logs it may tell of, as `reach.texts` spells them: it is shown to who may set alerts on all of these."""
     reason: str = ""
     is_told: dict[str, AlertState] = msgspec.field(default_factory=dict)
     """Channel -> state that was told there last."""
@@ -102,6 +105,8 @@ class Notification(msgspec.Struct):
     held: Held | None = None
     """Of a summary: what was held back."""
     is_repeat: bool = False
+    services: list[str] = msgspec.field(default_factory=lambda: [EVERYTHING_TEXT])
+    """Those of the alerts that it is about."""
 
 
 class Notifier:
@@ -125,8 +130,10 @@ class Notifier:
         self.is_dirty = True
         """Whether the state differs from what was saved last; the caller sets it back."""
 
-    def decide(self, decision: Decision, rule: Rule, now_us: int) -> Alert:
-        """Take a decision of an evaluator; what it means for people later is said by `tick`."""
+    def decide(
+        self, decision: Decision, rule: Rule, now_us: int, *, services: Sequence[str] = (EVERYTHING_TEXT,)
+    ) -> Alert:
+        """Take a decision of an evaluator; what it means for people later is said by `tick`. services: see Alert."""
         self.is_dirty = True
         document = rule.document
         alert = self.state.alerts.get(decision.alert_id)
@@ -146,6 +153,7 @@ class Notifier:
                 count=decision.count,
                 summary=document.summary,
                 runbook=document.runbook,
+                services=list(services),
                 channels=list(dict.fromkeys(document.channels or self._default_channels)),
             )
             self.state.alerts[decision.alert_id] = alert
@@ -250,7 +258,8 @@ class Notifier:
         gathering.flushed_us = gathering.repeated_us = now_us
         shown = [*changed, *going_on]
         breaker = self.state.breakers.setdefault(place, Breaker(since_us=now_us))
-        match breaker.take([alert.group for alert in changed or going_on], self._pace.breaker, now_us):
+        services = _services(shown)
+        match breaker.take([alert.group for alert in changed or going_on], self._pace.breaker, now_us, services):
             case "held":
                 return []
             case "opened":
@@ -272,6 +281,7 @@ class Notifier:
         gathering.serial += 1
         name = msgspec.json.encode([rule, channel, gathering.serial, kind, now_us])
         firing = sum(alert.state == "firing" for alert in alerts)
+        services = {*_services(alerts), *(held.services if held is not None else ())}
         return Notification(
             notification_id=hashlib.sha256(name).hexdigest()[:32],
             kind=kind,
@@ -284,6 +294,7 @@ class Notifier:
             alerts=[_copy(alert) for alert in alerts[:ALERTS_SHOWN_MAX]],
             held=held,
             is_repeat=is_repeat,
+            services=sorted(services),
         )
 
     def _summary(self, place: str, held: Held, now_us: int) -> Notification:
@@ -357,6 +368,10 @@ def parts_of(place: str) -> tuple[str, str]:
 
 def _values(inhibition: Inhibition, labels: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(labels.get(name, "") for name in inhibition.equal)
+
+
+def _services(alerts: Iterable[Alert]) -> set[str]:
+    return {text for alert in alerts for text in alert.services}
 
 
 def _copy(alert: Alert) -> Alert:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.scope import ServiceScope
+from schemas.scope import RESERVED_SERVICES, ServiceScope
 from search.predicate import And, Nothing, Or, Predicate, ServiceIn
+
+TEXTS_MAX: Final = 100
+EVERYTHING_TEXT: Final = "*"
+_MARK: Final = "#"
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """All services, or those of these names and prefixes."""
+    """All services, or those of these names and prefixes. Reserved services are in all only where they are named."""
 
     everything: bool = False
     names: frozenset[str] = frozenset()
@@ -50,6 +57,8 @@ def reach(predicate: Predicate) -> Reach:
 
 def both(left: Reach, right: Reach) -> Reach:
     """What is in both."""
+    if left.everything and right.everything:
+        return Reach(everything=True, names=left.names | right.names)
     if left.everything:
         return right
     if right.everything:
@@ -65,8 +74,11 @@ def both(left: Reach, right: Reach) -> Reach:
 
 
 def of_scope(scope: ServiceScope) -> Reach:
-    """The services that a right names. What it excludes is left in: the right itself keeps it out."""
-    return ALL if scope.everything else Reach(names=scope.names - scope.excluded, prefixes=scope.prefixes)
+    """The services that a right names. What a prefix covers and the right excludes is left in: the right itself keeps it
+    out."""
+    if scope.everything:
+        return Reach(everything=True, names=RESERVED_SERVICES - scope.excluded)
+    return Reach(names=scope.names - scope.excluded, prefixes=scope.prefixes)
 
 
 def is_within(part: Reach, scope: ServiceScope) -> bool:
@@ -78,6 +90,20 @@ def is_within(part: Reach, scope: ServiceScope) -> bool:
     return all(scope.permits(name) for name in part.names) and all(
         any(prefix.startswith(mine) for mine in scope.prefixes) for prefix in part.prefixes
     )
+
+
+def texts(reached: Reach) -> list[str]:
+    """Names, prefixes with * behind them, and * for all. More than TEXTS_MAX are one text that means this very set."""
+    found = [EVERYTHING_TEXT] if reached.everything else []
+    found += sorted(reached.names) + sorted(f"{prefix}*" for prefix in reached.prefixes)
+    if len(found) <= TEXTS_MAX:
+        return found
+    return [_MARK + hashlib.sha256(json.dumps(found).encode()).hexdigest()]
+
+
+def marks(of: Iterable[Reach]) -> list[str]:
+    """The texts that mean one of these sets as a whole."""
+    return [text for reached in of for text in texts(reached) if text.startswith(_MARK)]
 
 
 def _has(reached: Reach, name: str) -> bool:

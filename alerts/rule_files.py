@@ -14,6 +14,9 @@ from alerts.rules import RuleDocument, check_together
 from schemas.errors import ConfigurationError
 
 FILE_BYTES_MAX: Final = 1024 * 1024
+PROBLEMS_MAX: Final = 20
+"""Of one document, told at once."""
+_NAME_CHARS_MAX: Final = 40
 FILES_MAX: Final = 200
 _DEPTH_MAX: Final = 20
 Place = tuple[str | int, ...]
@@ -106,13 +109,16 @@ def parse_rules(text: str, name: str) -> tuple[list[tuple[int, RuleDocument]], l
 
 
 def explain(error: ValidationError) -> Iterator[tuple[Place, str]]:
-    """(where, what was expected) of each mistake in a document; nothing that was written elsewhere is shown."""
-    for problem in error.errors(include_url=False):
+    """(where, what was expected) of the first PROBLEMS_MAX mistakes in a document; nothing that was written elsewhere is shown.
+
+    A body may hold tens of thousands of them, and guessing what was meant costs 0.1 ms each.
+    """
+    for problem in error.errors(include_url=False)[:PROBLEMS_MAX]:
         place = tuple(problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             known = _fields_at(place[:-1])
-            near = difflib.get_close_matches(str(place[-1]), known, 1)
+            near = difflib.get_close_matches(str(place[-1])[:_NAME_CHARS_MAX], known, 1)
             message = "there is no such field" + (f": did you mean {near[0]}?" if near else "")
         elif not isinstance(problem["input"], Mapping | list | RuleDocument):
             message += f", got {problem['input']!r:.100}"

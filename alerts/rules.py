@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
@@ -33,6 +34,8 @@ RULES_MAX: Final = 2_000
 """Of one installation."""
 CELLS_MAX: Final = 2_000_000
 """Of all rules: groups times buckets, 100 bytes each at most."""
+QUERY_CHARS_MAX: Final = 2_000_000
+"""Of all queries together: reading them costs 2 µs a character at worst."""
 FILE_OWNER: Final = "file"
 """Owner of the rules of files: whoever runs the installation."""
 
@@ -234,7 +237,7 @@ class RuleDocument(_Document):
             return self.every
         return next(self.window // parts for parts in (10, 9, 8, 7, 6, 5, 4, 3, 2, 1) if self.window % parts == 0)
 
-    @property
+    @cached_property
     def predicate(self) -> Predicate:
         """Of its query."""
         return parse(self.query)
@@ -299,16 +302,39 @@ def check_field(field: str) -> str:
     return field
 
 
-def check_together(documents: list[RuleDocument]) -> None:
+def check_together(documents: Sequence[RuleDocument]) -> None:
     """What no rule can know alone. Raises ValueError."""
-    if len(documents) > RULES_MAX:
-        raise ValueError(f"expected at most {RULES_MAX} rules, got {len(documents)}")
-    miners = sum(document.condition.new_pattern is not None for document in documents)
-    if miners > NEW_PATTERN_RULES_MAX:
-        raise ValueError(f"expected at most {NEW_PATTERN_RULES_MAX} rules with new_pattern, got {miners}")
-    cells = sum(document.cells for document in documents)
-    if cells > CELLS_MAX:
-        raise ValueError(
-            f"the rules may hold {cells:,} counts (groups x buckets, x values of `distinct`), at most {CELLS_MAX:,} fit"
-            " into memory: lower groups_max, or raise every"
-        )
+    for what, most, advice, weigh in _BOUNDS:
+        weight = sum(map(weigh, documents))
+        if weight > most:
+            raise ValueError(f"expected at most {most:,} {what} in all rules together, got {weight:,}{advice}")
+
+
+def check_share(mine: Sequence[RuleDocument], every: Sequence[RuleDocument]) -> None:
+    """One owner's rules, among all that there are with them: nobody's rules may keep others from having any. Raises
+    ValueError."""
+    for what, most, advice, weigh in _BOUNDS:
+        weight = sum(map(weigh, mine))
+        if weight > most - sum(map(weigh, every)):
+            raise ValueError(
+                f"your rules would have {weight:,} {what}: of {most:,} one owner may have as much as all leave free{advice}"
+            )
+
+
+_BOUNDS: Final[tuple[tuple[str, int, str, Callable[[RuleDocument], int]], ...]] = (
+    ("rules", RULES_MAX, "", lambda document: 1),
+    (
+        "rules with new_pattern",
+        NEW_PATTERN_RULES_MAX,
+        "",
+        lambda document: document.condition.new_pattern is not None,
+    ),
+    (
+        "counts (groups x buckets, x values of `distinct`)",
+        CELLS_MAX,
+        ": lower groups_max, or raise every",
+        lambda document: document.cells,
+    ),
+    ("characters of queries", QUERY_CHARS_MAX, "", lambda document: len(document.query)),
+)
+"""(what, at most, what to do, how much of it a rule has)."""

@@ -2,8 +2,9 @@
 
 A rule is seen and changed by who may set alerts on every service that it reaches: those of its query that its owner may see.
 So nobody learns by a rule what they may not read, and nobody can widen one beyond their own right. Whoever changes a rule
-becomes its owner. Rules of files are changed in the files. Lines that an alert keeps are shown only to who may see their
-service.
+becomes its owner. Rules of files are changed in the files. Alerts and messages are shown to who may see what their rule could
+see when they were made: by then it may have had another owner, or been another rule of that name. Lines that an alert keeps
+are shown only to who may see their service.
 
 A silence keeps alerts quiet that others wait for. So its matchers must name a rule exactly that its author may change; only who
 may set alerts on all services may silence by other labels.
@@ -22,9 +23,9 @@ from access.principal import Principal
 from alerts.errors import NoSuchRule, NoSuchSilence, RuleInvalid
 from alerts.matching import Matcher
 from alerts.owners import ScopeOf
-from alerts.reach import Reach, both, is_within, of_scope, reach
+from alerts.reach import Reach, both, is_within, marks, of_scope, reach
 from alerts.rule_files import explain
-from alerts.rule_store import RuleStore, StoredRule, StoredSilence
+from alerts.rule_store import RuleStore, Shown, StoredRule, StoredSilence
 from alerts.rules import FILE_OWNER, RuleDocument
 from schemas.pages import time_text
 from schemas.scope import ServiceScope
@@ -80,8 +81,8 @@ class AlertService:
 
     async def alerts(self, principal: Principal, *, state: str | None, rule: str | None, limit: int) -> dict[str, Any]:
         """AlertList."""
-        names = await self._names(principal, rule)
-        found = await self._store.alerts(names, state=state, limit=limit)
+        shown = await self._shown(principal, rule)
+        found = await self._store.alerts(shown, state=state, limit=limit)
         leader, saved_at, figures = await self._store.status(self._topic)
         watermark_us = figures.get("watermark_us")
         return {
@@ -105,8 +106,8 @@ class AlertService:
         limit: int,
     ) -> dict[str, Any]:
         """NotificationList."""
-        names = await self._names(principal, rule)
-        found = await self._store.notifications(names, channel=channel, state=state, before=before, limit=limit)
+        shown = await self._shown(principal, rule)
+        found = await self._store.notifications(shown, channel=channel, state=state, before=before, limit=limit)
         for each in found:
             each["created_at"], each["ended_at"] = _time(each["created_at"]), _time(each["ended_at"])
             for alert in each["message"].get("alerts", []):
@@ -208,16 +209,16 @@ class AlertService:
     def _may(principal: Principal, rule: StoredRule, scope: ServiceScope) -> bool:
         if rule.owner == principal.subject:
             return True
-        reached: Reach = both(reach(rule.document.predicate), of_scope(scope))
+        reached = _reached(rule, scope)
         # What the owner could reach once others must not guess: a rule without an owner is everybody's who has all.
         if scope.is_empty:
             reached = reach(rule.document.predicate)
         return is_within(reached, principal.may_alert)
 
-    async def _names(self, principal: Principal, rule: str | None) -> list[str]:
-        if rule is not None:
-            return [(await self._mine(principal, rule)).document.name]
-        return [each.document.name for each in await self._visible(principal)]
+    async def _shown(self, principal: Principal, rule: str | None) -> Shown:
+        rules = await self._visible(principal) if rule is None else [await self._mine(principal, rule)]
+        reached = [_reached(each, self._scope_of(each.owner)) for each in rules]
+        return Shown([each.document.name for each in rules], principal.may_alert, marks(reached))
 
 
 def read_document(content: Any) -> RuleDocument:  # JSON
@@ -226,6 +227,11 @@ def read_document(content: Any) -> RuleDocument:  # JSON
         return RuleDocument.model_validate(content)
     except ValidationError as error:
         raise RuleInvalid([(".".join(map(str, place)), text) for place, text in explain(error)]) from error
+
+
+def _reached(rule: StoredRule, scope: ServiceScope) -> Reach:
+    """What the rule sees of its owner's scope."""
+    return both(reach(rule.document.predicate), of_scope(scope))
 
 
 def _check_reach(principal: Principal, document: RuleDocument) -> None:

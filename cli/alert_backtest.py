@@ -18,7 +18,7 @@ import typer
 from cli.alert_client import JsonOption, KeyOption, UrlOption, asking, short
 from cli.http_client import URL_DEFAULT
 from cli.pages import Page
-from cli.terminal import harmless
+from cli.terminal import harmless, harmless_json
 from schemas.errors import InvalidInput
 from schemas.levels import parse_level
 from schemas.record import Log
@@ -145,17 +145,16 @@ def _event_line(event: Any, as_json: bool) -> str | None:  # a Decision or a Not
     if not isinstance(event, Decision):
         return None
     if as_json:
-        return orjson.dumps(
-            {
-                "rule": event.rule,
-                "state": event.state,
-                "at": time_text(event.at_us),
-                "started_at": time_text(event.started_us),
-                "group": list(event.group),
-                "value": event.value,
-                "logs_in_window": event.count,
-            }
-        ).decode()
+        shown = {
+            "rule": event.rule,
+            "state": event.state,
+            "at": time_text(event.at_us),
+            "started_at": time_text(event.started_us),
+            "group": list(event.group),
+            "value": event.value,
+            "logs_in_window": event.count,
+        }
+        return harmless_json(orjson.dumps(shown).decode())
     groups = " ".join(event.group)
     return harmless(
         f"{short(time_text(event.at_us))}  {event.state:8}  {event.rule}  {groups}  value {event.value:.4g}"

@@ -11,6 +11,7 @@ import typer
 
 from cli.first_keys import KEY_HELP, FirstKey, api_key_for
 from cli.http_client import URL_HELP, URL_VARIABLE, Problem, Refused, Unreachable, check_url, new_client
+from cli.terminal import harmless
 
 if TYPE_CHECKING:
     import httpx
@@ -50,5 +51,5 @@ async def request(client: httpx.AsyncClient, method: str, path: str, **arguments
 
 
 def short(time: str) -> str:
-    """A time without its fraction."""
-    return time[:19] + "Z"
+    """A time without its fraction, harmless."""
+    return harmless(time[:19]) + "Z"

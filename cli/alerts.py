@@ -18,7 +18,7 @@ import typer
 from cli.alert_backtest import backtest
 from cli.alert_client import JsonOption, KeyOption, UrlOption, asking, request, short
 from cli.http_client import URL_DEFAULT
-from cli.terminal import harmless
+from cli.terminal import harmless, harmless_json
 from cli.usage import Command, group
 from schemas.errors import InvalidInput
 
@@ -50,8 +50,6 @@ def list_command(
     api_key: KeyOption = None,
 ) -> None:
     """Show what fires and what did lately, or what there is of the rest. Exit code 1 when there is nothing."""
-    import orjson
-
     asked: dict[str, Any] = {}
     if what in (What.ALERTS, What.NOTIFICATIONS):
         asked = {"limit": limit, **({"rule": rule} if rule else {})}
@@ -61,7 +59,8 @@ def list_command(
     found = asking(url, api_key, lambda client: request(client, "GET", path, params=asked))
     entries = found[what]
     for entry in entries:
-        print(orjson.dumps(entry).decode() if as_json else harmless(_LINES[what](entry), keep_newlines=True))
+        for line in entry_lines(what, entry, as_json=as_json):
+            print(line)
     status = found.get("status")
     if status is not None and status["leader"] is None:
         print("nobody evaluates rules now: run `logfeed alert` (`logfeed up` does)", file=sys.stderr)
@@ -69,7 +68,16 @@ def list_command(
         raise typer.Exit(1)
 
 
-def _alert_line(alert: dict[str, Any]) -> str:
+def entry_lines(what: What, entry: dict[str, Any], *, as_json: bool) -> list[str]:
+    """How one is shown. A label or a comment that has line ends in it makes no lines of its own."""
+    import orjson
+
+    if as_json:
+        return [harmless_json(orjson.dumps(entry).decode())]
+    return list(map(harmless, _LINES[what](entry)))
+
+
+def _alert_lines(alert: dict[str, Any]) -> list[str]:
     labels = " ".join(f"{name}={value}" for name, value in alert["labels"].items() if name not in ("rule", "severity"))
     until = "" if alert["ended_at"] is None else f" to {short(alert['ended_at'])}"
     lines = [
@@ -77,39 +85,39 @@ def _alert_line(alert: dict[str, Any]) -> str:
         f"  value {alert['value']:.4g}"
     ]
     lines += [f"    {log['timestamp']} {log['level']} {log['service_name']} {log['message']}" for log in alert["logs"]]
-    return "\n".join(lines)
+    return lines
 
 
-def _rule_line(entry: dict[str, Any]) -> str:
+def _rule_lines(entry: dict[str, Any]) -> list[str]:
     rule = entry["rule"]
     counted = "  ".join(f"{entry[name]} {name}" for name in ("groups", "firing", "late", "overflowed") if entry[name])
-    problem = f"\n    {entry['problem']}" if entry["problem"] else ""
-    return f"{rule['name']}  {rule.get('severity', 'warning')}  of {entry['owner']}  {counted}{problem}"
+    problem = [f"    {entry['problem']}"] if entry["problem"] else []
+    return [f"{rule['name']}  {rule.get('severity', 'warning')}  of {entry['owner']}  {counted}", *problem]
 
 
-def _silence_line(silence: dict[str, Any]) -> str:
+def _silence_lines(silence: dict[str, Any]) -> list[str]:
     matchers = " ".join(f"{each['label']}{each['op']}{each['value']}" for each in silence["matchers"])
     times = f"{short(silence['starts_at'])} to {short(silence['ends_at'])}"
-    return f"{silence['id']}  {silence['state']:7} {times}  {matchers}  {silence['author']}: {silence['comment']}"
+    return [f"{silence['id']}  {silence['state']:7} {times}  {matchers}  {silence['author']}: {silence['comment']}"]
 
 
-def _breaker_line(breaker: dict[str, Any]) -> str:
+def _breaker_lines(breaker: dict[str, Any]) -> list[str]:
     held = f"  {breaker['held']} held back" if breaker["held"] else ""
-    return f"{breaker['rule']}  {breaker['channel']}  {breaker['state']} since {short(breaker['since'])}{held}"
+    return [f"{breaker['rule']}  {breaker['channel']}  {breaker['state']} since {short(breaker['since'])}{held}"]
 
 
-def _notification_line(one: dict[str, Any]) -> str:
+def _notification_lines(one: dict[str, Any]) -> list[str]:
     problem = f"  {one['problem']}" if one["problem"] else ""
     state = f"{one['state']} after {one['attempts']}" if one["attempts"] > 1 else one["state"]
-    return f"{short(one['created_at'])}  {state}  {one['channel']}  {one['message'].get('title', '')}{problem}"
+    return [f"{short(one['created_at'])}  {state}  {one['channel']}  {one['message'].get('title', '')}{problem}"]
 
 
-_LINES: Final[dict[What, Callable[[dict[str, Any]], str]]] = {
-    What.ALERTS: _alert_line,
-    What.RULES: _rule_line,
-    What.SILENCES: _silence_line,
-    What.BREAKERS: _breaker_line,
-    What.NOTIFICATIONS: _notification_line,
+_LINES: Final[dict[What, Callable[[dict[str, Any]], list[str]]]] = {
+    What.ALERTS: _alert_lines,
+    What.RULES: _rule_lines,
+    What.SILENCES: _silence_lines,
+    What.BREAKERS: _breaker_lines,
+    What.NOTIFICATIONS: _notification_lines,
 }
 
 
@@ -165,7 +173,7 @@ def silence(
         "comment": comment,
     }
     made = asking(url, api_key, lambda client: request(client, "POST", "/silences", json=body))
-    print(made["id"])
+    print(harmless(made["id"]))
 
 
 @app.command(cls=Command)

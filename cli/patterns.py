@@ -11,7 +11,7 @@ import typer
 
 from cli.alert_client import JsonOption, KeyOption, UrlOption, asking, short
 from cli.http_client import URL_DEFAULT, Problem, Refused, Unreachable
-from cli.terminal import harmless
+from cli.terminal import harmless, harmless_json
 from schemas.errors import InvalidInput
 
 _PATH: Final = "/api/v1/patterns"
@@ -105,7 +105,7 @@ def _print(answer: Mapping[str, Any], *, as_json: bool, is_gone: bool) -> None:
     if as_json:
         documents = [answer] if "pattern" in answer else answer["patterns"]
         for document in documents:
-            print(orjson.dumps(document).decode())
+            print(harmless_json(orjson.dumps(document).decode()))
         return
     console = Console(highlight=False)
     is_colourful = console.is_terminal and not console.no_color
@@ -122,7 +122,7 @@ def table_lines(patterns: list[Mapping[str, Any]], *, is_gone: bool, is_colourfu
     """A line for each pattern: id, lines, change, gravest level, service, template. is_gone: lines of the time before."""
     rows = [
         (
-            str(each["id"]),
+            harmless(str(each["id"])),
             f"{each['count_before' if is_gone else 'count']:,}",
             "gone" if is_gone else change_text(each),
             level_of(each),
@@ -147,11 +147,11 @@ def one_lines(answer: Mapping[str, Any], *, is_colourful: bool) -> list[str]:
     levels = "  ".join(f"{name} {pattern['levels'][name]:,}" for name in _WORST_FIRST if name in pattern["levels"])
     return [
         harmless(pattern["template"]),
-        f"  {_dim('id', is_colourful)}       {pattern['id']}",
+        f"  {_dim('id', is_colourful)}       {harmless(pattern['id'])}",
         f"  {_dim('lines', is_colourful)}    {pattern['count']:,} ({change_text(pattern)})  {levels}",
         f"  {_dim('services', is_colourful)} {harmless(', '.join(pattern['services']))}",
         f"  {_dim('seen', is_colourful)}     {short(pattern['first_seen'])} to {short(pattern['last_seen'])}",
-        f"  {_dim('samples', is_colourful)}  {' '.join(pattern['samples'])}",
+        f"  {_dim('samples', is_colourful)}  {harmless(' '.join(pattern['samples']))}",
         f"  {short(answer['start'])} |{bars([point['count'] for point in answer['series']])}| {short(answer['end'])}",
     ]
 

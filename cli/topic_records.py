@@ -14,7 +14,7 @@ from cli.alert_client import JsonOption, KeyOption, UrlOption
 from cli.first_keys import FirstKey, api_key_for
 from cli.http_client import URL_DEFAULT, Problem, Refused, check_url, new_client, request_patiently
 from cli.log_view import LineView
-from cli.terminal import harmless
+from cli.terminal import harmless, harmless_json
 
 _PATH: Final = "/api/v1/topics"
 _WAIT_S: Final = 20.0
@@ -32,7 +32,7 @@ def list_topics(as_json: JsonOption = False, url: UrlOption = URL_DEFAULT, api_k
     for topic in found:
         records = sum(each["next_offset"] - each["first_offset"] for each in topic["partitions"])
         line = f"{topic['name']:40} {topic['kind']:8} {records:>10} records  {topic['description']}"
-        print(orjson.dumps(topic).decode() if as_json else harmless(line))
+        print(harmless_json(orjson.dumps(topic).decode()) if as_json else harmless(line))
     if not found:
         raise typer.Exit(1)
 
@@ -61,14 +61,14 @@ def read_topic(
     view = LineView(colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ, utc=utc)
 
     def show(log: dict[str, Any]) -> None:
-        print(orjson.dumps(log).decode() if as_json else view.line(log), flush=follow)
+        print(harmless_json(orjson.dumps(log).decode()) if as_json else view.line(log), flush=follow)
 
     asking = _Asking(url, api_key)
     try:
         asyncio.run(asking.read(name, after, follow=follow, show=show))
     finally:
         if asking.place:
-            print(f"go on with --after {asking.place}", file=sys.stderr)
+            print(f"go on with --after {harmless(asking.place)}", file=sys.stderr)
 
 
 class _Asking:

@@ -60,6 +60,8 @@ def is_permitted(address: Address, allowed: Sequence[Network]) -> bool:
     address = _bare(address)
     if any(address in network for network in allowed):
         return True
+    if address.version == 6 and (address.is_site_local or address in _NAT64_LOCAL):
+        return False  # of this site's network, whatever `is_global` says
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
@@ -145,7 +147,7 @@ def _bare(address: Address) -> Address:
     if isinstance(address, ipaddress.IPv4Address):
         return address
     carried = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-    if carried is None and (address in _NAT64 or address in _NAT64_LOCAL or int(address) >> 32 == 0):
+    if carried is None and (address in _NAT64 or int(address) >> 32 == 0):
         carried = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF) if int(address) > 1 else None
     return carried or address
 

@@ -16,7 +16,8 @@ TEXT_CHARS_MAX: Final = 3_500
 """Slack cuts at 4,000; escapes take more room."""
 _JOINER: Final = "\u2060"
 _ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'", "@": f"@{_JOINER}"})
-"""What Slack asks to escape; code must not end early, and @all, which Mattermost reads in any text, is broken up."""
+"""What Slack asks to escape; code must not end early. Mattermost reads Markdown, and @all in any text: mentions, links and
+images are broken up."""
 
 
 class SlackChannel:
@@ -49,5 +50,5 @@ class SlackChannel:
 
 
 def escape(text: str) -> str:
-    """Text that means nothing to Slack."""
-    return text.translate(_ESCAPES)
+    """Text that means nothing to Slack, and no link or image to Mattermost."""
+    return text.translate(_ESCAPES).replace("](", f"]{_JOINER}(")

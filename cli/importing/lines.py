@@ -102,7 +102,7 @@ def compile_correlation(pattern: str) -> re.Pattern[str]:
     """A user's pattern, by RE2: no pattern can make the import slow. Raises InvalidInput with RE2's reason."""
     try:
         compiled: re.Pattern[str] = re2.compile(pattern, _options)
-    except re2.error as error:
+    except (re2.error, UnicodeEncodeError) as error:
         raise InvalidInput(f"--correlation-pattern is no regular expression in RE2's syntax: {error}") from error
     return compiled
 

@@ -91,7 +91,7 @@ _SAMPLES: Final = f"""
     FROM shown s JOIN {{table}} c USING (key)
     WHERE s.pattern_id = ANY (%s) AND c.start >= {{before}} AND c.start < {{end}} AND c.level >= {{min_level}}
         AND c.samples <> '{{{{}}}}'
-    ORDER BY s.pattern_id, c.start DESC, c.level DESC"""
+    ORDER BY s.pattern_id, c.start DESC, c.level DESC, c.samples[cardinality(c.samples)] DESC"""
 # The patterns that an id is read as by now: of each service its own.
 _BECAME: Final = f"""
     WITH {_SHOWN}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,9 @@ import msgspec
 import pytest
 
 from alerts.evaluate import Sample
-from alerts.notify import Alert
+from alerts.messages import encode, message_of
+from alerts.notify import Alert, Notification
+from alerts.reach import TEXTS_MAX, Reach, texts
 from alerts.rule_store import RuleStore
 from alerts.rules import RuleDocument
 from alerts.state import alert_json
@@ -203,13 +206,13 @@ async def test_silences_name_a_rule_of_ones_own_or_take_the_right_to_all(site: S
         assert (await silence(admin, broad, **wrong)).status_code == 422, wrong
 
 
-async def test_alerts_show_lines_only_of_services_that_may_be_seen(site: Site) -> None:
-    admin, pay, shop = [(await site.key(grant)).text for grant in ("alert:*", "alert:pay/*", "alert:shop")]
-    await create(site, pay, "of-pay")
+async def put_alert(site: Site, rule: str, services: list[str], *, samples: tuple[str, ...] = ()) -> None:
+    """An alert, and a message about it, as the evaluator stores them. services: whose logs they may tell of. samples: services
+    of its lines."""
     alert = Alert(
-        alert_id="a" * 32,
-        rule="of-pay",
-        labels={"rule": "of-pay", "severity": "warning"},
+        alert_id=secrets.token_hex(16),
+        rule=rule,
+        labels={"rule": rule, "severity": "warning", "pattern": "told"},
         severity="warning",
         state="firing",
         started_us=1_767_225_600_000_000,
@@ -218,13 +221,58 @@ async def test_alerts_show_lines_only_of_services_that_may_be_seen(site: Site) -
         count=3,
         summary="",
         runbook=None,
-        samples=[Sample(1, 2, "INFO", service, f"said by {service}") for service in ("pay/a", "secret")],
+        samples=[Sample(1, 2, "INFO", service, f"said by {service}") for service in samples],
+        services=services,
     )
     await site.database.execute(
         "INSERT INTO alerts (alert_id, rule, state, severity, labels, started_at, alert)"
         " VALUES (%s, %s, 'firing', 'warning', '{}', now(), %s::jsonb)",
         (alert.alert_id, alert.rule, msgspec.json.encode(alert_json(alert)).decode()),
     )
+    message = Notification("n" + alert.alert_id, "alerts", rule, "ops", "warning", 1, 1, 0, [alert], services=services)
+    await site.database.execute(
+        "INSERT INTO alert_outbox (notification_id, rule, channel, body) VALUES (%s, %s, 'ops', %s::jsonb)",
+        (message.notification_id, rule, encode(message_of(message, None, public_url=None)).decode()),
+    )
+
+
+async def test_what_a_rule_told_is_shown_to_who_may_see_what_it_saw_then_whoever_has_the_name_now(site: Site) -> None:
+    audit, admin, pay, shop = [
+        (await site.key(*grants)).text
+        for grants in (("alert:*", "admin:logfeed/audit"), ("alert:*",), ("alert:pay/*",), ("alert:shop",))
+    ]
+    await put_alert(site, "errors", ["pay/*"])
+    await put_alert(site, "errors", ["pay/a", "shop"])
+    await put_alert(site, "errors", ["*"])
+    await put_alert(site, "errors", ["*", "logfeed/audit"])
+    await put_alert(site, "errors", ["shop"])
+
+    async def seen(token: str) -> list[int]:
+        found = [(await site.ask(token, "GET", f"{BASE}{path}?rule=errors")).json() for path in ("", "/notifications")]
+        return [len(found[0]["alerts"]), len(found[1]["notifications"])]
+
+    assert (await create(site, shop, "errors")).status_code == 201, "the name is free, what was told under it is there"
+    assert await seen(shop) == [1, 1]
+    assert await seen(admin) == [4, 4]
+    assert await seen(audit) == [5, 5]
+    assert (await site.ask(shop, "DELETE", f"{BASE}/rules/errors")).status_code == 204
+    assert (await create(site, pay, "errors")).status_code == 201
+    assert await seen(pay) == [1, 1]
+
+
+async def test_a_right_of_many_services_sees_what_its_rule_tells(site: Site) -> None:
+    many = [f"service-{number}" for number in range(TEXTS_MAX + 1)]
+    token = (await site.key(*(f"alert:{name}" for name in many))).text
+    assert (await create(site, token, "wide")).status_code == 201
+    await put_alert(site, "wide", texts(Reach(names=frozenset(many))))
+    await put_alert(site, "wide", texts(Reach(names=frozenset([*many[1:], "other"]))))
+    assert len((await site.ask(token, "GET", BASE)).json()["alerts"]) == 1
+
+
+async def test_alerts_show_lines_only_of_services_that_may_be_seen(site: Site) -> None:
+    admin, pay, shop = [(await site.key(grant)).text for grant in ("alert:*", "alert:pay/*", "alert:shop")]
+    await create(site, pay, "of-pay")
+    await put_alert(site, "of-pay", ["pay/*"], samples=("pay/a", "secret"))
     for token, expected in ((admin, ["pay/a", "secret"]), (pay, ["pay/a"])):
         (shown,) = (await site.ask(token, "GET", BASE)).json()["alerts"]
         assert [log["service_name"] for log in shown["logs"]] == expected

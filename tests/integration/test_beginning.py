@@ -80,7 +80,10 @@ async def test_roles_wait_for_migrations_and_say_so(start: MakeRole, empty_url: 
 
         async def all_say_so() -> bool:
             said = [await problems(http, serve_url), await problems(http, write_url)]
-            return said == [[f"ingest waits: {lacks}", f"query waits: {lacks}"], [f"the writer waits: {lacks}"]]
+            return said == [
+                [f"{name} waits: {lacks}" for name in ("ingest", "query", "alerts")],
+                [f"the writer waits: {lacks}"],
+            ]
 
         await until(all_say_so, what="both say what they wait for")
         refused = await http.post(f"{serve_url}/api/v1/logs", json=LOG)
@@ -127,7 +130,7 @@ async def test_server_without_its_database_listens_refuses_and_works_on_its_retu
         async def says_so() -> bool:
             said = await problems(http, url)
             return (
-                said is not None and len(said) == 2 and all("cannot connect to the database" in each for each in said)
+                said is not None and len(said) == 3 and all("cannot connect to the database" in each for each in said)
             )
 
         await until(says_so, what="it says that the database is away")

@@ -642,6 +642,8 @@ async def test_the_document_names_every_parameter_answer_and_problem(api: Api) -
         "/api/v1/correlations/{correlation_id}/logs",
         "/api/v1/services",
         "/api/v1/ledger",
+        "/api/v1/patterns",
+        "/api/v1/patterns/{pattern_id}",
     }
     for path, methods in paths.items():
         get = methods["get"]

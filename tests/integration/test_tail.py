@@ -684,6 +684,8 @@ async def test_the_command_follows_through_a_restart_and_ends_cleanly(site: Site
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")}
     process = subprocess.Popen(  # noqa: ASYNC220  # it starts, and is not waited for
         [sys.executable, "-m", "cli.main", *arguments],
+        # Whoever runs the tests in the background may have them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         cwd=REPOSITORY,
         env={**environment, "LOGFEED_API_KEY": key},
         stdout=output,

@@ -6,14 +6,17 @@ that come again are left out by their ids, of which the last `ids_max` are remem
 may come again when `after` was not saved.
 
 429, 503, other answers of 5xx and lost connections are waited out, as long as `Retry-After` says, or twice as long each time,
-up to a minute. What no waiting cures is raised: SubscriptionError for credentials and parameters, GapError for expired records.
+up to a minute. What no waiting cures is raised: SubscriptionError for credentials and parameters, and for an answer that is
+none of Logfeed's (a proxy's page), of which ANSWER_BYTES_MAX are read at most; GapError for expired records.
 
 One thread iterates; `close` may be called by another.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +30,9 @@ _BACKOFF_S_MIN: Final = 0.5
 _BACKOFF_S_MAX: Final = 60.0
 _CONNECT_S: Final = 10.0
 _NOW: Final = "now"
+ANSWER_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Of one answer, unpacked; the server's are a quarter of it at most."""
+_PLACE: Final = re.compile(r"([0-9]{1,4}:[0-9]{1,18}(,[0-9]{1,4}:[0-9]{1,18})*)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,33 +163,46 @@ class Subscriber:
         while not self._closed.is_set():
             wanted_s: float | None = None
             try:
-                response = self._client.get(
-                    self._address,
-                    params={"after": self.after, "limit": self._limit, "wait": self._wait_s},
-                    headers=self._headers,
-                    timeout=httpx.Timeout(self._wait_s + 30.0, connect=_CONNECT_S),
-                )
-            except (httpx.TransportError, RuntimeError):
+                response, body = self._get()
+            except (httpx.TransportError, httpx.DecodingError, RuntimeError):
                 if self._closed.is_set():
                     return None
             else:
                 if response.status_code == httpx.codes.OK:
-                    answer: dict[str, Any] = response.json()
-                    return answer
+                    return _records(body)
                 if response.status_code == httpx.codes.GONE:
-                    self._gap(response)
+                    self._gap(body)
                     return None
                 if response.status_code != httpx.codes.TOO_MANY_REQUESTS and response.status_code < 500:
-                    raise SubscriptionError(response.status_code, _detail(response))
+                    raise SubscriptionError(response.status_code, _detail(body))
                 wanted_s = _retry_after_s(response)
             # Not in step with others who were refused at the same moment.
             self._closed.wait((backoff_s if wanted_s is None else wanted_s) * random.uniform(1.0, 1.3))
             backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
         return None
 
-    def _gap(self, response: httpx.Response) -> None:
-        document = response.json()
-        gap = Gap(self._topic, self.after, document["next"], document["reason"], document["detail"])
+    def _get(self) -> tuple[httpx.Response, bytes]:
+        """One answer and its body. Raises SubscriptionError for one that is too long, and what httpx raises."""
+        body = bytearray()
+        with self._client.stream(
+            "GET",
+            self._address,
+            params={"after": self.after, "limit": self._limit, "wait": self._wait_s},
+            headers=self._headers,
+            timeout=httpx.Timeout(self._wait_s + 30.0, connect=_CONNECT_S),
+        ) as response:
+            for piece in response.iter_bytes():
+                body += piece
+                if len(body) > ANSWER_BYTES_MAX:
+                    raise SubscriptionError(response.status_code, f"the answer has more than {ANSWER_BYTES_MAX} bytes")
+        return response, bytes(body)
+
+    def _gap(self, body: bytes) -> None:
+        document = _document(body, httpx.codes.GONE)
+        place, reason, detail = (document.get(name) for name in ("next", "reason", "detail"))
+        if not (_is_place(place) and place != self.after):
+            raise _not_ours(httpx.codes.GONE)
+        gap = Gap(self._topic, self.after, str(place), str(reason), str(detail))
         if self._on_gap is None:
             raise GapError(gap)
         self._on_gap(gap)
@@ -198,6 +217,46 @@ class Subscriber:
         return True
 
 
+def _not_ours(status: int) -> SubscriptionError:
+    return SubscriptionError(
+        status, "this is no answer of Logfeed's: is the address right, and is no other program before it?"
+    )
+
+
+def _document(body: bytes, status: int) -> dict[str, Any]:
+    """Raises SubscriptionError."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _not_ours(status) from error
+    if not isinstance(document, dict):
+        raise _not_ours(status)
+    return document
+
+
+def _records(body: bytes) -> dict[str, Any]:
+    """An answer with records. Raises SubscriptionError."""
+    answer = _document(body, httpx.codes.OK)
+    records = answer.get("records")
+    if not (isinstance(records, list) and all(map(_is_record, records)) and _is_place(answer.get("next"))):
+        raise _not_ours(httpx.codes.OK)
+    return answer
+
+
+def _is_record(document: Any) -> bool:  # a JSON value
+    return (
+        isinstance(document, dict)
+        and type(document.get("partition")) is type(document.get("offset")) is int
+        and isinstance(document.get("key"), str)
+        and isinstance(log := document.get("log"), dict)
+        and isinstance(log.get("id"), str)
+    )
+
+
+def _is_place(text: Any) -> bool:  # a JSON value
+    return isinstance(text, str) and _PLACE.fullmatch(text) is not None
+
+
 def _positions(place: str) -> dict[int, int]:
     pairs = (pair.partition(":") for pair in place.split(",") if pair)
     return {int(partition): int(offset) for partition, _, offset in pairs}
@@ -207,11 +266,11 @@ def _text(positions: dict[int, int]) -> str:
     return ",".join(f"{partition}:{offset}" for partition, offset in sorted(positions.items()))
 
 
-def _detail(response: httpx.Response) -> str:
+def _detail(body: bytes) -> str:
     try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return response.text[:500]
+        return str(json.loads(body)["detail"])[:500]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return body[:500].decode("utf-8", "replace")
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:

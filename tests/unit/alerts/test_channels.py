@@ -116,6 +116,7 @@ async def test_slack_gets_text_that_mentions_nobody_and_links_nowhere(monkeypatc
         assert bad not in text
     assert text.count("```") == 2
     assert escape("<!here> & `x`") == "&lt;!here&gt; &amp; 'x'"
+    assert "](" not in escape("![x](https://evil.example/seen.png) [log in](https://evil.example)")
 
 
 async def test_a_slack_address_that_is_wrong_or_answers_no_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from alerts.durations import duration_text, parse_duration
+from alerts.errors import RuleInvalid
 from alerts.matching import Matcher
-from alerts.rule_files import parse_rules, read_rules
-from alerts.rules import Rule, RuleDocument, check_together
+from alerts.rule_files import PROBLEMS_MAX, parse_rules, read_rules
+from alerts.rules import NEW_PATTERN_RULES_MAX, RULES_MAX, Rule, RuleDocument, check_share, check_together
+from alerts.service import read_document
 from schemas.errors import ConfigurationError
 
 GOOD = """\
@@ -171,3 +173,35 @@ def test_no_text_is_taken_that_cannot_be_stored(wrong: str) -> None:
             document(**fields)
     with pytest.raises(ValueError, match="cannot be stored"):
         Matcher("team", "=", wrong)
+
+
+def test_a_document_of_mistakes_is_told_the_first_ones() -> None:
+    body = {"name": "r", "condition": {"count": {"at_least": 1}}} | {f"x{number}": 1 for number in range(1_000)}
+    with pytest.raises(RuleInvalid) as refused:
+        read_document(body)
+    assert len(refused.value.problems) == PROBLEMS_MAX
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({}, RULES_MAX // 2),
+        ({"condition": {"new_pattern": {}}}, NEW_PATTERN_RULES_MAX // 2),
+        ({"window": "4m", "every": "1s", "group_by": ["user.id"], "groups_max": 1000}, 4),
+        ({"query": " OR ".join(f"service:shop-{number}" for number in range(150))}, 346),
+    ],
+)
+def test_one_owner_has_at_most_what_it_leaves_to_others(fields: dict[str, Any], most: int) -> None:
+    one = document(**fields)
+    check_share([one] * most, [one] * most)
+    with pytest.raises(ValueError, match="one owner may have as much as all leave free"):
+        check_share([one] * (most + 1), [one] * (most + 1))
+    others = [one] * (most // 2)
+    check_share([one] * (most // 2), [one] * (most // 2) + others)
+    with pytest.raises(ValueError, match="as all leave free"):
+        check_share([one] * most, [one] * most + others)
+
+
+def test_the_query_of_a_document_is_read_once() -> None:
+    one = document(query="level>=error")
+    assert one.predicate is one.predicate

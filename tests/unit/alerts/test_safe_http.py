@@ -101,6 +101,7 @@ async def post(http: SafeHttp, url: str) -> None:
             "64:ff9b::a9fe:a9fe",
         ),
         *("2002:7f00:1::1", "2002:a00:1::", "::127.0.0.1", "2001:db8::1", "64:ff9b:1::a00:1", "::ffff:169.254.169.254"),
+        *("64:ff9b:1:7f00:0:100:808:808", "fec0::1"),
     ],
 )
 def test_addresses_that_are_not_public_are_refused_in_any_spelling(address: str) -> None:

@@ -1,0 +1,83 @@
+"""A subscriber takes answers of Logfeed's and nothing else: each is refused with a reason, none is taken for a success."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+from logfeed_client import Gap, Subscriber, SubscriptionError, subscriber
+
+RECORD = b'{"partition":0,"offset":1,"key":"shop","log":{"id":"1"}}'
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """A server that says this to whatever is asked; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: Any) -> None:
+            """Nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>log in</html>",
+        b"[]",
+        b"{}",
+        b'{"records":{},"next":"0:1"}',
+        b'{"records":[1],"next":"0:1"}',
+        b'{"records":[{"partition":"0","offset":1,"key":"shop","log":{"id":"1"}}],"next":"0:1"}',
+        b'{"records":[{"partition":0,"offset":1,"key":"shop","log":{}}],"next":"0:1"}',
+        b'{"records":[' + RECORD + b'],"next":"nowhere"}',
+        b'{"records":[],"next":"0:' + b"9" * 5_000 + b'"}',
+        b"[" * 100_000,
+        b"\xff",
+    ],
+)
+def test_what_is_no_answer_is_refused(body: bytes) -> None:
+    with answering(200, body) as url, Subscriber(url, "t") as records, pytest.raises(SubscriptionError) as raised:
+        next(iter(records))
+    assert raised.value.status == 200
+    assert "is the address right" in raised.value.detail
+
+
+@pytest.mark.parametrize("body", [b"{}", b"gone", b'{"next":"x"}', b'{"next":"0:1","reason":"expired","detail":""}'])
+def test_a_gap_that_leads_nowhere_is_refused_and_not_asked_for_ever(body: bytes) -> None:
+    gaps: list[Gap] = []
+    with answering(410, body) as url, Subscriber(url, "t", after="0:1", on_gap=gaps.append) as records:
+        with pytest.raises(SubscriptionError):
+            next(iter(records))
+    assert gaps == []
+
+
+def test_an_answer_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriber, "ANSWER_BYTES_MAX", 1_000)
+    with answering(200, b" " * 5_000) as url, Subscriber(url, "t") as records:
+        with pytest.raises(SubscriptionError, match="more than 1000 bytes"):
+            next(iter(records))
+
+
+def test_an_answer_is_taken() -> None:
+    with answering(200, b'{"records":[' + RECORD + b'],"next":"0:2"}') as url, Subscriber(url, "t") as records:
+        assert next(iter(records)).id == "1"
