@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 _STOP_S: Final = 20.0
 _ALL_STOP_S: Final = 60.0
-"""The children one after the other, then the server; what is left then ends with this process."""
+"""Serve, write, then the other children at once, then the server; what is left then ends with this process."""
 _READY_S: Final = 60.0
 _BACKOFF_S_MAX: Final = 10.0
 _PR_SET_PDEATHSIG: Final = 1
@@ -72,8 +72,10 @@ class Family:
             for child in self._children:
                 group.create_task(self._keep_running(child))
             await self._stop.wait()
-            for child in self._children:
+            for child in self._children[:2]:
                 await _end(child)
+            # What follows the flow waits for none of the others; one after the other they would not fit into _ALL_STOP_S.
+            await asyncio.gather(*map(_end, self._children[2:]))
 
     async def _keep_running(self, child: _Child) -> None:
         backoff_s = 0.5

@@ -35,9 +35,13 @@ class RouteState:
         self._database = database
         self._lease = lease
         self._topic = topic
+        self._epoch: int | None = None
+        """Of the lease when positions were read. One that was lost and taken back since is another's word: positions may have
+        moved on meanwhile."""
 
     async def load(self) -> dict[int, int] | None:
-        """partition -> next offset; None where nobody has routed yet. Raises DatabaseUnavailable."""
+        """partition -> next offset; None where nobody has routed yet. Comes before `save`. Raises DatabaseUnavailable."""
+        self._epoch = self._lease.epoch
         async with bounded(_SAVE_S):
             row = await self._database.fetch_one(_LOAD, (self._topic,))
         return None if row is None else {int(partition): offset for partition, offset in row[0].items()}
@@ -46,6 +50,6 @@ class RouteState:
         """Everything before these is in its topics. Raises StaleEpoch, DatabaseUnavailable."""
         document = msgspec.json.encode(positions).decode()
         async with bounded(_SAVE_S):
-            saved = await self._database.execute(_SAVE, (self._lease.epoch, self._topic, document))
+            saved = await self._database.execute(_SAVE, (self._epoch, self._topic, document))
         if not saved:
             raise StaleEpoch

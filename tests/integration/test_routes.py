@@ -220,10 +220,17 @@ async def test_a_router_that_lost_its_office_saves_nothing(site: Site) -> None:
     assert await states[0].load() is None
     await states[0].save({0: 5})
     await leases[1].take_over()
+    assert await states[1].load() == {0: 5}
     await states[1].save({0: 9, 1: 3})
     with pytest.raises(StaleEpoch):
         await states[0].save({0: 7})
+    await leases[1].release()
+    assert await leases[0].acquire()
+    with pytest.raises(StaleEpoch):  # it leads again, and does not know what the other one has done
+        await states[0].save({0: 7})
     assert await states[0].load() == {0: 9, 1: 3}
+    await states[0].save({0: 11})
+    assert await states[0].load() == {0: 11}
 
 
 async def test_begins_with_what_comes_where_it_is_told_to(site: Site) -> None:
