@@ -185,7 +185,7 @@ class Database:
                 raise
             await connection.commit()
 
-    async def fetch_all(self, query: str, params: tuple[Any, ...] = ()) -> list[TupleRow]:
+    async def fetch_all(self, query: str, params: tuple[Any, ...] | dict[str, Any] = ()) -> list[TupleRow]:
         """Rows of one statement. `query` is our own constant text (psycopg placeholders), never user input."""
         async with self.connection() as connection:
             cursor = await connection.execute(query.encode(), params)
