@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/logfeed
 DATA ?= logfeed-data
 PORT ?= 8080
-WORKERS ?= 2
+WORKERS ?= 3
 BENCH ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled modules halve the start of every process, also where the environment asks for none.

@@ -15,6 +15,10 @@ from alerts.texts import check_text
 Operator: TypeAlias = Literal["=", "!=", "=~", "!~"]
 MATCHERS_MAX: Final = 20
 PATTERN_CHARS_MAX: Final = 500
+PATTERN_BYTES_MAX: Final = 256 * 1024
+"""Of one compiled pattern, with what it remembers of texts."""
+PATTERNS_MAX: Final = 500
+"""Of all silences in force or to come: all of them stay compiled, 128 MiB at worst."""
 _TEXT: Final = re.compile(r"([a-zA-Z_][a-zA-Z0-9_.]*)\s*(=~|!~|!=|=)\s*(.*)", re.DOTALL)
 
 
@@ -28,8 +32,13 @@ class Matcher(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         check_text(self.label)
         check_text(self.value)
-        if self.op in ("=~", "!~"):
+        if self.is_pattern:
             _compiled(self.value)
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether its value is an RE2 pattern."""
+        return self.op in ("=~", "!~")
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether labels are so."""
@@ -56,15 +65,20 @@ def parse_matcher(text: str) -> Matcher:
 
 
 def all_match(matchers: tuple[Matcher, ...], labels: Mapping[str, str]) -> bool:
-    """Whether each does; none of no matchers."""
-    return bool(matchers) and all(matcher.matches(labels) for matcher in matchers)
+    """Whether each does; none of no matchers. Patterns are asked last: those of others' silences, of other rules, never."""
+    return bool(matchers) and all(
+        matcher.matches(labels)
+        for is_pattern in (False, True)
+        for matcher in matchers
+        if matcher.is_pattern == is_pattern
+    )
 
 
-@lru_cache(maxsize=1_000)
+@lru_cache(maxsize=2 * PATTERNS_MAX)
 def _compiled(pattern: str) -> re.Pattern[str]:
     options = re2.Options()
     options.log_errors = False
-    options.max_mem = 1 << 20
+    options.max_mem = PATTERN_BYTES_MAX
     try:
         compiled: re.Pattern[str] = re2.compile(pattern, options)
     except re2.error as error:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from alerts.errors import NoSuchRule, NoSuchSilence, RuleConflict, RuleInvalid
-from alerts.matching import Matcher
+from alerts.matching import PATTERNS_MAX, Matcher
 from alerts.rules import FILE_OWNER, RULES_MAX, RuleDocument, check_share, check_together
 from db.database import Connection, Database, bounded
 from schemas.scope import ServiceScope
@@ -35,6 +35,20 @@ _PUT: Final = """
 _SILENCES: Final = """
     SELECT silence_id, matchers, starts_at, ends_at, author, subject, comment FROM alert_silences
     WHERE ends_at > clock_timestamp() - interval '1 day' {} ORDER BY ends_at, silence_id LIMIT %s"""
+_SILENCE_LOADS: Final = """
+    SELECT count(*), count(*) FILTER (WHERE is_mine), coalesce(sum(patterns), 0)::bigint,
+        coalesce(sum(patterns) FILTER (WHERE is_mine), 0)::bigint
+    FROM (
+        SELECT subject = %s AS is_mine, (
+            SELECT count(*) FROM jsonb_array_elements(matchers) AS each (matcher) WHERE matcher ->> 'op' IN ('=~', '!~')
+        ) AS patterns
+        FROM alert_silences WHERE ends_at > clock_timestamp()) AS loads"""
+# Whoever takes the name next must not find it quiet.
+_END_SILENCES_OF: Final = """
+    UPDATE alert_silences SET ends_at = clock_timestamp(),
+        starts_at = least(starts_at, clock_timestamp() - interval '1 microsecond')
+    WHERE ends_at > clock_timestamp()
+        AND matchers @> jsonb_build_array(jsonb_build_object('label', 'rule', 'op', '=', 'value', %s::text))"""
 _BREAKERS: Final = "SELECT rule, channel, state, since, held, opened FROM alert_breakers ORDER BY rule, channel"
 # What an alert may tell of stands with it: a rule's name, owner, query and rights may have been others then.
 _SHOWN: Final = """NOT EXISTS (
@@ -162,6 +176,7 @@ class RuleStore:
             )
             if cursor.rowcount != 1:
                 raise RuleConflict(f"rule {name} was changed meanwhile: look at it again")
+            await connection.execute(_END_SILENCES_OF, (name,))
 
     async def sync_files(self, documents: Sequence[RuleDocument]) -> list[str]:
         """The rules of files are these now. Returns what could not be so: names that people have taken."""
@@ -195,14 +210,20 @@ class RuleStore:
         subject: str,
         comment: str,
     ) -> str:
-        """Its id. Raises RuleConflict where there are too many."""
+        """Its id. Raises RuleConflict where there are too many, or where one subject's would leave too little to others."""
         silence_id = secrets.token_hex(8)
+        patterns = sum(matcher.is_pattern for matcher in matchers)
         async with self._change() as connection:
-            row = await (
-                await connection.execute("SELECT count(*) FROM alert_silences WHERE ends_at > clock_timestamp()")
-            ).fetchone()
-            if row is None or row[0] >= SILENCES_MAX:
-                raise RuleConflict(f"there are {SILENCES_MAX} silences, which is as many as there can be: end some")
+            rows = await (await connection.execute(_SILENCE_LOADS.encode(), (subject,))).fetchall()
+            ((silences, mine, all_patterns, my_patterns),) = rows
+            has_room = mine + 1 <= SILENCES_MAX - silences - 1
+            if patterns:
+                has_room &= my_patterns + patterns <= PATTERNS_MAX - all_patterns - patterns
+            if not has_room:
+                raise RuleConflict(
+                    f"{mine} silences of yours are in force or to come, with {my_patterns} patterns: of {SILENCES_MAX} silences"
+                    f" and {PATTERNS_MAX} patterns one may have as many as all leave free: end some"
+                )
             await connection.execute(
                 "INSERT INTO alert_silences (silence_id, matchers, starts_at, ends_at, author, subject, comment)"
                 " VALUES (%s, %s::jsonb, %s, %s, %s, %s, %s)",
@@ -310,12 +331,17 @@ class RuleStore:
         """(revision, owner) of the rule of this name; checks that the new one fits beside the others, as the owner's. Raises
         RuleInvalid."""
         rows = await (await connection.execute(_RULES.format("").encode())).fetchall()
-        others = [stored for stored in self._read(rows) if stored.document.name != document.name]
-        mine = [stored.document for stored in others if stored.owner == owner]
-        every = [stored.document for stored in others]
+        mine: list[RuleDocument] = []
+        others: list[RuleDocument] = []
+        before = None
+        for stored in self._read(rows):
+            if stored.document.name == document.name:
+                before = stored.document if stored.owner == owner else None
+            else:
+                (mine if stored.owner == owner else others).append(stored.document)
         try:
-            check_together([*every, document])
-            check_share([*mine, document], [*every, document])
+            check_together([*mine, *others, document])
+            check_share(document, before, mine, others)
         except ValueError as error:
             raise RuleInvalid([("", str(error))]) from error
         return next(((row[3], row[1]) for row in rows if row[0] == document.name), None)

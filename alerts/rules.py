@@ -310,12 +310,15 @@ def check_together(documents: Sequence[RuleDocument]) -> None:
             raise ValueError(f"expected at most {most:,} {what} in all rules together, got {weight:,}{advice}")
 
 
-def check_share(mine: Sequence[RuleDocument], every: Sequence[RuleDocument]) -> None:
-    """One owner's rules, among all that there are with them: nobody's rules may keep others from having any. Raises
-    ValueError."""
+def check_share(
+    document: RuleDocument, before: RuleDocument | None, mine: Sequence[RuleDocument], others: Sequence[RuleDocument]
+) -> None:
+    """A rule of somebody who has `mine` besides, where there are those of others: nobody's rules may keep others from having
+    any. before: what it replaces of theirs; to have no more than that is always allowed. Raises ValueError."""
     for what, most, advice, weigh in _BOUNDS:
-        weight = sum(map(weigh, mine))
-        if weight > most - sum(map(weigh, every)):
+        weight = sum(map(weigh, mine)) + weigh(document)
+        grows = weigh(document) > (0 if before is None else weigh(before))
+        if grows and weight > most - weight - sum(map(weigh, others)):
             raise ValueError(
                 f"your rules would have {weight:,} {what}: of {most:,} one owner may have as much as all leave free{advice}"
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -185,7 +185,7 @@ class Database:
                 raise
             await connection.commit()
 
-    async def fetch_all(self, query: str, params: tuple[Any, ...] | Mapping[str, Any] = ()) -> list[TupleRow]:
+    async def fetch_all(self, query: str, params: tuple[Any, ...] | dict[str, Any] = ()) -> list[TupleRow]:
         """Rows of one statement. `query` is our own constant text (psycopg placeholders), never user input."""
         async with self.connection() as connection:
             cursor = await connection.execute(query.encode(), params)

@@ -108,7 +108,11 @@ class TopicReads:
             ends_s = asyncio.get_running_loop().time() + wait_s
             while True:
                 if has_more(extents, found.positions):
-                    await self._fetch(found, principal, limit)
+                    records = await self._fetch(found, limit)
+                    # Of now: a read, and the wait for its turn, may have taken ten seconds.
+                    principal = await recheck()
+                    self._check_topic(name, principal)
+                    _take(found, records, principal.may_tail, limit)
                 if found.shown or self._stop.is_set:
                     break
                 left_s = ends_s - asyncio.get_running_loop().time()
@@ -149,7 +153,7 @@ class TopicReads:
             raise self._gone(name, positions | expired, "expired")
         return positions
 
-    async def _fetch(self, found: Records, principal: Principal, limit: int) -> None:
+    async def _fetch(self, found: Records, limit: int) -> Sequence[Delivered]:
         """One read, through a reader of its own: a few at once. Raises TopicGone, TopicReadsFull, Overloaded."""
         max_bytes = min(self.settings.answer_bytes_max, max(_FEW_BYTES, limit * _RECORD_BYTES))
         try:
@@ -161,7 +165,7 @@ class TopicReads:
             reader = await self._topics.reader(found.topic)
             try:
                 await reader.seek(found.positions)
-                records = await reader.poll(max_bytes=max_bytes, wait_ms=_POLL_MS)
+                return await reader.poll(max_bytes=max_bytes, wait_ms=_POLL_MS)
             except OffsetOutOfRange as error:
                 reason = "expired" if error.wanted < error.first else "remade"
                 raise self._gone(found.topic, found.positions | {error.partition: error.first}, reason) from error
@@ -169,7 +173,6 @@ class TopicReads:
                 await reader.close()
         finally:
             self._fetches.release()
-        _take(found, records, principal.may_tail, limit)
 
     def _check_topic(self, name: str, principal: Principal) -> None:
         if self._info(name, principal.may_tail) is None:

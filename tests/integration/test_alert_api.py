@@ -206,6 +206,42 @@ async def test_silences_name_a_rule_of_ones_own_or_take_the_right_to_all(site: S
         assert (await silence(admin, broad, **wrong)).status_code == 422, wrong
 
 
+async def test_a_rule_that_is_removed_leaves_no_silence_to_whoever_takes_its_name(site: Site) -> None:
+    pay, shop = [(await site.key(grant)).text for grant in ("alert:pay/*", "alert:shop")]
+    await create(site, shop, "errors")
+    body = {"matchers": [{"label": "rule", "value": "errors"}], "ends_at": soon(24 * 300), "comment": "x"}
+    assert (await site.ask(shop, "POST", f"{BASE}/silences", json=body)).status_code == 201
+    assert (await site.ask(shop, "DELETE", f"{BASE}/rules/errors")).status_code == 204
+    await create(site, pay, "errors")
+    assert [each["state"] for each in (await site.ask(pay, "GET", f"{BASE}/silences")).json()["silences"]] == ["ended"]
+
+
+async def test_silences_of_one_leave_room_to_others(site: Site) -> None:
+    pay, shop = [(await site.key(grant)).text for grant in ("alert:pay/*", "alert:shop")]
+    await create(site, pay, "of-pay")
+    await create(site, shop, "of-shop")
+
+    async def silence(token: str, rule: str, *patterns: str) -> int:
+        matchers = [{"label": "rule", "value": rule}, *({"label": "a", "op": "=~", "value": each} for each in patterns)]
+        body = {"matchers": matchers, "ends_at": soon(), "comment": "x"}
+        return (await site.ask(token, "POST", f"{BASE}/silences", json=body)).status_code
+
+    many = [f"x{number}.*" for number in range(19)]
+    made = [await silence(shop, "of-shop", *many) for _ in range(14)]
+    assert made == [201] * 13 + [409], "500 patterns, half of them one's own at most"
+    assert await silence(pay, "of-pay", *many) == 201
+    await site.database.execute(
+        "INSERT INTO alert_silences (silence_id, matchers, starts_at, ends_at, author, subject, comment)"
+        " SELECT 's' || n, '[]', now(), now() + interval '1 h', 'a', subject, ''"
+        " FROM generate_series(1, 490) AS n,"
+        " (SELECT DISTINCT subject FROM alert_silences WHERE matchers @> %s::jsonb) AS theirs",
+        ('[{"value": "of-shop"}]',),
+    )
+    assert await silence(shop, "of-shop") == 409
+    await site.database.execute("UPDATE alert_silences SET subject = 'user:9' WHERE left(silence_id, 1) = 's'")
+    assert await silence(shop, "of-shop") == 201
+
+
 async def put_alert(site: Site, rule: str, services: list[str], *, samples: tuple[str, ...] = ()) -> None:
     """An alert, and a message about it, as the evaluator stores them. services: whose logs they may tell of. samples: services
     of its lines."""
@@ -283,6 +319,21 @@ async def test_alerts_show_lines_only_of_services_that_may_be_seen(site: Site) -
     for path in (BASE, f"{BASE}/notifications"):
         assert (await site.ask(shop, "GET", f"{path}?rule=of-pay")).status_code == 404
         assert "404" in documented[path]["get"]["responses"], path
+
+
+async def test_hosts_and_what_channels_answer_are_for_who_may_set_alerts_on_all_services(site: Site) -> None:
+    admin, pay = [(await site.key(grant)).text for grant in ("alert:*", "alert:pay/*")]
+    await create(site, pay, "of-pay")
+    await put_alert(site, "of-pay", ["pay/*"])
+    await site.database.execute("UPDATE alert_outbox SET state = 'dead', problem = '10.1.2.3 is not a public address'")
+    await site.database.execute(
+        "INSERT INTO leases (name, owner, epoch, lease_until) VALUES ('alerts', 'host-7:8080', 1, now() + interval '1 h')"
+    )
+    for token, shows in ((admin, True), (pay, False)):
+        (message,) = (await site.ask(token, "GET", f"{BASE}/notifications")).json()["notifications"]
+        status = (await site.ask(token, "GET", BASE)).json()["status"]
+        assert message["state"] == "dead"
+        assert ("10.1.2.3" in message["problem"], "host-7" in status["leader"]) == (shows, shows)
 
 
 async def test_a_breaker_of_others_is_neither_seen_nor_reset(site: Site) -> None:

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from logfeed_client import Gap, GapError, Subscriber, SubscriptionError
 
+from access.grants import principal_of
 from access.principal import ANYONE, Principal
 from broker.factory import make_topics
 from broker.settings import BrokerSettings
@@ -195,6 +196,20 @@ def _is_reading(site: Site) -> Any:  # a condition
         return "logfeed_topic_reads 1.0" in answer.text
 
     return is_so
+
+
+async def test_a_right_that_ends_while_records_are_read_counts(site: Site, filler: Filler) -> None:
+    await filler.put(*SERVICES)
+    info = TopicInfo(ERRORS_TOPIC, TopicKind.ERRORS, "errors")
+    reads = TopicReads(TopicReadSettings(), make_topics(BrokerSettings(), site.database), [info], stop=Stop())
+    before, after = (principal_of("key:x", "x", [grant]) for grant in ("tail:*", "tail:shop"))
+
+    async def as_of_now() -> Principal:
+        return after
+
+    found = await reads.records(ERRORS_TOPIC, before, as_of_now, after="", limit=100, wait_s=0)
+    await reads.stop()
+    assert [record["key"] for record in found.shown] == ["shop"]
 
 
 async def test_expired_places_are_gone_and_say_where_to_go_on(site: Site, filler: Filler) -> None:

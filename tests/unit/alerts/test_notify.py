@@ -317,3 +317,18 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def test_patterns_of_a_silence_are_not_asked_of_other_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    matchers = (parse_matcher("service=~a.*"), parse_matcher("rule=mine"))
+    asked: list[str] = []
+    matches = Matcher.matches
+
+    def noted(self: Matcher, labels: dict[str, str]) -> bool:
+        asked.append(self.label)
+        return matches(self, labels)
+
+    monkeypatch.setattr(Matcher, "matches", noted)
+    assert not all_match(matchers, {"rule": "other", "service": "ab"})
+    assert asked == ["rule"]
+    assert all_match(matchers, {"rule": "mine", "service": "ab"})

@@ -193,13 +193,19 @@ def test_a_document_of_mistakes_is_told_the_first_ones() -> None:
 )
 def test_one_owner_has_at_most_what_it_leaves_to_others(fields: dict[str, Any], most: int) -> None:
     one = document(**fields)
-    check_share([one] * most, [one] * most)
+    check_share(one, None, [one] * (most - 1), [])
     with pytest.raises(ValueError, match="one owner may have as much as all leave free"):
-        check_share([one] * (most + 1), [one] * (most + 1))
+        check_share(one, None, [one] * most, [])
     others = [one] * (most // 2)
-    check_share([one] * (most // 2), [one] * (most // 2) + others)
+    check_share(one, None, [one] * (most // 2 - 1), others)
     with pytest.raises(ValueError, match="as all leave free"):
-        check_share([one] * most, [one] * most + others)
+        check_share(one, None, [one] * (most - 1), others)
+    check_share(one, one, [one] * (most - 1), others)
+
+
+def test_what_others_have_of_one_thing_keeps_nobody_from_another() -> None:
+    miners = [document(condition={"new_pattern": {}})] * (NEW_PATTERN_RULES_MAX // 2)
+    check_share(document(), None, miners, miners)
 
 
 def test_the_query_of_a_document_is_read_once() -> None:
