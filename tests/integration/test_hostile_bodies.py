@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import json
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx
@@ -92,26 +93,35 @@ async def port(server: tuple[Role, int]) -> AsyncIterator[int]:
 
 
 async def answer(port: int, head: str, body: AsyncIterator[bytes] | bytes) -> bytes:
-    """What the server says, which may be before it has all of the body."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    """What the server says, which may be before it has all of the body. Plain sockets: a stream that cannot send any more does
+    not read what came before that."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as connection:
+        connection.setblocking(False)
+        await loop.sock_connect(connection, ("127.0.0.1", port))
 
-    async def send() -> None:
-        writer.write(f"POST /api/v1/logs/batch HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
-        if isinstance(body, bytes):
-            writer.write(body)
-        else:
-            async for chunk in body:
-                writer.write(chunk)
-                await writer.drain()
+        async def send() -> None:
+            await loop.sock_sendall(
+                connection, f"POST /api/v1/logs/batch HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode()
+            )
+            if isinstance(body, bytes):
+                await loop.sock_sendall(connection, body)
+            else:
+                async for chunk in body:
+                    await loop.sock_sendall(connection, chunk)
 
-    sending = asyncio.create_task(send())
-    try:
-        async with asyncio.timeout(60):
-            return await reader.readuntil(b"\r\n")
-    finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
-        writer.transport.abort()
+        sending = asyncio.create_task(send())
+        said = b""
+        try:
+            async with asyncio.timeout(60):
+                while b"\r\n" not in said:
+                    piece = await loop.sock_recv(connection, 4096)
+                    assert piece, f"the server ended with {said!r}"
+                    said += piece
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+        return said.partition(b"\r\n")[0]
 
 
 async def chunked(piece: bytes, pieces: int | None = None) -> AsyncIterator[bytes]:
