@@ -284,6 +284,8 @@ def parse_chain(value: object) -> tuple[FilterConfig, ...]:
             where = ".".join(str(part) for part in problem["loc"] if part not in _CLASSES)
             lines.append(f"filters{'.' if where else ''}{where}: {problem['msg']}")
         raise ConfigurationError("the filters are not valid:\n  " + "\n  ".join(lines)) from error
+    except UnicodeEncodeError as error:
+        raise ConfigurationError("the filters are not valid: a text in them has half a surrogate pair") from error
 
 
 def build_chain(

@@ -41,6 +41,7 @@ NOISY = {
         ([{"type": "content", "name": "x", "secrets": []}], r"would find nothing"),
         ([{"type": "content", "name": "x", "patterns": [{"name": "p", "pattern": "(?=x)"}]}], r"patterns\.0.*RE2"),
         ([{"type": "content", "name": "x", "patterns": [{"name": "p", "pattern": "x*"}]}], r"matches the empty text"),
+        ([{"type": "content", "name": "x", "\ud800": 1}], r"half a surrogate pair"),
         ([{"type": "service", "name": "x", "allow": ["a b"]}], r"filters\.0\.allow\.0"),
         (
             [{**NOISY, "filters": [{"type": "levels", "name": "x"}]}],
