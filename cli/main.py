@@ -48,6 +48,10 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", metavar="FILE", help="YAML file with settings; else the one LOGFEED_CONFIG names."),
 ]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Stable name of this process (default: the host's name)."),
+]
 HostOption = Annotated[
     str | None, typer.Option("--host", metavar="ADDRESS", help="Address to listen on (default 127.0.0.1).")
 ]
@@ -236,10 +240,7 @@ def query_command(config: ConfigOption = None, host: HostOption = None, port: Po
 @app.command("write", cls=Command)
 def write_command(
     config: ConfigOption = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="NAME", help="Stable name of this writer (default: the host's name)."),
-    ] = None,
+    name: NameOption = None,
 ) -> None:
     """Run a writer: stores what the broker holds, exactly once, and keeps the store in shape."""
     from cli.write_role import run_writer
@@ -250,10 +251,7 @@ def write_command(
 @app.command("alert", cls=Command)
 def alert_command(
     config: ConfigOption = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="NAME", help="Stable name of this process (default: the host's name)."),
-    ] = None,
+    name: NameOption = None,
 ) -> None:
     """Evaluate rules over logs as they come, and tell: one process at a time leads, others stand by."""
     from cli.alert_role import run_alerts
@@ -264,10 +262,7 @@ def alert_command(
 @app.command("mine", cls=Command)
 def mine_command(
     config: ConfigOption = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="NAME", help="Stable name of this process (default: the host's name)."),
-    ] = None,
+    name: NameOption = None,
 ) -> None:
     """Find the patterns of logs as they come, and count them: one process at a time leads, others stand by."""
     from cli.mining_role import run_mining
@@ -278,10 +273,7 @@ def mine_command(
 @app.command("route", cls=Command)
 def route_command(
     config: ConfigOption = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="NAME", help="Stable name of this process (default: the host's name)."),
-    ] = None,
+    name: NameOption = None,
 ) -> None:
     """Fill derived topics (logs.errors, services, routes): one process at a time leads, others stand by."""
     from cli.route_role import run_routes
