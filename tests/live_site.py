@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,9 +169,10 @@ class Topic:
 class Seen:
     """What a subscription gave, while it is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, positions: Mapping[int, int] | None = None) -> None:
+        """positions: where it begins."""
         self.events: list[Event] = []
-        self.positions: dict[int, int] = {}
+        self.positions: dict[int, int] = dict(positions or {})
 
     @property
     def ids(self) -> list[int]:
@@ -204,7 +205,7 @@ class Seen:
 @asynccontextmanager
 async def seeing(follower: Follower, positions: dict[int, int] | None = None) -> AsyncIterator[Seen]:
     """A subscription that is read, begun."""
-    seen = Seen()
+    seen = Seen(positions)
     async with follower.subscribe(positions) as subscription:
         reading = asyncio.create_task(seen.read(subscription))
         try:

@@ -125,11 +125,32 @@ async def test_a_key_that_was_stored_before_is_known_from_the_database(topic: To
         assert end[0] not in from_the_start.ids
 
 
+async def test_a_key_waits_for_a_database_that_is_restarted(topic: Topic) -> None:
+    partition, offset = await topic.publish(frame_of(logs_of(1_000, 1), key="k", body="one"), key="k")
+    repeat = frame_of(logs_of(1_000, 1), key="k", body="one")
+    questions = 0
+
+    async def restarting(_: object) -> dict[bytes, KeyPlace]:
+        nonlocal questions
+        questions += 1
+        if questions < 4:
+            raise DatabaseUnavailable
+        return {dict(repeat.headers)["key"]: KeyPlace(partition, offset)}
+
+    async with topic.follower(stored_keys=restarting) as follower, seeing(follower) as seen:
+        await topic.publish(repeat, key="k")
+        end = await topic.send(1, key="k")
+        await seen.until(await topic.send(1))
+        assert questions >= 4
+        assert 1_000 not in seen.ids
+        assert end[0] not in seen.ids
+
+
 async def test_without_the_database_frames_come_all_the_same(topic: Topic) -> None:
     async def away(_: object) -> dict[bytes, KeyPlace]:
         raise DatabaseUnavailable
 
-    async with topic.follower(stored_keys=away) as follower, seeing(follower) as seen:
+    async with topic.follower(stored_keys=away, keys_wait_s=0.5) as follower, seeing(follower) as seen:
         ids = await topic.send(1, key="a") + await topic.send(1, key="b")
         await seen.until(ids)
         assert sorted(seen.ids) == ids
