@@ -85,7 +85,7 @@ class Load:
     @staticmethod
     async def _ended(process: Process) -> int:
         """Its exit code. `wait` waits for the pipes too, and now and then for ever where one was written to as it ended."""
-        while process.returncode is None:
+        while process.returncode is None:  # noqa: ASYNC110 - nothing else tells of it
             await asyncio.sleep(0.01)
         return process.returncode
 
