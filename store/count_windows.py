@@ -59,8 +59,10 @@ class CountWalk:
         span_us = self.high_us - us
         self.high_us = us
         affordable_us = int(span_us * WINDOW_MS / max(took_ms, 1.0))
-        if affordable_us < self._step_us or 2 * span_us >= self._step_us:
-            self._step_us = max(LEAST_US, min(affordable_us, self._step_us * _WIDER_MAX))
+        if took_ms > WINDOW_MS:
+            self._step_us = max(LEAST_US, min(affordable_us, self._step_us))
+        elif 2 * span_us >= self._step_us:  # a window that a border has cut short says little
+            self._step_us = max(self._step_us, min(affordable_us, self._step_us * _WIDER_MAX))
 
     def was_too_much(self) -> bool:
         """The last window could not be counted in its time. False: no narrower one is tried."""

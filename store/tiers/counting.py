@@ -140,7 +140,7 @@ class TieredCount:
                     # Tables have the rows of these files as well.
                     await self._choose(walk, without_segmented=False)
                     continue
-                if not got_on:
+                if not self._rows:  # nothing to show: who asks is told why
                     raise
                 break
             if found is not None:
