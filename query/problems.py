@@ -29,6 +29,7 @@ from query.errors import (
     LogNotFound,
     PatternNotFound,
     SnapshotBehind,
+    TooManyExports,
     TooManyQuestions,
     TooManyScans,
     TooManyTails,
@@ -41,6 +42,7 @@ from schemas.pages import Problem
 from search.params import ParameterError
 from store.objects.cache import ObjectTooLarge
 from store.objects.port import ObjectStoreRefused
+from store.personal.kept import NoRoom
 from store.segments.format import SegmentDamaged
 
 log = structlog.get_logger(__name__)
@@ -58,6 +60,7 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (PatternNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such pattern"),
     (TopicNotFound, HTTPStatus.NOT_FOUND, "topic-not-found", "There is no such topic"),
     (TopicGone, HTTPStatus.GONE, "gap", "Records are not there any more"),
+    (NoRoom, HTTPStatus.CONFLICT, "no-room", "You keep as many as you may"),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-parameter", "A parameter is not valid"),
     (SegmentDamaged, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-damaged", "A file of logs is damaged"),
     (ObjectTooLarge, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-unreadable", "A file of logs cannot be read here"),
@@ -66,6 +69,7 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (TooManyTails, HTTPStatus.TOO_MANY_REQUESTS, "too-many-tails", "Too many tails of one subject"),
     (TooManyTopicReads, HTTPStatus.TOO_MANY_REQUESTS, "too-many-topic-reads", "Too many requests for records at once"),
     (TooManyQuestions, HTTPStatus.TOO_MANY_REQUESTS, "too-many-questions", "Too many of your questions at once"),
+    (TooManyExports, HTTPStatus.TOO_MANY_REQUESTS, "too-many-exports", "Too many exports of one subject"),
     (TooManyScans, HTTPStatus.SERVICE_UNAVAILABLE, "too-many-scans", "Too many questions at once"),
     (SnapshotBehind, HTTPStatus.SERVICE_UNAVAILABLE, "snapshot-behind", "The database is behind this walk"),
     (Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The question cannot be answered now"),
@@ -78,9 +82,10 @@ _DESCRIPTIONS: Final = {
     401: "No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected.",
     403: "You may not do this: `detail` says what is missing.",
     404: "There is no such log or pattern, or you may not read it.",
+    409: "You keep as many as you may: remove one first.",
     410: "Records behind this place are past their retention, or of a topic that was made again: go on from `next`.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
-    429: "Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds.",
+    429: "Too many attempts to log in, or questions, tails, reads or exports of yours at once: wait `Retry-After` seconds.",
     500: "A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked.",
     502: "The login provider answers what it must not, or refuses this installation: `detail` says what to mend.",
     503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",
@@ -90,6 +95,11 @@ _EXAMPLES: Final = {
     401: ("unauthenticated", "Who you are is not known", "this API key is not known: it was mistyped or revoked"),
     403: ("not-permitted", "Not permitted", "you may not read the logs of any service"),
     404: ("not-found", "There is no such log", "there is no log 382110771345817600, or it may not be read"),
+    409: (
+        "no-room",
+        "You keep as many as you may",
+        "you have 1000 bookmarks, as many as one may have: remove one",
+    ),
     410: (
         "gap",
         "Records are not there any more",

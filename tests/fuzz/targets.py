@@ -28,7 +28,7 @@ from alerts.matching import parse_matcher
 from alerts.service import read_document
 from broker.port import Delivered
 from broker.topic_names import service_of
-from cli.exporting.lines import csv_records, ndjson, read_page
+from cli.exporting.lines import read_page
 from cli.http_client import Problem, check_url, retry_after_s
 from cli.importing.formats.times import TimeReader
 from cli.importing.lines import Format, LineParser, compile_correlation, detect
@@ -52,6 +52,7 @@ from runtime.addresses import network_of
 from runtime.origins import Origins, origin_of
 from runtime.settings import load
 from schemas.errors import ConfigurationError, InvalidInput
+from schemas.export_lines import csv_records, ndjson
 from schemas.frames import (
     FRAME_DECODED_BYTES_MAX,
     FrameError,

@@ -26,8 +26,8 @@ import zstandard
 from typer.testing import CliRunner, Result
 
 from cli.exporting.command import export
-from cli.exporting.lines import COLUMNS
 from cli.importing.command import import_logs
+from schemas.export_lines import COLUMNS
 from schemas.pages import LogModel, log_json
 from schemas.record import Log
 from store.export_file import SCHEMA
