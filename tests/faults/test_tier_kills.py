@@ -31,7 +31,7 @@ def place(request: pytest.FixtureRequest, profile: str) -> tuple[str, Layout]:
     "profile, stride",
     [
         (Layout.NATIVE.value, 1),
-        (Layout.NATIVE.value, 3),
+        pytest.param(Layout.NATIVE.value, 3, marks=pytest.mark.long),
         pytest.param(Layout.TIMESCALE.value, 3, marks=pytest.mark.timescale),
     ],
 )
