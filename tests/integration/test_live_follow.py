@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,8 @@ from live.events import Batch, GapReason
 from live.keys import KeyPlace, stored_keys_of
 from schemas.errors import BrokerUnavailable, DatabaseUnavailable
 from store.chunks import attach_partition
-from tests.live_site import DEADLINE_S, OwnServer, Seen, Topic, eventually, frame_of, logs_of, seeing
+from tests.fleets import OwnBroker
+from tests.live_site import DEADLINE_S, Seen, Topic, eventually, frame_of, logs_of, seeing
 
 
 @pytest.fixture(params=["queue", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -227,32 +227,27 @@ async def test_who_begins_again_after_a_rest_gets_what_came_meanwhile(topic: Top
             assert sorted(seen.ids) == meanwhile + after
 
 
-@pytest.mark.parametrize("kind", ["queue", pytest.param("kafka", marks=pytest.mark.kafka)])
-async def test_a_broker_that_was_killed_and_came_back_is_followed_on(kind: str, tmp_path: Path) -> None:
-    server = OwnServer(kind, tmp_path / "server")
-    try:
-        async with AsyncExitStack() as stack:
-            topic = Topic(kind, await server.start(), stack)
-            await topic.open()
-            follower = await stack.enter_async_context(topic.follower())
-            seen = await stack.enter_async_context(seeing(follower))
-            ids = await topic.send(2)
-            await seen.until(ids)
-            await server.kill()
-            behind = await stack.enter_async_context(seeing(follower, {}))
-            with pytest.raises(BrokerUnavailable):
-                async with asyncio.timeout(DEADLINE_S):
-                    await topic.send(1)
-            await server.bring_back()
-            ids += await _sent(topic)
-            for one in (seen, behind):
-                await one.until(ids)
-                # What was refused may have been taken all the same.
-                assert set(one.ids) >= set(ids)
-                assert len(one.ids) == len(set(one.ids))
-                one.check_order()
-    finally:
-        server.remove()
+async def test_a_broker_that_was_killed_and_came_back_is_followed_on(own_broker: OwnBroker) -> None:
+    async with AsyncExitStack() as stack:
+        topic = Topic(own_broker.kind, own_broker.address, stack)
+        await topic.open()
+        follower = await stack.enter_async_context(topic.follower())
+        seen = await stack.enter_async_context(seeing(follower))
+        ids = await topic.send(2)
+        await seen.until(ids)
+        await asyncio.to_thread(own_broker.kill)
+        behind = await stack.enter_async_context(seeing(follower, {}))
+        with pytest.raises(BrokerUnavailable):
+            async with asyncio.timeout(DEADLINE_S):
+                await topic.send(1)
+        await asyncio.to_thread(own_broker.bring_back)
+        ids += await _sent(topic)
+        for one in (seen, behind):
+            await one.until(ids)
+            # What was refused may have been taken all the same.
+            assert set(one.ids) >= set(ids)
+            assert len(one.ids) == len(set(one.ids))
+            one.check_order()
 
 
 async def test_what_the_writer_stored_is_told_from_its_copies(native_url: str) -> None:

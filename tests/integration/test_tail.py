@@ -35,6 +35,7 @@ from db.database import Database
 from infra.fleet import EMBEDDED, FULL, REPOSITORY, Fleet
 from schemas.scope import AUDIT_SERVICE
 from schemas.topics import WRITER_GROUP
+from tests.fleets import Fleets
 from tests.live_site import eventually
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a profile starts its servers
@@ -261,10 +262,12 @@ def new_service(prefix: str = "tail") -> str:
     scope="module",
     params=[EMBEDDED, pytest.param(FULL, marks=[pytest.mark.kafka, pytest.mark.timescale])],
 )
-def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    fleet = Fleet(
+def site(request: pytest.FixtureRequest, fleets: Fleets) -> Iterator[Site]:
+    if request.param == FULL:
+        request.getfixturevalue("kafka_bootstrap")
+        request.getfixturevalue("timescale_server")
+    fleet = fleets.make(
         request.param,
-        tmp_path_factory.mktemp("tail"),
         partitions=3,
         access="true",
         extra={
@@ -278,13 +281,12 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         },
     )
     try:
-        fleet.start_servers()
         for name in ("ingest", "query", "write"):
             fleet.role(name)
         asyncio.run(fleet.ready("ingest", "query"))
         yield Site(fleet)
     finally:
-        fleet.stop_everything()
+        fleets.end(fleet)
 
 
 @pytest.mark.parametrize("transport", ["sse", "websocket"])
@@ -665,12 +667,12 @@ async def test_tails_outlive_a_restart_of_the_broker(site: Site) -> None:
     ):
         sent = await site.send(key, of(service, 3))
         if site.fleet.timescale is not None:
-            await asyncio.to_thread(site.fleet.timescale.kill)
+            await asyncio.to_thread(site.fleet.servers.kill_database)
             sent += await site.send(key, of(service, 3))
             for one in (heard, other):
                 await one.until(lambda heard: len(heard.ids) >= len(sent), "with the database away")
-            site.fleet.timescale.start()
-        site.fleet.restart_broker()
+            await asyncio.to_thread(site.fleet.servers.start)
+        await asyncio.to_thread(site.fleet.restart_broker)
         sent += await site.send(key, of(service, 3), idempotency_key=service)
         sent_again = await site.send(key, of(service, 3), idempotency_key=service)
         assert len(sent_again) == 3
