@@ -1,17 +1,21 @@
 /** One real `logfeed up` for all files, with a user, and logs of known ids; ends with the run. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestProject } from "vitest/node";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
-const LOGFEED = join(ROOT, ".venv/bin/logfeed");
+/** As a module: the sources beside this file, whichever the environment has installed. */
+const PYTHON = join(ROOT, ".venv/bin/python");
+const LOGFEED = ["-m", "cli.main"];
 const START_MS = 180_000;
 
 export interface SiteFacts {
   url: string;
+  /** Of `logfeed up`. */
+  pid: number;
   adminKey: string;
   ingestKey: string;
   user: string;
@@ -52,12 +56,26 @@ export async function until<T>(
   }
 }
 
+/** The process of a role that `up` runs. */
+export function childOf(pid: number, role: string): number {
+  for (const entry of readdirSync("/proc")) {
+    try {
+      const parent = /^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${entry}/status`, "utf8"))?.[1];
+      const command = readFileSync(`/proc/${entry}/cmdline`, "utf8").split("\0").filter(Boolean);
+      if (parent === String(pid) && command.at(-1) === role) return Number(entry);
+    } catch {
+      // No process, or one that ended meanwhile.
+    }
+  }
+  throw new Error(`there is no ${role}`);
+}
+
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const directory = mkdtempSync(join(tmpdir(), "logfeed-page-"));
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   const environment = { ...process.env, LOGFEED_DATA_DIR: directory, LOGFEED_ACCESS__PASSWORDS_AT_ONCE: "2" };
-  const up: ChildProcess = spawn(LOGFEED, ["up", "--port", String(port), "--data", directory], {
+  const up: ChildProcess = spawn(PYTHON, [...LOGFEED, "up", "--port", String(port), "--data", directory], {
     cwd: ROOT,
     env: environment,
     stdio: ["ignore", "pipe", "pipe"],
@@ -86,7 +104,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
     );
     const password = "correct horse battery";
     const user = (name: string, ...grants: string[]) =>
-      execFileSync(LOGFEED, ["users", "create", name, ...grants, "--password-stdin"], {
+      execFileSync(PYTHON, [...LOGFEED, "users", "create", name, ...grants, "--password-stdin"], {
+        cwd: ROOT,
         env: environment,
         input: `${password}\n`,
       });
@@ -95,6 +114,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     user("nobody", "--alert", "none");
     project.provide("site", {
       url,
+      pid: up.pid as number,
       adminKey: readFileSync(join(directory, "keys/admin"), "utf8").trim(),
       ingestKey: readFileSync(join(directory, "keys/ingest"), "utf8").trim(),
       user: "ann",

@@ -322,7 +322,7 @@ export default function ExploreView() {
               ↑ {store.freshCount.toLocaleString("en")} new
             </Button>
           )}
-          <StatusLine view={view} explorer={explorer} isLive={isLive} isTooSlow={highlighter.isTooSlow} />
+          <StatusLine view={view} explorer={explorer} isLive={isLive} highlighter={highlighter} />
         </div>
         {state.panel === "patterns" ? (
           <Patterns
@@ -488,13 +488,14 @@ function StatusLine({
   view,
   explorer,
   isLive,
-  isTooSlow,
+  highlighter,
 }: {
   view: View;
   explorer: Explorer;
   isLive: boolean;
-  isTooSlow: boolean;
+  highlighter: Highlighter;
 }) {
+  useSyncExternalStore(highlighter.subscribe, highlighter.current);
   const zone = useZone();
   const { store } = explorer;
   const parts: React.ReactNode[] = [];
@@ -514,7 +515,7 @@ function StatusLine({
       </>,
     );
   }
-  if (isTooSlow) parts.push("the regular expression is too slow to be marked");
+  if (highlighter.isTooSlow) parts.push("the regular expression is too slow to be marked");
   if (isLive) parts.push(<TailLine key="tail" view={view} isPaused={explorer.isPaused} />);
   return (
     <div className="status-line" role="status">

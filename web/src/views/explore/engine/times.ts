@@ -114,15 +114,20 @@ const pad = (value: number, digits = 2) => String(value).padStart(digits, "0");
 
 /** `11-22 12:34:56.123`, in the zone; the year where it is not this one. */
 export function shownTime(timestamp: string, zone: Zone, nowYear: number): string {
+  return dayAndClock(timestamp, zone, nowYear).join(" ");
+}
+
+/** The same in two parts. */
+export function dayAndClock(timestamp: string, zone: Zone, nowYear: number): [day: string, clock: string] {
   if (zone === "UTC") {
     const year = timestamp.slice(0, 4);
-    const rest = `${timestamp.slice(5, 10)} ${timestamp.slice(11, 23)}`;
-    return Number(year) === nowYear ? rest : `${year}-${rest}`;
+    const day = timestamp.slice(5, 10);
+    return [Number(year) === nowYear ? day : `${year}-${day}`, timestamp.slice(11, 23)];
   }
   const at = new Date(timestamp);
   const day = `${pad(at.getMonth() + 1)}-${pad(at.getDate())}`;
   const clock = `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}.${pad(at.getMilliseconds(), 3)}`;
-  return at.getFullYear() === nowYear ? `${day} ${clock}` : `${at.getFullYear()}-${day} ${clock}`;
+  return [at.getFullYear() === nowYear ? day : `${at.getFullYear()}-${day}`, clock];
 }
 
 /** A moment of the address for people: `yesterday` is not guessed, the date is shown. */
@@ -143,6 +148,7 @@ export function shownOffset(timestamp: string, first: string): string {
   const us = (text: string) => Date.parse(`${text.slice(0, 19)}Z`) * 1000 + Number(text.slice(20, 26) || 0);
   const between = us(timestamp) - us(first);
   const ms = between / 1000;
+  if (ms === 0) return "+0 ms";
   if (ms < 1_000) return `+${ms.toFixed(ms < 10 ? 2 : 0)} ms`;
   if (ms < 60_000) return `+${(ms / 1000).toFixed(3)} s`;
   const s = Math.floor(ms / 1000);

@@ -6,7 +6,7 @@ import { VirtualTable, type VirtualTableHandle } from "../../../shared/VirtualTa
 import type { Explorer } from "../engine/explorer";
 import type { Highlighter } from "../engine/highlight";
 import type { Row } from "../engine/row";
-import { shownTime } from "../engine/times";
+import { dayAndClock } from "../engine/times";
 import { Message } from "./Message";
 
 /** More of a message than fits a line of any screen. */
@@ -78,13 +78,15 @@ export function LogTable({
             </span>
           );
         }
+        const [day, clock] = dayAndClock(row.timestamp, zone, year);
         return (
           <>
             <span role="gridcell" className="log-level">
               <Level level={row.level} />
             </span>
             <span role="gridcell" className="log-time">
-              {shownTime(row.timestamp, zone, year)}
+              <span className="log-day">{day} </span>
+              {clock}
             </span>
             <span role="gridcell" className="log-service" title={row.service_name}>
               {row.service_name}
