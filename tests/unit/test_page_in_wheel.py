@@ -38,8 +38,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def included(project: Path, version: str = "standard") -> dict[str, str]:
     """Path in the sources -> path in the wheel."""
-    config = {"project": {"name": "x", "version": "1"}, "tool": {"hatch": {"build": {"hooks": {"custom": {}}}}}}
-    config["tool"]["hatch"]["build"]["hooks"]["custom"] = {"path": "infra/page_in_wheel.py"}
+    hooks = {"custom": {"path": "infra/page_in_wheel.py"}}
+    config = {"project": {"name": "x", "version": "1"}, "tool": {"hatch": {"build": {"hooks": hooks}}}}
     builder = WheelBuilder(str(project), config=config)
     data: dict[str, Any] = {"force_include": {}}  # Any: hatchling's
     for hook in builder.get_build_hooks(str(project)).values():
