@@ -12,16 +12,33 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled modules halve the start of every process, also where the environment asks for none.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up demo install install-lake install-test test test-unit test-long lint types imports supply audit check openapi bench lock clean
+.PHONY: help up demo web install install-lake install-test test test-unit test-long test-web test-browser lint types imports supply audit check openapi bench lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
+# The page is built where npm is and the build is older than its sources. Without npm, or without a registry, all else runs:
+# the page's place then says what is missing.
+PAGE := command -v npm >/dev/null || { test -f web/dist/index.html || echo "npm is not here: starting without the page"; exit 0; }; \
+	$(MAKE) --no-print-directory --silent web || echo "The page could not be built: starting without it, or with the one that is there."
+
 up: install ## start everything on http://127.0.0.1:8080 (PORT=…, DATA=directory)
+	@$(PAGE)
 	@exec $(BIN)/logfeed up --port $(PORT) --data $(DATA)
 
 demo: install ## like up, with lively sample traffic
+	@$(PAGE)
 	@exec $(BIN)/logfeed demo --port $(PORT) --data $(DATA)
+
+web: web/dist/index.html ## build the page into web/dist, where it is older than its sources (needs Node.js 20.19 and npm)
+
+web/node_modules/.installed: web/package-lock.json
+	@echo "Installing what the page is built with …"
+	@cd web && npm ci --ignore-scripts --silent
+	@touch $@
+
+web/dist/index.html: web/node_modules/.installed $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/dist/*' -not -path 'web/e2e/*')
+	cd web && npm run --silent build
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Logfeed needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -62,6 +79,13 @@ test-unit: install-test ## only the tests that need no service (seconds)
 test-long: $(VENV)/.installed-long ## the tests that take minutes each
 	$(BIN)/python -m pytest -m long --timeout 3600 tests
 
+test-web: web ## the page: types, style, licences, unit tests, bytes
+	cd web && npm run --silent check && npm test --silent && npm run --silent budget
+
+test-browser: install web ## the page in a real browser over a real Logfeed (installs Debian's Chromium where there is none)
+	infra/native/chromium.sh
+	cd web && npm run --silent test:browser
+
 lint: install-test ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -85,6 +109,7 @@ audit: ## known vulnerabilities of what is locked; fails where nobody can be ask
 openapi: install-test ## write schemas/*.json anew
 	$(BIN)/python -m cli.openapi schemas/openapi.json
 	$(BIN)/python -m cli.schema_documents schemas
+	if [ -d web/node_modules ]; then cd web && npm run --silent types; fi
 
 bench: install-test ## how fast it is, everything running at once, 20 minutes (BENCH=--quick: three, BENCH=--help)
 	$(BIN)/python -m bench $(BENCH)
@@ -99,4 +124,4 @@ lock: $(BIN)/python ## resolve the lock files anew from pyproject.toml
 	$(LOCK) -c requirements-test.lock --extra long pyproject.toml -o requirements-long.lock
 
 clean: ## remove the environment and caches of the checkout (never data)
-	rm -rf $(VENV) .audit .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) web/node_modules web/dist .audit .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -21,6 +21,7 @@ from cli.access import access_control
 from cli.audit import AuditTrail
 from cli.beginning import Beginning, Step, check_migrated, side_by_side
 from cli.http_app import HttpService, RunningService
+from cli.page import WebPage, page_directory
 from cli.role_process import role_database
 from cli.serving import serve_http
 from cli.settings import HttpSettings, Settings
@@ -176,6 +177,7 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
             steps: list[Step] = [lambda: check_migrated(settings), *opens, *needs[name], service.start]
             parts.append(_begin(beginning.beginning, steps, stop))
         if query:
+            beginnings.append(WebPage(page_directory()))
             # Beside the service: questions are answered while tails wait for the broker.
             tail_steps: list[Step] = [lambda: check_migrated(settings), open_broker, lambda: start_tails(services)]
             parts.append(_begin(Beginning("tails", stop), tail_steps, stop))

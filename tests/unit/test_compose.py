@@ -172,7 +172,9 @@ def test_one_broker_is_not_called_safe_from_a_power_cut() -> None:
 
 def test_image_is_built_from_pinned_hashed_wheels_and_runs_unprivileged() -> None:
     text = (ROOT / "infra/Dockerfile").read_text()
-    bases = re.findall(r"^FROM (\S+)", text, flags=re.MULTILINE)
+    page, *bases = re.findall(r"^FROM (\S+)", text, flags=re.MULTILINE)
+    assert re.fullmatch(r"node:\d+\.\d+\.\d+-\w+-slim", page)
+    assert "npm ci --ignore-scripts" in text
     assert len(bases) == 2
     assert all(re.fullmatch(r"python:3\.12\.\d+-slim-\w+", base) for base in bases)
     assert "--require-hashes --only-binary=:all: -r /src/requirements-lake.lock" in text
@@ -186,4 +188,5 @@ def test_image_gets_exactly_the_packages_of_the_wheel() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     allowed = {line[1:] for line in lines if line.startswith("!")}
     assert "*" in lines
-    assert allowed == packages | {"pyproject.toml", "requirements-lake.lock", "README.md", "LICENSE"}
+    files = {"pyproject.toml", "requirements-lake.lock", "README.md", "LICENSE"}
+    assert allowed == packages | files | {"web", "infra/page_in_wheel.py"}

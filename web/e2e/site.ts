@@ -1,0 +1,130 @@
+/** One real `logfeed up` for all files, with a user, and logs of known ids; ends with the run. */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { TestProject } from "vitest/node";
+
+const ROOT = new URL("../..", import.meta.url).pathname;
+/** As a module: the sources beside this file, whichever the environment has installed. */
+const PYTHON = join(ROOT, ".venv/bin/python");
+const LOGFEED = ["-m", "cli.main"];
+const START_MS = 300_000;
+
+export interface SiteFacts {
+  url: string;
+  /** Of `logfeed up`. */
+  pid: number;
+  adminKey: string;
+  ingestKey: string;
+  user: string;
+  password: string;
+  /** May read the service `other` alone, and tail nothing. */
+  narrow: string;
+  /** May nothing at all. */
+  nobody: string;
+}
+
+declare module "vitest" {
+  export interface ProvidedContext {
+    site: SiteFacts;
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}
+
+/** The first true answer, within a deadline. */
+export async function until<T>(
+  condition: () => Promise<T | false | null | undefined>,
+  what: string,
+  timeoutMs = 30_000,
+): Promise<T> {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    const answer = await condition();
+    if (answer) return answer;
+    if (Date.now() > deadline) throw new Error(`not within ${timeoutMs / 1000} s: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** The process of a role that `up` runs. */
+export function childOf(pid: number, role: string): number {
+  for (const entry of readdirSync("/proc")) {
+    try {
+      const parent = /^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${entry}/status`, "utf8"))?.[1];
+      const command = readFileSync(`/proc/${entry}/cmdline`, "utf8").split("\0").filter(Boolean);
+      if (parent === String(pid) && command.at(-1) === role) return Number(entry);
+    } catch {
+      // No process, or one that ended meanwhile.
+    }
+  }
+  throw new Error(`there is no ${role}`);
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const directory = mkdtempSync(join(tmpdir(), "logfeed-page-"));
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const environment = { ...process.env, LOGFEED_DATA_DIR: directory, LOGFEED_ACCESS__PASSWORDS_AT_ONCE: "2" };
+  const up: ChildProcess = spawn(PYTHON, [...LOGFEED, "up", "--port", String(port), "--data", directory], {
+    cwd: ROOT,
+    env: environment,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let output = "";
+  up.stdout?.on("data", (data) => {
+    output += data;
+  });
+  up.stderr?.on("data", (data) => {
+    output += data;
+  });
+  const ended = new Promise<void>((resolve) => up.on("exit", () => resolve()));
+  const stop = async () => {
+    up.kill("SIGINT");
+    await ended;
+    rmSync(directory, { recursive: true, force: true });
+  };
+  try {
+    await until(
+      async () => {
+        if (up.exitCode !== null) throw new Error(output);
+        return output.includes("Ctrl-C stops it");
+      },
+      `logfeed up is ready\n${output}`,
+      START_MS,
+    );
+    const password = "correct horse battery";
+    const user = (name: string, ...grants: string[]) =>
+      execFileSync(PYTHON, [...LOGFEED, "users", "create", name, ...grants, "--password-stdin"], {
+        cwd: ROOT,
+        env: environment,
+        input: `${password}\n`,
+      });
+    user("ann", "--admin", "*");
+    user("narrow", "--read", "other");
+    user("nobody", "--alert", "none");
+    project.provide("site", {
+      url,
+      pid: up.pid as number,
+      adminKey: readFileSync(join(directory, "keys/admin"), "utf8").trim(),
+      ingestKey: readFileSync(join(directory, "keys/ingest"), "utf8").trim(),
+      user: "ann",
+      password,
+      narrow: "narrow",
+      nobody: "nobody",
+    });
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return stop;
+}

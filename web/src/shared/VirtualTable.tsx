@@ -1,0 +1,144 @@
+/**
+ * A table of any length: rows of one height, of which only those in sight are in the document.
+ *
+ * The rows are the caller's: `row(index)` draws one, `onRange` says which are in sight, so that the caller can fetch what
+ * comes next. Positions are by index alone. What is put in above the reader is the caller's decision: where rows were dropped
+ * at the top their places stay (`row` draws something for them), so nothing moves.
+ *
+ * One grid for assistive technology: the table has the focus, `active` is the row that keys act on.
+ */
+import { useVirtualizer } from "@tanstack/react-virtual";
+import {
+  type KeyboardEventHandler,
+  type ReactNode,
+  type Ref,
+  useEffect,
+  useId,
+  useImperativeHandle,
+  useRef,
+} from "react";
+
+export const ROW_PX = 22;
+const OVERSCAN_ROWS = 24;
+
+export interface VirtualTableHandle {
+  /** Bring a row into sight. align: where; `auto` moves only as far as needed. */
+  scrollTo(index: number, align?: "auto" | "start" | "center" | "end"): void;
+  /** The reader looks at the very first row. */
+  isAtTop(): boolean;
+  focus(): void;
+  /** Move by so many rows, at once, with what is shown: for who put rows in above. */
+  shift(rows: number): void;
+}
+
+export interface VirtualTableProps {
+  /** What the table holds, for assistive technology. */
+  label: string;
+  count: number;
+  /** The cells of a row, in elements with role="gridcell"; null for a row that is not loaded. */
+  row: (index: number) => ReactNode;
+  /** Same key, same row: a row keeps its element while others come and go. */
+  keyOf?: (index: number) => string | number;
+  /** Further attributes of a row: classes, data-*. */
+  rowProps?: (index: number) => { className?: string; [data: `data-${string}`]: string | undefined };
+  onRange?: (first: number, last: number) => void;
+  onScroll?: (isAtTop: boolean) => void;
+  onRowClick?: (index: number) => void;
+  onKeyDown?: KeyboardEventHandler;
+  /** Index of the row that keys act on; -1: none. */
+  active?: number;
+  /** Column heads, for the eye: cells say by themselves what they are. */
+  head?: ReactNode;
+  rowPx?: number;
+  className?: string;
+  ref?: Ref<VirtualTableHandle>;
+}
+
+export function VirtualTable({
+  label,
+  count,
+  row,
+  keyOf,
+  rowProps,
+  onRange,
+  onScroll,
+  onRowClick,
+  onKeyDown,
+  active = -1,
+  head,
+  rowPx = ROW_PX,
+  className = "",
+  ref,
+}: VirtualTableProps) {
+  const scroller = useRef<HTMLDivElement>(null);
+  const id = useId();
+  const virtual = useVirtualizer({
+    count,
+    getScrollElement: () => scroller.current,
+    estimateSize: () => rowPx,
+    overscan: OVERSCAN_ROWS,
+    ...(keyOf === undefined ? {} : { getItemKey: keyOf }),
+  });
+  const items = virtual.getVirtualItems();
+  const first = items[0]?.index ?? 0;
+  const last = items.at(-1)?.index ?? -1;
+
+  // Also when only the count changed: the caller may have to fetch the next page still.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: see above
+  useEffect(() => {
+    if (last >= 0) onRange?.(first, last);
+  }, [first, last, count, onRange]);
+
+  useImperativeHandle(
+    ref,
+    () => ({
+      scrollTo: (index, align = "auto") => virtual.scrollToIndex(index, { align }),
+      isAtTop: () => (scroller.current?.scrollTop ?? 0) < rowPx,
+      focus: () => scroller.current?.focus({ preventScroll: true }),
+      shift: (rows) => {
+        if (scroller.current !== null) scroller.current.scrollTop += rows * rowPx;
+      },
+    }),
+    [virtual, rowPx],
+  );
+
+  const isActiveShown = active >= first && active <= last;
+  return (
+    <div className={`table ${className}`}>
+      <div aria-hidden="true">{head}</div>
+      <div
+        className="table-scroll"
+        role="grid"
+        aria-label={label}
+        aria-rowcount={count}
+        ref={scroller}
+        tabIndex={0}
+        aria-activedescendant={isActiveShown ? `${id}-${active}` : undefined}
+        onKeyDown={onKeyDown}
+        onScroll={(event) => onScroll?.(event.currentTarget.scrollTop < rowPx)}
+      >
+        <div role="presentation" style={{ height: virtual.getTotalSize(), position: "relative" }}>
+          {items.map((item) => {
+            const { className: more = "", ...data } = rowProps?.(item.index) ?? {};
+            return (
+              // biome-ignore lint/a11y/useKeyWithClickEvents: the table has focus and keys
+              <div
+                key={item.key}
+                id={`${id}-${item.index}`}
+                className={`table-row ${more}`}
+                role="row"
+                aria-rowindex={item.index + 1}
+                aria-selected={item.index === active}
+                style={{ transform: `translateY(${item.start}px)` }}
+                onClick={() => onRowClick?.(item.index)}
+                {...data}
+              >
+                {row(item.index)}
+              </div>
+            );
+          })}
+        </div>
+      </div>
+    </div>
+  );
+}

@@ -1,0 +1,110 @@
+/** All of one log: message, fields, metadata, and what leads on from it. */
+import type { ReactNode } from "react";
+import type { Log } from "../../../api/client";
+import { useZone } from "../../../app/theme";
+import { Button } from "../../../shared/Button";
+import { Level } from "../../../shared/Level";
+import { copy } from "../../../shared/toast";
+import { microsecondAfter } from "../engine/explorer";
+import type { Span } from "../engine/highlight";
+import { quoted } from "../engine/query";
+import { shownTime } from "../engine/times";
+import { JsonTree, type OnTerm, TermButtons } from "./JsonTree";
+import { Message } from "./Message";
+
+/** A line as a text file would have it. */
+export function lineOf(log: Log): string {
+  const correlation = log.correlation_id === null ? "" : ` [${log.correlation_id}]`;
+  const metadata = Object.keys(log.metadata).length === 0 ? "" : ` ${JSON.stringify(log.metadata)}`;
+  return `${log.timestamp} ${log.level} ${log.service_name}${correlation} ${log.message}${metadata}`;
+}
+
+/** Opens with this log on top of the table. */
+export function linkOf(log: Log): string {
+  const search = new URLSearchParams({ from: "all", to: microsecondAfter(log), log: log.id });
+  return `${window.location.origin}/?${search}`;
+}
+
+export function Details({
+  log,
+  spans,
+  onTerm,
+  onClose,
+  onContext,
+  isSurrounded,
+  onStory,
+  bookmark,
+}: {
+  log: Log;
+  spans: Span[];
+  onTerm: OnTerm;
+  onClose: () => void;
+  onContext: () => void;
+  isSurrounded: boolean;
+  onStory: (correlationId: string) => void;
+  /** The button of bookmarks, where there are any. */
+  bookmark?: ReactNode;
+}) {
+  const zone = useZone();
+  const correlationId = log.correlation_id;
+  return (
+    <section className="details" aria-label="Log">
+      <div className="details-head">
+        <Level level={log.level} />
+        <span className="mono">{shownTime(log.timestamp, zone, 0)}</span>
+        <Button kind="quiet" className="details-close" aria-label="Close details" onClick={onClose}>
+          ✕
+        </Button>
+      </div>
+      <div className="details-actions">
+        <Button onClick={() => void copy(lineOf(log), "the line")}>Copy line</Button>
+        <Button onClick={() => void copy(linkOf(log), "the link")}>Copy link</Button>
+        <Button aria-pressed={isSurrounded} onClick={onContext} title="The lines of the same service around it (x)">
+          Surrounding lines
+        </Button>
+        {correlationId !== null && <Button onClick={() => onStory(correlationId)}>Whole story</Button>}
+        {bookmark}
+      </div>
+      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard */}
+      <div className="details-body" tabIndex={0}>
+        <pre className="details-message mono">
+          <Message text={log.message} spans={spans} />
+        </pre>
+        <dl className="facts">
+          <Fact name="Service" value={log.service_name} term={`service:${log.service_name}`} onTerm={onTerm} />
+          <Fact
+            name="Level"
+            value={`${log.level} (${log.severity})`}
+            term={`level:${log.level.toLowerCase()}`}
+            onTerm={onTerm}
+          />
+          {correlationId !== null && (
+            <Fact
+              name="Correlation"
+              value={correlationId}
+              term={`correlation:${quoted(correlationId)}`}
+              onTerm={onTerm}
+            />
+          )}
+          <Fact name="Timestamp" value={log.timestamp} />
+          <Fact name="Received" value={log.received_at} />
+          <Fact name="Id" value={log.id} />
+        </dl>
+        <h2>Metadata</h2>
+        <JsonTree value={log.metadata} onTerm={onTerm} />
+      </div>
+    </section>
+  );
+}
+
+function Fact({ name, value, term, onTerm }: { name: string; value: string; term?: string; onTerm?: OnTerm }) {
+  return (
+    <div className="fact">
+      <dt className="muted">{name}</dt>
+      <dd className="mono">
+        {value}
+        {term !== undefined && onTerm !== undefined && <TermButtons term={term} onTerm={onTerm} />}
+      </dd>
+    </div>
+  );
+}

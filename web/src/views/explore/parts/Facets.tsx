@@ -1,0 +1,160 @@
+/** Counts of the newest matching logs by service, level and metadata. A click includes, a click on "not" excludes. */
+import { useQuery } from "@tanstack/react-query";
+import { getIfThere } from "../../../api/client";
+import { asProblem } from "../../../api/problem";
+import { Button } from "../../../shared/Button";
+import { LEVELS, Level, type LevelName } from "../../../shared/Level";
+import { metadataTerm } from "../engine/query";
+import { type ExploreState, questionOf } from "../state";
+import type { OnTerm } from "./JsonTree";
+
+export interface FacetsAnswer {
+  facets: { field: string; values: { value: string; count: number }[]; others: number }[];
+  counted: number;
+  counted_from: string | null;
+  is_estimated: boolean;
+}
+
+export interface FacetActions {
+  onService: (name: string) => void;
+  onLevel: (level: LevelName) => void;
+  onTerm: OnTerm;
+}
+
+export function useFacets(state: ExploreState, isEnabled: boolean) {
+  const question = questionOf(state).toString();
+  return useQuery({
+    queryKey: ["facets", question],
+    queryFn: ({ signal }) => getIfThere<FacetsAnswer>("/api/v1/facets", new URLSearchParams(question), signal),
+    enabled: isEnabled,
+    placeholderData: (before) => before,
+  });
+}
+
+export function Facets({
+  state,
+  services,
+  actions,
+}: {
+  state: ExploreState;
+  /** All that may be read, for a server that counts no facets. */
+  services: readonly string[];
+  actions: FacetActions;
+}) {
+  const { data, error } = useFacets(state, true);
+  const facet = (field: string) => data?.facets.find((each) => each.field === field);
+  const levels = facet("level");
+  const byService = facet("service_name");
+  // What was chosen stays in sight, also where nothing of it was found.
+  const counted = byService?.values ?? services.slice(0, 30).map((value) => ({ value, count: Number.NaN }));
+  const chosen = state.service.filter((name) => !counted.some(({ value }) => value === name));
+  const others = data?.facets.filter((each) => each.field.startsWith("metadata.")) ?? [];
+  return (
+    <aside className="facets" aria-label="Facets">
+      <FacetGroup name="Level">
+        {[...LEVELS].reverse().map((level) => (
+          <FacetValue
+            key={level}
+            label={<Level level={level} />}
+            name={level}
+            count={
+              levels?.values.find(({ value }) => value === level)?.count ?? (levels === undefined ? Number.NaN : 0)
+            }
+            isOn={state.level.includes(level)}
+            onChoose={() => actions.onLevel(level)}
+          />
+        ))}
+      </FacetGroup>
+      <FacetGroup name="Service">
+        {[...chosen.map((value) => ({ value, count: Number.NaN })), ...counted].map(({ value, count }) => (
+          <FacetValue
+            key={value}
+            label={value}
+            name={value}
+            count={count}
+            isOn={state.service.includes(value)}
+            onChoose={() => actions.onService(value)}
+          />
+        ))}
+        <Others count={byService?.others} />
+      </FacetGroup>
+      {others.map(({ field, values, others: rest }) => (
+        <FacetGroup key={field} name={field.slice("metadata.".length)}>
+          {values.map(({ value, count }) => {
+            const term = metadataTerm(field.slice("metadata.".length).split("."), value);
+            return (
+              <FacetValue
+                key={value}
+                label={value}
+                name={value}
+                count={count}
+                onChoose={term === null ? undefined : () => actions.onTerm(term, false)}
+                onExclude={term === null ? undefined : () => actions.onTerm(term, true)}
+              />
+            );
+          })}
+          <Others count={rest} />
+        </FacetGroup>
+      ))}
+      {error !== null && <p className="muted">Counts cannot be had now: {asProblem(error).detail}</p>}
+      {data != null && data.counted_from !== null && (
+        <p className="muted">Counted over the newest {data.counted.toLocaleString("en")}</p>
+      )}
+    </aside>
+  );
+}
+
+function FacetGroup({ name, children }: { name: string; children: React.ReactNode }) {
+  return (
+    <section className="facet">
+      <h2>{name}</h2>
+      <ul>{children}</ul>
+    </section>
+  );
+}
+
+function FacetValue({
+  label,
+  name,
+  count,
+  isOn,
+  onChoose,
+  onExclude,
+}: {
+  label: React.ReactNode;
+  name: string;
+  count: number;
+  isOn?: boolean;
+  onChoose?: (() => void) | undefined;
+  onExclude?: (() => void) | undefined;
+}) {
+  return (
+    <li className="facet-value">
+      <button
+        type="button"
+        className="facet-choose"
+        aria-pressed={isOn}
+        onClick={onChoose}
+        disabled={onChoose === undefined}
+        title={name}
+      >
+        <span className="facet-check" aria-hidden="true">
+          {isOn ? "✓" : ""}
+        </span>
+        <span className="facet-label">{label}</span>
+        {!Number.isNaN(count) && <span className="muted">{count.toLocaleString("en")}</span>}
+      </button>
+      {onExclude !== undefined && (
+        <Button kind="quiet" aria-label={`Not ${name}`} onClick={onExclude}>
+          −
+        </Button>
+      )}
+    </li>
+  );
+}
+
+function Others({ count }: { count: number | undefined }) {
+  return count === undefined || count === 0 ? null : (
+    <li className="muted facet-others">others {count.toLocaleString("en")}</li>
+  );
+}

@@ -1,0 +1,102 @@
+/** The table of logs over an explorer's rows. */
+import { type KeyboardEvent, type Ref, useCallback, useSyncExternalStore } from "react";
+import { useZone } from "../../../app/theme";
+import { Level } from "../../../shared/Level";
+import { VirtualTable, type VirtualTableHandle } from "../../../shared/VirtualTable";
+import type { Explorer } from "../engine/explorer";
+import type { Highlighter } from "../engine/highlight";
+import type { Row } from "../engine/row";
+import { dayAndClock } from "../engine/times";
+import { Message } from "./Message";
+
+/** More of a message than fits a line of any screen. */
+const SHOWN_CHARS = 600;
+
+export function LogTable({
+  explorer,
+  highlighter,
+  active,
+  openId,
+  onActive,
+  onOpen,
+  onKeyDown,
+  ref,
+}: {
+  explorer: Explorer;
+  highlighter: Highlighter;
+  /** The row that keys act on. */
+  active: Row | null;
+  openId: string;
+  onActive: (row: Row) => void;
+  onOpen: (row: Row) => void;
+  onKeyDown: (event: KeyboardEvent) => void;
+  ref: Ref<VirtualTableHandle>;
+}) {
+  useSyncExternalStore(explorer.subscribe, explorer.current);
+  useSyncExternalStore(highlighter.subscribe, highlighter.current);
+  const zone = useZone();
+  const year = new Date().getFullYear();
+  const { store } = explorer;
+  const reach = useCallback((first: number, last: number) => explorer.reach(first, last), [explorer]);
+  const toTop = useCallback((isAtTop: boolean) => explorer.setAtTop(isAtTop), [explorer]);
+
+  return (
+    <VirtualTable
+      ref={ref}
+      className="logs"
+      label="Logs, newest first"
+      count={store.count}
+      active={active === null ? -1 : store.indexOf(active)}
+      onRange={reach}
+      onScroll={toTop}
+      onKeyDown={onKeyDown}
+      keyOf={(index) => store.at(index)?.id ?? index}
+      rowProps={(index) => {
+        const row = store.at(index);
+        if (row === undefined) return { className: "log-absent" };
+        const isContext = !store.isResult(row);
+        return {
+          className: isContext ? "log log-context" : "log",
+          "data-level": row.level,
+          "data-open": row.id === openId ? "" : undefined,
+          "data-id": row.id,
+        };
+      }}
+      onRowClick={(index) => {
+        const row = store.at(index);
+        // Whoever marks text to copy it does not ask for details.
+        if (row === undefined || window.getSelection()?.type === "Range") return;
+        onActive(row);
+        onOpen(row);
+      }}
+      row={(index) => {
+        const row = store.at(index);
+        if (row === undefined) {
+          return (
+            <span role="gridcell" className="muted">
+              …
+            </span>
+          );
+        }
+        const [day, clock] = dayAndClock(row.timestamp, zone, year);
+        return (
+          <>
+            <span role="gridcell" className="log-level">
+              <Level level={row.level} />
+            </span>
+            <span role="gridcell" className="log-time">
+              <span className="log-day">{day} </span>
+              {clock}
+            </span>
+            <span role="gridcell" className="log-service" title={row.service_name}>
+              {row.service_name}
+            </span>
+            <span role="gridcell" className="log-message">
+              <Message text={row.message} spans={highlighter.spansOf(row)} charsMax={SHOWN_CHARS} />
+            </span>
+          </>
+        );
+      }}
+    />
+  );
+}
