@@ -24,9 +24,13 @@ ORIGIN = T0 - 72 * HOUR
 
 
 @pytest.fixture(params=list(Layout))
-async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[PostgresSubject]:
-    url = request.getfixturevalue(f"{request.param.value}_url")
-    made = await TieredSubject(url, request.param, tmp_path / "segments").open()
+def place(request: pytest.FixtureRequest) -> tuple[str, Layout]:
+    return request.getfixturevalue(f"{request.param.value}_url"), request.param
+
+
+@pytest.fixture
+async def subject(place: tuple[str, Layout], tmp_path: Path) -> AsyncIterator[PostgresSubject]:
+    made = await TieredSubject(*place, tmp_path / "segments").open()
     yield made
     await made.close()
 
