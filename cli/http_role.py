@@ -28,7 +28,7 @@ from cli.unread import UnreadRecords
 from cli.write_store import write_store
 from db.database import Database
 from ingest.main import IngestService
-from query.main import QueryService, TailSource, TopicSource
+from query.main import ExperimentSource, QueryService, TailSource, TopicSource
 from routes.settings import derived_topics
 from runtime.addresses import is_loopback
 from runtime.clock import SystemClock
@@ -90,6 +90,7 @@ def http_services(
                 derived_topics(settings.routes, settings.routing),
                 stop or Stop(),
             ),
+            experiments=ExperimentSource(settings.experiments, settings.store.retention_days, stop or Stop()),
             origins=Origins(settings.http.allowed_origins),
             pattern_minutes_days=settings.patterns.minutes_days,
         )

@@ -20,6 +20,7 @@ from db.migrations import Layout
 from ingest.settings import IngestSettings
 from live.settings import LiveSettings
 from mining.settings import MiningSettings
+from query.experiments.settings import ExperimentSettings
 from query.settings import QuerySettings
 from query.tail.settings import TailSettings
 from query.topics.settings import TopicReadSettings
@@ -203,6 +204,9 @@ class Settings(Section):
 
     topics: TopicReadSettings = TopicReadSettings()
     """Derived topics over HTTP."""
+
+    experiments: ExperimentSettings = ExperimentSettings()
+    """Experiments and their changes."""
 
     log: LogSettings = LogSettings()
     """Logfeed's own logs."""

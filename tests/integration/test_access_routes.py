@@ -30,6 +30,10 @@ TAIL: Final = "tail"
 ALERT: Final = "alert"
 TOPIC: Final = "topic"
 """Whoever may tail; what they see then: test_topics_api.py."""
+WATCH: Final = "watch"
+"""Whoever may read; what they see then: test_experiments.py."""
+PUT: Final = "put"
+"""Whoever may write the service of what is there."""
 
 ROUTES: Final = {
     "GET /livez": OPEN,
@@ -52,6 +56,11 @@ ROUTES: Final = {
     "GET /api/v1/ledger": READ,
     "GET /api/v1/patterns": READ,
     "GET /api/v1/patterns/{pattern_id}": READ,
+    "GET /api/v1/experiments": READ,
+    "GET /api/v1/experiments/events": WATCH,
+    "GET /api/v1/experiments/{experiment_id}": READ,
+    "PUT /api/v1/experiments/{experiment_id}": PUT,
+    "GET /api/v1/experiments/{experiment_id}/logs": READ,
     "GET /api/v1/tail": TAIL,
     "POST /api/v1/tail/tickets": TAIL,
     "GET /api/v1/topics": TOPIC,
@@ -110,7 +119,7 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
     found = operations()
     assert set(found) == set(ROUTES), "classify the route here, and give it what its kind asks for"
     for name, operation in found.items():
-        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, TOPIC, ANY)
+        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, TOPIC, WATCH, PUT, ANY)
         assert operation.get("security", []) == (SECURITY if asks else []), name
         assert {"401", "403"} <= set(operation["responses"]) or not asks, name
 
@@ -191,23 +200,38 @@ async def test_every_route_with_every_kind_of_principal(site: Site, kinds: dict[
             " INSERT INTO pattern_minutes SELECT key, extract(epoch FROM clock_timestamp()) / 60 - 1, 9, 1, '{}' FROM one",
             (name, by_service[name], f"said by {name}"),
         )
+        await _put_experiment(site, name)
     for label, kind in kinds.items():
         async with site.client(kind.token) as client:
             for name, wanted in ROUTES.items():
                 await _check(client, name, wanted, label, kind, by_service)
 
 
+async def _put_experiment(site: Site, service: str) -> None:
+    token = (await site.key(f"write:{service}")).text
+    body = {"status": "queued", "service_name": service}
+    answer = await site.ask(token, "PUT", f"/api/v1/experiments/{_experiment(service)}", json=body)
+    assert answer.status_code == 201, answer.text
+
+
+def _experiment(service: str) -> str:
+    return f"of.{service.replace('/', '.')}"
+
+
 async def _check(
     client: httpx.AsyncClient, name: str, wanted: str, label: str, kind: Kind, by_service: dict[str, int]
 ) -> None:
     method, _, template = name.partition(" ")
-    is_of_one = "{log_id}" in template or "{pattern_id}" in template
-    if name == "GET /api/v1/tail":
+    is_of_one = any(of_one in template for of_one in ("{log_id}", "{pattern_id}", "{experiment_id}"))
+    if name in ("GET /api/v1/tail", "GET /api/v1/experiments/events"):
         template += "?levle=error"  # what is let in would go on for ever
     for service, log_id in by_service.items():
         path = template.replace("{log_id}", str(log_id)).replace("{correlation_id}", "story")
         path = path.replace("{pattern_id}", f"{log_id:016x}")
-        body = None if wanted != WRITE else {"service_name": service, "message": "m"}
+        path = path.replace("{experiment_id}", _experiment(service))
+        body: Any = None if wanted != WRITE else {"service_name": service, "message": "m"}
+        if wanted == PUT:
+            body = {"status": "running", "service_name": service}
         answer = await client.request(method, path, json=[body] if path.endswith("/batch") else body)
         where = f"{name} by {label} of {service}: {answer.status_code} {answer.text[:300]}"
         match wanted:
@@ -233,8 +257,12 @@ async def _check(
                 expected = 403
             case "tail":
                 expected = 422 if method == "GET" else 201
+            case "put":
+                expected = 200 if service in kind.writes else 403
             case _ if not kind.reads:
                 expected = 403
+            case "watch":
+                expected = 422
             case _:
                 expected = 200 if not is_of_one or service in kind.reads else 404
         assert answer.status_code == expected, where
