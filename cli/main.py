@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from cli import alerts, config, database, dead, keys, lake, tier, topics, users
+from cli.connections.command import import_connections
 from cli.erase import erase
 from cli.exporting.command import export
 from cli.first_keys import DATA_DEFAULT, DATA_VARIABLE, FirstKey, api_key_for, key_file
@@ -217,6 +218,7 @@ app.command("logs", cls=Command)(logs)
 app.command("patterns", cls=Command)(patterns)
 app.command("export", cls=Command)(export)
 app.command("import", cls=Command)(import_logs)
+app.command("import-connections", cls=Command)(import_connections)
 
 
 @app.command("serve", cls=Command)

@@ -15,6 +15,7 @@ from access.oidc.addresses import checked_origin
 from access.settings import AccessSettings
 from alerts.settings import AlertSettings
 from broker.settings import BrokerSettings
+from connections.settings import ConnectionSettings as TextSettings
 from db.embedded import recorded_url
 from db.migrations import Layout
 from ingest.settings import IngestSettings
@@ -207,6 +208,9 @@ class Settings(Section):
 
     experiments: ExperimentSettings = ExperimentSettings()
     """Experiments and their changes."""
+
+    connections: TextSettings = TextSettings()
+    """Connections and their logs."""
 
     log: LogSettings = LogSettings()
     """Logfeed's own logs."""

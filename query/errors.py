@@ -24,6 +24,10 @@ class ExperimentNotFound(LogfeedError):
     """There is no such experiment, or it may not be read."""
 
 
+class ConnectionNotFound(LogfeedError):
+    """There is no such connection, or it may not be read."""
+
+
 class ExperimentConflict(InvalidInput):
     """The experiment is otherwise by now."""
 

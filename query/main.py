@@ -19,6 +19,7 @@ from access.principal import Authenticate, Principal, anyone
 from access.sessions import Sessions
 from broker.port import Broker
 from broker.topics import Topics
+from connections.settings import ConnectionSettings
 from db.database import Database
 from db.migrations import Layout
 from live.keys import stored_keys_of
@@ -26,6 +27,8 @@ from live.settings import LiveSettings
 from query.answers import Answers, Unread
 from query.api import make_router
 from query.auth_api import make_auth_router
+from query.connections.api import make_connections_router
+from query.connections.service import Connections
 from query.experiments.api import make_experiments_router
 from query.experiments.service import Experiments
 from query.experiments.settings import ExperimentSettings
@@ -42,6 +45,7 @@ from runtime.clock import Clock, SystemClock
 from runtime.origins import Origins
 from runtime.stopping import Stop, every
 from schemas.topics import LOGS_TOPIC, TopicInfo
+from store.connections.reading import ConnectionReader
 from store.experiments import ExperimentStore
 from store.patterns.reading import PatternReader
 from store.postgres_read import PostgresReadStore
@@ -113,6 +117,7 @@ class QueryService:
         tail: TailSource | None = None,
         topics: TopicSource | None = None,
         experiments: ExperimentSource | None = None,
+        connections: ConnectionSettings | None = None,
         origins: Origins | None = None,
         pattern_minutes_days: int = 1,
     ) -> None:
@@ -122,7 +127,7 @@ class QueryService:
         None where nobody logs in. oidc: closed by the caller; None where no login provider is asked. audit: run by the caller;
         None writes nothing down. segments: opened and closed here; None where no directory of files is known. retention: None
         shows whatever is there. tail: what tails are made of; None has none. topics: derived topics; None shows none.
-        experiments: None knows none. origins:
+        experiments, connections: None knows none. origins:
         whose pages may open WebSockets; None: the server's own alone. pattern_minutes_days: for which counts of patterns are
         there by the minute.
         """
@@ -189,6 +194,11 @@ class QueryService:
             )
             experiments_router = make_experiments_router(self._experiments, self._authenticated, audit)
             self.router.routes.extend(experiments_router.routes)
+        if connections is not None:
+            shown = Connections(
+                connections, ConnectionReader(database), self._answers, secret=store.cursor_secret, clock=clock
+            )
+            self.router.routes.extend(make_connections_router(shown, self._authenticated, audit).routes)
 
     async def start(self) -> None:
         """Begin to look after the database and the files. Succeeds while they are away."""

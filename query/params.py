@@ -124,6 +124,22 @@ EXPERIMENTS: Final = (
     Parameter("limit", "Most experiments in the page.", _limit(LIST_MAX, LIMIT_DEFAULT)),
     _CURSOR,
 )
+SERIES_POINTS_MAX: Final = 10_000
+SERIES_POINTS_DEFAULT: Final = 500
+_SIDES: Final = ("server", "client")
+_SIDE_SCHEMA: Final = {"type": "string", "enum": [*_SIDES]}
+CONNECTIONS: Final = (
+    Parameter("username", "The user's name contains this text, letters in either case.", example="ada@"),
+    Parameter("has_errors", "Only with lines of ERROR and above, or only without.", {"type": "boolean"}),
+    Parameter("limit", "Most connections in the page.", _limit(LIST_MAX, LIMIT_DEFAULT)),
+    _CURSOR,
+)
+CONNECTION_LOGS: Final = (Parameter("side", "Only this log.", _SIDE_SCHEMA), _LIMIT, _CURSOR)
+CONNECTION_SERIES: Final = (
+    Parameter("metric", "`latency`, `decode_time`, `encode_time`, `encode_size`, or one of the settings'; needed."),
+    Parameter("side", "In this log. Without it: where the metric is; of both the client's.", _SIDE_SCHEMA),
+    Parameter("max_points", "Most points.", _limit(SERIES_POINTS_MAX, SERIES_POINTS_DEFAULT, least=4)),
+)
 EXPERIMENT_LOGS: Final = (
     Parameter("level", f"{', '.join(LEVELS)} or an alias such as `warning`. Several: any of them.", is_list=True),
     Parameter("agent_id", "Logs of this agent (`metadata.agent_id`). Several: any of them.", is_list=True),
@@ -340,6 +356,42 @@ def _check_plain(name: str, text: str) -> None:
         raise ParameterError(name, "cannot have U+0000 or half a surrogate pair in it")
     if len(text) > _TEXT_CHARS_MAX:
         raise ParameterError(name, f"expected at most {_TEXT_CHARS_MAX} characters, got {len(text)}")
+
+
+def parse_connections(items: Items) -> tuple[str, bool | None, int, str | None]:
+    """(part of the user's name, has errors, limit, cursor) of `GET /api/v1/connections`. Raises ParameterError."""
+    values = Values(items, CONNECTIONS)
+    username = values.one("username") or ""
+    _check_plain("username", username)
+    errors = values.one("has_errors")
+    if errors not in (None, "true", "false"):
+        raise ParameterError("has_errors", f"expected true or false, got {errors[:40]!r}")
+    limit = values.whole_number("limit", least=1, most=LIST_MAX, default=LIMIT_DEFAULT)
+    return username, None if errors is None else errors == "true", limit, values.token()
+
+
+def parse_connection_logs(items: Items) -> tuple[str | None, int, str | None]:
+    """(side, limit, cursor) of `GET /api/v1/connections/{id}/logs`. Raises ParameterError."""
+    values = Values(items, CONNECTION_LOGS)
+    limit = values.whole_number("limit", least=1, most=LIMIT_MAX, default=LIMIT_DEFAULT)
+    return _side(values), limit, values.token()
+
+
+def parse_series(items: Items) -> tuple[str, str | None, int]:
+    """(metric, side, most points) of `GET /api/v1/connections/{id}/series`. Raises ParameterError."""
+    values = Values(items, CONNECTION_SERIES)
+    metric = values.one("metric")
+    if metric is None:
+        raise ParameterError("metric", "is needed: which metric?")
+    most = values.whole_number("max_points", least=4, most=SERIES_POINTS_MAX, default=SERIES_POINTS_DEFAULT)
+    return metric, _side(values), most
+
+
+def _side(values: Values) -> str | None:
+    side = values.one("side")
+    if side is not None and side not in _SIDES:
+        raise ParameterError("side", f"expected server or client, got {side[:40]!r}")
+    return side
 
 
 def parse_context(items: Items) -> tuple[int, int]:

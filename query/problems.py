@@ -25,6 +25,7 @@ from access.errors import (
 )
 from query import metrics
 from query.errors import (
+    ConnectionNotFound,
     CursorError,
     ExperimentConflict,
     ExperimentNotFound,
@@ -63,6 +64,7 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (TopicNotFound, HTTPStatus.NOT_FOUND, "topic-not-found", "There is no such topic"),
     (TopicGone, HTTPStatus.GONE, "gap", "Records are not there any more"),
     (ExperimentNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such experiment"),
+    (ConnectionNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such connection"),
     (ExperimentConflict, HTTPStatus.CONFLICT, "conflict", "It is otherwise by now"),
     (TooManyExperiments, HTTPStatus.CONFLICT, "too-many-experiments", "There are too many experiments"),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-parameter", "A parameter is not valid"),
@@ -85,7 +87,7 @@ _DESCRIPTIONS: Final = {
     400: "The cursor was cut or changed, or belongs to another question or user: start again without it.",
     401: "No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected.",
     403: "You may not do this: `detail` says what is missing.",
-    404: "There is no such log, pattern or experiment, or you may not read it.",
+    404: "There is no such log, pattern, experiment or connection, or you may not read it.",
     409: "It is otherwise by now, or there is no room for another one: `detail` says which.",
     410: "Records behind this place are past their retention, or of a topic that was made again: go on from `next`.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
@@ -175,6 +177,17 @@ def internal() -> Response:
         },
         {},
     )
+
+
+def method_not_allowed(path: str) -> Response:
+    """The problem of a change where things are only shown."""
+    document = {
+        "type": "urn:logfeed:problem:method-not-allowed",
+        "title": "The path does not take this method",
+        "status": HTTPStatus.METHOD_NOT_ALLOWED.value,
+        "detail": f"{path} takes GET",
+    }
+    return _response(document, {"Allow": "GET"})
 
 
 def _response(document: dict[str, Any], headers: dict[str, str]) -> Response:

@@ -20,7 +20,7 @@ from query.audit import look_of, note
 from query.experiments.changes import read_change
 from query.experiments.service import Experiments, ListQuestion
 from query.json_body import read_json
-from query.problems import ProblemRoute, problem_responses, without_references
+from query.problems import ProblemRoute, method_not_allowed, problem_responses, without_references
 from schemas.access import SECURITY
 from schemas.experiments import (
     ID_PATTERN,
@@ -114,6 +114,11 @@ def make_experiments_router(experiments: Experiments, authenticate: Authenticate
         if audit is not None:
             _note_ends(audit, principal, look, stack)
         return _EventStream(events, stack)
+
+    @router.put("/events", include_in_schema=False)
+    async def no_such_experiment(request: Request) -> Response:
+        """No experiment is called so: the path takes GET alone."""
+        return method_not_allowed(request.scope["path"])
 
     @router.get(
         "/{experiment_id}", summary="One experiment", **documented(ExperimentDetails, params.NONE, 404, 422, 503)
