@@ -41,7 +41,7 @@ from schemas.pages import log_json, time_text
 from schemas.record import Log
 from schemas.scope import RESERVED_SERVICES, ServiceScope
 from search.params import ParameterError
-from search.predicate import CorrelationIs, ServiceIn, all_of, negate, within
+from search.predicate import CorrelationIs, Predicate, ServiceIn, all_of, negate, within
 from store.port import LedgerRow, Order, Outcome, ReadStore, Scan, Snapshot, SnapshotLost
 
 Unread = Callable[[], Awaitable[dict[int, int]]]
@@ -184,6 +184,17 @@ class Answers:
             result = await snapshot.scan(replace(scan, is_again=is_again), allowed=allowed)
             newest = await snapshot.newest() if walk.needs_newest(question, result) else None
             return walk.page(question, result, newest=newest)
+
+        return await self.ask(principal, ask)
+
+    async def newest(self, predicate: Predicate, principal: Principal, *, limit: int) -> tuple[list[Log], bool]:
+        """The newest logs that match, as many as a page's bytes and time allow, and whether these are all. Raises
+        Overloaded."""
+        scan = Scan(predicate, Order.NEWEST_FIRST, limit, budget_ms=self._settings.scan_budget_ms)
+
+        async def ask(snapshot: Snapshot, is_again: bool) -> tuple[list[Log], bool]:
+            result = await snapshot.scan(replace(scan, is_again=is_again), allowed=principal.may_read)
+            return result.logs, result.finished
 
         return await self.ask(principal, ask)
 
