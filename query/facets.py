@@ -22,7 +22,10 @@ ROWS_MAX: Final = 20_000
 BYTES_MAX: Final = 32 * 1024 * 1024
 """Of their messages and metadata, about."""
 KEYS_SHOWN: Final = 8
-"""Metadata keys that are shown where nobody says which."""
+"""Metadata keys that are shown where nobody says which: the commonest of those whose values come again."""
+_TELLING_VALUES: Final = 10
+_TELLING_SHARE: Final = 0.1
+"""Of a key's uses, at least, that its commonest values have; else they are ids or numbers of lines, and no choice."""
 VALUE_CHARS_MAX: Final = 200
 """Longer values are counted among the others."""
 _KEYS_MAX: Final = 500
@@ -78,8 +81,13 @@ class Tally:
         if self._fields:
             return self._fields
         uses = {field: values.total() + self._long[field] for field, values in self._values.items()}
-        by_use = sorted(filter(uses.__getitem__, uses), key=lambda field: (-uses[field], field.name))
+        telling = [field for field, used in uses.items() if used and self._is_telling(field, used)]
+        by_use = sorted(telling, key=lambda field: (-uses[field], field.name))
         return [Field(SERVICE), Field(LEVEL), *by_use[:KEYS_SHOWN]]
+
+    def _is_telling(self, field: Field, used: int) -> bool:
+        commonest = self._values[field].most_common(_TELLING_VALUES)
+        return sum(count for _, count in commonest) >= _TELLING_SHARE * used
 
     def _counts(self, field: Field) -> Counter[str]:
         if field.path:

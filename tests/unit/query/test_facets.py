@@ -61,6 +61,12 @@ def test_without_fields_the_commonest_keys_are_shown() -> None:
     assert [*tallied(logs)] == ["service_name", "level", *(f"metadata.k{k}" for k in range(KEYS_SHOWN))]
 
 
+def test_keys_whose_values_hardly_come_again_are_shown_to_who_asks_for_them_only() -> None:
+    logs = [a_log(n, line=n // 2, zone=n % 3) for n in range(400)]
+    assert [*tallied(logs)] == ["service_name", "level", "metadata.zone"]
+    assert tallied(logs, metadata_field("line"), top=1)["metadata.line"]["others"] == 398
+
+
 def test_what_is_no_value_is_not_counted() -> None:
     found = tallied([a_log(k=None), a_log(k=[1]), a_log(k={"a": 1}), a_log(), a_log(k="")], metadata_field("k"))
     assert found["metadata.k"] == {"field": "metadata.k", "values": [{"value": "", "count": 1}], "others": 0}
