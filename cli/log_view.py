@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import orjson
 import typer
 
 from cli.terminal import harmless
@@ -74,5 +74,7 @@ def _extras(log: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:  # a JSON value
-    text = value if isinstance(value, str) and value and " " not in value else orjson.dumps(value).decode()
-    return harmless(text)
+    if isinstance(value, str) and value and " " not in value:
+        return harmless(value)
+    # Not orjson: what is at a server's address may send half of a surrogate pair, which that refuses.
+    return harmless(json.dumps(value, ensure_ascii=False, separators=(",", ":")))

@@ -166,6 +166,12 @@ def test_line_shows_the_log_and_forges_none() -> None:
     assert LineView(colour=False, utc=True).line(LOG).startswith("2026-11-22 12:34:56.123Z ERROR")
 
 
+def test_half_of_a_surrogate_pair_is_shown_as_an_escape() -> None:
+    line = LineView(colour=False, utc=True).line({**LOG, "metadata": {"a": "two \ud800", "b": "\udc00", "c": ["\ud800"]}})
+    assert line.endswith('a="two \\ud800" b=\\udc00 c=["\\ud800"]')
+    line.encode()
+
+
 def test_colours_only_where_asked_for() -> None:
     assert "\x1b[" in LineView(colour=True, utc=True).line(LOG)
     hostile = {**LOG, "message": HOSTILE, "service_name": "\x1b[2J", "metadata": {"\x1b]0;t": "\x1b[1m"}}
