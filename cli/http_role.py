@@ -15,6 +15,8 @@ from access.authenticator import AccessControl
 from access.principal import Authenticate, anyone
 from alerts.api import make_alert_api
 from alerts.owners import scope_of
+from alerts.role import pace_of
+from alerts.trial import Trials
 from broker.factory import make_broker, make_topics
 from broker.port import Broker
 from cli.access import access_control
@@ -71,7 +73,7 @@ def http_services(
             clock=clock,
         )
     if query:
-        services["query"] = QueryService(
+        services["query"] = answering = QueryService(
             settings.query,
             database=database,
             layout=settings.layout,
@@ -98,7 +100,9 @@ def http_services(
             database,
             scope_of(None if access is None else access.directory, clock),
             authenticate,
+            Trials(answering.oldest_first, pace_of(settings.alerts), clock),
             topic=settings.broker.topic,
+            clock=clock,
         )
     return services
 

@@ -62,6 +62,7 @@ ROUTES: Final = {
     "GET /api/v1/alerts/rules/{name}": ALERT,
     "PUT /api/v1/alerts/rules/{name}": ALERT,
     "DELETE /api/v1/alerts/rules/{name}": ALERT,
+    "POST /api/v1/alerts/trials": ALERT,
     "GET /api/v1/alerts/silences": ALERT,
     "POST /api/v1/alerts/silences": ALERT,
     "DELETE /api/v1/alerts/silences/{silence_id}": ALERT,

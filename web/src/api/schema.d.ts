@@ -181,6 +181,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/alerts/trials": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Try a rule on the past
+         * @description When the rule would have fired on stored logs that you may set alerts on and read, and how many messages would have
+         *     come of it. Nothing is kept. Bounded in logs and time: `tried_through` says how far it came.
+         */
+        post: operations["try_alert_rule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/login": {
         parameters: {
             query?: never;
@@ -1706,6 +1727,83 @@ export interface components {
              * @example logs.errors
              */
             topic: string;
+        };
+        /**
+         * TrialDecision
+         * @description The rule would have fired for a group, or would have been over.
+         */
+        TrialDecision: {
+            /** At */
+            at: string;
+            /**
+             * Labels
+             * @description The group.
+             */
+            labels: {
+                [key: string]: string;
+            };
+            /** Logs In Window */
+            logs_in_window: number;
+            /** Started At */
+            started_at: string;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "firing" | "resolved";
+            /** Value */
+            value: number;
+        };
+        /**
+         * TrialModel
+         * @description When a rule would have fired, and how many messages would have come of it.
+         */
+        TrialModel: {
+            /**
+             * Breaker Opened
+             * @description How often the circuit breaker would have opened.
+             */
+            breaker_opened: number;
+            /**
+             * Decisions
+             * @description In order, the first 1,000.
+             */
+            decisions: components["schemas"]["TrialDecision"][];
+            /** Decisions Left Out */
+            decisions_left_out: number;
+            /** End Time */
+            end_time: string;
+            /** Fired */
+            fired: number;
+            /**
+             * Is Complete
+             * @description False: the trial's bounds (500,000 logs, 20 s) ended it at `tried_through`.
+             */
+            is_complete: boolean;
+            /**
+             * Logs
+             * @description Of the rule's query.
+             */
+            logs: number;
+            /**
+             * Messages
+             * @description To each channel.
+             */
+            messages: number;
+            /**
+             * Overflowed
+             * @description Logs of groups beyond `groups_max`.
+             */
+            overflowed: number;
+            /** Resolved */
+            resolved: number;
+            /** Start Time */
+            start_time: string;
+            /**
+             * Tried Through
+             * @description Everything before was looked at.
+             */
+            tried_through: string;
         };
     };
     responses: never;
@@ -3368,6 +3466,123 @@ export interface operations {
             };
             /** @description There is none of this name, or it is not yours. */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description Something is not valid; `errors` says what was expected where. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    try_alert_rule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * End Time
+                     * @description Up to when.
+                     * @default now
+                     */
+                    end_time?: string;
+                    /**
+                     * Rule
+                     * @description The document (docs/alerts.md).
+                     */
+                    rule: {
+                        [key: string]: unknown;
+                    };
+                    /**
+                     * Start Time
+                     * @description From when: as `start_time` of /api/v1/logs.
+                     * @default -1d
+                     * @example -7d
+                     */
+                    start_time?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TrialModel"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
