@@ -30,6 +30,8 @@ export default defineConfig({
   build: {
     target: "es2022",
     manifest: true,
+    // What the page is made of asks that its licences go along.
+    license: { fileName: "licences.md" },
     // The policy allows no data: scripts, and a module preload needs no polyfill in browsers of this target.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },

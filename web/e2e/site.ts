@@ -10,7 +10,7 @@ const ROOT = new URL("../..", import.meta.url).pathname;
 /** As a module: the sources beside this file, whichever the environment has installed. */
 const PYTHON = join(ROOT, ".venv/bin/python");
 const LOGFEED = ["-m", "cli.main"];
-const START_MS = 180_000;
+const START_MS = 300_000;
 
 export interface SiteFacts {
   url: string;

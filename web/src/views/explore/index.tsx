@@ -308,7 +308,7 @@ export default function ExploreView() {
         </Button>
         <MoreMenu state={state} onHelp={() => setDialog("help")} onOpenLog={(id) => update({ log: id, panel: "" })} />
       </div>
-      <Suspense fallback={null}>
+      <Suspense fallback={<div className="histogram" />}>
         <Histogram state={state} onZoom={(from, to) => update({ from, to, live: false })} />
       </Suspense>
       <div className="explore-main">

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { momentOf, parseTime, shownOffset, shownTime } from "./times";
+import { momentOf, parseTime, shownOffset, shownTime, tickText } from "./times";
 
 /** A Thursday. */
 const NOW = Date.UTC(2026, 0, 15, 9, 0, 0);
@@ -62,6 +62,12 @@ test("what the address holds becomes a moment", () => {
 test("times are shown with milliseconds, and the year where it is another", () => {
   expect(shownTime("2026-01-31T12:34:56.789123Z", "UTC", 2026)).toBe("01-31 12:34:56.789");
   expect(shownTime("2025-01-31T12:34:56.789123Z", "UTC", 2026)).toBe("2025-01-31 12:34:56.789");
+});
+
+test("an axis says days, minutes or seconds, as its steps are", () => {
+  const at = Date.UTC(2026, 0, 31, 12, 30, 15);
+  expect([86_400, 3_600, 10].map((stepS) => tickText(at, stepS, "UTC"))).toEqual(["01-31", "12:30", "12:30:15"]);
+  expect(tickText(Date.UTC(2026, 0, 31), 3_600, "UTC")).toBe("01-31 00:00");
 });
 
 test("offsets keep what microseconds say", () => {

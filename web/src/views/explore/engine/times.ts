@@ -130,6 +130,14 @@ export function dayAndClock(timestamp: string, zone: Zone, nowYear: number): [da
   return [at.getFullYear() === nowYear ? day : `${at.getFullYear()}-${day}`, clock];
 }
 
+/** A place of a time axis whose steps are so long: date, clock, or clock with seconds. */
+export function tickText(ms: number, stepS: number, zone: Zone): string {
+  const [day, clock] = dayAndClock(`${new Date(ms).toISOString().slice(0, 23)}000Z`, zone, new Date(ms).getFullYear());
+  if (stepS >= 86_400) return day;
+  if (stepS < 60) return clock.slice(0, 8);
+  return clock.startsWith("00:00") ? `${day} 00:00` : clock.slice(0, 5);
+}
+
 /** A moment of the address for people: `yesterday` is not guessed, the date is shown. */
 export function shownMoment(text: TimeText, zone: Zone): string {
   if (text === "" || text === "now" || text.startsWith("-")) return text;

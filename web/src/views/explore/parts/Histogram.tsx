@@ -4,12 +4,13 @@ import { useEffect, useRef } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { getIfThere } from "../../../api/client";
-import { useTheme } from "../../../app/theme";
+import { useTheme, useZone } from "../../../app/theme";
 import { LEVELS } from "../../../shared/Level";
 import { type HistogramAnswer, stackOf } from "../engine/stack";
+import { tickText } from "../engine/times";
 import { ALL_TIME, type ExploreState, questionOf } from "../state";
 
-const HEIGHT_PX = 74;
+const HEIGHT_PX = 84;
 const BUCKETS = 120;
 
 export default function Histogram({
@@ -24,10 +25,11 @@ export default function Histogram({
   asked.set("buckets", String(BUCKETS));
   const question = asked.toString();
   const theme = useTheme();
+  const zone = useZone();
   const place = useRef<HTMLDivElement>(null);
   const zoom = useRef(onZoom);
   zoom.current = onZoom;
-  const { data } = useQuery({
+  const { data, error } = useQuery({
     queryKey: ["histogram", question],
     queryFn: ({ signal }) => getIfThere<HistogramAnswer>("/api/v1/histogram", new URLSearchParams(question), signal),
     placeholderData: (before) => before,
@@ -49,7 +51,8 @@ export default function Histogram({
       {
         width: element.clientWidth,
         height: HEIGHT_PX,
-        padding: [4, 8, 0, 0],
+        padding: [18, 8, 0, 0],
+        tzDate: (s) => (zone === "UTC" ? uPlot.tzDate(new Date(s * 1000), "Etc/UTC") : new Date(s * 1000)),
         legend: { show: false },
         cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
         scales: {
@@ -57,7 +60,15 @@ export default function Histogram({
           y: { range: (_, __, max) => [0, max || 1] },
         },
         axes: [
-          { stroke: text, grid: { show: false }, ticks: { stroke: line, size: 3 }, size: 22, font: "11px system-ui" },
+          {
+            stroke: text,
+            grid: { show: false },
+            ticks: { stroke: line, size: 3 },
+            size: 22,
+            space: 90,
+            font: "11px system-ui",
+            values: (_, splits, __, ___, stepS) => splits.map((s) => tickText(s * 1000, stepS, zone)),
+          },
           {
             stroke: text,
             grid: { stroke: line, width: 1 },
@@ -101,17 +112,19 @@ export default function Histogram({
       observer.disconnect();
       plot.destroy();
     };
-  }, [data, theme]);
+  }, [data, theme, zone]);
 
-  if (data == null) return null;
+  if (data === null || (data === undefined && error !== null)) return null;
   return (
     <section className="histogram" aria-label="Logs over time">
       <div ref={place} aria-hidden="true" />
-      <span className="histogram-total muted">
-        {data.is_estimated ? "about " : ""}
-        {data.total.toLocaleString("en")} logs
-        {data.counted_from === null ? "" : ", older ones not counted"}
-      </span>
+      {data !== undefined && (
+        <span className="histogram-total muted">
+          {data.is_estimated ? "about " : ""}
+          {data.total.toLocaleString("en")} logs
+          {data.counted_from === null ? "" : ", older ones not counted"}
+        </span>
+      )}
     </section>
   );
 }
