@@ -42,6 +42,8 @@ _TAGS: Final = [
     {"name": "query", "description": "Find logs: pages along `next_cursor`, look-ups, correlations, the ledger."},
     {"name": "tail", "description": "Logs as they come: server-sent events, WebSocket."},
     {"name": "topics", "description": "Derived topics: one log per record, for subscribers."},
+    {"name": "experiments", "description": "What runs, how it stands, its logs, every change as it comes."},
+    {"name": "connections", "description": "The logs of both sides of a connection: sent, shown, figures."},
     {"name": "alerts", "description": "Rules, what fires, silences, circuit breakers, messages."},
     {"name": "health", "description": "For probes and monitoring."},
 ]

@@ -30,8 +30,8 @@ from cli.settings import HttpSettings, Settings
 from cli.unread import UnreadRecords
 from cli.write_store import write_store
 from db.database import Database
-from ingest.main import IngestService
-from query.main import QueryService, TailSource, TopicSource
+from ingest.main import ConnectionSource, IngestService
+from query.main import ExperimentSource, QueryService, TailSource, TopicSource
 from routes.settings import derived_topics
 from runtime.addresses import is_loopback
 from runtime.clock import SystemClock
@@ -71,6 +71,7 @@ def http_services(
             instance=instance,
             authenticate=authenticate,
             clock=clock,
+            connections=ConnectionSource(settings.connections, settings.store.retention_days),
         )
     if query:
         services["query"] = answering = QueryService(
@@ -93,6 +94,8 @@ def http_services(
                 derived_topics(settings.routes, settings.routing),
                 stop or Stop(),
             ),
+            experiments=ExperimentSource(settings.experiments, settings.store.retention_days, stop or Stop()),
+            connections=settings.connections,
             origins=Origins(settings.http.allowed_origins),
             pattern_minutes_days=settings.patterns.minutes_days,
         )

@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from cli import alerts, config, database, dead, keys, lake, tier, topics, users
+from cli.connections.command import import_connections
 from cli.erase import erase
 from cli.exporting.command import export
 from cli.first_keys import DATA_DEFAULT, DATA_VARIABLE, FirstKey, api_key_for, key_file
@@ -148,6 +149,8 @@ def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None
             "`up` runs the embedded profile; start the roles of the full profile one by one:"
             " logfeed db migrate, then logfeed ingest, write, query, tier, alert, mine, route (see docker-compose.yml)"
         )
+    from cli.demo_connections import run_demo_connections
+    from cli.demo_experiments import run_demo_experiments
     from cli.demo_traffic import run_demo_traffic
     from cli.http_client import own_server_trust
     from cli.up import up
@@ -155,7 +158,10 @@ def _start(config: Path | None, flags: Mapping[str, Any], *, demo: bool) -> None
     async def beside(base_url: str, stop: Stop) -> None:
         variables = {DATA_VARIABLE: str(settings.data_dir)}
         key = api_key_for(base_url, FirstKey.INGEST, variables)
-        await run_demo_traffic(base_url, stop, api_key=key, trust=own_server_trust(settings.http.tls_cert))
+        trust = own_server_trust(settings.http.tls_cert)
+        async with asyncio.TaskGroup() as group:
+            for run in (run_demo_traffic, run_demo_experiments, run_demo_connections):
+                group.create_task(run(base_url, stop, api_key=key, trust=trust))
 
     announce = _show_ready(settings, demo=demo)
     _run(up(settings, config=config, announce=announce, beside=beside if demo else None))
@@ -217,6 +223,7 @@ app.command("logs", cls=Command)(logs)
 app.command("patterns", cls=Command)(patterns)
 app.command("export", cls=Command)(export)
 app.command("import", cls=Command)(import_logs)
+app.command("import-connections", cls=Command)(import_connections)
 
 
 @app.command("serve", cls=Command)

@@ -15,11 +15,13 @@ from access.oidc.addresses import checked_origin
 from access.settings import AccessSettings
 from alerts.settings import AlertSettings
 from broker.settings import BrokerSettings
+from connections.settings import ConnectionSettings as TextSettings
 from db.embedded import recorded_url
 from db.migrations import Layout
 from ingest.settings import IngestSettings
 from live.settings import LiveSettings
 from mining.settings import MiningSettings
+from query.experiments.settings import ExperimentSettings
 from query.settings import QuerySettings
 from query.tail.settings import TailSettings
 from query.topics.settings import TopicReadSettings
@@ -203,6 +205,12 @@ class Settings(Section):
 
     topics: TopicReadSettings = TopicReadSettings()
     """Derived topics over HTTP."""
+
+    experiments: ExperimentSettings = ExperimentSettings()
+    """Experiments and their changes."""
+
+    connections: TextSettings = TextSettings()
+    """Connections and their logs."""
 
     log: LogSettings = LogSettings()
     """Logfeed's own logs."""

@@ -61,7 +61,7 @@ class TakesLogs(Protocol):
 Handler = Callable[[Request, Principal], Awaitable[Response]]
 
 
-async def _answered(path: str, handle: Handler, service: TakesLogs, request: Request) -> Response:
+async def answered(path: str, handle: Handler, service: TakesLogs, request: Request) -> Response:
     """The handler's answer, or our errors as problems; measured."""
     started_s = time.perf_counter()
     try:
@@ -92,7 +92,7 @@ def make_router(service: TakesLogs) -> DirectRouter:
     router = DirectRouter(tags=["ingest"])
 
     async def send_log(request: Request, principal: Principal) -> Response:
-        _check_query(request, known=())
+        check_query(request, known=())
         _check_content_type(request, lines=False)
         service.check(principal)
         body, hold = await _read(service, request, principal)
@@ -103,7 +103,7 @@ def make_router(service: TakesLogs) -> DirectRouter:
         return _json(answer, headers)
 
     async def send_batch(request: Request, principal: Principal) -> Response:
-        _check_query(request, known=("return_ids",))
+        check_query(request, known=("return_ids",))
         _check_content_type(request, lines=True)
         return_ids = _flag(request, "return_ids")
         service.check(principal)
@@ -113,7 +113,7 @@ def make_router(service: TakesLogs) -> DirectRouter:
 
     def add(path: str, handle: Handler, **documentation: Any) -> None:  # Any: FastAPI's arguments are of many types
         async def answer(request: Request) -> Response:
-            return await _answered(path, handle, service, request)
+            return await answered(path, handle, service, request)
 
         router.add_direct("POST", path, answer, name=handle.__name__, status_code=201, **documentation)
 
@@ -159,7 +159,8 @@ def _json(answer: Answer, headers: dict[str, str] | None = None) -> Response:
     return Response(answer.body, status_code=answer.status, media_type="application/json", headers=headers)
 
 
-def _check_query(request: Request, *, known: tuple[str, ...]) -> None:
+def check_query(request: Request, *, known: tuple[str, ...]) -> None:
+    """Raises InvalidFields for parameters that there are not."""
     errors = [
         FieldError(name[:100], f"there is no such query parameter{suggestion(name[:100], known)}")
         for name in request.query_params

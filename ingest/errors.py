@@ -88,3 +88,11 @@ class RateLimited(Overloaded):
 
 class RetentionAtRisk(Overloaded):
     """What the writers have not stored yet is close to being deleted by the broker: no more is taken until they caught up."""
+
+
+class ConnectionNotFound(LogfeedError):
+    """There is no such connection: put it first."""
+
+
+class TextConflict(InvalidInput):
+    """Another text is stored: a text may only grow at its end."""

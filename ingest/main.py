@@ -11,18 +11,22 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+import orjson
 import structlog
 from fastapi import APIRouter
 
 from access.principal import Authenticate, Principal, anyone
 from broker.port import Broker
+from connections.settings import ConnectionSettings
 from db.database import Database
 from db.worker_ids import WorkerIdLease
 from idgen.snowflake import ids_from
 from ingest import metrics
 from ingest.api import make_router
+from ingest.connections.api import make_connections_router
+from ingest.connections.intake import Intake
 from ingest.errors import FieldError, InvalidFields, NothingAccepted, NotPermitted, RateLimited
 from ingest.filters.config import build_chain
 from ingest.filters.verdicts import Occasion
@@ -48,8 +52,21 @@ from runtime.stopping import Stop
 from schemas.errors import Overloaded
 from schemas.frames import FrameHeader
 from schemas.ids import received_ms as received_ms_of
+from store.connections.texts import ConnectionTexts
 
 log = structlog.get_logger(__name__)
+
+_TEXTS: Final = "logfeed:connections"
+"""Whose the keys of chunks are, whoever sends the text: it may be somebody else who goes on with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSource:
+    """What taking connections needs besides."""
+
+    settings: ConnectionSettings
+    retention_days: int
+    """After which a connection that nobody puts goes."""
 
 
 @dataclass(slots=True)
@@ -94,10 +111,12 @@ class IngestService:
         authenticate: Authenticate = anyone,
         clock: Clock | None = None,
         random: Callable[[], float] = random.random,
+        connections: ConnectionSource | None = None,
     ) -> None:
         """broker, database: opened and closed by the caller. instance: stable name of this process.
 
-        random: uniform in [0, 1), for sampling. Raises ConfigurationError for filters that are not valid.
+        random: uniform in [0, 1), for sampling. connections: None takes none. Raises ConfigurationError for filters that are
+        not valid.
         """
         self.settings = settings
         self._clock = clock or SystemClock()
@@ -117,6 +136,22 @@ class IngestService:
         self._stop = Stop()
         self._background: list[asyncio.Task[None]] = []
         self.router: APIRouter = make_router(self)
+        if connections is not None:
+            texts = ConnectionTexts(
+                database,
+                kept_max=connections.settings.kept_max,
+                retention_days=connections.retention_days,
+                error_kinds_max=connections.settings.error_kinds_max,
+            )
+            intake = Intake(
+                connections.settings,
+                texts,
+                self._take_text,
+                retention_days=settings.retention_days,
+                clock=self._clock,
+            )
+            # Side by side, not one inside the other: whoever mounts them sees each route.
+            self.router.routes.extend(make_connections_router(intake, self).routes)
 
     # --- life ---
 
@@ -185,9 +220,18 @@ class IngestService:
         return await self._finish(self._take(request, hold, principal, len(body)))
 
     async def take_batch(
-        self, body: bytes, hold: Hold, principal: Principal, key: str | None, *, return_ids: bool
+        self,
+        body: bytes,
+        hold: Hold,
+        principal: Principal,
+        key: str | None,
+        *,
+        return_ids: bool,
+        key_owner: str | None = None,
     ) -> Answer:
-        """A batch; as `take_one`. Raises also MalformedBody, BodyTooLarge, NothingAccepted."""
+        """A batch; as `take_one`. key_owner: whose the key is; None: the principal's. Raises also MalformedBody, BodyTooLarge,
+        NothingAccepted."""
+        subject = principal.subject if key_owner is None else key_owner
 
         def request() -> _Request:
             return _Request(
@@ -196,12 +240,21 @@ class IngestService:
                 plain=None if self._chain.reads_metadata else read_plain(body, logs_max=self.settings.logs_max),
                 decode=lambda: decode_batch(body, logs_max=self.settings.logs_max),
                 principal=principal,
-                keyed=None if key is None else keyed(subject=principal.subject, key=key, route="logs/batch", body=body),
+                keyed=None if key is None else keyed(subject=subject, key=key, route="logs/batch", body=body),
                 answer=lambda received, ids: batch_answer(received, ids, return_ids=return_ids),
                 nothing_valid=_none_valid,
             )
 
         return await self._finish(self._take(request, hold, principal, len(body)))
+
+    async def _take_text(self, body: bytes, principal: Principal, key: str) -> dict[str, Any]:
+        """See ingest.connections.intake.Publish."""
+        self.check(principal)
+        hold = self.in_flight.hold(principal.subject)
+        hold.grow(len(body))
+        answer = await self.take_batch(body, hold, principal, key, return_ids=False, key_owner=_TEXTS)
+        content: dict[str, Any] = orjson.loads(answer.body)
+        return content
 
     async def _finish(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         task = asyncio.create_task(work)

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.access import SECURITY
+from schemas.connections import ConnectionIn, ConnectionPut, TextPut
 from schemas.levels import LEVELS
 from schemas.record import CORRELATION_ID_CHARS_MAX, SERVICE_NAME_CHARS_MAX
 
@@ -237,6 +238,59 @@ _COMMON: Final[dict[int | str, dict[str, Any]]] = {
         detail="the broker does not answer",
         retry=True,
     ),
+}
+_NOT_FOUND: Final = _problem(
+    404,
+    "There is no such connection: put it first.",
+    kind="not-found",
+    title="There is no such connection",
+    detail="there is no connection 1001: put it first",
+)
+_CONFLICT: Final = _problem(
+    409,
+    "Another text is stored, or there is no room for another connection: `detail` says which.",
+    kind="conflict",
+    title="Another text is stored",
+    detail="another text of 1001/server is stored, or begun: 5000 bytes of it; a text may only grow at its end",
+)
+CONNECTION_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "It is changed, or was so already.", "model": ConnectionPut},
+    201: {"description": "It is new.", "model": ConnectionPut},
+    **{status: _COMMON[status] for status in (400, 401, 403, 408, 413, 415, 422, 503)},
+    409: _CONFLICT,
+}
+CONNECTION_REQUEST: Final = {
+    "security": SECURITY,
+    "requestBody": {"required": True, "content": {"application/json": {"schema": ConnectionIn.model_json_schema()}}},
+}
+TEXT_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "All of it was stored before.", "model": TextPut},
+    201: {"description": "What was new of it is durable.", "model": TextPut},
+    **_COMMON,
+    404: _NOT_FOUND,
+    409: _CONFLICT,
+}
+TEXT_REQUEST: Final = {
+    "security": SECURITY,
+    "parameters": [
+        {
+            "name": "time",
+            "in": "query",
+            "required": False,
+            "description": "`keep`: the times in the text. `shift`: moved, all of the connection alike, so that its"
+            " `last_updated` was the moment of the first text. The first text of a connection decides for good.",
+            "schema": {"type": "string", "enum": ["keep", "shift"], "default": "keep"},
+        }
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "text/plain": {
+                "schema": {"type": "string", "description": "Lines `time | LEVEL | message`."},
+                "example": "2026-11-22 10:00:00.123 | INFO | Latency | latency: 0.02\n",
+            }
+        },
+    },
 }
 _ID: Final = "391824718239461376"
 

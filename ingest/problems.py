@@ -13,6 +13,7 @@ from ingest import metrics
 from ingest.errors import (
     BodyTooLarge,
     BodyTooSlow,
+    ConnectionNotFound,
     InvalidFields,
     KeyReused,
     MalformedBody,
@@ -20,10 +21,12 @@ from ingest.errors import (
     NotPermitted,
     RateLimited,
     RetentionAtRisk,
+    TextConflict,
     UnsupportedBody,
 )
 from ingest.receive import rejected_list
 from schemas.errors import InvalidInput, LogfeedError, Overloaded, RecordTooLarge
+from store.connections.texts import TooManyConnections
 
 PROBLEM_JSON: Final = "application/problem+json"
 _TABLE: Final[tuple[tuple[type[LogfeedError], int, str, str], ...]] = (
@@ -31,7 +34,10 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], int, str, str], ...]] = (
     (Unauthenticated, 401, "unauthenticated", "Who you are is not known"),
     (Forbidden, 403, "not-permitted", "Not permitted"),
     (NotPermitted, 403, "not-permitted", "Not permitted"),
+    (ConnectionNotFound, 404, "not-found", "There is no such connection"),
     (BodyTooSlow, 408, "body-too-slow", "The body arrived too slowly"),
+    (TextConflict, 409, "conflict", "Another text is stored"),
+    (TooManyConnections, 409, "too-many-connections", "There are too many connections"),
     (BodyTooLarge, 413, "body-too-large", "The body is too large"),
     (RecordTooLarge, 413, "record-too-large", "The request makes too large a record"),
     (UnsupportedBody, 415, "unsupported-body", "The body's type or encoding is not supported"),
@@ -90,7 +96,7 @@ def _headers(error: LogfeedError, status: int) -> dict[str, str]:
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, UnsupportedBody):
         headers["Accept-Encoding"] = "gzip, zstd, identity"
-    if status in (401, 403, 408, 413, 415):
+    if status in (401, 403, 404, 408, 409, 413, 415):
         headers["Connection"] = "close"  # what is left of the body is not read
     return headers
 

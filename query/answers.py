@@ -182,6 +182,17 @@ class Answers:
             if after is None:
                 return
 
+    async def newest(self, predicate: Predicate, principal: Principal, *, limit: int) -> tuple[list[Log], bool]:
+        """The newest logs that match, as many as a page's bytes and time allow, and whether these are all. Raises
+        Overloaded."""
+        scan = Scan(predicate, Order.NEWEST_FIRST, limit, budget_ms=self._settings.scan_budget_ms)
+
+        async def ask(snapshot: Snapshot, is_again: bool) -> tuple[list[Log], bool]:
+            result = await snapshot.scan(replace(scan, is_again=is_again), allowed=principal.may_read)
+            return result.logs, result.finished
+
+        return await self._ask(principal, ask)
+
     async def one(self, log_id: int, principal: Principal, *, is_fresh: bool) -> bytes:
         """The log with this id. Raises LogNotFound, Overloaded."""
         key, allowed = ("log", str(log_id)), principal.may_read

@@ -62,7 +62,7 @@ def make_router(
             audit.check()
         return principal
 
-    @router.get("/logs", summary="Find logs", **_documented(LogPage, params.FIND, 400, 422, 500, 503, has_tag=True))
+    @router.get("/logs", summary="Find logs", **documented(LogPage, params.FIND, 400, 422, 500, 503, has_tag=True))
     async def find_logs(request: Request) -> Response:
         """Logs that match every parameter given, a page at a time, in order of (timestamp, id).
 
@@ -73,10 +73,10 @@ def make_router(
         items = request.query_params.multi_items()
         template_text = await texts.of(items, principal.may_read)
         question = params.parse_find(items, now_us=clock.now_us(), template_text=template_text)
-        answer = await answers.find(question, principal, asked=_asked(request))
-        return note(audit, request, principal, _page(answer))
+        answer = await answers.find(question, principal, asked=asked_of(request))
+        return note(audit, request, principal, page_response(answer))
 
-    @router.get("/logs/{log_id}", summary="One log", **_documented(OneLog, params.NONE, 404, 422, 500, 503))
+    @router.get("/logs/{log_id}", summary="One log", **documented(OneLog, params.NONE, 404, 422, 500, 503))
     async def one_log(log_id: LogId, request: Request) -> Response:
         """The log with this id, wherever it is stored; no time is needed."""
         principal = await reader(request)
@@ -88,7 +88,7 @@ def make_router(
     @router.get(
         "/logs/{log_id}/context",
         summary="A log's neighbours",
-        **_documented(LogContext, params.CONTEXT, 404, 422, 500, 503),
+        **documented(LogContext, params.CONTEXT, 404, 422, 500, 503),
     )
     async def log_context(log_id: LogId, request: Request) -> Response:
         """The logs of the same service just before and after this one, by (timestamp, id)."""
@@ -100,17 +100,17 @@ def make_router(
     @router.get(
         "/correlations/{correlation_id:path}/logs",
         summary="The story of a correlation id",
-        **_documented(CorrelationPage, params.CORRELATION, 400, 422, 500, 503, has_tag=True),
+        **documented(CorrelationPage, params.CORRELATION, 400, 422, 500, 503, has_tag=True),
     )
     async def correlated_logs(correlation_id: CorrelationId, request: Request) -> Response:
         """Every log with this correlation id, oldest first, over all services and all time."""
         principal = await reader(request)
         limit, token = params.parse_correlation(request.query_params.multi_items())
         text = params.parse_correlation_id(correlation_id)
-        answer = await answers.correlation(text, principal, limit=limit, token=token, asked=_asked(request))
-        return note(audit, request, principal, _page(answer))
+        answer = await answers.correlation(text, principal, limit=limit, token=token, asked=asked_of(request))
+        return note(audit, request, principal, page_response(answer))
 
-    @router.get("/services", summary="Services", **_documented(ServiceList, params.NONE, 422, 503))
+    @router.get("/services", summary="Services", **documented(ServiceList, params.NONE, 422, 503))
     async def services(request: Request) -> Response:
         """Every service that may be read, when it was last heard of, and how many logs of each level it has stored."""
         principal = await reader(request)
@@ -118,7 +118,7 @@ def make_router(
         answer = await answers.services(principal, is_fresh=_wants_fresh(request))
         return note(audit, request, principal, _answer(answer))
 
-    @router.get("/ledger", summary="The ledger", **_documented(LedgerAnswer, params.LEDGER, 422, 503))
+    @router.get("/ledger", summary="The ledger", **documented(LedgerAnswer, params.LEDGER, 422, 503))
     async def ledger(request: Request) -> Response:
         """What became of every log received, per minute and service: received = stored + filtered + rejected + duplicate +
         dead-lettered. `unread` is what is accepted and not stored yet."""
@@ -129,7 +129,7 @@ def make_router(
         answer = await answers.ledger(principal, start_us=start_us, end_us=end_us, service_names=names)
         return note(audit, request, principal, _answer(answer))
 
-    @router.get("/patterns", summary="Patterns", **_documented(PatternListAnswer, params.PATTERNS, 422, 503))
+    @router.get("/patterns", summary="Patterns", **documented(PatternListAnswer, params.PATTERNS, 422, 503))
     async def find_patterns(request: Request) -> Response:
         """Kinds of lines in a span of time, how many lines each had, and how many in the span before: what is common, what
         fails, what is new, what is gone. Counted as logs come in; `counted_through` says how far."""
@@ -140,7 +140,7 @@ def make_router(
     @router.get(
         "/patterns/{pattern_id}",
         summary="One pattern",
-        **_documented(OnePattern, params.ONE_PATTERN, 404, 422, 503),
+        **documented(OnePattern, params.ONE_PATTERN, 404, 422, 503),
     )
     async def one_pattern(pattern_id: PatternId, request: Request) -> Response:
         """A pattern over time. Where it has become part of a more general one, that one is answered."""
@@ -152,7 +152,7 @@ def make_router(
     return router
 
 
-def _documented(
+def documented(
     model: type[BaseModel], parameters: Iterable[Parameter], *problems: int, has_tag: bool = False
 ) -> dict[str, Any]:
     """What the OpenAPI document says of a route; FastAPI's values are of many types."""
@@ -187,7 +187,7 @@ def _answer(body: bytes) -> Response:
     return Response(body, media_type=_JSON, headers={"Cache-Control": "no-store"})
 
 
-def _page(answer: Answer) -> Response:
+def page_response(answer: Answer) -> Response:
     """A page, or 304 for one that the asker has. Whoever stores it must ask before showing it again."""
     if answer.etag is None:
         assert answer.body is not None
@@ -198,7 +198,8 @@ def _page(answer: Answer) -> Response:
     return Response(answer.body, media_type=_JSON, headers=headers)
 
 
-def _asked(request: Request) -> Asked:
+def asked_of(request: Request) -> Asked:
+    """What the request says of an answer that its asker may have already."""
     tags = ",".join(request.headers.getlist("if-none-match"))[:_TAGS_CHARS_MAX]
     return Asked(_wants_fresh(request), frozenset(_TAGS.findall(tags)))
 

@@ -20,6 +20,26 @@ class PatternNotFound(LogfeedError):
     """There is no such pattern, or it may not be read."""
 
 
+class ExperimentNotFound(LogfeedError):
+    """There is no such experiment, or it may not be read."""
+
+
+class ConnectionNotFound(LogfeedError):
+    """There is no such connection, or it may not be read."""
+
+
+class ExperimentConflict(InvalidInput):
+    """The experiment is otherwise by now."""
+
+
+class TooManyWatchers(Overloaded):
+    """You have as many streams of changes open as you may: close one."""
+
+
+class WatchersFull(Overloaded):
+    """As many streams of changes are open here as there may be; try again shortly."""
+
+
 class TooManyScans(Overloaded):
     """Too many questions are being answered; try again shortly."""
 

@@ -1,6 +1,6 @@
 """Query as one service: the only place that puts its parts together.
 
-It keeps nothing that must be saved: start and stop in any order, with the database there or away. Until the database
+It keeps nothing in memory that must be saved: start and stop in any order, with the database there or away. Until the database
 answers, every question gets 503 and `ready` says why.
 """
 
@@ -19,6 +19,7 @@ from access.principal import Authenticate, Principal, anyone
 from access.sessions import Sessions
 from broker.port import Broker
 from broker.topics import Topics
+from connections.settings import ConnectionSettings
 from db.database import Database
 from db.migrations import Layout
 from live.keys import stored_keys_of
@@ -26,6 +27,11 @@ from live.settings import LiveSettings
 from query.answers import Answers, Unread
 from query.api import make_router
 from query.auth_api import make_auth_router
+from query.connections.api import make_connections_router
+from query.connections.service import Connections
+from query.experiments.api import make_experiments_router
+from query.experiments.service import Experiments
+from query.experiments.settings import ExperimentSettings
 from query.oidc_api import make_oidc_router
 from query.patterns import PatternAnswers, PatternTexts
 from query.settings import QuerySettings
@@ -39,6 +45,8 @@ from runtime.clock import Clock, SystemClock
 from runtime.origins import Origins
 from runtime.stopping import Stop, every
 from schemas.topics import LOGS_TOPIC, TopicInfo
+from store.connections.reading import ConnectionReader
+from store.experiments import ExperimentStore
 from store.patterns.reading import PatternReader
 from store.postgres_read import PostgresReadStore
 from store.tiers.access import SegmentAccess
@@ -77,6 +85,17 @@ class TopicSource:
     """Ends what waits."""
 
 
+@dataclass(frozen=True, slots=True)
+class ExperimentSource:
+    """What experiments need besides."""
+
+    settings: ExperimentSettings
+    retention_days: int
+    """After which an experiment that does not change goes."""
+    stop: Stop
+    """Ends streams of changes: the server cannot stop before they have ended."""
+
+
 class QueryService:
     """Composed by the caller from an opened database; `router` is mounted into a FastAPI application."""
 
@@ -97,6 +116,8 @@ class QueryService:
         retention: RetentionPolicy | None = None,
         tail: TailSource | None = None,
         topics: TopicSource | None = None,
+        experiments: ExperimentSource | None = None,
+        connections: ConnectionSettings | None = None,
         origins: Origins | None = None,
         pattern_minutes_days: int = 1,
     ) -> None:
@@ -105,7 +126,8 @@ class QueryService:
         unread: partition -> records that are accepted and not stored yet; may raise Overloaded. sessions: closed by the caller;
         None where nobody logs in. oidc: closed by the caller; None where no login provider is asked. audit: run by the caller;
         None writes nothing down. segments: opened and closed here; None where no directory of files is known. retention: None
-        shows whatever is there. tail: what tails are made of; None has none. topics: derived topics; None shows none. origins:
+        shows whatever is there. tail: what tails are made of; None has none. topics: derived topics; None shows none.
+        experiments, connections: None knows none. origins:
         whose pages may open WebSockets; None: the server's own alone. pattern_minutes_days: for which counts of patterns are
         there by the minute.
         """
@@ -158,11 +180,33 @@ class QueryService:
             self._topic_reads = TopicReads(topics.settings, topics.topics, topics.named, stop=topics.stop)
             topics_router = make_topics_router(self._topic_reads, self._authenticated, audit)
             self.router.routes.extend(topics_router.routes)
+        self._experiments: Experiments | None = None
+        if experiments is not None:
+            kept = ExperimentStore(
+                database, kept_max=experiments.settings.kept_max, retention_days=experiments.retention_days
+            )
+            self._experiments = Experiments(
+                experiments.settings,
+                kept,
+                self._answers,
+                secret=store.cursor_secret,
+                clock=clock,
+                stop=experiments.stop,
+            )
+            experiments_router = make_experiments_router(self._experiments, self._authenticated, audit)
+            self.router.routes.extend(experiments_router.routes)
+        if connections is not None:
+            shown = Connections(
+                connections, ConnectionReader(database), self._answers, secret=store.cursor_secret, clock=clock
+            )
+            self.router.routes.extend(make_connections_router(shown, self._authenticated, audit).routes)
 
     async def start(self) -> None:
         """Begin to look after the database and the files. Succeeds while they are away."""
         if self._segments is not None:
             await self._segments.open()
+        if self._experiments is not None:
+            await self._experiments.start()
         await self._look()
         self._looking = asyncio.create_task(every(_LOOK_S, self._look, self._stop), name="query looks")
 
@@ -173,6 +217,8 @@ class QueryService:
             await self.tails.stop()
         if self._topic_reads is not None:
             await self._topic_reads.stop()
+        if self._experiments is not None:
+            await self._experiments.stop()
         if self._looking is not None:
             await self._looking
             self._looking = None

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from patterns.expression import parse_id
 from query.page import Question
+from schemas.experiments import ExperimentStatus
 from schemas.ids import ID_MAX
 from schemas.levels import LEVELS
 from schemas.record import CORRELATION_ID_CHARS_MAX, is_service_name
@@ -36,6 +37,7 @@ PARAMETERS_MAX: Final = 1_000
 METADATA_PREFIX: Final = "metadata."
 
 _MINUTE_US: Final = 60_000_000
+_TEXT_CHARS_MAX: Final = 200
 Items = Iterable[tuple[str, str]]
 
 
@@ -110,6 +112,42 @@ CONTEXT: Final = (
     Parameter("after", "Most logs after it.", _limit(CONTEXT_MAX, CONTEXT_DEFAULT, least=0)),
 )
 CORRELATION: Final = (_LIMIT, _CURSOR)
+LIST_MAX: Final = 500
+EXPERIMENTS: Final = (
+    Parameter(
+        "status",
+        f"{', '.join(ExperimentStatus)}. Several: any of them.",
+        {"type": "string", "enum": [status.value for status in ExperimentStatus]},
+        is_list=True,
+    ),
+    Parameter("q", "Id or name contain this text, letters in either case."),
+    Parameter("limit", "Most experiments in the page.", _limit(LIST_MAX, LIMIT_DEFAULT)),
+    _CURSOR,
+)
+SERIES_POINTS_MAX: Final = 10_000
+SERIES_POINTS_DEFAULT: Final = 500
+_SIDES: Final = ("server", "client")
+_SIDE_SCHEMA: Final = {"type": "string", "enum": [*_SIDES]}
+CONNECTIONS: Final = (
+    Parameter("username", "The user's name contains this text, letters in either case.", example="ada@"),
+    Parameter("has_errors", "Only with lines of ERROR and above, or only without.", {"type": "boolean"}),
+    Parameter("limit", "Most connections in the page.", _limit(LIST_MAX, LIMIT_DEFAULT)),
+    _CURSOR,
+)
+CONNECTION_LOGS: Final = (Parameter("side", "Only this log.", _SIDE_SCHEMA), _LIMIT, _CURSOR)
+CONNECTION_SERIES: Final = (
+    Parameter("metric", "`latency`, `decode_time`, `encode_time`, `encode_size`, or one of the settings'; needed."),
+    Parameter("side", "In this log. Without it: where the metric is; of both the client's.", _SIDE_SCHEMA),
+    Parameter("max_points", "Most points.", _limit(SERIES_POINTS_MAX, SERIES_POINTS_DEFAULT, least=4)),
+)
+EXPERIMENT_LOGS: Final = (
+    Parameter("level", f"{', '.join(LEVELS)} or an alias such as `warning`. Several: any of them.", is_list=True),
+    Parameter("agent_id", "Logs of this agent (`metadata.agent_id`). Several: any of them.", is_list=True),
+    Parameter("start_time", f"Inclusive. {_TIME}"),
+    Parameter("end_time", f"Exclusive. {_TIME} Without it: up to the newest log at the first page."),
+    _LIMIT,
+    _CURSOR,
+)
 LEDGER: Final = (
     Parameter("start_time", f"Inclusive, cut to its minute; one hour before the end by default. {_TIME}"),
     Parameter("end_time", f"Exclusive, raised to a whole minute; now by default. {_TIME}"),
@@ -267,6 +305,93 @@ def parse_find(items: Items, *, now_us: int, template_text: TemplateText = no_te
         token=token,
         tail_canonical=tail_canonical(predicate, start_text) if end_text is None else None,
     )
+
+
+def parse_experiments(items: Items) -> tuple[tuple[str, ...], str, int, str | None]:
+    """(statuses, part of id or name, limit, cursor) of `GET /api/v1/experiments`. Raises ParameterError."""
+    values = Values(items, EXPERIMENTS)
+    statuses = tuple(values.all("status"))
+    for status in statuses:
+        if status not in list(ExperimentStatus):
+            raise ParameterError("status", f"expected {', '.join(ExperimentStatus)}, got {status[:40]!r}")
+    text = values.one("q") or ""
+    _check_plain("q", text)
+    limit = values.whole_number("limit", least=1, most=LIST_MAX, default=LIMIT_DEFAULT)
+    return statuses, text, limit, values.token()
+
+
+def parse_experiment_logs(items: Items, experiment_id: str, *, now_us: int) -> Question:
+    """The question of `GET /api/v1/experiments/{id}/logs`: that of `GET /api/v1/logs` with `metadata.experiment_id`, and
+    for agents `query=metadata.agent_id:"A" OR …`, so that a tail of these goes on from its pages. Raises ParameterError."""
+    values = Values(items, EXPERIMENT_LOGS)
+    agents = values.all("agent_id")
+    if len(agents) > LIST_VALUES_MAX:
+        raise ParameterError("agent_id", f"expected at most {LIST_VALUES_MAX} values, got {len(agents)}")
+    for agent in agents:
+        if not agent:
+            raise ParameterError("agent_id", "is empty: leave it out for the logs of all agents")
+        _check_plain("agent_id", agent)
+    story = [(f"{METADATA_PREFIX}experiment_id", experiment_id)]
+    if agents:
+        story.append(("query", " OR ".join(f"{METADATA_PREFIX}agent_id:{_quoted(agent)}" for agent in agents)))
+    others = (
+        (name, value) for name in ("level", "start_time", "end_time", "limit", "cursor") for value in values.all(name)
+    )
+    try:
+        return parse_find([*story, *others], now_us=now_us)
+    except ParameterError as error:
+        if error.parameter != "query":
+            raise
+        raise ParameterError("agent_id", "these are too many or too long: ask for fewer at a time") from error
+
+
+def _quoted(text: str) -> str:
+    """A phrase of the query language."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _check_plain(name: str, text: str) -> None:
+    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        raise ParameterError(name, "cannot have U+0000 or half a surrogate pair in it")
+    if len(text) > _TEXT_CHARS_MAX:
+        raise ParameterError(name, f"expected at most {_TEXT_CHARS_MAX} characters, got {len(text)}")
+
+
+def parse_connections(items: Items) -> tuple[str, bool | None, int, str | None]:
+    """(part of the user's name, has errors, limit, cursor) of `GET /api/v1/connections`. Raises ParameterError."""
+    values = Values(items, CONNECTIONS)
+    username = values.one("username") or ""
+    _check_plain("username", username)
+    errors = values.one("has_errors")
+    if errors not in (None, "true", "false"):
+        raise ParameterError("has_errors", f"expected true or false, got {errors[:40]!r}")
+    limit = values.whole_number("limit", least=1, most=LIST_MAX, default=LIMIT_DEFAULT)
+    return username, None if errors is None else errors == "true", limit, values.token()
+
+
+def parse_connection_logs(items: Items) -> tuple[str | None, int, str | None]:
+    """(side, limit, cursor) of `GET /api/v1/connections/{id}/logs`. Raises ParameterError."""
+    values = Values(items, CONNECTION_LOGS)
+    limit = values.whole_number("limit", least=1, most=LIMIT_MAX, default=LIMIT_DEFAULT)
+    return _side(values), limit, values.token()
+
+
+def parse_series(items: Items) -> tuple[str, str | None, int]:
+    """(metric, side, most points) of `GET /api/v1/connections/{id}/series`. Raises ParameterError."""
+    values = Values(items, CONNECTION_SERIES)
+    metric = values.one("metric")
+    if metric is None:
+        raise ParameterError("metric", "is needed: which metric?")
+    most = values.whole_number("max_points", least=4, most=SERIES_POINTS_MAX, default=SERIES_POINTS_DEFAULT)
+    return metric, _side(values), most
+
+
+def _side(values: Values) -> str | None:
+    side = values.one("side")
+    if side is not None and side not in _SIDES:
+        raise ParameterError("side", f"expected server or client, got {side[:40]!r}")
+    return side
 
 
 def parse_context(items: Items) -> tuple[int, int]:

@@ -25,7 +25,10 @@ from access.errors import (
 )
 from query import metrics
 from query.errors import (
+    ConnectionNotFound,
     CursorError,
+    ExperimentConflict,
+    ExperimentNotFound,
     LogNotFound,
     PatternNotFound,
     SnapshotBehind,
@@ -33,12 +36,14 @@ from query.errors import (
     TooManyScans,
     TooManyTails,
     TooManyTopicReads,
+    TooManyWatchers,
     TopicGone,
     TopicNotFound,
 )
 from schemas.errors import InvalidInput, LogfeedError, Overloaded
 from schemas.pages import Problem
 from search.params import ParameterError
+from store.experiments import TooManyExperiments
 from store.objects.cache import ObjectTooLarge
 from store.objects.port import ObjectStoreRefused
 from store.segments.format import SegmentDamaged
@@ -58,6 +63,10 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (PatternNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such pattern"),
     (TopicNotFound, HTTPStatus.NOT_FOUND, "topic-not-found", "There is no such topic"),
     (TopicGone, HTTPStatus.GONE, "gap", "Records are not there any more"),
+    (ExperimentNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such experiment"),
+    (ConnectionNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such connection"),
+    (ExperimentConflict, HTTPStatus.CONFLICT, "conflict", "It is otherwise by now"),
+    (TooManyExperiments, HTTPStatus.CONFLICT, "too-many-experiments", "There are too many experiments"),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-parameter", "A parameter is not valid"),
     (SegmentDamaged, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-damaged", "A file of logs is damaged"),
     (ObjectTooLarge, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-unreadable", "A file of logs cannot be read here"),
@@ -65,6 +74,7 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (TooManyLogins, HTTPStatus.TOO_MANY_REQUESTS, "too-many-logins", "Too many attempts to log in"),
     (TooManyTails, HTTPStatus.TOO_MANY_REQUESTS, "too-many-tails", "Too many tails of one subject"),
     (TooManyTopicReads, HTTPStatus.TOO_MANY_REQUESTS, "too-many-topic-reads", "Too many requests for records at once"),
+    (TooManyWatchers, HTTPStatus.TOO_MANY_REQUESTS, "too-many-watchers", "Too many streams of changes of one subject"),
     (TooManyQuestions, HTTPStatus.TOO_MANY_REQUESTS, "too-many-questions", "Too many of your questions at once"),
     (TooManyScans, HTTPStatus.SERVICE_UNAVAILABLE, "too-many-scans", "Too many questions at once"),
     (SnapshotBehind, HTTPStatus.SERVICE_UNAVAILABLE, "snapshot-behind", "The database is behind this walk"),
@@ -77,10 +87,11 @@ _DESCRIPTIONS: Final = {
     400: "The cursor was cut or changed, or belongs to another question or user: start again without it.",
     401: "No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected.",
     403: "You may not do this: `detail` says what is missing.",
-    404: "There is no such log or pattern, or you may not read it.",
+    404: "There is no such log, pattern, experiment or connection, or you may not read it.",
+    409: "It is otherwise by now, or there is no room for another one: `detail` says which.",
     410: "Records behind this place are past their retention, or of a topic that was made again: go on from `next`.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
-    429: "Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds.",
+    429: "Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds.",
     500: "A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked.",
     502: "The login provider answers what it must not, or refuses this installation: `detail` says what to mend.",
     503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",
@@ -90,6 +101,11 @@ _EXAMPLES: Final = {
     401: ("unauthenticated", "Who you are is not known", "this API key is not known: it was mistyped or revoked"),
     403: ("not-permitted", "Not permitted", "you may not read the logs of any service"),
     404: ("not-found", "There is no such log", "there is no log 382110771345817600, or it may not be read"),
+    409: (
+        "conflict",
+        "It is otherwise by now",
+        "experiment exp-42 is one of training: an experiment keeps its service",
+    ),
     410: (
         "gap",
         "Records are not there any more",
@@ -161,6 +177,17 @@ def internal() -> Response:
         },
         {},
     )
+
+
+def method_not_allowed(path: str) -> Response:
+    """The problem of a change where things are only shown."""
+    document = {
+        "type": "urn:logfeed:problem:method-not-allowed",
+        "title": "The path does not take this method",
+        "status": HTTPStatus.METHOD_NOT_ALLOWED.value,
+        "detail": f"{path} takes GET",
+    }
+    return _response(document, {"Allow": "GET"})
 
 
 def _response(document: dict[str, Any], headers: dict[str, str]) -> Response:

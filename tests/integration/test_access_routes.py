@@ -30,6 +30,14 @@ TAIL: Final = "tail"
 ALERT: Final = "alert"
 TOPIC: Final = "topic"
 """Whoever may tail; what they see then: test_topics_api.py."""
+WATCH: Final = "watch"
+"""Whoever may read; what they see then: test_experiments.py."""
+PUT: Final = "put"
+"""Whoever may write the service of what is there."""
+SHOWN: Final = "shown"
+"""Whoever may read a service of connections; of all others there are none."""
+SENT: Final = "sent"
+"""Whoever may write a service of connections; more: test_connections.py."""
 
 ROUTES: Final = {
     "GET /livez": OPEN,
@@ -52,6 +60,19 @@ ROUTES: Final = {
     "GET /api/v1/ledger": READ,
     "GET /api/v1/patterns": READ,
     "GET /api/v1/patterns/{pattern_id}": READ,
+    "GET /api/v1/experiments": READ,
+    "GET /api/v1/experiments/events": WATCH,
+    "GET /api/v1/experiments/{experiment_id}": READ,
+    "PUT /api/v1/experiments/{experiment_id}": PUT,
+    "GET /api/v1/experiments/{experiment_id}/logs": READ,
+    "GET /api/v1/connections": SHOWN,
+    "GET /api/v1/connections/statistics": SHOWN,
+    "GET /api/v1/connections/{connection_id}": SHOWN,
+    "PUT /api/v1/connections/{connection_id}": SENT,
+    "GET /api/v1/connections/{connection_id}/summary": SHOWN,
+    "GET /api/v1/connections/{connection_id}/series": SHOWN,
+    "GET /api/v1/connections/{connection_id}/logs": SHOWN,
+    "PUT /api/v1/connections/{connection_id}/logs/{side}": SENT,
     "GET /api/v1/tail": TAIL,
     "POST /api/v1/tail/tickets": TAIL,
     "GET /api/v1/topics": TOPIC,
@@ -111,7 +132,7 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
     found = operations()
     assert set(found) == set(ROUTES), "classify the route here, and give it what its kind asks for"
     for name, operation in found.items():
-        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, TOPIC, ANY)
+        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, TOPIC, WATCH, PUT, SHOWN, SENT, ANY)
         assert operation.get("security", []) == (SECURITY if asks else []), name
         assert {"401", "403"} <= set(operation["responses"]) or not asks, name
 
@@ -192,23 +213,50 @@ async def test_every_route_with_every_kind_of_principal(site: Site, kinds: dict[
             " INSERT INTO pattern_minutes SELECT key, extract(epoch FROM clock_timestamp()) / 60 - 1, 9, 1, '{}' FROM one",
             (name, by_service[name], f"said by {name}"),
         )
+        await _put_experiment(site, name)
+    answer = await site.ask(kinds["writer of all"].token, "PUT", "/api/v1/connections/c", json=_CONNECTION)
+    assert answer.status_code == 201, answer.text
     for label, kind in kinds.items():
         async with site.client(kind.token) as client:
             for name, wanted in ROUTES.items():
                 await _check(client, name, wanted, label, kind, by_service)
 
 
+async def _put_experiment(site: Site, service: str) -> None:
+    token = (await site.key(f"write:{service}")).text
+    body = {"status": "queued", "service_name": service}
+    answer = await site.ask(token, "PUT", f"/api/v1/experiments/{_experiment(service)}", json=body)
+    assert answer.status_code == 201, answer.text
+
+
+def _experiment(service: str) -> str:
+    return f"of.{service.replace('/', '.')}"
+
+
+_CONNECTION: Final = {"username": "ada", "ip": "", "version": "", "last_updated": "2026-01-01"}
+
+
 async def _check(
     client: httpx.AsyncClient, name: str, wanted: str, label: str, kind: Kind, by_service: dict[str, int]
 ) -> None:
     method, _, template = name.partition(" ")
-    is_of_one = "{log_id}" in template or "{pattern_id}" in template
-    if name == "GET /api/v1/tail":
+    is_of_one = any(of_one in template for of_one in ("{log_id}", "{pattern_id}", "{experiment_id}"))
+    if name in ("GET /api/v1/tail", "GET /api/v1/experiments/events"):
         template += "?levle=error"  # what is let in would go on for ever
     for service, log_id in by_service.items():
         path = template.replace("{log_id}", str(log_id)).replace("{correlation_id}", "story")
         path = path.replace("{pattern_id}", f"{log_id:016x}")
-        body = None if wanted != WRITE else {"service_name": service, "message": "m"}
+        path = (
+            path.replace("{experiment_id}", _experiment(service))
+            .replace("{connection_id}", "c")
+            .replace("{side}", "server")
+        )
+        path = path.replace("/series", "/series?metric=latency")
+        body: Any = None if wanted != WRITE else {"service_name": service, "message": "m"}
+        if wanted == PUT:
+            body = {"status": "running", "service_name": service}
+        elif wanted == SENT:
+            body = None if "{side}" in template else _CONNECTION
         answer = await client.request(method, path, json=[body] if path.endswith("/batch") else body)
         where = f"{name} by {label} of {service}: {answer.status_code} {answer.text[:300]}"
         match wanted:
@@ -234,8 +282,18 @@ async def _check(
                 expected = 403
             case "tail":
                 expected = 422 if method == "GET" else 201
+            case "put":
+                expected = 200 if service in kind.writes else 403
+            case "sent" if kind.writes != ALL:
+                expected = 403
+            case "sent":
+                expected = 200
             case _ if not kind.reads:
                 expected = 403
+            case "watch":
+                expected = 422
+            case "shown":
+                expected = 200 if kind.reads == ALL or "{" not in template else 404
             case _:
                 expected = 200 if not is_of_one or service in kind.reads else 404
         assert answer.status_code == expected, where

@@ -45,6 +45,7 @@ EMPTY_SAMPLES = {
     "objects.endpoint": "https://s3.example.org:9000",
     "objects.region": "eu-central-1",
     "lake.warehouse": "s3://bucket/lake",
+    "connections.metrics": '[{"name": "quiet", "labels": ["quiet for"], "unit": "s"}]',
     "lake.segments": "file:///mnt/segments",
     "retention.classes": '[{"name": "quiet", "days": 3, "max_level": "DEBUG"}]',
     "tiers.directory": "/srv/segments",
@@ -124,7 +125,7 @@ def test_every_setting_can_be_set_in_the_environment(name: str) -> None:
     found: Any = load(Settings, file=None, environment=environment)
     for part in name.split("."):
         found = getattr(found, part)
-    if name in ("ingest.filters", "retention.classes"):
+    if name in ("ingest.filters", "retention.classes", "connections.metrics"):
         assert [item.name for item in found] == ["quiet"]
     elif name == "alerts.inhibitions":
         assert found[0].target == ("severity=info",)

@@ -1,0 +1,1 @@
+"""`logfeed import-connections`: the logs of connections, from files, web addresses or S3."""

@@ -1,0 +1,1 @@
+"""Connections shown: lists, both logs, series, figures."""

@@ -1,0 +1,1 @@
+"""Experiments: what runs, how it stands, its logs, and every change as it comes."""
