@@ -121,9 +121,7 @@ def _router(service: AlertService, authenticate: Authenticate, clock: Clock) -> 
         principal = await asker(request)
         return _answer(await service.create(principal, read_document(await _body(request))), 201)
 
-    @router.post(
-        "/trials", summary="Try a rule on the past", **_documented(TrialModel, 422, body=NewTrial)
-    )
+    @router.post("/trials", summary="Try a rule on the past", **_documented(TrialModel, 422, body=NewTrial))
     async def try_alert_rule(request: Request) -> Response:
         """When the rule would have fired on stored logs that you may set alerts on and read, and how many messages would have
         come of it. Nothing is kept. Bounded in logs and time: `tried_through` says how far it came."""

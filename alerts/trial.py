@@ -1,9 +1,9 @@
 """A rule tried on the past, as `logfeed alerts test` tries it (alerts/backtest.py), for whoever has no terminal.
 
-It sees what who asks may both set alerts on and read: a live rule shows what comes, this shows what was (INV-5). Bounded where
-a command is not: at most LOGS_MAX logs and BUDGET_S seconds, DECISIONS_MAX decisions in the answer, AT_ONCE trials in a process
-and one of a subject; an answer says how far it came. Logs come a page at a time, and are counted in a thread, a hundred looks at
-a time, so that other requests wait for neither.
+It sees what who asks may both set alerts on and read: a live rule shows what comes, this shows what was (INV-5). Bounded
+where a command is not: at most LOGS_MAX logs and BUDGET_S seconds, DECISIONS_MAX decisions in the answer, AT_ONCE trials in a
+process and one of a subject; an answer says how far it came. Logs come a page at a time, and are counted in a thread, a hundred
+looks at a time, so that other requests wait for neither.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from cli.write_store import write_store
 from db.database import Database
 from ingest.main import ConnectionSource, IngestService
 from query.main import ExperimentSource, QueryService, TailSource, TopicSource
+from query.status import StatusSource
 from routes.settings import derived_topics
 from runtime.addresses import is_loopback
 from runtime.clock import SystemClock
@@ -96,6 +97,9 @@ def http_services(
             ),
             experiments=ExperimentSource(settings.experiments, settings.store.retention_days, stop or Stop()),
             connections=settings.connections,
+            status=StatusSource(
+                settings.tiers, settings.retention_policy(), settings.objects.url is not None, unread.ends
+            ),
             origins=Origins(settings.http.allowed_origins),
             pattern_minutes_days=settings.patterns.minutes_days,
         )

@@ -28,6 +28,8 @@ READ: Final = "read"
 WRITE: Final = "write"
 TAIL: Final = "tail"
 ALERT: Final = "alert"
+ADMIN: Final = "admin"
+"""Whoever administers all services."""
 TOPIC: Final = "topic"
 """Whoever may tail; what they see then: test_topics_api.py."""
 WATCH: Final = "watch"
@@ -58,6 +60,7 @@ ROUTES: Final = {
     "GET /api/v1/correlations/{correlation_id}/logs": READ,
     "GET /api/v1/services": READ,
     "GET /api/v1/ledger": READ,
+    "GET /api/v1/status": ADMIN,
     "GET /api/v1/patterns": READ,
     "GET /api/v1/patterns/{pattern_id}": READ,
     "GET /api/v1/experiments": READ,
@@ -114,6 +117,7 @@ class Kind:
     writes: frozenset[str] = frozenset()
     may_tail: bool = False
     may_alert: bool = False
+    may_admin: bool = False
 
 
 ALL: Final = frozenset({"shop", "pay/a", "pay/b", THEIRS})
@@ -132,7 +136,7 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
     found = operations()
     assert set(found) == set(ROUTES), "classify the route here, and give it what its kind asks for"
     for name, operation in found.items():
-        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, TOPIC, WATCH, PUT, SHOWN, SENT, ANY)
+        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, ADMIN, TOPIC, WATCH, PUT, SHOWN, SENT, ANY)
         assert operation.get("security", []) == (SECURITY if asks else []), name
         assert {"401", "403"} <= set(operation["responses"]) or not asks, name
 
@@ -188,7 +192,8 @@ async def kinds(site: Site) -> dict[str, Kind]:
         "reader of all": Kind((await site.key("read:*")).text, True, reads=ALL),
         "writer of all": Kind((await site.key("write:*")).text, True, writes=ALL),
         "tails one service": Kind((await site.key("tail:shop")).text, True, may_tail=True),
-        "admin": Kind(admin, True, reads=ALL, may_tail=True, may_alert=True),
+        "admin": Kind(admin, True, reads=ALL, may_tail=True, may_alert=True, may_admin=True),
+        "admin of a prefix": Kind((await site.key("admin:pay/*")).text, True, reads=PAY, may_tail=True, may_alert=True),
     }
     await site.access.directory.refresh()
     return kinds
@@ -274,6 +279,8 @@ async def _check(
                 expected = 403
             case "alert":  # what they may then: test_alert_api.py
                 expected = 404 if "{" in template and method != "PUT" else 200 if method == "GET" else 422
+            case "admin":
+                expected = 200 if kind.may_admin else 403
             case "topic":
                 expected = 403 if not kind.may_tail else 404 if "{" in template else 200
             case "write":

@@ -378,7 +378,7 @@ async def test_a_trial_that_cannot_be_says_why(site: Site) -> None:
         ({"rule": rule, "start_time": "now", "end_time": "-1h"}, 422, "start_time"),
         ({"rule": rule, "start_time": "soon"}, 422, "start_time"),
         ({"rule": {**rule, "every": "7s"}}, 422, "window"),
-        ({"rule": {**rule, "query": "levle:error"}}, 422, "query"),
+        ({"rule": {**rule, "query": "level:fetal"}}, 422, "query"),
         ({}, 422, "rule"),
         ({"rule": {**rule, "query": "service:shop"}}, 403, "shop"),
     ):

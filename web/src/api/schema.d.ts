@@ -342,6 +342,153 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/connections": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Connections
+         * @description Connections, the one that was updated last first, with the counts of both logs.
+         */
+        get: operations["list_connections"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/connections/statistics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Figures of all connections
+         * @description Medians of the connections' medians, the most common errors of all, and whether errors come with latency.
+         */
+        get: operations["connection_statistics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/connections/{connection_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One connection
+         * @description Who was connected, and the counts of both logs.
+         */
+        get: operations["one_connection"];
+        /**
+         * Make or change a connection
+         * @description Who was connected: put before its logs. Needs `write` for the service of either side.
+         */
+        put: operations["put_connection"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/connections/{connection_id}/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Lines of a connection
+         * @description Lines of both logs, or of one, oldest first, as pages of all logs are; `metadata` says side and number of the
+         *     line.
+         */
+        get: operations["connection_logs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/connections/{connection_id}/logs/{side}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send a log of a connection
+         * @description The whole text, as often as you like: what is stored of it is not stored again, what is new is added, another text is
+         *     refused (409). A text that was interrupted goes on when it is sent again. 250,000 lines and 64 MiB at most.
+         */
+        put: operations["put_connection_log"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/connections/{connection_id}/series": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A metric over time
+         * @description Values taken from the lines, with their times and the numbers of their lines; of very many those that show the
+         *     same.
+         */
+        get: operations["connection_series"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/connections/{connection_id}/summary": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Figures of a connection
+         * @description Lines, errors and warnings of both logs, medians of all metrics, the most common errors, and which log is missing.
+         */
+        get: operations["connection_summary"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/correlations/{correlation_id}/logs": {
         parameters: {
             query?: never;
@@ -354,6 +501,95 @@ export interface paths {
          * @description Every log with this correlation id, oldest first, over all services and all time.
          */
         get: operations["correlated_logs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/experiments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Experiments
+         * @description Experiments of services that you may read, the one that was made last first.
+         */
+        get: operations["list_experiments"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/experiments/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Changes as they come
+         * @description Experiments that you may see, each time one changes or is new, as server-sent events.
+         *
+         *     `experiment`: `{"experiment": {…}}` as in the list, within a second of the change; of several changes in short order only the
+         *     last may be told. `gap`: changes were left out, read the list again. `end`: the server ends the stream, `end` says why. An
+         *     event's id goes on after it (`Last-Event-ID`). A comment every 15 s shows that the stream lives.
+         */
+        get: operations["watch_experiments"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/experiments/{experiment_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One experiment
+         * @description How it stands, and its logs counted by agent and level; of very many the newest.
+         */
+        get: operations["one_experiment"];
+        /**
+         * Make or change an experiment
+         * @description What is left out stays. The same again changes nothing. Needs `write` for the experiment's service.
+         */
+        put: operations["put_experiment"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/experiments/{experiment_id}/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Logs of an experiment
+         * @description Logs with this `metadata.experiment_id`, newest first, as pages of all logs are. `tail` goes on at `/api/v1/tail`
+         *     with `metadata.experiment_id`, the same `level` and `start_time`, and for agents `query=metadata.agent_id:"A" OR …`.
+         */
+        get: operations["experiment_logs"];
         put?: never;
         post?: never;
         delete?: never;
@@ -538,6 +774,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/status": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How the installation stands
+         * @description How much is in which tier and what is due, how far the writers are behind the broker, who leads what, and why lines
+         *     could not be stored. Needs `admin` on all services.
+         */
+        get: operations["status"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tail": {
         parameters: {
             query?: never;
@@ -697,6 +954,35 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * AgentModel
+         * @description One agent of an experiment, among the logs that were counted.
+         */
+        AgentModel: {
+            /**
+             * Agent Id
+             * @description `metadata.agent_id` of its logs.
+             * @example agent-1
+             */
+            agent_id: string;
+            /**
+             * By Level
+             * @example {
+             *       "ERROR": 1,
+             *       "INFO": 40
+             *     }
+             */
+            by_level: {
+                [key: string]: number;
+            };
+            /**
+             * Last At
+             * @description Timestamp of its newest log.
+             */
+            last_at: string;
+            /** Logs */
+            logs: number;
+        };
         /**
          * AlertList
          * @description Alerts, those that fire first, then the newest.
@@ -874,6 +1160,139 @@ export interface components {
             state: "closed" | "open" | "half_open";
         };
         /**
+         * CommonError
+         * @description A kind of errors, of all connections.
+         */
+        CommonError: {
+            /**
+             * Connections
+             * @description That have it.
+             */
+            connections: number;
+            /** Count */
+            count: number;
+            /**
+             * Message
+             * @description With numbers and the like masked; empty: those of all further kinds.
+             * @example Listen | Connection reset by peer (errno <num>), retry <num>
+             */
+            message: string;
+        };
+        /**
+         * ConnectionList
+         * @description Connections, the one that was updated last first.
+         */
+        ConnectionList: {
+            /** Connections */
+            connections: components["schemas"]["ConnectionModel"][];
+            /**
+             * Next Cursor
+             * @description Goes on; null when nothing follows.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * ConnectionModel
+         * @description One connection.
+         */
+        ConnectionModel: {
+            /** @description Null: its log is missing, or you may not read it. */
+            client: components["schemas"]["SideModel"] | null;
+            /**
+             * Id
+             * @description What its lines have as `metadata.connection_id`.
+             * @example 1001
+             */
+            id: string;
+            /**
+             * Ip
+             * @example 10.1.2.3
+             */
+            ip: string;
+            /**
+             * Last Updated
+             * @example 2026-07-30T22:40:00.000000Z
+             */
+            last_updated: string;
+            /** @description Null: its log is missing, or you may not read it. */
+            server: components["schemas"]["SideModel"] | null;
+            /**
+             * Username
+             * @example ada@example.com
+             */
+            username: string;
+            /**
+             * Version
+             * @example a1b2c3d
+             */
+            version: string;
+        };
+        /**
+         * ConnectionPut
+         * @description It is kept.
+         */
+        ConnectionPut: {
+            /**
+             * Id
+             * @example 1001
+             */
+            id: string;
+        };
+        /**
+         * ConnectionStatistics
+         * @description Figures of all connections.
+         */
+        ConnectionStatistics: {
+            /**
+             * Common Errors
+             * @description The most common ones first, 20 at most.
+             */
+            common_errors: components["schemas"]["CommonError"][];
+            /** Connections */
+            connections: number;
+            errors_and_latency: components["schemas"]["Correlation"];
+            /** Medians */
+            medians: components["schemas"]["MedianModel"][];
+        };
+        /**
+         * ConnectionSummary
+         * @description The figures of one connection.
+         */
+        ConnectionSummary: {
+            client: components["schemas"]["SideModel"] | null;
+            /**
+             * Common Errors
+             * @description The most common ones first, 20 at most.
+             */
+            common_errors: components["schemas"]["ErrorKind"][];
+            /** Id */
+            id: string;
+            /** Medians */
+            medians: components["schemas"]["MetricModel"][];
+            /**
+             * Missing Side
+             * @description Whose log was not put; of what you may read.
+             */
+            missing_side: ("server" | "client" | "both") | null;
+            server: components["schemas"]["SideModel"] | null;
+        };
+        /**
+         * Correlation
+         * @description Of errors (lines of both sides) and median latency, over connections that have a latency.
+         */
+        Correlation: {
+            /**
+             * N
+             * @description Connections: the 10,000 that were updated last at most.
+             */
+            n: number;
+            /**
+             * Spearman
+             * @description Rank correlation, -1 to 1; null for fewer than two connections, or where one side never differs.
+             */
+            spearman: number | null;
+        };
+        /**
          * CorrelationPage
          * @description Logs with one correlation id, oldest first, over all services and all time.
          */
@@ -891,6 +1310,215 @@ export interface components {
              */
             withheld: boolean;
         };
+        /**
+         * DeadLetterSum
+         * @description Lines that could not be stored, of one reason and service.
+         */
+        DeadLetterSum: {
+            /** Count */
+            count: number;
+            /** Newest */
+            newest: string;
+            /**
+             * Newest Id
+             * @description `logfeed dead show` shows it.
+             */
+            newest_id: string;
+            /** Reason */
+            reason: string;
+            /** Service Name */
+            service_name: string;
+        };
+        /**
+         * DueModel
+         * @description What is to be moved.
+         */
+        DueModel: {
+            /** Rows To Write */
+            rows_to_write: number;
+            /** Segments Past Age */
+            segments_past_age: number;
+            /** Segments To Cool */
+            segments_to_cool: number;
+            /** Segments To Remove */
+            segments_to_remove: number;
+            /** Tables To Switch */
+            tables_to_switch: number;
+            /** Tables To Write */
+            tables_to_write: number;
+        };
+        /**
+         * ErrorKind
+         * @description Lines of ERROR and above that are alike.
+         */
+        ErrorKind: {
+            /** Count */
+            count: number;
+            /**
+             * Message
+             * @description With numbers and the like masked; empty: those of all further kinds.
+             * @example Listen | Connection reset by peer (errno <num>), retry <num>
+             */
+            message: string;
+        };
+        /**
+         * ExperimentChanged
+         * @description It is kept.
+         */
+        ExperimentChanged: {
+            /**
+             * Id
+             * @example exp-42
+             */
+            id: string;
+            /**
+             * Service Name
+             * @example training
+             */
+            service_name: string;
+            status: components["schemas"]["ExperimentStatus"];
+            /**
+             * Updated At
+             * @description Of the last change that changed anything.
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            updated_at: string;
+        };
+        /**
+         * ExperimentDetails
+         * @description One experiment, and its logs counted.
+         */
+        ExperimentDetails: {
+            /**
+             * Agents
+             * @description By id.
+             */
+            agents: components["schemas"]["AgentModel"][];
+            /**
+             * By Level
+             * @example {
+             *       "ERROR": 2,
+             *       "INFO": 80
+             *     }
+             */
+            by_level: {
+                [key: string]: number;
+            };
+            /**
+             * Created At
+             * @description When it was first heard of.
+             * @example 2026-11-22T12:34:50.000000Z
+             */
+            created_at: string;
+            /** Ended At */
+            ended_at: string | null;
+            /**
+             * Id
+             * @description What its logs have as `metadata.experiment_id`.
+             * @example exp-42
+             */
+            id: string;
+            /**
+             * Is Estimated
+             * @description True: it has more logs than were counted, or may have: the figures are those of the newest.
+             */
+            is_estimated: boolean;
+            /** Logs */
+            logs: number;
+            /**
+             * Metadata
+             * @example {
+             *       "seed": 7
+             *     }
+             */
+            metadata: {
+                [key: string]: unknown;
+            };
+            /**
+             * Name
+             * @example learning rate 0.1
+             */
+            name: string;
+            /**
+             * Service Name
+             * @example training
+             */
+            service_name: string;
+            /** Started At */
+            started_at: string | null;
+            status: components["schemas"]["ExperimentStatus"];
+            /**
+             * Updated At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            updated_at: string;
+        };
+        /**
+         * ExperimentList
+         * @description Experiments, newest first.
+         */
+        ExperimentList: {
+            /** Experiments */
+            experiments: components["schemas"]["ExperimentModel"][];
+            /**
+             * Next Cursor
+             * @description Goes on; null when nothing follows.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * ExperimentModel
+         * @description One experiment.
+         */
+        ExperimentModel: {
+            /**
+             * Created At
+             * @description When it was first heard of.
+             * @example 2026-11-22T12:34:50.000000Z
+             */
+            created_at: string;
+            /** Ended At */
+            ended_at: string | null;
+            /**
+             * Id
+             * @description What its logs have as `metadata.experiment_id`.
+             * @example exp-42
+             */
+            id: string;
+            /**
+             * Metadata
+             * @example {
+             *       "seed": 7
+             *     }
+             */
+            metadata: {
+                [key: string]: unknown;
+            };
+            /**
+             * Name
+             * @example learning rate 0.1
+             */
+            name: string;
+            /**
+             * Service Name
+             * @example training
+             */
+            service_name: string;
+            /** Started At */
+            started_at: string | null;
+            status: components["schemas"]["ExperimentStatus"];
+            /**
+             * Updated At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            updated_at: string;
+        };
+        /**
+         * ExperimentStatus
+         * @description How an experiment stands.
+         * @enum {string}
+         */
+        ExperimentStatus: "queued" | "running" | "paused" | "canceled" | "errored" | "completed";
         /**
          * Identity
          * @description Who asks, and what they may.
@@ -1174,6 +1802,59 @@ export interface components {
             value: string;
         };
         /**
+         * MedianModel
+         * @description The middle of the connections' medians.
+         */
+        MedianModel: {
+            /**
+             * Connections
+             * @description That have the metric.
+             */
+            connections: number;
+            /** Median */
+            median: number;
+            /** Metric */
+            metric: string;
+            /**
+             * Unit
+             * @enum {string}
+             */
+            unit: "s" | "ms" | "bytes";
+        };
+        /**
+         * MetricModel
+         * @description One metric of one side.
+         */
+        MetricModel: {
+            /**
+             * Count
+             * @description Values.
+             * @example 311
+             */
+            count: number;
+            /**
+             * Median
+             * @description Of its values.
+             * @example 0.0412
+             */
+            median: number;
+            /**
+             * Metric
+             * @example latency
+             */
+            metric: string;
+            /**
+             * Side
+             * @enum {string}
+             */
+            side: "server" | "client";
+            /**
+             * Unit
+             * @enum {string}
+             */
+            unit: "s" | "ms" | "bytes";
+        };
+        /**
          * NotificationList
          * @description Messages, newest first.
          */
@@ -1314,6 +1995,44 @@ export interface components {
             next_offset: number;
             /** Partition */
             partition: number;
+        };
+        /**
+         * PartitionModel
+         * @description How far the writers are in one partition of the broker.
+         */
+        PartitionModel: {
+            /**
+             * End Offset
+             * @description What the next record gets; null: the broker does not say now.
+             */
+            end_offset: number | null;
+            /**
+             * Halted
+             * @description Why it stands still, where it does.
+             */
+            halted: string | null;
+            /**
+             * Lag Records
+             * @description Records that are accepted and not stored yet.
+             */
+            lag_records: number | null;
+            /** Partition */
+            partition: number;
+            /**
+             * Stored Offset
+             * @description The first record that is not stored yet.
+             */
+            stored_offset: number;
+            /**
+             * Stored To
+             * @description Everything appended before is stored.
+             */
+            stored_to: string | null;
+            /**
+             * Writer
+             * @description Process that has it now; null: nobody.
+             */
+            writer: string | null;
         };
         /**
          * PatternListAnswer
@@ -1502,6 +2221,19 @@ export interface components {
             index: number;
         };
         /**
+         * RoleModel
+         * @description A role that one process has at a time.
+         */
+        RoleModel: {
+            /**
+             * Leader
+             * @description null: nobody.
+             */
+            leader: string | null;
+            /** Name */
+            name: string;
+        };
+        /**
          * RuleList
          * @description Rules, by name.
          */
@@ -1553,6 +2285,50 @@ export interface components {
             };
         };
         /**
+         * SeriesAnswer
+         * @description A metric over time.
+         */
+        SeriesAnswer: {
+            /**
+             * Count
+             * @description Points that there are.
+             * @example 311
+             */
+            count: number;
+            /**
+             * Metric
+             * @example latency
+             */
+            metric: string;
+            /**
+             * Points
+             * @description [time, value, number of its line], in the order of lines. When there are more than asked for: the first, the last, and
+             *     of each stretch the least and the greatest.
+             * @example [
+             *       [
+             *         "2026-07-30T22:31:09.408000Z",
+             *         0.054347,
+             *         9
+             *       ]
+             *     ]
+             */
+            points: [
+                string,
+                number,
+                number
+            ][];
+            /**
+             * Side
+             * @description In whose log it is; null: in none.
+             */
+            side: ("server" | "client") | null;
+            /**
+             * Unit
+             * @enum {string}
+             */
+            unit: "s" | "ms" | "bytes";
+        };
+        /**
          * ServiceList
          * @description Every service that may be read, by name.
          */
@@ -1589,6 +2365,40 @@ export interface components {
             service_name: string;
         };
         /**
+         * SideModel
+         * @description The log of one side.
+         */
+        SideModel: {
+            /**
+             * Error Percent
+             * @description Of its lines.
+             * @example 1.27
+             */
+            error_percent: number;
+            /**
+             * Errors
+             * @description Lines of ERROR and above.
+             * @example 19
+             */
+            errors: number;
+            /**
+             * Lines
+             * @example 1500
+             */
+            lines: number;
+            /**
+             * Warning Percent
+             * @example 3.33
+             */
+            warning_percent: number;
+            /**
+             * Warnings
+             * @description Lines of WARNING.
+             * @example 50
+             */
+            warnings: number;
+        };
+        /**
          * SilenceList
          * @description Those in force, to come, or over since a day.
          */
@@ -1620,6 +2430,58 @@ export interface components {
             state: "pending" | "active" | "ended";
         };
         /**
+         * StatusAnswer
+         * @description How the installation stands.
+         */
+        StatusAnswer: {
+            /**
+             * Dead Letters
+             * @description The most first; the newest 100,000 are counted.
+             */
+            dead_letters: components["schemas"]["DeadLetterSum"][];
+            due: components["schemas"]["DueModel"];
+            /** Partitions */
+            partitions: components["schemas"]["PartitionModel"][];
+            /** Roles */
+            roles: components["schemas"]["RoleModel"][];
+            /** Tiers */
+            tiers: components["schemas"]["StockModel"][];
+            /**
+             * Writers
+             * @description Processes that store, by name.
+             */
+            writers: string[];
+        };
+        /**
+         * StockModel
+         * @description What one tier has of one retention class. Tables are hot and of all classes.
+         */
+        StockModel: {
+            /** Bytes */
+            bytes: number;
+            /** Newest */
+            newest: string | null;
+            /** Oldest */
+            oldest: string | null;
+            /**
+             * Pieces
+             * @description Tables or files.
+             */
+            pieces: number;
+            /** Retention Class */
+            retention_class: string;
+            /**
+             * Rows
+             * @description Of tables that are still written: about.
+             */
+            rows: number;
+            /**
+             * Tier
+             * @description hot: tables; copied: files whose tables are there too; warm: files; cold: object storage.
+             */
+            tier: string;
+        };
+        /**
          * TailTicket
          * @description Opens one WebSocket.
          */
@@ -1635,6 +2497,49 @@ export interface components {
              * @description For `ticket=` of the WebSocket's address.
              */
             ticket: string;
+        };
+        /**
+         * TextPut
+         * @description What became of a text.
+         */
+        TextPut: {
+            /**
+             * Added
+             * @description Of them, stored by this request.
+             * @example 1500
+             */
+            added: number;
+            /**
+             * Filtered
+             * @description Of all, dropped by ingest's filters.
+             */
+            filtered: number;
+            /**
+             * Id
+             * @example 1001
+             */
+            id: string;
+            /**
+             * Lines
+             * @description Logs of the whole text: lines, with those that belong to the one before.
+             * @example 1500
+             */
+            lines: number;
+            /**
+             * Rejected
+             * @description Of all, refused by ingest.
+             */
+            rejected: number;
+            /**
+             * Shift S
+             * @description Seconds that were added to the times of its lines.
+             */
+            shift_s: number;
+            /**
+             * Side
+             * @enum {string}
+             */
+            side: "server" | "client";
         };
         /**
          * TokenAnswer
@@ -3855,7 +4760,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -4886,7 +5791,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -5349,7 +6254,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -5747,7 +6652,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -5761,6 +6666,4327 @@ export interface operations {
                      *       "status": 429,
                      *       "title": "Too many attempts to log in",
                      *       "type": "urn:logfeed:problem:too-many-logins"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    list_connections: {
+        parameters: {
+            query?: {
+                /** @description The user's name contains this text, letters in either case. Example: `ada@`. */
+                username?: string;
+                /** @description Only with lines of ERROR and above, or only without. */
+                has_errors?: boolean;
+                /** @description Most connections in the page. */
+                limit?: number;
+                /** @description `next_cursor` or `prev_cursor` of a page of the same question. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConnectionList"];
+                };
+            };
+            /** @description The cursor was cut or changed, or belongs to another question or user: start again without it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "cursor was cut or changed, or belongs to another store",
+                     *       "status": 400,
+                     *       "title": "The cursor cannot be used",
+                     *       "type": "urn:logfeed:problem:cursor"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    connection_statistics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConnectionStatistics"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    one_connection: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The connection's id: ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$. */
+                connection_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConnectionModel"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    put_connection: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The connection's id: ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$, but not `statistics`. */
+                connection_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Ip
+                     * @example 10.1.2.3
+                     */
+                    ip: string;
+                    /**
+                     * Last Updated
+                     * @description ISO 8601; UTC without a zone.
+                     * @example 2026-07-30T22:40:00Z
+                     */
+                    last_updated: string;
+                    /**
+                     * Username
+                     * @example ada@example.com
+                     */
+                    username: string;
+                    /**
+                     * Version
+                     * @example a1b2c3d
+                     */
+                    version: string;
+                };
+            };
+        };
+        responses: {
+            /** @description It is changed, or was so already. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConnectionPut"];
+                };
+            };
+            /** @description It is new. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConnectionPut"];
+                };
+            };
+            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the gzip body is cut off",
+                     *       "status": 400,
+                     *       "title": "The body cannot be read",
+                     *       "type": "urn:logfeed:problem:malformed-body"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The key may not send logs of this service, of any, or from this address. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the token does not permit writing logs of 'shop/checkout'",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the body did not arrive within 30 s",
+                     *       "status": 408,
+                     *       "title": "The body arrived too slowly",
+                     *       "type": "urn:logfeed:problem:body-too-slow"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Another text is stored, or there is no room for another connection: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "another text of 1001/server is stored, or begun: 5000 bytes of it; a text may only grow at its end",
+                     *       "status": 409,
+                     *       "title": "Another text is stored",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or its logs name more than 1,000 services: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the body is larger than 8388608 bytes (decompressed): send several requests",
+                     *       "status": 413,
+                     *       "title": "The body is too large",
+                     *       "type": "urn:logfeed:problem:body-too-large"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The body's type or encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "status": 415,
+                     *       "title": "The body's type or encoding is not supported",
+                     *       "type": "urn:logfeed:problem:unsupported-body"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Fields are not valid (each is named), or the Idempotency-Key was used with another body. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "level: expected a name such as INFO or a whole number 1..24, got 'loud'",
+                     *       "errors": [
+                     *         {
+                     *           "field": "level",
+                     *           "message": "expected a name such as INFO or a whole number 1..24, got 'loud'"
+                     *         }
+                     *       ],
+                     *       "status": 422,
+                     *       "title": "Fields are not valid",
+                     *       "type": "urn:logfeed:problem:invalid-fields"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now: broker away, too much under way, or no ids. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the broker does not answer",
+                     *       "status": 503,
+                     *       "title": "The request cannot be taken now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    connection_logs: {
+        parameters: {
+            query?: {
+                /** @description Only this log. */
+                side?: "server" | "client";
+                /** @description Most logs in the page. */
+                limit?: number;
+                /** @description `next_cursor` or `prev_cursor` of a page of the same question. */
+                cursor?: string;
+            };
+            header?: {
+                /** @description Tags of pages that you have: 304 without a body when one is still right. */
+                "If-None-Match"?: string;
+            };
+            path: {
+                /** @description The connection's id: ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$. */
+                connection_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    /** @description Of this page: who asks again with it (`If-None-Match`) gets 304 while the page would be the same. */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LogPage"];
+                };
+            };
+            /** @description The page with this tag is still what would be answered. */
+            304: {
+                headers: {
+                    /** @description Of this page: who asks again with it (`If-None-Match`) gets 304 while the page would be the same. */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The cursor was cut or changed, or belongs to another question or user: start again without it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "cursor was cut or changed, or belongs to another store",
+                     *       "status": 400,
+                     *       "title": "The cursor cannot be used",
+                     *       "type": "urn:logfeed:problem:cursor"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "segment 20260105T0000-5f2a77c01d9be630-default-0.parquet is damaged: it cannot be decoded",
+                     *       "status": 500,
+                     *       "title": "A file of logs is damaged",
+                     *       "type": "urn:logfeed:problem:segment-damaged"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    put_connection_log: {
+        parameters: {
+            query?: {
+                /** @description `keep`: the times in the text. `shift`: moved, all of the connection alike, so that its `last_updated` was the moment of the first text. The first text of a connection decides for good. */
+                time?: "keep" | "shift";
+            };
+            header?: never;
+            path: {
+                /** @description The connection's id: ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$, but not `statistics`. */
+                connection_id: string;
+                /** @description Whose log it is: `server` or `client`. */
+                side: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /** @example 2026-11-22 10:00:00.123 | INFO | Latency | latency: 0.02 */
+                "text/plain": string;
+            };
+        };
+        responses: {
+            /** @description All of it was stored before. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TextPut"];
+                };
+            };
+            /** @description What was new of it is durable. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TextPut"];
+                };
+            };
+            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the gzip body is cut off",
+                     *       "status": 400,
+                     *       "title": "The body cannot be read",
+                     *       "type": "urn:logfeed:problem:malformed-body"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The key may not send logs of this service, of any, or from this address. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the token does not permit writing logs of 'shop/checkout'",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such connection: put it first. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no connection 1001: put it first",
+                     *       "status": 404,
+                     *       "title": "There is no such connection",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the body did not arrive within 30 s",
+                     *       "status": 408,
+                     *       "title": "The body arrived too slowly",
+                     *       "type": "urn:logfeed:problem:body-too-slow"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Another text is stored, or there is no room for another connection: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "another text of 1001/server is stored, or begun: 5000 bytes of it; a text may only grow at its end",
+                     *       "status": 409,
+                     *       "title": "Another text is stored",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or its logs name more than 1,000 services: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the body is larger than 8388608 bytes (decompressed): send several requests",
+                     *       "status": 413,
+                     *       "title": "The body is too large",
+                     *       "type": "urn:logfeed:problem:body-too-large"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The body's type or encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "status": 415,
+                     *       "title": "The body's type or encoding is not supported",
+                     *       "type": "urn:logfeed:problem:unsupported-body"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Fields are not valid (each is named), or the Idempotency-Key was used with another body. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "level: expected a name such as INFO or a whole number 1..24, got 'loud'",
+                     *       "errors": [
+                     *         {
+                     *           "field": "level",
+                     *           "message": "expected a name such as INFO or a whole number 1..24, got 'loud'"
+                     *         }
+                     *       ],
+                     *       "status": 422,
+                     *       "title": "Fields are not valid",
+                     *       "type": "urn:logfeed:problem:invalid-fields"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the limit 'pace' is exceeded",
+                     *       "status": 429,
+                     *       "title": "A rate limit refuses the request",
+                     *       "type": "urn:logfeed:problem:rate-limited"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now: broker away, too much under way, or no ids. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the broker does not answer",
+                     *       "status": 503,
+                     *       "title": "The request cannot be taken now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description Each field that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Field
+                             * @example level
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected a name such as INFO or a whole number 1..24, got 'loud'
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Rejected
+                         * @description The first 100 of them.
+                         */
+                        rejected?: {
+                            /**
+                             * Code
+                             * @description The reason as the ledger counts it.
+                             * @example timestamp
+                             * @enum {string}
+                             */
+                            code: "json" | "service_name" | "timestamp" | "level" | "message" | "metadata" | "correlation_id" | "unknown_field" | "not_permitted";
+                            /**
+                             * Error
+                             * @description Every problem of the item, for people.
+                             * @example timestamp: 1970-01-01T00:00:00+00:00 is older than the retention of 400 days
+                             */
+                            error: string;
+                            /**
+                             * Index
+                             * @description Place in the batch, from 0; blank lines do not count.
+                             * @example 3
+                             */
+                            index: number;
+                        }[] | null;
+                        /**
+                         * Rejected Count
+                         * @description Logs that were not valid (422 of a batch).
+                         */
+                        rejected_count?: number | null;
+                        /**
+                         * Status
+                         * @description The status code.
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-fields
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    connection_series: {
+        parameters: {
+            query?: {
+                /** @description `latency`, `decode_time`, `encode_time`, `encode_size`, or one of the settings'; needed. */
+                metric?: string;
+                /** @description In this log. Without it: where the metric is; of both the client's. */
+                side?: "server" | "client";
+                /** @description Most points. */
+                max_points?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The connection's id: ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$. */
+                connection_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SeriesAnswer"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    connection_summary: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The connection's id: ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$. */
+                connection_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConnectionSummary"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
                      *     }
                      */
                     "application/problem+json": {
@@ -6167,7 +11393,2213 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "segment 20260105T0000-5f2a77c01d9be630-default-0.parquet is damaged: it cannot be decoded",
+                     *       "status": 500,
+                     *       "title": "A file of logs is damaged",
+                     *       "type": "urn:logfeed:problem:segment-damaged"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    list_experiments: {
+        parameters: {
+            query?: {
+                /** @description queued, running, paused, canceled, errored, completed. Several: any of them. */
+                status?: ("queued" | "running" | "paused" | "canceled" | "errored" | "completed")[];
+                /** @description Id or name contain this text, letters in either case. */
+                q?: string;
+                /** @description Most experiments in the page. */
+                limit?: number;
+                /** @description `next_cursor` or `prev_cursor` of a page of the same question. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExperimentList"];
+                };
+            };
+            /** @description The cursor was cut or changed, or belongs to another question or user: start again without it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "cursor was cut or changed, or belongs to another store",
+                     *       "status": 400,
+                     *       "title": "The cursor cannot be used",
+                     *       "type": "urn:logfeed:problem:cursor"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    watch_experiments: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The id of the last event that came: goes on after it. */
+                "Last-Event-ID"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Events until the client goes or the stream ends. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": {
+                        /**
+                         * ExperimentModel
+                         * @description One experiment.
+                         */
+                        experiment: {
+                            /**
+                             * Created At
+                             * @description When it was first heard of.
+                             * @example 2026-11-22T12:34:50.000000Z
+                             */
+                            created_at: string;
+                            /** Ended At */
+                            ended_at: string | null;
+                            /**
+                             * Id
+                             * @description What its logs have as `metadata.experiment_id`.
+                             * @example exp-42
+                             */
+                            id: string;
+                            /**
+                             * Metadata
+                             * @example {
+                             *       "seed": 7
+                             *     }
+                             */
+                            metadata: {
+                                [key: string]: unknown;
+                            };
+                            /**
+                             * Name
+                             * @example learning rate 0.1
+                             */
+                            name: string;
+                            /**
+                             * Service Name
+                             * @example training
+                             */
+                            service_name: string;
+                            /** Started At */
+                            started_at: string | null;
+                            /**
+                             * ExperimentStatus
+                             * @description How an experiment stands.
+                             * @enum {string}
+                             */
+                            status: "queued" | "running" | "paused" | "canceled" | "errored" | "completed";
+                            /**
+                             * Updated At
+                             * @example 2026-11-22T12:34:56.123456Z
+                             */
+                            updated_at: string;
+                        };
+                    };
+                };
+            };
+            /** @description The cursor was cut or changed, or belongs to another question or user: start again without it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "cursor was cut or changed, or belongs to another store",
+                     *       "status": 400,
+                     *       "title": "The cursor cannot be used",
+                     *       "type": "urn:logfeed:problem:cursor"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    one_experiment: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The experiment's id: ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$, but not `events`. Its logs have it as `metadata.experiment_id`. */
+                experiment_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExperimentDetails"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    put_experiment: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The experiment's id: ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$, but not `events`. Its logs have it as `metadata.experiment_id`. */
+                experiment_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Ended At
+                     * @description ISO 8601. Left out: when the status becomes `canceled`, `errored` or `completed`; none again when it goes on.
+                     * @example 2026-11-22T13:00:00Z
+                     */
+                    ended_at?: string | null;
+                    /**
+                     * Metadata
+                     * @description Own fields, 16 KiB of JSON at most, nested at most 16 deep. Takes the place of what was there.
+                     * @example {
+                     *       "seed": 7
+                     *     }
+                     */
+                    metadata?: {
+                        [key: string]: unknown;
+                    } | null;
+                    /**
+                     * Name
+                     * @description For people.
+                     * @example learning rate 0.1
+                     */
+                    name?: string | null;
+                    /**
+                     * Service Name
+                     * @description Whoever may read or write its logs may see or change the experiment. May be left out for an experiment that exists, and
+                     *     by a key that may write exactly one service. It never changes.
+                     * @example training
+                     */
+                    service_name?: string | null;
+                    /**
+                     * Started At
+                     * @description ISO 8601. Left out: the first time the status is `running`.
+                     * @example 2026-11-22T12:34:56Z
+                     */
+                    started_at?: string | null;
+                    /**
+                     * ExperimentStatus
+                     * @description How an experiment stands.
+                     * @enum {string}
+                     */
+                    status: "queued" | "running" | "paused" | "canceled" | "errored" | "completed";
+                };
+            };
+        };
+        responses: {
+            /** @description It is changed, or was so already. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExperimentChanged"];
+                };
+            };
+            /** @description It is new. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExperimentChanged"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    experiment_logs: {
+        parameters: {
+            query?: {
+                /** @description TRACE, DEBUG, INFO, WARN, ERROR, FATAL or an alias such as `warning`. Several: any of them. */
+                level?: string[];
+                /** @description Logs of this agent (`metadata.agent_id`). Several: any of them. */
+                agent_id?: string[];
+                /** @description Inclusive. ISO 8601 (UTC without a zone), `now`, or a time before now such as `-15m` (ms s m h d w). */
+                start_time?: string;
+                /** @description Exclusive. ISO 8601 (UTC without a zone), `now`, or a time before now such as `-15m` (ms s m h d w). Without it: up to the newest log at the first page. */
+                end_time?: string;
+                /** @description Most logs in the page. */
+                limit?: number;
+                /** @description `next_cursor` or `prev_cursor` of a page of the same question. */
+                cursor?: string;
+            };
+            header?: {
+                /** @description Tags of pages that you have: 304 without a body when one is still right. */
+                "If-None-Match"?: string;
+            };
+            path: {
+                /** @description The experiment's id: ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$, but not `events`. Its logs have it as `metadata.experiment_id`. */
+                experiment_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    /** @description Of this page: who asks again with it (`If-None-Match`) gets 304 while the page would be the same. */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LogPage"];
+                };
+            };
+            /** @description The page with this tag is still what would be answered. */
+            304: {
+                headers: {
+                    /** @description Of this page: who asks again with it (`If-None-Match`) gets 304 while the page would be the same. */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The cursor was cut or changed, or belongs to another question or user: start again without it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "cursor was cut or changed, or belongs to another store",
+                     *       "status": 400,
+                     *       "title": "The cursor cannot be used",
+                     *       "type": "urn:logfeed:problem:cursor"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -6572,7 +14004,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -7011,7 +14443,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -9119,7 +16551,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log or pattern, or you may not read it. */
+            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -9243,7 +16675,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -9587,7 +17019,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log or pattern, or you may not read it. */
+            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -9711,7 +17143,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -10122,7 +17554,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -10408,7 +17840,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log or pattern, or you may not read it. */
+            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -10532,7 +17964,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -10868,7 +18300,343 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    status: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StatusAnswer"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -11382,7 +19150,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -11718,7 +19486,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -12274,7 +20042,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log or pattern, or you may not read it. */
+            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -12475,7 +20243,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
