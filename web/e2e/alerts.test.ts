@@ -109,7 +109,7 @@ test("a rule is written, tried on the past, saved, fires, is silenced, and goes"
   await page.getByText("in force").waitFor();
   await assertSound(opened, "alerts-silences");
   await page.getByRole("button", { name: "End now" }).click();
-  await page.getByText("over", { exact: true }).waitFor();
+  await page.locator(".badge", { hasText: "over" }).first().waitFor();
 
   // It was told, and told that it is over: the second message opens the breaker.
   await part(page, /^Messages/).click();

@@ -47,7 +47,7 @@ export function AlertList({
       <Found error={error} data={data} onRetry={() => void refetch()}>
         {data?.alerts.length === 0 ? (
           <Empty
-            title={state.state === "firing" || state.state === "" ? "Nothing fires" : "Nothing here"}
+            title={only !== undefined && state.state === "" ? "It has not fired yet" : "Nothing here"}
             actions={
               rules.length === 0 && (
                 <Button kind="primary" onClick={() => update({ edit: "+" })}>
