@@ -331,6 +331,7 @@ test("services are those that may be read; who may not tail is not offered it", 
 test("a time that was typed is kept as a moment, one that is none is told", async () => {
   const { page, context } = await open(browser, { size: DESKTOP });
   await login(page);
+  await page.getByRole("button", { name: /^Time range/ }).waitFor();
   await page.keyboard.press("t");
   await page.getByLabel("From").fill("noonish");
   await page.getByRole("button", { name: "Apply" }).click();
