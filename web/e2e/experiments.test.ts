@@ -144,7 +144,7 @@ test("new rows and states come by themselves, and whoever scrolled away is not m
   await put(id, { status: "running" });
   await page.locator(".experiment-head .badge", { hasText: "running" }).waitFor();
   await send([said(id, "the first to come")]);
-  await expect.poll(() => first(page).innerText(), { timeout: 20_000 }).toBe("the first to come");
+  await expect.poll(() => first(page).textContent(), { timeout: 20_000 }).toBe("the first to come");
 
   await page.evaluate(() => {
     const table = document.querySelector(".table-scroll");
@@ -161,7 +161,7 @@ test("new rows and states come by themselves, and whoever scrolled away is not m
   await page.getByRole("button", { name: "1 new" }).waitFor();
   expect(await place()).toBe(before);
   await page.getByRole("button", { name: "1 new" }).click();
-  await expect.poll(() => first(page).innerText()).toBe("came meanwhile");
+  await expect.poll(() => first(page).textContent()).toBe("came meanwhile");
   await put(id, { status: "errored" });
   await page.locator(".experiment-head .badge", { hasText: "errored" }).waitFor();
   expect(errors).toEqual([]);
