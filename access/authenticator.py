@@ -94,6 +94,20 @@ class AccessControl:
             raise Forbidden("this API key may not be used from this address")
         return known.principal
 
+    def current(self, principal: Principal) -> Principal:
+        """See Current. A token that has expired since, or a session that has ended, takes nothing away: what was begun with it
+        goes on, as long as the key or user is good."""
+        kind, _, name = principal.subject.partition(":")
+        now: Principal | None = None
+        if kind == "user" and name.isascii() and name.isdigit():
+            now = self.directory.user(int(name))
+        elif kind == "key" and (key := self.directory.key(name)) is not None:
+            is_good = key.expires_us is None or key.expires_us > self._clock.now_us()
+            now = key.principal if is_good else None
+        if now is None:
+            raise _refused("gone", "this key was revoked or has expired, or this user is disabled")
+        return now
+
     def _by_access_token(self, token: str) -> Principal:
         claims = read_access_token(token, self.directory.token_secret, now_s=self._clock.now_us() // 1_000_000)
         if claims is None:

@@ -53,6 +53,15 @@ Authenticate = Callable[[HTTPConnection], Awaitable[Principal]]
 """Says who sent a request. Every service gets the same one from whoever composes them. Raises access.errors."""
 
 
+Current = Callable[[Principal], Principal]
+"""A subject that was let in before, with what it may now. Raises Unauthenticated, AccessUnknown."""
+
+
+def unchanging(principal: Principal) -> Principal:
+    """While access control is off, rights do not change."""
+    return principal
+
+
 async def anyone(_: HTTPConnection) -> Principal:
     """Authenticates nobody: everyone is `ANYONE`."""
     return ANYONE

@@ -51,7 +51,7 @@ class Load:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-            await self._process.wait()
+            await self._ended(self._process)
 
     @property
     def pid(self) -> int:
@@ -78,9 +78,16 @@ class Load:
         assert self._process is not None
         assert self._process.stdout is not None
         text = await self._process.stdout.read()
-        if await self._process.wait():
+        if await self._ended(self._process):
             raise LoadFailed(f"the generator ended with exit code {self._process.returncode}")
         return msgspec.json.decode(text, type=GeneratorReport)
+
+    @staticmethod
+    async def _ended(process: Process) -> int:
+        """Its exit code. `wait` waits for the pipes too, and now and then for ever where one was written to as it ended."""
+        while process.returncode is None:  # noqa: ASYNC110 - nothing else tells of it
+            await asyncio.sleep(0.01)
+        return process.returncode
 
     def _say(self, line: str) -> None:
         assert self._process is not None

@@ -89,6 +89,8 @@ class QueueReader:
         self._timeout_s = timeout_s
         self._positions: dict[int, int] = {}
         self._places: dict[int, _Place] = {}
+        self._turn = 0
+        """Of the tables, where partitions are in several."""
         self._look_at_s = 0.0
         self._backoff_s = _BACKOFF_MIN_S
         self._read_at_s = 0.0
@@ -180,8 +182,13 @@ class QueueReader:
             by_slot[self._places[partition].slot][partition] = position
         records: list[Delivered] = []
         bytes_left = max_bytes
-        for slot, positions in by_slot.items():
-            found = await self._fetch_slot(slot, positions, bytes_left, at_least=0 if records else 1)
+        # Each table is the first in its turn: else the backlog in one takes all the bytes of every poll, a partition that is
+        # still in an older table starves, and that table can never be truncated.
+        slots = sorted(by_slot)
+        first = self._turn % len(slots)
+        self._turn += 1
+        for slot in (*slots[first:], *slots[:first]):
+            found = await self._fetch_slot(slot, by_slot[slot], bytes_left, at_least=0 if records else 1)
             records += found
             bytes_left -= sum(_size_bytes(record) for record in found)
             if bytes_left <= 0:

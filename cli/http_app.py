@@ -40,6 +40,7 @@ _TAGS: Final = [
     {"name": "ingest", "description": "Send logs. 2xx means durable; keyed requests may be repeated safely."},
     {"name": "auth", "description": "Log in for an access token, stay logged in, log out."},
     {"name": "query", "description": "Find logs: pages along `next_cursor`, look-ups, correlations, the ledger."},
+    {"name": "personal", "description": "What you keep for yourself: bookmarks, saved views."},
     {"name": "tail", "description": "Logs as they come: server-sent events, WebSocket."},
     {"name": "topics", "description": "Derived topics: one log per record, for subscribers."},
     {"name": "experiments", "description": "What runs, how it stands, its logs, every change as it comes."},

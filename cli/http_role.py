@@ -12,7 +12,7 @@ import structlog
 
 from access.audit import AuditLog
 from access.authenticator import AccessControl
-from access.principal import Authenticate, anyone
+from access.principal import Authenticate, anyone, unchanging
 from alerts.api import make_alert_api
 from alerts.owners import scope_of
 from alerts.role import pace_of
@@ -84,6 +84,7 @@ def http_services(
             authenticate=authenticate,
             audit=audit,
             sessions=None if access is None else access.sessions,
+            current=unchanging if access is None else access.current,
             oidc=None if access is None else access.oidc,
             clock=clock,
             segments=segment_access(settings),

@@ -21,9 +21,10 @@ from schemas.levels import LEVELS, parse_level
 LINE_BYTES_MAX: Final = 64 * 1024
 """A quarter of what a log's message may have: one byte that is no UTF-8 becomes three."""
 JOINED_BYTES_MAX: Final = 64 * 1024
+# White space is bounded: where it may be on both sides of what may be missing, its square would be looked at.
 _HEAD: Final = re.compile(
-    r"\s*(\d{4})[-/](\d\d)[-/](\d\d)[ T](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?\s*"
-    r"\|\s*([A-Za-z]{1,13})\s*\|[ \t]?",
+    r"[ \t]{0,16}(\d{4})[-/](\d\d)[-/](\d\d)[ T](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?[ \t]{0,16}(Z|[+-]\d\d:?\d\d)?"
+    r"[ \t]{0,16}\|[ \t]{0,16}([A-Za-z]{1,13})[ \t]{0,16}\|[ \t]?",
     re.ASCII,
 )
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

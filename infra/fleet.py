@@ -17,6 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,6 +122,85 @@ class Role:
                     self.peak_kib = max(self.peak_kib, int(line.split()[1]))
 
 
+class Servers:
+    """Broker and database of one profile in one directory. They end with this object's own thread, which starts them.
+
+    Any thread may call; calls block, and follow one another."""
+
+    def __init__(self, profile: str, directory: Path) -> None:
+        self.profile = profile
+        self.kafka = KafkaNode(directory / "kafka") if profile == FULL else None
+        self.timescale = TimescaleNode(directory / "timescale") if profile == FULL else None
+        self.embedded = EmbeddedPostgres(directory / "embedded") if profile == EMBEDDED else None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="servers")
+
+    @property
+    def layout(self) -> Layout:
+        """Of the profile's tables."""
+        return Layout.NATIVE if self.profile == EMBEDDED else Layout.TIMESCALE
+
+    @property
+    def url(self) -> str:
+        """The superuser's address of the database `logfeed`."""
+        database = self.embedded or self.timescale
+        assert database is not None
+        return database.url
+
+    def start(self) -> None:
+        """Start what does not run, and wait until it answers."""
+        self._do(self._start)
+
+    def start_broker(self) -> None:
+        """The broker alone. In the embedded profile it is the database."""
+        self._do(self._start if self.kafka is None else self.kafka.start)
+
+    def stop(self) -> None:
+        """For good; what native nodes stored goes with them."""
+        self._do(self._stop)
+        self._thread.shutdown()
+
+    def kill_database(self) -> None:
+        """As a crash would."""
+        self._do(self._kill_database)
+
+    def kill_broker(self) -> None:
+        """In the embedded profile it is the database."""
+        self._do(self._kill_broker)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        self._thread.submit(work).result()
+
+    def _start(self) -> None:
+        if self.embedded is not None:
+            if not self.embedded.running():
+                self.embedded.start()
+            return
+        assert self.kafka is not None
+        assert self.timescale is not None
+        self.kafka.spawn()
+        self.timescale.start()
+        self.kafka.wait_ready()
+
+    def _stop(self) -> None:
+        for server in (self.embedded, self.timescale, self.kafka):
+            if server is not None:
+                server.stop()
+        for node in (self.timescale, self.kafka):
+            if node is not None:
+                node.remove()
+
+    def _kill_database(self) -> None:
+        database = self.embedded or self.timescale
+        assert database is not None
+        database.kill()
+
+    def _kill_broker(self) -> None:
+        if self.kafka is None:
+            self._kill_database()
+        else:
+            self.kafka.kill()
+
+
 @dataclass
 class Fleet:
     """Servers and roles of one profile in one directory."""
@@ -135,60 +215,43 @@ class Fleet:
     writers_listen: bool = False
     """Writers get a health port, so that `ready` can wait for them."""
     roles: list[Role] = field(default_factory=list)
+    shared: Servers | None = None
+    """Servers that run and outlive the fleet, which has `database_url` on them to itself. None: its own, in its directory."""
+    database_url: str = ""
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.topic = f"logs.{uuid.uuid4().hex[:8]}"
-        self.kafka = KafkaNode(self.directory / "kafka") if self.profile == FULL else None
-        self.timescale = TimescaleNode(self.directory / "timescale") if self.profile == FULL else None
-        self.embedded = EmbeddedPostgres(self.directory / "embedded") if self.profile == EMBEDDED else None
-        self.database_url = ""
+        self.servers = self.shared or Servers(self.profile, self.directory)
+        self.kafka, self.timescale, self.embedded = self.servers.kafka, self.servers.timescale, self.servers.embedded
         self.ports: dict[str, int] = {}
 
     def start_servers(self) -> None:
-        """Start the broker and the database, and migrate."""
-        if self.embedded is not None:
-            self.database_url = self.embedded.start()
-        else:
-            assert self.kafka is not None
-            assert self.timescale is not None
-            self.kafka.spawn()
-            self.timescale.start()
-            self.kafka.wait_ready()
-            self.database_url = self.timescale.create_database(f"fleet_{uuid.uuid4().hex[:8]}")
-        layout = Layout.NATIVE if self.profile == EMBEDDED else Layout.TIMESCALE
-        asyncio.run(migrate(self.database_url, layout))
+        """Start the broker and the database, where these are its own, and migrate."""
+        if self.shared is not None:
+            return
+        self.servers.start()
+        self.database_url = self.servers.url
+        asyncio.run(migrate(self.database_url, self.servers.layout))
 
     def stop_everything(self) -> None:
-        """Kill the roles, stop the servers."""
+        """Kill the roles, stop its own servers."""
         for role in self.roles:
             if role.alive:
                 role.signal(signal.SIGCONT)
                 role.kill()
-        for server in (self.embedded, self.timescale, self.kafka):
-            if server is not None:
-                server.stop()
-        for node in (self.timescale, self.kafka):
-            if node is not None:
-                node.remove()
+        if self.shared is None:
+            self.servers.stop()
 
     def restart_database(self) -> None:
         """Kill the database as a crash would and start it again."""
-        if self.embedded is not None:
-            self.embedded.kill()
-            self.embedded.start()
-        else:
-            assert self.timescale is not None
-            self.timescale.kill()
-            self.timescale.start()
+        self.servers.kill_database()
+        self.servers.start()
 
     def restart_broker(self) -> None:
         """Kill the broker and start it again (in the embedded profile it is the database)."""
-        if self.kafka is None:
-            self.restart_database()
-        else:
-            self.kafka.kill()
-            self.kafka.start()
+        self.servers.kill_broker()
+        self.servers.start()
 
     def environment(self, **more: str) -> dict[str, str]:
         """What a role sees."""

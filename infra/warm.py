@@ -1,11 +1,12 @@
-"""Starts roles in processes that need not import first: a server that has imported everything forks them.
+"""Starts roles and commands in processes that need not import first: a server that has imported everything forks them.
 
-Importing is most of what a role's start costs (1.3 s of CPU), and a run of the fault tests starts hundreds. What is forked runs
+Importing is most of what a start costs (1.3 s of CPU), and a run of the tests starts hundreds. What is forked runs
 `cli.main.main` as `python -m cli.main` would: arguments, environment, directory, session and standard streams are its own, and
-nothing of Logfeed has run in the server. Benchmarks start roles as users do.
+nothing of Logfeed has run in the server. Benchmarks start roles as users do, and so do tests of what a start itself promises.
 
-    server: one per test process, started at the first role; ends, with all its children, when its socket closes.
-    request: one datagram of MessagePack, with the log's and a pipe's file descriptors; answer: the process id.
+    server: one per test process, started at the first need; ends, with all its children, when its socket closes.
+    request: one datagram of MessagePack, with file descriptors: standard input, output, errors, and a pipe; answer: the
+        process id.
     end: the server writes the exit status to the pipe, and closes it.
 
 Concurrency: requests follow one another under a lock; processes may be waited for by any thread.
@@ -23,11 +24,11 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
@@ -38,9 +39,11 @@ is_used = False
 _REQUEST_BYTES_MAX: Final = 128 * 1024
 _ANSWER_S: Final = 60.0
 _STATUS: Final = struct.Struct("i")
+_LOGFEED: Final = "cli.main"
 
 
 class _Request(msgspec.Struct):
+    program: str
     arguments: list[str]
     environment: dict[str, str]
 
@@ -88,14 +91,14 @@ class _Server:
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start_role(self, arguments: list[str], environment: dict[str, str], log_path: Path) -> WarmProcess:
+    def start(self, request: _Request, streams: tuple[IO[bytes], IO[bytes], IO[bytes]]) -> WarmProcess:
         """Raises OSError when the server does not answer."""
         reading, writing = os.pipe()
         try:
-            with log_path.open("ab") as output, self._lock:
+            with self._lock:
                 ours = self._connected()
-                request = msgspec.msgpack.encode(_Request(arguments, environment))
-                socket.send_fds(ours, [request], [output.fileno(), writing])
+                descriptors = [*(stream.fileno() for stream in streams), writing]
+                socket.send_fds(ours, [msgspec.msgpack.encode(request)], descriptors)
                 (pid,) = _STATUS.unpack(ours.recv(_STATUS.size))
         except BaseException:
             os.close(reading)
@@ -111,6 +114,7 @@ class _Server:
             # Roles get environments of their own: this one is of the server alone.
             environment = {name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")}
             environment.pop("PYTHONDONTWRITEBYTECODE", None)
+            environment["TERM"] = "dumb"  # what is imported here must not think of the tests' terminal
             with theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "infra.warm", str(theirs.fileno())],
@@ -128,11 +132,31 @@ _server: Final = _Server()
 
 def start_role(arguments: list[str], environment: dict[str, str], log_path: Path) -> WarmProcess:
     """Run `logfeed ARGUMENTS` with this environment in a process of its own; what it writes goes to log_path."""
-    return _server.start_role(arguments, environment, log_path)
+    with open(os.devnull, "rb") as nothing, log_path.open("ab") as output:
+        return _server.start(_Request(_LOGFEED, arguments, environment), (nothing, output, output))
 
 
-def _serve(requests: socket.socket) -> list[str]:
-    """Until the socket closes, when everything ends; in a child it returns that one's arguments."""
+def run(
+    *arguments: str, environment: dict[str, str], stdin: str = "", program: str = _LOGFEED, timeout_s: float = 120.0
+) -> subprocess.CompletedProcess[str]:
+    """Run `main()` of the module `program` with these arguments in a process of its own, to its end.
+
+    Raises subprocess.TimeoutExpired; the process is killed then."""
+    with tempfile.TemporaryFile() as read, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        read.write(stdin.encode())
+        read.seek(0)
+        process = _server.start(_Request(program, list(arguments), environment), (read, output, errors))
+        try:
+            code = process.wait(timeout_s)
+        finally:
+            process.send_signal(signal.SIGKILL)
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(arguments, code, output.read().decode(), errors.read().decode())
+
+
+def _serve(requests: socket.socket) -> _Request:
+    """Until the socket closes, when everything ends; in a child it returns what that one is to do."""
     wake_reading, wake_writing = os.pipe()
     os.set_blocking(wake_writing, False)
     os.set_blocking(wake_reading, False)
@@ -146,13 +170,13 @@ def _serve(requests: socket.socket) -> list[str]:
             _reap(ends)
         if requests.fileno() not in ready:
             continue
-        message, descriptors, _, _ = socket.recv_fds(requests, _REQUEST_BYTES_MAX, 2)
+        message, descriptors, _, _ = socket.recv_fds(requests, _REQUEST_BYTES_MAX, 4)
         if not message:
             for pid in ends:
                 os.kill(pid, signal.SIGKILL)
             os._exit(0)
         request = msgspec.msgpack.decode(message, type=_Request)
-        log, ended = descriptors
+        *streams, ended = descriptors
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -161,9 +185,10 @@ def _serve(requests: socket.socket) -> list[str]:
             for descriptor in (wake_reading, wake_writing, ended, *ends.values()):
                 os.close(descriptor)
             requests.close()
-            _become(request, log, parent)
-            return request.arguments
-        os.close(log)
+            _become(request, streams, parent)
+            return request
+        for stream in streams:
+            os.close(stream)
         ends[pid] = ended
         requests.send(_STATUS.pack(pid))
 
@@ -181,15 +206,15 @@ def _reap(ends: dict[int, int]) -> None:
         os.close(ended)
 
 
-def _become(request: _Request, log: int, parent: int) -> None:
+def _become(request: _Request, streams: list[int], parent: int) -> None:
     """What a new process would have been given."""
     os.setsid()
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
     os.environ.clear()
     os.environ.update(request.environment)
     if "PYTHONUNBUFFERED" in request.environment:
@@ -197,18 +222,20 @@ def _become(request: _Request, log: int, parent: int) -> None:
     time.tzset()
 
 
-def _import_roles() -> Callable[[], None]:
-    """The entry point, with everything that any role imports."""
-    for name in ("uvloop", *(f"cli.{role}_role" for role in ("alert", "http", "mining", "route", "tier", "write"))):
+def _import_roles() -> None:
+    """Everything that any role imports, and most of what commands do."""
+    for name in (
+        _LOGFEED,
+        "uvloop",
+        *(f"cli.{role}_role" for role in ("alert", "http", "mining", "route", "tier", "write")),
+    ):
         importlib.import_module(name)
-    from cli.main import main
-
-    return main
 
 
 if __name__ == "__main__":
-    run = _import_roles()
+    _import_roles()
     gc.collect()
     gc.freeze()  # looking at what is shared would copy it
-    sys.argv = ["logfeed", *_serve(socket.socket(fileno=int(sys.argv[1])))]
-    run()
+    asked = _serve(socket.socket(fileno=int(sys.argv[1])))
+    sys.argv = ["logfeed", *asked.arguments]
+    importlib.import_module(asked.program).main()

@@ -60,8 +60,11 @@ _SHORT_PAUSE_S: Final = 0.3
 """Between two of them."""
 _LEADERS_S: Final = 1.0
 """How often partitions without a leader are looked at."""
-_UNASKED_S: Final = 30.0
-"""How long the database is left alone after it did not answer."""
+_ASK_AGAIN_S: Final = 0.2
+"""Between two questions that a record waits for."""
+_UNASKED_S: Final = 3.0
+"""How long the database is left alone when it did not answer while records waited for it. Each question may hold them up for
+as long as its answer may take: short, since repeats are shown until one is answered."""
 
 
 class Follower:
@@ -76,6 +79,8 @@ class Follower:
         self._settings = settings
         self._group = group
         self._stored_keys = stored_keys
+        self._waits_until_s: float | None = None
+        """Since the database did not answer: until when records wait for it."""
         self._unasked_until_s = 0.0
         self._firsts = FirstFrames(keys_max=settings.keys_max, keys_s=settings.keys_s)
         self._live: dict[int, int] = {}
@@ -300,7 +305,7 @@ class Follower:
                 served_s = time.monotonic()
 
     async def _ask_database(self, headers: list[FrameHeader | UnknownRecordVersion | None]) -> None:
-        """Learn of keys that were not read here."""
+        """Learn of keys that were not read here. A database that is restarted is waited for, one that stays away is not."""
         unknown = {
             header.key_hash
             for header in headers
@@ -308,13 +313,21 @@ class Follower:
             and header.key_hash is not None
             and not self._firsts.knows(header.key_hash)
         }
-        if not unknown or self._stored_keys is None or time.monotonic() < self._unasked_until_s:
+        if not unknown or self._stored_keys is None:
             return
-        try:
-            self._firsts.learn(await self._stored_keys(unknown), time.monotonic())
-        except DatabaseUnavailable as error:
-            self._unasked_until_s = time.monotonic() + _UNASKED_S
-            self._repeated.warning("repeats of older requests are not told now", error=str(error))
+        while time.monotonic() >= self._unasked_until_s:
+            try:
+                self._firsts.learn(await self._stored_keys(unknown), time.monotonic())
+                self._waits_until_s = None
+                return
+            except DatabaseUnavailable as error:
+                if self._waits_until_s is None:
+                    self._waits_until_s = time.monotonic() + self._settings.keys_wait_s
+                if time.monotonic() < self._waits_until_s:
+                    await asyncio.sleep(_ASK_AGAIN_S)
+                    continue
+                self._unasked_until_s = time.monotonic() + _UNASKED_S
+                self._repeated.warning("repeats of older requests are not told now", error=str(error))
 
     def _event(self, record: Delivered, header: FrameHeader | UnknownRecordVersion | None) -> Event:
         following = record.offset + 1

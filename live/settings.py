@@ -33,5 +33,9 @@ class LiveSettings(Section):
     keys_s: float = Field(default=900.0, gt=0)
     """Seconds for which a key is remembered. Default 15 minutes. Older ones are asked of the database, where it is there."""
 
+    keys_wait_s: float = Field(default=10.0, ge=0, le=300)
+    """Seconds for which requests with a key that only the database may know wait while it does not answer, once each time that
+    it goes away. After that they are shown, repeats too, until it answers. Default 10 s: a restart of the database."""
+
     look_again_s: float = Field(default=10.0, gt=0)
     """Seconds between two looks for new partitions and for leaders that are back. Default 10 s."""

@@ -35,6 +35,7 @@ from query.settings import QuerySettings
 from query.tail.token import TailPlace, TailSeal
 from runtime.clock import Clock
 from schemas.errors import Overloaded
+from schemas.ids import ID_MAX
 from schemas.levels import level_name
 from schemas.pages import log_json, time_text
 from schemas.record import Log
@@ -97,7 +98,7 @@ class Answers:
         self._tail_seal: TailSeal | None = None
 
     async def find(self, question: Question, principal: Principal, *, asked: Asked) -> Answer:
-        """A page. Raises CursorError, Overloaded."""
+        """A page. Raises CursorError, LogNotFound (the log it is to begin with), Overloaded."""
 
         def body_of(page: Page, snapshot: Snapshot, seal: CursorSeal) -> dict[str, Any]:
             metrics.PAGES_UNFINISHED.inc(page.scanned_to_us is not None)
@@ -125,7 +126,7 @@ class Answers:
         key, allowed = _page_key(question, principal), principal.may_read
 
         async def ask(snapshot: Snapshot, seal: CursorSeal, walk: Walk | None, *, is_again: bool) -> Answer:
-            current = walk or Walk.begin(question, offsets=snapshot.offsets)
+            current = walk or await self._begun(question, snapshot, allowed)
             _check_not_behind(current.partitions_behind(snapshot.offsets))
             etag = _etag(key, allowed, snapshot.revision, sorted(snapshot.offsets.items()))
             if etag in asked.etags:
@@ -176,11 +177,42 @@ class Answers:
             async def ask(snapshot: Snapshot, is_again: bool, scan: Scan = scan) -> ScanResult:
                 return await snapshot.scan(replace(scan, is_again=is_again), allowed=principal.may_read)
 
-            result = await self._ask(principal, ask)
+            result = await self.ask(principal, ask)
             after = result.scanned_to
             yield result.logs, end_us if after is None else after[0]
             if after is None:
                 return
+
+    @staticmethod
+    async def _begun(question: Question, snapshot: Snapshot, allowed: ServiceScope) -> Walk:
+        """The walk at its first page. Raises LogNotFound."""
+        around = question.around
+        if around is None:
+            return Walk.begin(question, offsets=snapshot.offsets)
+        if around.log_id is not None:
+            log = await _existing(snapshot, around.log_id, allowed)
+            place = log.timestamp, log.id
+        else:
+            assert around.us is not None, "a place is a log or a time"
+            place = around.us, ID_MAX if question.order is Order.NEWEST_FIRST else 0
+        newest = await snapshot.newest() if question.end_us is None else None
+        return Walk.begin_at(question, place, newest=newest, offsets=snapshot.offsets)
+
+    async def walked(
+        self, question: Question, cursor: Cursor | None, principal: Principal, *, allowed: ServiceScope
+    ) -> Page:
+        """A page of a walk that stays in this process; cursor: None at its beginning. principal: whose place it takes. Raises
+        SnapshotBehind, Overloaded."""
+
+        async def ask(snapshot: Snapshot, is_again: bool) -> Page:
+            walk = Walk.begin(question, offsets=snapshot.offsets) if cursor is None else Walk.resume(cursor)
+            _check_not_behind(walk.partitions_behind(snapshot.offsets))
+            scan = walk.scan(question, budget_ms=self._settings.scan_budget_ms)
+            result = await snapshot.scan(replace(scan, is_again=is_again), allowed=allowed)
+            newest = await snapshot.newest() if walk.needs_newest(question, result) else None
+            return walk.page(question, result, newest=newest)
+
+        return await self.ask(principal, ask)
 
     async def newest(self, predicate: Predicate, principal: Principal, *, limit: int) -> tuple[list[Log], bool]:
         """The newest logs that match, as many as a page's bytes and time allow, and whether these are all. Raises
@@ -191,7 +223,7 @@ class Answers:
             result = await snapshot.scan(replace(scan, is_again=is_again), allowed=principal.may_read)
             return result.logs, result.finished
 
-        return await self._ask(principal, ask)
+        return await self.ask(principal, ask)
 
     async def one(self, log_id: int, principal: Principal, *, is_fresh: bool) -> bytes:
         """The log with this id. Raises LogNotFound, Overloaded."""
@@ -206,7 +238,7 @@ class Answers:
             self._keep(key, Kept(body, snapshot.revision, snapshot.mark), allowed, self._settings.cache_ttl_s)
             return body
 
-        return await self._ask(principal, ask)
+        return await self.ask(principal, ask)
 
     async def context(self, log_id: int, principal: Principal, *, before: int, after: int) -> bytes:
         """A log with its neighbours of the same service. Raises LogNotFound, Overloaded."""
@@ -236,7 +268,7 @@ class Answers:
                 }
             )
 
-        return await self._ask(principal, ask)
+        return await self.ask(principal, ask)
 
     async def correlation(
         self, correlation_id: str, principal: Principal, *, limit: int, token: str | None, asked: Asked
@@ -345,7 +377,9 @@ class Answers:
         except (Overloaded, TimeoutError):
             return False
 
-    async def _ask(self, principal: Principal, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
+    async def ask(self, principal: Principal, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
+        """What `ask` makes of a snapshot, within a place for questions; of a new one where that was lost (True). Raises
+        TooManyQuestions, Overloaded."""
         async with self.place(principal):
             return await self._in_snapshot(ask)
 
@@ -415,7 +449,7 @@ def _counted(given: Kept | None) -> Kept | None:
 
 def _page_key(question: Question, principal: Principal) -> Key:
     """With the subject, because cursors in the answer are bound to it; with times as resolved now, unless frozen."""
-    times = "" if question.token is not None else f"{question.start_us} {question.end_us}"
+    times = "" if question.token is not None else f"{question.start_us} {question.end_us} {question.around}"
     return ("page", principal.subject, question.canonical, str(question.limit), times, question.token or "")
 
 

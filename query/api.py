@@ -20,12 +20,14 @@ from access.principal import Authenticate, Principal
 from query import params
 from query.answers import Answer, Answers, Asked
 from query.audit import note
+from query.overview import Overview
 from query.params import Parameter
 from query.patterns import PatternAnswers, PatternTexts
 from query.problems import ProblemRoute, problem_responses
 from query.settings import QuerySettings
 from runtime.clock import Clock
 from schemas.access import SECURITY
+from schemas.overview import FacetsAnswer, HistogramAnswer
 from schemas.pages import CorrelationPage, LedgerAnswer, LogContext, LogPage, OneLog, ServiceList
 from schemas.patterns import OnePattern, PatternListAnswer
 from search.params import ParameterError
@@ -42,6 +44,7 @@ _TAGS_CHARS_MAX: Final = 4_096
 
 def make_router(
     answers: Answers,
+    overview: Overview,
     patterns: PatternAnswers,
     texts: PatternTexts,
     settings: QuerySettings,
@@ -62,12 +65,13 @@ def make_router(
             audit.check()
         return principal
 
-    @router.get("/logs", summary="Find logs", **documented(LogPage, params.FIND, 400, 422, 500, 503, has_tag=True))
+    @router.get("/logs", summary="Find logs", **documented(LogPage, params.FIND, 400, 404, 422, 500, 503, has_tag=True))
     async def find_logs(request: Request) -> Response:
         """Logs that match every parameter given, a page at a time, in order of (timestamp, id).
 
         A walk along `next_cursor` shows each log that was visible at the first page exactly once. A page may have few logs or
-        none and still have a `next_cursor`: its time was used up, and `scanned_to` says how far it came.
+        none and still have a `next_cursor`: its time was used up, and `scanned_to` says how far it came. With `around` it
+        begins in the midst, and both cursors lead on.
         """
         principal = await reader(request)
         items = request.query_params.multi_items()
@@ -109,6 +113,30 @@ def make_router(
         text = params.parse_correlation_id(correlation_id)
         answer = await answers.correlation(text, principal, limit=limit, token=token, asked=asked_of(request))
         return note(audit, request, principal, page_response(answer))
+
+    @router.get("/histogram", summary="Logs over time", **documented(HistogramAnswer, params.HISTOGRAM, 422, 500, 503))
+    async def histogram(request: Request) -> Response:
+        """How many logs match, by time and level: each once, counted from the newest on. `counted_from` says how far that came
+        in its time."""
+        principal = await reader(request)
+        items = request.query_params.multi_items()
+        template_text = await texts.of(items, principal.may_read)
+        question = params.parse_histogram(items, now_us=clock.now_us(), template_text=template_text)
+        return note(audit, request, principal, _answer(await overview.histogram(question, principal)))
+
+    @router.get(
+        "/facets",
+        summary="Values of the newest logs",
+        **documented(FacetsAnswer, params.FACETS, 422, 500, 503),
+    )
+    async def facets(request: Request) -> Response:
+        """Which values the newest 20,000 logs that match have, and how many logs have each. `counted_from` says how far back
+        they reach."""
+        principal = await reader(request)
+        items = request.query_params.multi_items()
+        template_text = await texts.of(items, principal.may_read)
+        question = params.parse_facets(items, now_us=clock.now_us(), template_text=template_text)
+        return note(audit, request, principal, _answer(await overview.facets(question, principal)))
 
     @router.get("/services", summary="Services", **documented(ServiceList, params.NONE, 422, 503))
     async def services(request: Request) -> Response:

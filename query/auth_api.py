@@ -7,7 +7,6 @@ another site is taken.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -18,15 +17,14 @@ from access.errors import Unauthenticated
 from access.principal import Authenticate, Principal
 from access.sessions import Sessions, Tokens
 from access.settings import AccessSettings
+from query.bodies import read_json
 from query.problems import ProblemRoute, problem_responses
 from schemas.access import SECURITY, Identity, Login, TokenAnswer
-from schemas.errors import InvalidInput
 from schemas.scope import ServiceScope
 
 COOKIE: Final = "logfeed_refresh"
 _PATH: Final = "/api/v1/auth"
 _BODY_BYTES_MAX: Final = 8 * 1024
-_BODY_S_MAX: Final = 10.0
 _COOKIE_CHARS_MAX: Final = 200
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
@@ -59,7 +57,8 @@ def make_auth_router(sessions: Sessions, settings: AccessSettings, authenticate:
     )
     async def login(request: Request) -> Response:
         """A name and a password for an access token of some minutes, and a session that `refresh` prolongs."""
-        wanted = await _body(request)
+        expected = '{"name": "…", "password": "…"}'
+        wanted = await read_json(request, _login_decoder, bytes_max=_BODY_BYTES_MAX, expected=expected)
         address = request.client.host if request.client else ""
         return _let_in(await sessions.login(wanted.name, wanted.password, address=address), settings)
 
@@ -125,26 +124,6 @@ def set_refresh_cookie(response: Response, tokens: Tokens, settings: AccessSetti
         httponly=True,
         samesite="strict",
     )
-
-
-async def _body(request: Request) -> _Login:
-    """Raises InvalidInput."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise InvalidInput("expected Content-Type: application/json")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_S_MAX):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _BODY_BYTES_MAX:
-                    raise InvalidInput(f"expected a body of at most {_BODY_BYTES_MAX} bytes")
-    except TimeoutError as error:
-        raise InvalidInput(f"the body did not arrive within {_BODY_S_MAX:g} s") from error
-    try:
-        return _login_decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        # Not what was found there: it may be a password.
-        raise InvalidInput('expected {"name": "…", "password": "…"}') from error
 
 
 def _identity(principal: Principal) -> dict[str, Any]:

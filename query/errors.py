@@ -56,6 +56,14 @@ class TailsFull(Overloaded):
     """As many tails are open here as there may be; try again shortly."""
 
 
+class TooManyExports(Overloaded):
+    """As many of your exports are running as one may have; wait for one to end."""
+
+
+class ExportsFull(Overloaded):
+    """As many exports are running here as there may be; try again shortly."""
+
+
 class SnapshotBehind(Overloaded):
     """The database is behind what earlier pages of this walk have shown; try again shortly."""
 

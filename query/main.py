@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 
 from access.audit import AuditLog
 from access.oidc.login import OidcLogin
-from access.principal import Authenticate, Principal, anyone
+from access.principal import Authenticate, Current, Principal, anyone, unchanging
 from access.sessions import Sessions
 from broker.port import Broker
 from broker.topics import Topics
@@ -32,8 +32,12 @@ from query.connections.service import Connections
 from query.experiments.api import make_experiments_router
 from query.experiments.service import Experiments
 from query.experiments.settings import ExperimentSettings
+from query.export.api import make_export_router
+from query.export.service import Exports
 from query.oidc_api import make_oidc_router
+from query.overview import Overview
 from query.patterns import PatternAnswers, PatternTexts
+from query.personal.api import make_personal_router
 from query.settings import QuerySettings
 from query.status import StatusAnswers, StatusSource, make_status_router
 from query.tail.api import make_tail_router
@@ -49,6 +53,7 @@ from schemas.topics import LOGS_TOPIC, TopicInfo
 from store.connections.reading import ConnectionReader
 from store.experiments import ExperimentStore
 from store.patterns.reading import PatternReader
+from store.personal.kept import PersonalStore
 from store.postgres_read import PostgresReadStore
 from store.tiers.access import SegmentAccess
 from store.tiers.retention import RetentionPolicy
@@ -109,6 +114,7 @@ class QueryService:
         unread: Unread,
         topic: str = LOGS_TOPIC,
         authenticate: Authenticate = anyone,
+        current: Current = unchanging,
         sessions: Sessions | None = None,
         oidc: OidcLogin | None = None,
         audit: AuditLog | None = None,
@@ -125,13 +131,13 @@ class QueryService:
     ) -> None:
         """database: opened and closed by the caller, with settings.scans_max connections at least.
 
-        unread: partition -> records that are accepted and not stored yet; may raise Overloaded. sessions: closed by the caller;
-        None where nobody logs in. oidc: closed by the caller; None where no login provider is asked. audit: run by the caller;
-        None writes nothing down. segments: opened and closed here; None where no directory of files is known. retention: None
-        shows whatever is there. tail: what tails are made of; None has none. topics: derived topics; None shows none.
-        experiments, connections: None knows none. status: None tells none. origins:
-        whose pages may open WebSockets; None: the server's own alone. pattern_minutes_days: for which counts of patterns are
-        there by the minute.
+        unread: partition -> records that are accepted and not stored yet; may raise Overloaded. current: what somebody may now
+        who was let in by `authenticate` before. sessions: closed by the caller; None where nobody logs in. oidc: closed by the
+        caller; None where no login provider is asked. audit: run by the caller; None writes nothing down. segments: opened and
+        closed here; None where no directory of files is known. retention: None shows whatever is there. tail: what tails are
+        made of; None has none. topics: derived topics; None shows none. experiments, connections: None knows none. status: None
+        tells none. origins: whose pages may open WebSockets; None: the server's own alone. pattern_minutes_days: for which
+        counts of patterns are there by the minute.
         """
         self.settings = settings
         self.authenticate = authenticate
@@ -155,9 +161,25 @@ class QueryService:
         self._looking: asyncio.Task[None] | None = None
         self._is_there = False
         self._has_readers = False
+        overview = Overview(self._answers, clock, budget_ms=settings.scan_budget_ms)
         self.router: APIRouter = make_router(
-            self._answers, pattern_answers, PatternTexts(patterns), settings, clock, self._authenticated, audit
+            self._answers,
+            overview,
+            pattern_answers,
+            PatternTexts(patterns),
+            settings,
+            clock,
+            self._authenticated,
+            audit,
         )
+        # Ended with all else that lasts: the server cannot stop before.
+        stop = tail.stop if tail is not None else self._stop
+        exports = Exports(settings, self._answers, current=current, clock=clock, audit=audit, stop=stop)
+        export_router = make_export_router(exports, PatternTexts(patterns), clock, self._authenticated)
+        personal_router = make_personal_router(
+            PersonalStore(database), settings, self._authenticated, self._answers.place
+        )
+        self.router.routes.extend([*export_router.routes, *personal_router.routes])
         if sessions is not None:
             # Side by side, not one inside the other: whoever mounts them sees each route.
             self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)

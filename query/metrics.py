@@ -17,6 +17,18 @@ REQUEST_SECONDS: Final = Histogram(
 )
 LOGS_SHOWN: Final = Counter("logfeed_query_logs_shown", "Logs in answers.", registry=REGISTRY)
 PAGES_UNFINISHED: Final = Counter("logfeed_query_pages_unfinished", "Pages ended by their budget.", registry=REGISTRY)
+COUNTS_UNFINISHED: Final = Counter(
+    "logfeed_query_counts_unfinished", "Histograms and facets ended by their budget.", registry=REGISTRY
+)
+EXPORTS_RUNNING: Final = Gauge(
+    "logfeed_query_exports_running", "Exports over HTTP that are running.", registry=REGISTRY
+)
+EXPORTS_ENDED: Final = Counter(
+    "logfeed_query_exports_ended",
+    "Exports over HTTP that were completed (done) or not (cut).",
+    ["outcome"],
+    registry=REGISTRY,
+)
 SCANS_RUNNING: Final = Gauge("logfeed_query_scans_running", "Questions the database works on.", registry=REGISTRY)
 SCANS_WAITING: Final = Gauge("logfeed_query_scans_waiting", "Questions that wait for a place.", registry=REGISTRY)
 SCANS_REFUSED: Final = Counter(

@@ -24,6 +24,14 @@ from store.port import Order, Position, Scan, ScanResult
 
 
 @dataclass(frozen=True, slots=True)
+class Around:
+    """A place in a walk: a log, by its id, or a time."""
+
+    log_id: int | None = None
+    us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """One question as sent: what to find, in which order, how much."""
 
@@ -38,6 +46,8 @@ class Question:
     """Exclusive; resolved at this request."""
     token: str | None
     """The cursor's token."""
+    around: Around | None = None
+    """Where the first page begins, in the midst of the walk: logs lie on both sides. None: at its beginning."""
     tail_canonical: str | None = None
     """`canonical` of the tail that goes on from here; None for a question that has an end."""
 
@@ -69,6 +79,16 @@ class Walk:
     def begin(cls, question: Question, *, offsets: Mapping[int, int]) -> Walk:
         """At the first page."""
         return cls(question.start_us, question.end_us, None, dict(offsets))
+
+    @classmethod
+    def begin_at(
+        cls, question: Question, place: Position, *, newest: Position | None, offsets: Mapping[int, int]
+    ) -> Walk:
+        """At the page that begins with this position, or with what follows it in the question's order. newest: of the snapshot:
+        the walk has an end from its first page on, since both sides are open to it."""
+        last = newest if question.end_us is None else None
+        after = _before(place, _opposite(question.order))
+        return cls(question.start_us, question.end_us, last, dict(offsets), after=after, can_turn=True)
 
     @classmethod
     def resume(cls, cursor: Cursor) -> Walk:
@@ -103,7 +123,7 @@ class Walk:
     def is_settled(self, question: Question, result: ScanResult, *, closed_before_us: int) -> bool:
         """Whether everything that the page tells of lies before this time. What a first page freezes is told by its cursors:
         where that is the newest position of all, walks that begin later must not end there."""
-        if self.needs_newest(question, result):
+        if self.needs_newest(question, result) or (question.around is not None and question.token is None):
             return False
         if self._direction(question) is Order.OLDEST_FIRST and result.scanned_to is not None:
             return result.scanned_to < (closed_before_us, 0)

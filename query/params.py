@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from patterns.expression import parse_id
-from query.page import Question
+from query.facets import KEYS_SHOWN, LEVEL, SERVICE, Field, metadata_field
+from query.histogram import bucket_width_us
+from query.overview import FacetQuestion, HistogramQuestion
+from query.page import Around, Question
 from schemas.experiments import ExperimentStatus
 from schemas.ids import ID_MAX
 from schemas.levels import LEVELS
@@ -22,7 +25,7 @@ from schemas.record import CORRELATION_ID_CHARS_MAX, is_service_name
 from search.language import TemplateText, no_template
 from search.language import pattern_ids as ids_of_query
 from search.params import LIST_VALUES_MAX, ParameterError, from_params, parse_time
-from search.predicate import MinLevel, Predicate, canonical
+from search.predicate import TIMESTAMP_MIN_US, MinLevel, Predicate, canonical
 from store.patterns.reading import Sort
 from store.port import Order
 
@@ -34,9 +37,15 @@ PATTERNS_MAX: Final = 500
 PATTERNS_DEFAULT: Final = 50
 PATTERNS_SPAN_DAYS_MAX: Final = 400
 PARAMETERS_MAX: Final = 1_000
+BUCKETS_MAX: Final = 400
+BUCKETS_DEFAULT: Final = 60
+FIELDS_MAX: Final = 20
+TOP_MAX: Final = 50
+TOP_DEFAULT: Final = 10
 METADATA_PREFIX: Final = "metadata."
 
 _MINUTE_US: Final = 60_000_000
+_HOUR_US: Final = 60 * _MINUTE_US
 _TEXT_CHARS_MAX: Final = 200
 Items = Iterable[tuple[str, str]]
 
@@ -95,10 +104,15 @@ FIND: Final = (
         f"{METADATA_PREFIX}KEY", "The metadata field KEY (dots go deeper) equals this text. Several: all of them."
     ),
     Parameter("order", "`desc`: newest first. `asc`: oldest first.", {"type": "string", "enum": ["desc", "asc"]}),
+    Parameter(
+        "around",
+        "Where the first page begins: the id of a log, or a time. `prev_cursor` leads to what comes before it in `order`. "
+        + _TIME,
+    ),
     _LIMIT,
     _CURSOR,
 )
-_NOT_IN_TAIL: Final = ("end_time", "order", "limit", "cursor")
+_NOT_IN_TAIL: Final = ("end_time", "order", "around", "limit", "cursor")
 TAIL: Final = (
     *(parameter for parameter in FIND if parameter.name not in _NOT_IN_TAIL),
     Parameter(
@@ -106,6 +120,37 @@ TAIL: Final = (
         "`now`, or where to go on: `tail` of a first page of the same question, or the token of a frame.",
         {"type": "string", "default": "now"},
     ),
+)
+_FILTERS: Final = tuple(
+    parameter
+    for parameter in FIND
+    if parameter.name not in ("start_time", "end_time", "order", "around", "limit", "cursor")
+)
+_SPAN: Final = (
+    Parameter("start_time", f"Inclusive; one hour before the end by default. {_TIME}"),
+    Parameter("end_time", f"Exclusive; now by default. {_TIME}"),
+)
+HISTOGRAM: Final = (
+    *_FILTERS,
+    *_SPAN,
+    Parameter(
+        "buckets",
+        "Most buckets. Their width is the least of 1, 2, 5, 10, 15, 30 seconds or minutes, 1, 2, 3, 6, 12 hours, 1 or 7 days,"
+        " or more weeks, with which there are no more.",
+        _limit(BUCKETS_MAX, BUCKETS_DEFAULT),
+    ),
+)
+FACETS: Final = (
+    *_FILTERS,
+    *_SPAN,
+    Parameter(
+        "field",
+        f"`{SERVICE}`, `{LEVEL}` or `{METADATA_PREFIX}KEY`. Several: each. Without it: {SERVICE}, {LEVEL} and the {KEYS_SHOWN}"
+        " commonest metadata keys.",
+        is_list=True,
+        example="level",
+    ),
+    Parameter("top", "Most values of each field.", _limit(TOP_MAX, TOP_DEFAULT)),
 )
 CONTEXT: Final = (
     Parameter("before", "Most logs before it.", _limit(CONTEXT_MAX, CONTEXT_DEFAULT, least=0)),
@@ -285,6 +330,19 @@ def _predicate(values: Values, template_text: TemplateText) -> Predicate:
 def parse_find(items: Items, *, now_us: int, template_text: TemplateText = no_template) -> Question:
     """The question of `GET /api/v1/logs`. template_text: see search.language.parse. Raises ParameterError."""
     values = Values(items, FIND)
+    return find_question(
+        values,
+        now_us=now_us,
+        template_text=template_text,
+        limit=values.whole_number("limit", least=1, most=LIMIT_MAX, default=LIMIT_DEFAULT),
+        token=values.token(),
+    )
+
+
+def find_question(
+    values: Values, *, now_us: int, template_text: TemplateText, limit: int, token: str | None = None
+) -> Question:
+    """The question of a walk, by the filters, times, order and place of FIND. Raises ParameterError."""
     predicate = _predicate(values, template_text)
     order = values.one("order") or Order.NEWEST_FIRST.value
     if order not in (Order.NEWEST_FIRST.value, Order.OLDEST_FIRST.value):
@@ -292,19 +350,83 @@ def parse_find(items: Items, *, now_us: int, template_text: TemplateText = no_te
     start_text, end_text = values.one("start_time"), values.one("end_time")
     start_us = None if start_text is None else parse_time(start_text, now_us, parameter="start_time")
     end_us = None if end_text is None else parse_time(end_text, now_us, parameter="end_time")
-    token = values.token()
     if token is None and start_us is not None and end_us is not None and start_us >= end_us:
         raise ParameterError("start_time", f"must be before end_time, got {start_text} and {end_text}")
+    around_text = values.one("around")
+    asked = ["find", canonical(predicate).decode(), order, start_text, end_text]
     return Question(
         predicate=predicate,
-        canonical=json.dumps(["find", canonical(predicate).decode(), order, start_text, end_text]),
+        canonical=json.dumps(asked if around_text is None else [*asked, around_text]),
         order=Order(order),
-        limit=values.whole_number("limit", least=1, most=LIMIT_MAX, default=LIMIT_DEFAULT),
+        limit=limit,
         start_us=start_us,
         end_us=end_us,
         token=token,
-        tail_canonical=tail_canonical(predicate, start_text) if end_text is None else None,
+        around=None if around_text is None else _around(around_text, now_us),
+        tail_canonical=tail_canonical(predicate, start_text) if end_text is None and around_text is None else None,
     )
+
+
+def _around(text: str, now_us: int) -> Around:
+    if text.isascii() and text.isdecimal():
+        try:
+            return Around(log_id=parse_log_id(text))
+        except ParameterError as error:
+            raise ParameterError("around", error.message) from error
+    return Around(us=parse_time(text, now_us, parameter="around"))
+
+
+def parse_histogram(items: Items, *, now_us: int, template_text: TemplateText = no_template) -> HistogramQuestion:
+    """The question of `GET /api/v1/histogram`. template_text: see search.language.parse. Raises ParameterError."""
+    values = Values(items, HISTOGRAM)
+    predicate = _predicate(values, template_text)
+    start_us, end_us = _span(values, now_us)
+    buckets = values.whole_number("buckets", least=1, most=BUCKETS_MAX, default=BUCKETS_DEFAULT)
+    return HistogramQuestion(predicate, start_us, end_us, bucket_width_us(start_us, end_us, buckets_max=buckets))
+
+
+def parse_facets(items: Items, *, now_us: int, template_text: TemplateText = no_template) -> FacetQuestion:
+    """The question of `GET /api/v1/facets`. template_text: see search.language.parse. Raises ParameterError."""
+    values = Values(items, FACETS)
+    predicate = _predicate(values, template_text)
+    start_us, end_us = _span(values, now_us)
+    names = list(dict.fromkeys(values.all("field")))
+    if len(names) > FIELDS_MAX:
+        raise ParameterError("field", f"expected at most {FIELDS_MAX} fields, got {len(names)}")
+    return FacetQuestion(
+        predicate,
+        start_us,
+        end_us,
+        tuple(map(_facet_field, names)),
+        values.whole_number("top", least=1, most=TOP_MAX, default=TOP_DEFAULT),
+    )
+
+
+def _span(values: Values, now_us: int) -> tuple[int, int]:
+    """[start, end) of what is summed up."""
+    end_text, start_text = values.one("end_time") or "now", values.one("start_time")
+    end_us = parse_time(end_text, now_us, parameter="end_time")
+    if start_text is None:
+        start_us = max(min(end_us, now_us) - _HOUR_US, TIMESTAMP_MIN_US)
+    else:
+        start_us = parse_time(start_text, now_us, parameter="start_time")
+    if start_us >= end_us:
+        raise ParameterError(
+            "start_time", f"must be before end_time, got {(start_text or '-1h')[:40]} and {end_text[:40]}"
+        )
+    return start_us, end_us
+
+
+def _facet_field(name: str) -> Field:
+    if name in (SERVICE, LEVEL):
+        return Field(name)
+    key = name.removeprefix(METADATA_PREFIX)
+    if key == name:
+        raise ParameterError("field", f"expected {SERVICE}, {LEVEL} or {METADATA_PREFIX}KEY, got {name[:60]!r}")
+    try:
+        return metadata_field(key)
+    except ValueError as error:
+        raise ParameterError("field", str(error)) from error
 
 
 def parse_experiments(items: Items) -> tuple[tuple[str, ...], str, int, str | None]:

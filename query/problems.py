@@ -32,6 +32,7 @@ from query.errors import (
     LogNotFound,
     PatternNotFound,
     SnapshotBehind,
+    TooManyExports,
     TooManyQuestions,
     TooManyScans,
     TooManyTails,
@@ -46,6 +47,7 @@ from search.params import ParameterError
 from store.experiments import TooManyExperiments
 from store.objects.cache import ObjectTooLarge
 from store.objects.port import ObjectStoreRefused
+from store.personal.kept import NoRoom
 from store.segments.format import SegmentDamaged
 
 log = structlog.get_logger(__name__)
@@ -63,6 +65,7 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (PatternNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such pattern"),
     (TopicNotFound, HTTPStatus.NOT_FOUND, "topic-not-found", "There is no such topic"),
     (TopicGone, HTTPStatus.GONE, "gap", "Records are not there any more"),
+    (NoRoom, HTTPStatus.CONFLICT, "no-room", "You keep as many as you may"),
     (ExperimentNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such experiment"),
     (ConnectionNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such connection"),
     (ExperimentConflict, HTTPStatus.CONFLICT, "conflict", "It is otherwise by now"),
@@ -76,6 +79,7 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (TooManyTopicReads, HTTPStatus.TOO_MANY_REQUESTS, "too-many-topic-reads", "Too many requests for records at once"),
     (TooManyWatchers, HTTPStatus.TOO_MANY_REQUESTS, "too-many-watchers", "Too many streams of changes of one subject"),
     (TooManyQuestions, HTTPStatus.TOO_MANY_REQUESTS, "too-many-questions", "Too many of your questions at once"),
+    (TooManyExports, HTTPStatus.TOO_MANY_REQUESTS, "too-many-exports", "Too many exports of one subject"),
     (TooManyScans, HTTPStatus.SERVICE_UNAVAILABLE, "too-many-scans", "Too many questions at once"),
     (SnapshotBehind, HTTPStatus.SERVICE_UNAVAILABLE, "snapshot-behind", "The database is behind this walk"),
     (Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The question cannot be answered now"),
@@ -91,7 +95,7 @@ _DESCRIPTIONS: Final = {
     409: "It is otherwise by now, or there is no room for another one: `detail` says which.",
     410: "Records behind this place are past their retention, or of a topic that was made again: go on from `next`.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
-    429: "Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds.",
+    429: "Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`.",
     500: "A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked.",
     502: "The login provider answers what it must not, or refuses this installation: `detail` says what to mend.",
     503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",

@@ -36,6 +36,17 @@ class QuerySettings(Section):
     late, is dropped or erased ends it at once. A first page that ends its walk at the newest log of its moment is not kept."""
     services_ttl_s: Annotated[float, Field(ge=0, le=300)] = 2.0
     """Seconds the list of services is kept: it sums what was not rolled up yet."""
+    exports_max: Annotated[int, Field(ge=1, le=1_000)] = 8
+    """Exports that run at once; each holds one page, and a place for a question only while that is read. More get 503."""
+    exports_per_subject_max: Annotated[int, Field(ge=1, le=1_000)] = 2
+    """Exports of one key or user that run at once; more get 429."""
+    export_patience_s: Annotated[float, Field(ge=0, le=3_600)] = 60.0
+    """Seconds for which an export that has begun asks again where the database is busy or a file is on its way; then it is
+    cut."""
+    bookmarks_max: Annotated[int, Field(ge=0, le=10_000)] = 1_000
+    """Bookmarks of one key or user; more are refused."""
+    views_max: Annotated[int, Field(ge=0, le=10_000)] = 200
+    """Saved views of one key or user; more are refused."""
     ledger_minutes_max: Annotated[int, Field(ge=1, le=527_040)] = 10_100
     """Longest stretch of the ledger in one answer, in minutes: a week and a little, so that `-7d` fits."""
     ledger_rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
@@ -45,4 +56,6 @@ class QuerySettings(Section):
     def _limits_fit(self) -> QuerySettings:
         if self.cache_bytes_max and self.cache_bytes_max < self.page_bytes_max:
             raise ValueError("cache_bytes_max must be 0 or at least page_bytes_max: a full page would never be kept")
+        if self.exports_max < self.exports_per_subject_max:
+            raise ValueError("exports_max must be at least exports_per_subject_max: one subject could never have them")
         return self

@@ -184,7 +184,9 @@ class Catalogue:
         """version: as the database counts; None is older than any. parts: all that there are, by kind and age.
         closed_before_us: the border beside these; later ones, which are no less, change nothing about parts."""
         self.version = version
-        tables = list(tables)
+        self.tables: Sequence[Table] = list(tables)
+        """All of them, by the start of their range."""
+        tables = self.tables
         chunks = [table for table in tables if not table.is_late]
         self._late = [table for table in tables if table.is_late]
         unfinished = [chunk for chunk in chunks if not chunk.is_finished]

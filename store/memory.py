@@ -29,7 +29,9 @@ from store.port import (
     Border,
     BorderMoved,
     ChunkMissing,
+    Count,
     CountMismatch,
+    CountResult,
     DeadLetter,
     EncodedRow,
     Fenced,
@@ -333,6 +335,10 @@ class MemoryStore:
         """See Upkeep. There is nothing to index."""
         return 0
 
+    async def sum_open(self) -> int:
+        """See Upkeep. There is nothing to sum."""
+        return 0
+
     async def close_due(self, *, now_us: int) -> int:
         """See Upkeep."""
         database, border = self.database, self.database.border
@@ -532,6 +538,20 @@ class _MemorySnapshot:
             found.append(log)
             size += len(log.message.encode()) + len(msgspec.json.encode(log.metadata))
         return ScanResult(found, True, None)
+
+    async def count(self, count: Count, *, allowed: ServiceScope) -> CountResult:
+        """See Snapshot. A budget of rows ends it as it ends a scan."""
+        matches = compile_match(count.predicate)
+        rows: Counter[tuple[int, int]] = Counter()
+        within = [log for log in reversed(self._rows) if count.start_us <= log.timestamp < count.end_us]
+        for looked_at, log in enumerate(within):
+            is_over = self._rows_per_scan is not None and looked_at >= self._rows_per_scan
+            if is_over and log.timestamp < within[looked_at - 1].timestamp:  # of one moment all rows are counted
+                return CountResult(dict(rows), within[looked_at - 1].timestamp)
+            if allowed.permits(log.service_name) and matches(log):
+                since_us = (log.timestamp - count.origin_us) % count.width_us
+                rows[log.timestamp - since_us, log.level] += 1
+        return CountResult(dict(rows), None)
 
     async def by_id(self, log_id: int, *, allowed: ServiceScope) -> Log | None:
         """See Snapshot."""

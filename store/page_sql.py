@@ -74,6 +74,7 @@ def by_parts(
     """As `ordered`, of an open window: rows that are in the parts and meet `terms` there, and all that are in no part yet.
 
     arms: `logs` first. chunk: the one that has all rows of the parts, if it is one: that finds a row three times as fast.
+    What parts hold is put in order before its rows are read, so that none is read that the page has no room for.
     What is in no part is found by its arrival alone: the inner bound says which chunks there are, the outer ones come behind a
     fence (OFFSET 0), so that no index of times takes its place.
     """
@@ -91,13 +92,14 @@ def by_parts(
     bounds = _EVERY.text if is_all else _bounds(logs, params)
     params += [*condition.params, *parts_params]
     known_bounds = _bounds(logs, params)
-    params += [parts.to_xid, *condition.params]
+    params += [parts.to_xid, *condition.params, wanted]
     found = (
         f"SELECT {_COLUMNS} FROM (SELECT {_COLUMNS} FROM {table} WHERE timestamp >= %s AND arrived >= %s OFFSET 0) AS recent"
         f" WHERE {bounds} AND ({condition.text})"
-        f" UNION ALL SELECT known.* FROM ({' UNION ALL '.join(candidates) or _NO_CANDIDATES}) AS part CROSS JOIN LATERAL ("
+        f" UNION ALL (SELECT known.* FROM (SELECT * FROM ({' UNION ALL '.join(candidates) or _NO_CANDIDATES}) AS every"
+        f" ORDER BY {_order(newest_first)}) AS part CROSS JOIN LATERAL ("
         f"SELECT {_COLUMNS} FROM {known_in} AS l WHERE l.timestamp = part.timestamp AND l.id = part.id AND {known_bounds}"
-        f" AND arrived < %s AND ({condition.text}) OFFSET 0) AS known"
+        f" AND arrived < %s AND ({condition.text}) OFFSET 0) AS known ORDER BY {_order(newest_first, 'part.')} LIMIT %s)"
     )
     if others:
         merged, others_params = _merged(others, _COLUMNS, condition, wanted, newest_first=newest_first)
@@ -201,5 +203,6 @@ def _bounds(arm: Arm, params: list[Any]) -> str:
     return " AND ".join(parts)
 
 
-def _order(newest_first: bool) -> str:
-    return "timestamp DESC, id DESC" if newest_first else "timestamp, id"
+def _order(newest_first: bool, of: str = "") -> str:
+    """of: the alias with its dot, where columns of others bear the same names."""
+    return f"{of}timestamp DESC, {of}id DESC" if newest_first else f"{of}timestamp, {of}id"

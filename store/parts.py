@@ -273,11 +273,11 @@ class OpenChunkIndexer:
 
     async def _must_rest(self, connection: Connection, kind: OpenIndex) -> bool:
         """Whether others need the processors more."""
-        (lag_s,) = await one(connection, _LAG, (self._topic,))
-        if lag_s > LAG_S_MAX:
+        behind_s = await lag_s(connection, self._topic)
+        if behind_s > LAG_S_MAX:
             return True
         rest = 0
-        if lag_s > LAG_S_EASY:
+        if behind_s > LAG_S_EASY:
             rest = _REST_WHEN_SHORT
         elif kind is OpenIndex.METADATA and not (await one(connection, _ASKED_LATELY))[0]:
             rest = _REST_UNASKED
@@ -344,6 +344,11 @@ class OpenChunkIndexer:
         if (from_xid, rows) != (tail.from_xid, tail.rows):
             self._tails[kind] = tail = Tail(from_xid, rows, now_us)
         return now_us - tail.seen_us >= QUIET_S * 1_000_000
+
+
+async def lag_s(connection: Connection, topic: str) -> float:
+    """How far the writers are behind, those of halted partitions left out."""
+    return float((await one(connection, _LAG, (topic,)))[0])
 
 
 async def _look(connection: Connection, kind: OpenIndex) -> _Moment:

@@ -292,6 +292,31 @@ class ScanResult:
     """Everything up to here (in the scan's direction) was looked at; None when finished."""
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A question for numbers of rows, by time and level: start_us inclusive, end_us exclusive."""
+
+    predicate: Predicate
+    start_us: int
+    end_us: int
+    width_us: int
+    """Of a bucket. Buckets begin at multiples of it from `origin_us` on, both ways."""
+    origin_us: int
+    budget_ms: int = 2_000
+    is_again: bool = False
+    """It is asked again, after SnapshotLost: what is still missing ends the count."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountResult:
+    """How many rows match. Counted from the newest on."""
+
+    rows: dict[tuple[int, int], int]
+    """(start of the bucket in µs, severity number) -> rows. Buckets without rows are left out."""
+    counted_from_us: int | None
+    """All rows from this time on are counted, and none before it: the budget ended. None: all are."""
+
+
 class SnapshotLost(DatabaseUnavailable):
     """What this snapshot knows of was dropped while it was read: take a new one and ask again."""
 
@@ -329,6 +354,9 @@ class Snapshot(Protocol):
 
     async def scan(self, scan: Scan, *, allowed: ServiceScope) -> ScanResult:
         """Rows that match, in order, each once, over every table that may hold some."""
+
+    async def count(self, count: Count, *, allowed: ServiceScope) -> CountResult:
+        """How many rows match, each counted once, over every table that may hold some; those that scans would show."""
 
     async def by_id(self, log_id: int, *, allowed: ServiceScope) -> Log | None:
         """The log, or None when absent or not allowed."""
@@ -405,6 +433,10 @@ class Upkeep(Protocol):
     async def index_open(self, by: OpenIndex) -> int:
         """Index what has gathered in chunks that are not finished, when there is enough of it and writers keep up; returns
         how many rows. May take minutes; the caller decides how often."""
+
+    async def sum_open(self) -> int:
+        """Sum what has come into chunks that are not finished since the last call, for counts; returns how many numbers are
+        new: one for each minute, service and level."""
 
     async def close_due(self, *, now_us: int) -> int:
         """Move the border past chunks that are due, end late generations that are full or old; returns how many closed."""

@@ -25,13 +25,14 @@ from search.sql_postgres import compile_postgres
 from store import page_sql
 from store.catalogue import Catalogue
 from store.page_scan import PageScan
-from store.port import Order, Position, Scan, ScanResult
+from store.port import Count, CountResult, Order, Position, Scan, ScanResult
 from store.rare_keys import RareKeys
 from store.scan_windows import BEYOND, CHUNKS_MAX, LEAST, Ground, Walk, successor
 from store.second_connection import SecondConnection
 from store.statements import BY_BITMAP, Settings, StatementRunner
 from store.tiers.access import SegmentAccess
 from store.tiers.by_id import log_with_id
+from store.tiers.counting import TieredCount
 from store.tiers.finding import Segments
 from store.tiers.hiding import Hiding
 from store.tiers.tiered_scan import TieredScan
@@ -155,6 +156,23 @@ class PostgresSnapshot:
         finally:
             for page in tables.pages:
                 self.wanted_keys |= page.wanted_keys
+
+    async def count(self, count: Count, *, allowed: ServiceScope) -> CountResult:
+        """See Snapshot."""
+        if allowed.is_empty:
+            return CountResult({}, None)
+        counting = TieredCount(
+            count,
+            all_of(count.predicate, within(allowed)),
+            runner=self._runner,
+            catalogue=self._catalogue,
+            closed_before_us=self._closed_before_us,
+            segments=self._segments,
+            access=self._access,
+            hiding=self._hiding,
+            clock=self._clock,
+        )
+        return await counting.run()
 
     async def by_id(self, log_id: int, *, allowed: ServiceScope) -> Log | None:
         """See Snapshot. Tables first, the newest places first; each is asked through its BRIN of ids."""

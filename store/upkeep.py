@@ -40,7 +40,8 @@ from store.chunks import (
     pending_detaches,
 )
 from store.finishing import finish, forget_if_gone, index_metadata_of_one
-from store.parts import OpenChunkIndexer
+from store.open_sums import sum_open
+from store.parts import LAG_S_EASY, OpenChunkIndexer, lag_s
 from store.port import OpenIndex
 from store.settings import StoreSettings
 from store.steps import AT, US, clock_us, in_batches, one, tried, under_border
@@ -215,6 +216,20 @@ class PostgresUpkeep:
                 await self._indexer.retire(connection, by)
                 return 0
             return await self._indexer.index_open(connection, by)
+
+    async def sum_open(self) -> int:
+        """See Upkeep. Writers that are behind have the machine for themselves. Raises DatabaseUnavailable."""
+        async with patient(self._database) as connection:
+            if await lag_s(connection, self._topic) > LAG_S_EASY:
+                return 0
+            numbers = 0
+
+            async def make() -> None:
+                nonlocal numbers
+                numbers = await sum_open(connection)
+
+            await tried("sum", "open chunks", make, again_on=())
+            return numbers
 
     async def close_due(self, *, now_us: int) -> int:
         """See Upkeep. Raises DatabaseUnavailable."""

@@ -21,6 +21,7 @@ from tests.databases import create_database, create_migrated_database, drop_data
 from tests.scratch import use_scratch
 
 if TYPE_CHECKING:
+    from tests.fleets import Fleets, OwnBroker
     from tests.s3_server import S3Server
     from tests.services import SharedServices
 
@@ -121,6 +122,25 @@ def timescale_url(timescale_server: str) -> Iterator[str]:
     url = create_migrated_database(timescale_server, Layout.TIMESCALE, run=os.environ[RUN_VARIABLE])
     yield url
     drop_database(timescale_server, url)
+
+
+@pytest.fixture(scope="session")
+def fleets() -> Iterator[Fleets]:
+    """Makes fleets of real processes on servers of this process, which start at the first need."""
+    from tests.fleets import Fleets
+
+    made = Fleets(os.environ[RUN_VARIABLE])
+    yield made
+    made.stop()
+
+
+@pytest.fixture(params=["queue", pytest.param("kafka", marks=pytest.mark.kafka)])
+def own_broker(request: pytest.FixtureRequest, fleets: Fleets) -> Iterator[OwnBroker]:
+    """A running broker that the test may hurt."""
+    # The shared one skips, with the reason, where there can be none.
+    request.getfixturevalue("kafka_bootstrap" if request.param == "kafka" else "embedded_server")
+    with fleets.broker(request.param) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")

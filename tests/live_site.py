@@ -6,10 +6,9 @@ import asyncio
 import hashlib
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
@@ -20,9 +19,6 @@ from broker.port import Broker, Producer, Record
 from broker.queue import QueueBroker
 from broker.settings import BrokerSettings
 from db.database import Database
-from db.embedded import EmbeddedPostgres
-from db.migrations import Layout, migrate
-from infra.native import KafkaNode
 from live.events import Batch, Event, Gap
 from live.follow import Follower, Subscription
 from live.keys import StoredKeys
@@ -169,9 +165,10 @@ class Topic:
 class Seen:
     """What a subscription gave, while it is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, positions: Mapping[int, int] | None = None) -> None:
+        """positions: where it begins."""
         self.events: list[Event] = []
-        self.positions: dict[int, int] = {}
+        self.positions: dict[int, int] = dict(positions or {})
 
     @property
     def ids(self) -> list[int]:
@@ -204,7 +201,7 @@ class Seen:
 @asynccontextmanager
 async def seeing(follower: Follower, positions: dict[int, int] | None = None) -> AsyncIterator[Seen]:
     """A subscription that is read, begun."""
-    seen = Seen()
+    seen = Seen(positions)
     async with follower.subscribe(positions) as subscription:
         reading = asyncio.create_task(seen.read(subscription))
         try:
@@ -214,36 +211,3 @@ async def seeing(follower: Follower, positions: dict[int, int] | None = None) ->
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
-
-
-class OwnServer:
-    """A server of one test, to be killed and started again."""
-
-    def __init__(self, kind: str, directory: Path) -> None:
-        self._node: KafkaNode | EmbeddedPostgres = (
-            KafkaNode(directory) if kind == "kafka" else EmbeddedPostgres(directory)
-        )
-
-    async def start(self) -> str:
-        """Its address. It ends with the thread that started it: the main one."""
-        self._node.start()
-        if isinstance(self._node, KafkaNode):
-            return self._node.bootstrap
-        await migrate(self._node.url, Layout.NATIVE)
-        return self._node.url
-
-    async def kill(self) -> None:
-        """With SIGKILL."""
-        await asyncio.to_thread(self._node.kill)
-
-    async def bring_back(self) -> None:
-        """Start it again while the event loop goes on."""
-        if isinstance(self._node, KafkaNode):
-            self._node.spawn()
-            await asyncio.to_thread(self._node.wait_ready)
-        else:
-            self._node.start()
-
-    def remove(self) -> None:
-        """Stop it for good."""
-        self._node.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,15 +17,17 @@ from schemas.ids import first_id_at
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, ServiceScope
 from schemas.topics import LOGS_TOPIC
+from search.match import compile_match
 from search.predicate import EVERYTHING, Predicate
 from store.chunks import chunk_layout
 from store.memory import CHUNK_US, MemoryDatabase, MemoryStore
 from store.port import Border, LedgerRow, Order, ReadStore, Scan, ScanResult
 from store.postgres_read import PostgresReadStore
+from store.segments.settings import SegmentSettings
 from store.tiers.access import SegmentAccess
 from store.tiers.retention import RetentionPolicy
 from store.upkeep import PostgresUpkeep
-from tests.tiered_rows import READER, record, write_segments
+from tests.tiered_rows import READER, SMALL, record, write_segments
 
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND
@@ -239,6 +242,8 @@ class TieredSubject(PostgresSubject):
 
     HOMES: tuple[tuple[str, bool], ...] = (("serving", False), ("written", False), ("serving", True))
     """In turn: files instead of the table, which waits to be dropped; files beside the table; files alone."""
+    USING: SegmentSettings = SMALL
+    """How files are written."""
 
     def __init__(
         self,
@@ -274,7 +279,9 @@ class TieredSubject(PostgresSubject):
         for (table,) in tables:
             state, is_dropped = self.HOMES[self._moved % len(self.HOMES)]
             self._moved += 1
-            written = await write_segments(self.database, self.directory, table, name=f"moved_{self._moved}")
+            written = await write_segments(
+                self.database, self.directory, table, using=self.USING, name=f"moved_{self._moved}"
+            )
             await record(self.connection, written, table, state=state)
             if is_dropped:
                 await self.run(f"DELETE FROM {table}")
@@ -357,6 +364,25 @@ async def walk(
             return found
         assert not result.finished
         after = result.scanned_to
+
+
+def counted(
+    logs: Iterable[Log],
+    predicate: Predicate = EVERYTHING,
+    *,
+    allowed: ServiceScope = ALL_SERVICES,
+    start_us: int,
+    end_us: int,
+    width_us: int,
+    origin_us: int,
+) -> dict[tuple[int, int], int]:
+    """What a count of these logs is, by looking at each."""
+    matches = compile_match(predicate)
+    return Counter(
+        (log.timestamp - (log.timestamp - origin_us) % width_us, log.level)
+        for log in logs
+        if start_us <= log.timestamp < end_us and allowed.permits(log.service_name) and matches(log)
+    )
 
 
 async def with_many_places(subject: Subject, *, metadata: Sequence[dict[str, Any]] = ()) -> list[Log]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 import zstandard
 
-from cli.exporting.lines import Lines, PageLog, csv_header, csv_records, ndjson
+from schemas.export_lines import Lines, PageLog, csv_header, csv_records, ndjson
 
 if TYPE_CHECKING:
     from store.export_file import ParquetExport

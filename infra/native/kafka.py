@@ -5,16 +5,19 @@ two in-sync replicas does). `BROKER_SETTINGS` are the settings that the product 
 """
 
 import base64
+import hashlib
 import os
 import signal
 import socket
 import struct
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from infra.native.install import KAFKA_FILES, install_kafka, java
+from infra.native.errors import NodeError
+from infra.native.install import KAFKA_FILES, KAFKA_VERSION, install_kafka, java, say
 from infra.native.node import Node
-from infra.native.places import open_to_all, remove_tree
+from infra.native.places import cache_root, locked, open_to_all, remove_tree, server_account
 
 MESSAGE_BYTES_MAX = 17 * 1024 * 1024  # a frame of 16 MiB and its headers
 HEAP_MIB = 512
@@ -62,6 +65,7 @@ class KafkaNode(Node):
         it running: it is the only controller. Without one this node is a cluster of its own."""
         super().__init__(directory, die_with_parent=die_with_parent)
         self._controller = controller
+        self._archive_options: tuple[str, ...] = ()
         self.node_id = node_id
 
     @property
@@ -77,6 +81,7 @@ class KafkaNode(Node):
 
     def prepare(self) -> None:
         install_kafka()
+        self._archive_options = self._class_archive_options()
         remove_tree(self._scratch)
         for directory in (self._topics, self._scratch):
             open_to_all(directory)
@@ -98,6 +103,7 @@ class KafkaNode(Node):
         return [
             str(java()),
             *options,
+            *self._archive_options,
             "-XX:+PerfDisableSharedMem",
             "-XX:+ExitOnOutOfMemoryError",
             "-Djava.awt.headless=true",
@@ -106,6 +112,10 @@ class KafkaNode(Node):
             "-cp",
             f"{install_kafka()}/libs/*",
         ]
+
+    def _class_archive_options(self) -> tuple[str, ...]:
+        archive = class_archive()
+        return () if archive is None else (f"-XX:SharedArchiveFile={archive}",)
 
     def _settings(self) -> dict[str, str]:
         quorum = self._controller or self
@@ -145,6 +155,76 @@ class KafkaNode(Node):
     @property
     def _properties(self) -> Path:
         return self.directory / "server.properties"
+
+
+def class_archive() -> Path | None:
+    """The broker's classes as the JVM keeps them when they are loaded (AppCDS): half of the CPU of each start.
+
+    Made at the first start with this Java and this Kafka, by a broker that starts and stops. None where that failed, which an
+    empty file remembers, and where the file is not what was made: a JVM dies of one that is cut off. A broker starts without,
+    too."""
+    program = java().resolve()
+    status = program.stat()
+    java_digest = _digest(f"{program}:{status.st_size}:{status.st_mtime_ns}".encode())
+    root = cache_root(server_account())
+    name = f"kafka-{KAFKA_VERSION}-classes"
+    with locked(root / f".{name}.lock"):
+        archive = next(root.glob(f"{name}-{java_digest}-*.jsa"), None)
+        if archive is None:
+            for old in root.glob(f"{name}-*.jsa"):  # of another Java
+                old.unlink()
+            archive = _make_class_archive(root, f"{name}-{java_digest}")
+        content = archive.read_bytes()  # 50 MB, 60 ms
+        if archive.stem.endswith(f"-{_digest(content)}"):
+            return archive if content else None
+        say(f"{archive} is not what was made; the next start makes it anew")
+        archive.unlink()
+        return None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _make_class_archive(root: Path, name: str) -> Path:
+    """Its own name ends with its digest. The lock is the caller's."""
+    for left_over in root.glob(f".{name}.build-*"):  # of a process that died
+        remove_tree(left_over)
+    say(f"keeping Kafka's classes in {root} (once; some ten seconds)")
+    work = Path(tempfile.mkdtemp(prefix=f".{name}.build-", dir=root))
+    work.chmod(0o711)
+    content = b""
+    node = _ClassArchiver(work / "node")
+    try:
+        node.start()
+        node.stop()
+        content = node.written.read_bytes()
+    except (NodeError, OSError) as error:
+        say(f"Kafka's classes could not be kept, so each start takes longer: {error}")
+    finally:
+        node.kill()
+    product = work / "product"
+    product.write_bytes(content)
+    product.chmod(0o444)
+    archive = root / f"{name}-{_digest(content)}.jsa"
+    product.rename(archive)
+    remove_tree(work)
+    return archive
+
+
+class _ClassArchiver(KafkaNode):
+    """A broker that writes down its classes when it ends."""
+
+    @property
+    def written(self) -> Path:
+        return self._scratch / "classes.jsa"
+
+    def command(self) -> list[str]:
+        program, *arguments = super().command()
+        return [program, f"-XX:ArchiveClassesAtExit={self.written}", *arguments]
+
+    def _class_archive_options(self) -> tuple[str, ...]:
+        return ()
 
 
 def _new_cluster_id() -> str:

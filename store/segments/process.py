@@ -17,12 +17,15 @@ from store.segments.scans import (
     LENGTH,
     MESSAGE_BYTES_MAX,
     Cancel,
+    Counted,
     Failed,
     Found,
     GiveWay,
     Open,
     Ready,
+    SegmentCount,
     SegmentScan,
+    count_question_of,
     framed,
     question_of,
 )
@@ -33,7 +36,7 @@ LOST: Final = (OSError, EOFError, TimeoutError, msgspec.MsgspecError)
 _ROOT: Final = str(Path(__file__).resolve().parents[2])
 _START_S: Final = 30.0
 _KILL_S: Final = 10.0
-_ANSWER: Final = msgspec.msgpack.Decoder(Ready | Found | Failed)
+_ANSWER: Final = msgspec.msgpack.Decoder(Ready | Found | Counted | Failed)
 
 
 log = structlog.get_logger(__name__)
@@ -83,17 +86,20 @@ class ReaderProcess:
             if not isinstance(await self._read(), Ready):
                 raise EOFError("it did not say that it is ready")
 
-    def send(self, scan: SegmentScan) -> int:
+    def send(self, asked: SegmentScan | SegmentCount) -> int:
         """Ask; returns the question's number."""
         self._number += 1
-        self._write(question_of(self._number, scan))
+        if isinstance(asked, SegmentCount):
+            self._write(count_question_of(self._number, asked))
+        else:
+            self._write(question_of(self._number, asked))
         return self._number
 
-    async def answer(self, number: int) -> Found | Failed:
+    async def answer(self, number: int) -> Found | Counted | Failed:
         """To the question with this number; answers to earlier ones are passed over. Raises EOFError, OSError."""
         while True:
             message = await self._read()
-            if isinstance(message, (Found, Failed)) and message.number == number:
+            if isinstance(message, (Found, Counted, Failed)) and message.number == number:
                 return message
 
     async def cancel(self, number: int) -> None:

@@ -23,14 +23,25 @@ from runtime.clock import SystemClock
 from store.segments.duck import connected
 from store.segments.format import SegmentDamaged, SegmentMissing
 from store.segments.scanning import ScanCancelled, ScanGotNowhere, Scanner
-from store.segments.scans import GRACE_MS, LENGTH, Cancel, Failed, GiveWay, Open, Question, Ready, framed
+from store.segments.scans import (
+    GRACE_MS,
+    LENGTH,
+    Cancel,
+    CountQuestion,
+    Failed,
+    GiveWay,
+    Open,
+    Question,
+    Ready,
+    framed,
+)
 
 TOO_LARGE: Final = 3
 """Exit status of a process that held too much memory."""
 
 _INPUT, _OUTPUT = 0, 1
 _WATCH_S: Final = 0.05
-_MESSAGE: Final = msgspec.msgpack.Decoder(Open | Question | Cancel | GiveWay)
+_MESSAGE: Final = msgspec.msgpack.Decoder(Open | Question | CountQuestion | Cancel | GiveWay)
 
 
 def main() -> None:
@@ -54,8 +65,8 @@ class _Reader:
         self._scanner = Scanner(connection, self._clock)
         self._rss_max = rss_max
         self._process = psutil.Process()
-        self._questions: queue.SimpleQueue[Question] = queue.SimpleQueue()
-        self._current: Question | None = None
+        self._questions: queue.SimpleQueue[Question | CountQuestion] = queue.SimpleQueue()
+        self._current: Question | CountQuestion | None = None
         """Set here when it comes, unset by the worker after its answer."""
         self._interrupt_s = 0.0
         self._cancelled: int | None = None
@@ -76,9 +87,9 @@ class _Reader:
             if self._cancelled == question.number or self._clock.monotonic_s() >= self._interrupt_s:
                 self._connection.interrupt()
 
-    def _take(self, message: Open | Question | Cancel | GiveWay | None) -> None:
+    def _take(self, message: Open | Question | CountQuestion | Cancel | GiveWay | None) -> None:
         match message:
-            case Question():
+            case Question() | CountQuestion():
                 self._interrupt_s = self._clock.monotonic_s() + (message.budget_ms + GRACE_MS) / 1000
                 self._current = message
                 self._questions.put(message)
@@ -96,20 +107,24 @@ class _Reader:
             self._current = None
             _write(answer)
 
-    def _answer(self, question: Question) -> msgspec.Struct:
+    def _answer(self, question: Question | CountQuestion) -> msgspec.Struct:
         number = question.number
 
         def got_on() -> None:
             self._interrupt_s = min(self._interrupt_s, ends_s)
 
+        def is_cancelled() -> bool:
+            return self._cancelled == number
+
+        def gives_way() -> bool:
+            return self._gives_way == number
+
         ends_s = self._clock.monotonic_s() + question.budget_ms / 1000
+        scanner = self._scanner
         try:
-            return self._scanner.run(
-                question,
-                is_cancelled=lambda: self._cancelled == number,
-                gives_way=lambda: self._gives_way == number,
-                got_on=got_on,
-            )
+            if isinstance(question, CountQuestion):
+                return scanner.count(question, is_cancelled=is_cancelled, gives_way=gives_way, got_on=got_on)
+            return scanner.run(question, is_cancelled=is_cancelled, gives_way=gives_way, got_on=got_on)
         except SegmentMissing as error:
             return Failed(number, "missing", error.segment, str(error))
         except SegmentDamaged as error:

@@ -15,6 +15,7 @@ One event loop, no locks: a process belongs to one task from leaving the queue o
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +30,19 @@ from store.port import Position
 from store.segments.format import SegmentDamaged, SegmentMissing, SegmentReaderUnavailable
 from store.segments.metrics import SCAN_SECONDS, SCANS_REFUSED, SCANS_WAITING
 from store.segments.process import LOST, ReaderProcess
-from store.segments.scans import GRACE_MS, Failed, Found, Open, SegmentResult, SegmentScan, rest_of, result_of
+from store.segments.scans import (
+    GRACE_MS,
+    Counted,
+    Failed,
+    Found,
+    Open,
+    SegmentCount,
+    SegmentCounts,
+    SegmentResult,
+    SegmentScan,
+    rest_of,
+    result_of,
+)
 from store.segments.settings import SegmentSettings
 
 _HANG_S: Final = 5.0
@@ -94,12 +107,33 @@ class SegmentReader:
                 if looked_to is None:
                     raise
                 return SegmentResult(logs, looked_to)
+            assert isinstance(found, Found), "a scan is answered by rows"
             result = result_of(found)
             logs += result.logs
             looked_to = result.looked_to
             if not found.gave_way:
                 return SegmentResult(logs, looked_to)
             scan = rest_of(scan, found)
+
+    async def count(self, count: SegmentCount) -> SegmentCounts:
+        """Numbers of rows. It waits, gives way and fails as a scan does; raises the same."""
+        ends_s = _now_s() + count.budget_ms / 1000
+        rows: Counter[tuple[int, int]] = Counter()
+        looked_to: Position | None = None
+        while True:
+            try:
+                found = await self._turn(count, ends_s)
+            except LogfeedError:
+                if looked_to is None:
+                    raise
+                return SegmentCounts(dict(rows), looked_to)
+            assert isinstance(found, Counted), "a count is answered by numbers"
+            rows.update({(start_us, level): number for start_us, level, number in found.rows})
+            looked_to = found.looked_to
+            if not found.gave_way:
+                return SegmentCounts(dict(rows), looked_to)
+            assert looked_to is not None, "who gives way has not come to the end"
+            count = msgspec.structs.replace(count, high=looked_to)
 
     async def close(self) -> None:
         """End all processes; scans under way and those that wait get SegmentReaderUnavailable."""
@@ -118,15 +152,15 @@ class SegmentReader:
         await self._free.acquire()
         await self._idle.pop().kill()
 
-    async def _turn(self, scan: SegmentScan, ends_s: float) -> Found:
-        """What one process answers within what is left of the scan's time."""
+    async def _turn(self, asked: SegmentScan | SegmentCount, ends_s: float) -> Found | Counted:
+        """What one process answers within what is left of its time."""
         process = await self._taken(ends_s)
         await self._running(process, ends_s)
         left_ms = max(1, int((ends_s - _now_s()) * 1000))
         outcome = "failed"
         began_s = _now_s()
         try:
-            answer = await self._answer(process, msgspec.structs.replace(scan, budget_ms=left_ms))
+            answer = await self._answer(process, msgspec.structs.replace(asked, budget_ms=left_ms))
             outcome = "done"
         except asyncio.CancelledError:
             outcome = "cancelled"
@@ -212,14 +246,14 @@ class SegmentReader:
         self._idle.append(process)
         self._free.release()
 
-    async def _answer(self, process: ReaderProcess, scan: SegmentScan) -> Found | Failed:
+    async def _answer(self, process: ReaderProcess, asked: SegmentScan | SegmentCount) -> Found | Counted | Failed:
         """Of a process that runs. It is released now, or once it is in order again, whatever happens."""
         number = -1
         try:
-            number = self._asked[process] = process.send(scan)
+            number = self._asked[process] = process.send(asked)
             if self._waiting:
                 process.give_way(number)
-            async with asyncio.timeout((scan.budget_ms + GRACE_MS) / 1000 + self._hang_s):
+            async with asyncio.timeout((asked.budget_ms + GRACE_MS) / 1000 + self._hang_s):
                 answer = await process.answer(number)
         except LOST as error:
             reason = "it did not answer in time" if isinstance(error, TimeoutError) else f"it ended ({error})"
@@ -261,9 +295,9 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _found(answer: Found | Failed) -> Found:
+def _found(answer: Found | Counted | Failed) -> Found | Counted:
     """Raises what the reader met."""
-    if isinstance(answer, Found):
+    if not isinstance(answer, Failed):
         return answer
     match answer.kind:
         case "missing":

@@ -62,6 +62,30 @@ class SegmentScan(msgspec.Struct, frozen=True):
     budget_ms: int
 
 
+class SegmentCount(msgspec.Struct, frozen=True):
+    """How many rows with low <= (timestamp_us, id) < high match, by time and level; counted from the newest on."""
+
+    files: tuple[SegmentFile, ...]
+    """As of a scan."""
+    where: Sql
+    low: Position
+    high: Position
+    width_us: int
+    """Of a bucket."""
+    base_us: int
+    """Where a bucket begins; none of the rows is older."""
+    budget_ms: int
+
+
+class SegmentCounts(msgspec.Struct, frozen=True):
+    """What was counted."""
+
+    rows: dict[tuple[int, int], int]
+    """(start of the bucket in µs, severity number) -> rows."""
+    looked_to: Position | None
+    """All rows from this position on are counted, and none before it. None: all are."""
+
+
 class SegmentResult(msgspec.Struct, frozen=True):
     """What was found."""
 
@@ -99,6 +123,21 @@ class Question(msgspec.Struct, frozen=True, tag=True):
     budget_ms: int
 
 
+class CountQuestion(msgspec.Struct, frozen=True, tag=True):
+    """A count."""
+
+    number: int
+    files: tuple[SegmentFile, ...]
+    where: str
+    params: tuple[Any, ...]
+    """As a question's."""
+    low: Position
+    high: Position
+    width_us: int
+    base_us: int
+    budget_ms: int
+
+
 class Cancel(msgspec.Struct, frozen=True, tag=True):
     """Nobody waits for the answer any more."""
 
@@ -125,6 +164,17 @@ class Found(msgspec.Struct, frozen=True, tag=True):
     """There is more to look at, and time for it: it was asked to give way."""
 
 
+class Counted(msgspec.Struct, frozen=True, tag=True):
+    """The answer to a count."""
+
+    number: int
+    rows: list[tuple[int, int, int]]
+    """(start of the bucket in µs, severity number, rows), each pair once."""
+    looked_to: Position | None
+    gave_way: bool = False
+    """As of Found."""
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """A question has no answer."""
 
@@ -137,16 +187,9 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 def question_of(number: int, scan: SegmentScan) -> Question:
     """The scan as it travels: segments outside its interval stay at home."""
-    files = tuple(
-        file
-        for file in scan.files
-        if file.row_groups
-        and file.row_groups[-1].last_us >= scan.low[0]
-        and (file.row_groups[0].first_us, 0) < scan.high
-    )
     return Question(
         number,
-        files,
+        _files_of(scan),
         scan.where.text,
         scan.where.params,
         scan.low,
@@ -155,6 +198,32 @@ def question_of(number: int, scan: SegmentScan) -> Question:
         min(scan.wanted, ROWS_MAX),
         min(scan.bytes_max, BYTES_MAX),
         scan.budget_ms,
+    )
+
+
+def count_question_of(number: int, count: SegmentCount) -> CountQuestion:
+    """The count as it travels."""
+    return CountQuestion(
+        number,
+        _files_of(count),
+        count.where.text,
+        count.where.params,
+        count.low,
+        count.high,
+        count.width_us,
+        count.base_us,
+        count.budget_ms,
+    )
+
+
+def _files_of(asked: SegmentScan | SegmentCount) -> tuple[SegmentFile, ...]:
+    """Those that may have rows in its interval."""
+    return tuple(
+        file
+        for file in asked.files
+        if file.row_groups
+        and file.row_groups[-1].last_us >= asked.low[0]
+        and (file.row_groups[0].first_us, 0) < asked.high
     )
 
 

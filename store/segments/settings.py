@@ -17,8 +17,8 @@ class SegmentSettings(Section):
     is closed)."""
     bytes_max: int = Field(default=256 * _MIB, ge=_MIB, le=16_384 * _MIB)
     """Bytes of a file after which the next one begins; a file passes it by one row group at most."""
-    row_group_rows: int = Field(default=131_072, ge=1_024, le=4_194_304)
-    """Rows of a row group: what a page reads at least. Twice as many make a page of files twice as dear; they save disk only
+    row_group_rows: int = Field(default=196_608, ge=1_024, le=4_194_304)
+    """Rows of a row group: what a page reads at least. Larger ones make a page of files dearer as they grow; they save disk
     where the same lines come again and again (docs/performance.md)."""
     row_group_bytes: int = Field(default=96 * _MIB, ge=_MIB, le=1_024 * _MIB)
     """Bytes of values of a row group, about, where rows are large. Readers hold one row group at least."""

@@ -34,7 +34,7 @@ from store.port import Position, SnapshotLost
 from store.segments.filters import CorrelationFilters, Skipped
 from store.segments.format import SegmentDamaged, SegmentMissing
 from store.segments.reading import SegmentReader
-from store.segments.scans import SegmentFile, SegmentResult, SegmentScan
+from store.segments.scans import SegmentCount, SegmentCounts, SegmentFile, SegmentResult, SegmentScan
 from store.segments.settings import SegmentSettings
 from store.tiers.disk_looks import DiskHangs, DiskLooks
 from store.tiers.finding import Wanted
@@ -208,6 +208,38 @@ class SegmentAccess:
             )
             try:
                 return await self._reader.scan(scan)
+            except SegmentMissing as error:
+                raise await self._gone(error.segment) from error
+            except SegmentDamaged as error:
+                raise _damaged(error) from error.__cause__
+
+    async def count(
+        self,
+        segments: Sequence[Segment],
+        predicate: Predicate,
+        *,
+        low_us: int,
+        high_us: int,
+        base_us: int,
+        width_us: int,
+        budget_ms: int,
+        skipped: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+    ) -> SegmentCounts:
+        """How many rows of these segments with low_us <= timestamp < high_us match; see SegmentCount. Raises as `scan` does."""
+        clock = asyncio.get_running_loop().time
+        ends_s = clock() + budget_ms / 1000
+        async with self._files(segments, budget_ms / 1000) as files:
+            count = SegmentCount(
+                tuple(replace(file, skipped=skipped.get(file.name, ())) for file in files),
+                compile_duckdb(predicate),
+                (low_us, 0),
+                (high_us, 0),
+                width_us,
+                base_us,
+                max(1, int((ends_s - clock()) * 1000)),
+            )
+            try:
+                return await self._reader.count(count)
             except SegmentMissing as error:
                 raise await self._gone(error.segment) from error
             except SegmentDamaged as error:

@@ -57,6 +57,8 @@ _LET_PARTS_GO: Final = """
     WITH gone AS (DELETE FROM open_parts RETURNING table_name)
     INSERT INTO expired_tables (table_name, kind, expired_at) SELECT table_name, 'part', clock_timestamp() FROM gone
     ON CONFLICT DO NOTHING"""
+# Numbers of rows in open tables, those that are deleted among them. One that is being made is waited for, and goes as well.
+_LET_SUMS_GO: Final = "DELETE FROM open_sums"
 _PARTS_LEFT: Final = "SELECT FROM expired_tables WHERE kind = 'part' LIMIT 1"
 _LEFT: Final = "SELECT table_name FROM expired_tables WHERE kind IN ('chunk', 'late') ORDER BY table_name"
 _SIZE: Final = "SELECT pg_relation_size(to_regclass(%s))"
@@ -167,6 +169,7 @@ class TableRows:
                 gone = await self._delete_step(connection, table, first)
                 if gone:
                     await connection.execute(_COUNT_LESS, (gone.total(), table))
+                    await connection.execute(_LET_SUMS_GO)
                     await connection.execute(_RETIRE, (table,))
                     await connection.execute(_CHANGED)
             removed += gone

@@ -27,17 +27,15 @@ from broker.factory import make_broker
 from broker.kafka import KafkaBroker
 from broker.kafka_producer import KafkaProducer
 from broker.port import Broker, Delivered, Producer, Reader, Record
-from broker.queue import UPKEEP_LOCK, QueueBroker
+from broker.queue import REFUSE_AT, UPKEEP_LOCK, QueueBroker
 from broker.queue_reader import QueueReader
 from broker.settings import BrokerSettings
 from db.database import Database
-from db.embedded import EmbeddedPostgres
-from db.migrations import Layout, migrate
-from infra.native import KafkaNode
 from runtime.telemetry import REGISTRY
 from schemas.errors import BrokerUnavailable, ConfigurationError, OffsetOutOfRange, Overloaded, RecordTooLarge
 from schemas.frames import FRAME_BYTES_MAX
 from schemas.topics import WRITER_GROUP
+from tests.fleets import Fleets, OwnBroker
 
 DEADLINE_S = 20.0
 MIB = 1024 * 1024
@@ -137,6 +135,10 @@ async def queue(native_url: str) -> AsyncIterator[Bench]:
 async def kafka(kafka_bootstrap: str) -> AsyncIterator[Bench]:
     async with AsyncExitStack() as stack:
         yield Bench(Backend("kafka", kafka_bootstrap), stack)
+
+
+def backend_of(broker: OwnBroker) -> Backend:
+    return Backend(broker.kind, broker.address)
 
 
 async def read(reader: Reader, count: int, *, max_bytes: int = 64 * MIB) -> list[Delivered]:
@@ -738,9 +740,10 @@ async def test_queue_keeps_what_the_writers_have_not_stored(queue: Bench) -> Non
 async def test_queue_rotates_under_load_without_losing_or_reordering(queue: Bench) -> None:
     """A writer that follows reads everything; a group that does not keep up gets gaps, each one an error with the bounds.
 
-    The load goes on until the tables have rotated under it, however fast or slow this machine is.
+    The load goes on until the tables have rotated under it, however fast or slow this machine is. It holds back as ingest does:
+    a table goes once the writers have passed it, so where these fall behind without end each table is larger than the last one.
     """
-    broker = await queue.broker(queue_bytes_max=200_000, queue_keep_s=3600)
+    broker = await queue.broker(queue_bytes_max=200_000, queue_unread_bytes_max=200_000, queue_keep_s=3600)
     assert isinstance(broker, QueueBroker)
     producers = [await queue.producer(broker), await queue.producer(await queue.broker())]
     published: list[tuple[int, int]] = []
@@ -751,9 +754,13 @@ async def test_queue_rotates_under_load_without_losing_or_reordering(queue: Benc
     async def deleted() -> int:
         return sum((await bounds.first_offsets(range(3))).values())
 
+    async def has_room() -> bool:
+        return await broker.retention_risk(WRITER_GROUP) < REFUSE_AT
+
     async def publish() -> None:
         """Rounds of 10 records a producer and partition."""
         while len(published) < 1500 or await deleted() <= 750 or not skipped:
+            await eventually(has_room, 4 * DEADLINE_S)
             for burst in range(6):
                 records = [record(f"{len(published) + n}", size=2_000) for n in range(10)]
                 sent = (producers[burst % 2].publish(each, partition_key=None) for each in records)
@@ -817,6 +824,26 @@ async def test_queue_rotates_under_load_without_losing_or_reordering(queue: Benc
     assert taken > 0
     assert skipped > 0
     assert await deleted() > 750
+
+
+async def test_queue_partition_in_an_older_table_is_read_beside_the_backlog_of_the_others(queue: Bench) -> None:
+    """Else its table could not be truncated while the others have more than a poll takes, and the queue would only grow."""
+    broker = await queue.broker(queue_bytes_max=1024, queue_keep_s=3600)
+    assert isinstance(broker, QueueBroker)
+    producer = await queue.producer(broker)
+    for _ in range(2):  # the second half goes into the next table
+        for n in range(30):
+            await producer.publish(record(f"{n}", size=500), partition_key=None)
+        await broker.upkeep()
+    for behind in range(3):
+        positions = {partition: 0 if partition == behind else 10 for partition in range(3)}
+        reader = await queue.reader(broker, positions)
+        records: list[Delivered] = []
+        for _ in range(4):
+            records += await reader.poll(max_bytes=1_100, wait_ms=0)
+        offsets = by_partition(records)
+        assert offsets[behind][:2] == [0, 1]
+        assert any(offsets.get(partition) for partition in range(3) if partition != behind)
 
 
 async def test_queue_upkeep_gives_way_to_a_reader_in_the_table(queue: Bench) -> None:
@@ -933,14 +960,14 @@ async def test_poll_cancelled_while_it_connects_leaves_no_connection_behind(kafk
 
 
 @pytest.mark.kafka
-async def test_closing_a_producer_takes_no_longer_than_a_request_may(kafka_server: Server) -> None:
+async def test_closing_a_producer_takes_no_longer_than_a_request_may(own_kafka: OwnBroker) -> None:
     """Whatever it waits for: records without an acknowledgement, a request under way, a new session."""
     async with AsyncExitStack() as stack:
-        broker = await Bench(kafka_server.backend, stack).broker(request_timeout_ms=6_000)
+        broker = await Bench(backend_of(own_kafka), stack).broker(request_timeout_ms=6_000)
         producers = [await broker.producer() for _ in range(2)]
         for producer in producers:
             await producer.publish(record("first"), partition_key=b"k")
-        kafka_server.freeze()
+        freeze(own_kafka)
         try:
             early = asyncio.create_task(producers[0].publish(record("abandoned"), partition_key=b"k"))
             with pytest.raises(BrokerUnavailable):
@@ -954,7 +981,7 @@ async def test_closing_a_producer_takes_no_longer_than_a_request_may(kafka_serve
                 await held
             assert [producer.bytes_in_flight for producer in producers] == [0, 0]
         finally:
-            kafka_server.thaw()
+            thaw(own_kafka)
 
 
 @pytest.mark.kafka
@@ -991,58 +1018,27 @@ async def test_kafka_fatal_producer_error_fails_what_it_held_and_makes_a_new_one
     assert [each.value for each in await read(await kafka.reader(broker), 2)] == [b"before", b"after"]
 
 
-class Server:
-    """A server of the test's own, to be killed and frozen."""
+def freeze(broker: OwnBroker) -> None:
+    """Returns when no thread of it runs: a signal alone may leave a busy machine's thread time for an answer."""
+    for pid in _signal(broker, signal.SIGSTOP):
+        until_stopped(pid)
 
-    def __init__(self, kind: str, directory: Path) -> None:
-        self.kind = kind
-        self.backend = Backend(kind, "")
-        self._node: KafkaNode | EmbeddedPostgres = (
-            KafkaNode(directory) if kind == "kafka" else EmbeddedPostgres(directory)
-        )
 
-    def bring_back(self) -> None:
-        """Start it where it does not run; from the main thread only: the server ends with the thread that started it."""
-        if self._node.pid is None:
-            self._node.start()
-        address = self._node.bootstrap if isinstance(self._node, KafkaNode) else self._node.url
-        self.backend = Backend(self.kind, address)
+def thaw(broker: OwnBroker) -> None:
+    _signal(broker, signal.SIGCONT)
 
-    async def migrate(self) -> None:
-        if self.kind == "queue":
-            await migrate(self.backend.address, Layout.NATIVE)
 
-    async def restart(self) -> None:
-        """Kill and start while the event loop goes on."""
-        await asyncio.to_thread(self._node.kill)
-        if isinstance(self._node, KafkaNode):
-            self._node.spawn()
-            await asyncio.to_thread(self._node.wait_ready)
-        else:
-            self._node.start()
-
-    def kill(self) -> None:
-        self._node.kill()
-
-    def freeze(self) -> None:
-        """Returns when no thread of it runs: a signal alone may leave a busy machine's thread time for an answer."""
-        for pid in self._signal(signal.SIGSTOP):
-            until_stopped(pid)
-
-    def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> list[int]:
-        """The processes that have it."""
-        pid = self._node.pid
-        assert pid is not None
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        signalled = []
-        for each in (pid, *map(int, children)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(each, number)
-                signalled.append(each)
-        return signalled
+def _signal(broker: OwnBroker, number: signal.Signals) -> list[int]:
+    """The processes that have it."""
+    pid = broker.pid
+    assert pid is not None
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    signalled = []
+    for each in (pid, *map(int, children)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, number)
+            signalled.append(each)
+    return signalled
 
 
 def until_stopped(pid: int) -> None:
@@ -1054,32 +1050,11 @@ def until_stopped(pid: int) -> None:
                 time.sleep(0.001)
 
 
-@pytest.fixture(scope="module")
-def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
-    """One server per kind for the tests that maltreat it; it runs when it is handed out."""
-    servers: dict[str, Server] = {}
-
-    def server(kind: str) -> Server:
-        if kind not in servers:
-            servers[kind] = Server(kind, tmp_path_factory.mktemp(kind) / "server")
-        servers[kind].bring_back()
-        return servers[kind]
-
-    yield server
-    for each in servers.values():
-        each.kill()
-
-
-@pytest.fixture(params=["queue", pytest.param("kafka", marks=pytest.mark.kafka)])
-def server(request: pytest.FixtureRequest, own_servers: Callable[[str], Server]) -> Server:
-    # The shared one skips, with the reason, where there can be none.
-    request.getfixturevalue("kafka_bootstrap" if request.param == "kafka" else "embedded_server")
-    return own_servers(request.param)
-
-
 @pytest.fixture
-def kafka_server(kafka_bootstrap: str, own_servers: Callable[[str], Server]) -> Server:
-    return own_servers("kafka")
+def own_kafka(kafka_bootstrap: str, fleets: Fleets) -> Iterator[OwnBroker]:
+    """kafka_bootstrap: where there is none, there cannot be this one either."""
+    with fleets.broker("kafka") as broker:
+        yield broker
 
 
 @dataclass(slots=True)
@@ -1149,10 +1124,9 @@ async def read_all_acknowledged(reader: Reader, load: Load) -> list[Delivered]:
 
 
 @pytest.mark.timeout(300)
-async def test_killed_broker_keeps_what_it_acknowledged_and_all_recovers_without_help(server: Server) -> None:
-    await server.migrate()
+async def test_killed_broker_keeps_what_it_acknowledged_and_all_recovers_without_help(own_broker: OwnBroker) -> None:
     async with AsyncExitStack() as stack:
-        bench = Bench(server.backend, stack)
+        bench = Bench(backend_of(own_broker), stack)
         broker = await bench.broker(request_timeout_ms=3000)
         load = Load(await bench.producer(broker))
         reader = await bench.reader(broker)
@@ -1160,7 +1134,7 @@ async def test_killed_broker_keeps_what_it_acknowledged_and_all_recovers_without
         await load.acknowledges_more(200)
         before = await reader.poll(max_bytes=MIB, wait_ms=5000)
         assert before
-        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(own_broker.kill)
         await load.refuses(12)
         assert max(load.refused_after_s) < 10.0
         await eventually(lambda: says_unavailable(lambda: reader.end_offsets([0])))
@@ -1173,7 +1147,7 @@ async def test_killed_broker_keeps_what_it_acknowledged_and_all_recovers_without
             return await says_unavailable(poll)
 
         await eventually(reader_says_so)
-        server.bring_back()
+        await asyncio.to_thread(own_broker.bring_back)
         await load.acknowledges_more(100)
         load.stopped = True
         await asyncio.gather(*publishers)
@@ -1188,17 +1162,16 @@ async def test_killed_broker_keeps_what_it_acknowledged_and_all_recovers_without
 
 
 @pytest.mark.timeout(300)
-async def test_frozen_broker_hangs_nobody(server: Server) -> None:
-    await server.migrate()
+async def test_frozen_broker_hangs_nobody(own_broker: OwnBroker) -> None:
     async with AsyncExitStack() as stack:
-        bench = Bench(server.backend, stack)
+        bench = Bench(backend_of(own_broker), stack)
         broker = await bench.broker(request_timeout_ms=2000)
         load = Load(await bench.producer(broker))
         reader = await bench.reader(broker)
         publishers = [asyncio.create_task(load.publish(n)) for n in range(3)]
         await load.acknowledges_more(50)
         await read(reader, 20)
-        server.freeze()
+        freeze(own_broker)
         try:
             await load.refuses(3)
             assert max(load.refused_after_s) < 5.0
@@ -1206,7 +1179,7 @@ async def test_frozen_broker_hangs_nobody(server: Server) -> None:
                 while not await says_unavailable(lambda: reader.poll(max_bytes=MIB, wait_ms=100)):
                     pass
         finally:
-            server.thaw()
+            thaw(own_broker)
         await load.acknowledges_more(50)
         load.stopped = True
         await asyncio.gather(*publishers)
@@ -1220,14 +1193,15 @@ async def test_frozen_broker_hangs_nobody(server: Server) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.kafka
-async def test_quick_restart_of_kafka_costs_time_and_nothing_else(kafka_server: Server) -> None:
+async def test_quick_restart_of_kafka_costs_time_and_nothing_else(own_kafka: OwnBroker) -> None:
     async with AsyncExitStack() as stack:
-        bench = Bench(kafka_server.backend, stack)
+        bench = Bench(backend_of(own_kafka), stack)
         broker = await bench.broker(request_timeout_ms=60_000)
         load = Load(await bench.producer(broker))
         publishers = [asyncio.create_task(load.publish(n)) for n in range(4)]
         await load.acknowledges_more(100)
-        await kafka_server.restart()
+        await asyncio.to_thread(own_kafka.kill)
+        await asyncio.to_thread(own_kafka.bring_back)
         await load.acknowledges_more(100)
         load.stopped = True
         await asyncio.gather(*publishers)

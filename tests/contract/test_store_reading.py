@@ -41,7 +41,7 @@ from search.predicate import (
 )
 from search.regex import parse_pattern
 from store.memory import CHUNK_US
-from store.port import LedgerRow, Order, Outcome, Position, ReadStore, Scan, Snapshot
+from store.port import Count, LedgerRow, Order, Outcome, Position, ReadStore, Scan, Snapshot
 from store.postgres_read import PostgresReadStore, SnapshotLost
 from tests.reading_subjects import (
     HOUR,
@@ -52,6 +52,7 @@ from tests.reading_subjects import (
     Subject,
     TieredSubject,
     a_log,
+    counted,
     ids,
     in_order,
     moment,
@@ -208,6 +209,48 @@ async def test_predicates_select_the_same_rows_everywhere(subject: Subject) -> N
         for order in Order:
             found = await walk(subject.store, predicate, order=order, limit=10)
             assert ids(found) == ids(in_order(filter(matches, logs), order)), predicate
+
+
+async def test_counts_are_of_the_rows_that_a_walk_meets(subject: Subject) -> None:
+    logs = await with_many_places(subject)
+    minute = 60 * SECOND
+    spans = [(T0 - HOUR, T0 + 30 * HOUR), (T0 + 17 * minute, T0 + 13 * HOUR + 1), (T0 + 5 * HOUR, T0 + 5 * HOUR + 1)]
+    predicates = (
+        EVERYTHING,
+        MinLevel(17),
+        ServiceIn(frozenset({"pay"}), frozenset({"ma"})),
+        CorrelationIs("story-3"),
+        Contains("paid"),
+        MetaEquals(("n",), "42"),
+        all_of(MinLevel(13), Matches(parse_pattern("[0-9]7 was"))),
+    )
+    scopes = (
+        ALL_SERVICES,
+        ServiceScope(names=frozenset({"shop"})),
+        ServiceScope(everything=True, excluded=frozenset({"pay"})),
+    )
+    async with subject.store.snapshot() as snapshot:
+        for start_us, end_us in spans:
+            for width_us in (minute, 6 * HOUR, 7 * 24 * HOUR):
+                for predicate, allowed in [
+                    *((each, ALL_SERVICES) for each in predicates),
+                    *((EVERYTHING, s) for s in scopes),
+                ]:
+                    bounds: dict[str, Any] = {
+                        "start_us": start_us,
+                        "end_us": end_us,
+                        "width_us": width_us,
+                        "origin_us": T0 - 3 * 24 * HOUR,
+                    }
+                    count = Count(predicate, **bounds, budget_ms=20_000)
+                    result = await snapshot.count(count, allowed=allowed)
+                    assert result.counted_from_us is None
+                    assert result.rows == counted(logs, predicate, allowed=allowed, **bounds), (
+                        predicate,
+                        allowed,
+                        bounds,
+                    )
+        assert (await snapshot.count(count, allowed=NO_SERVICES)).rows == {}
 
 
 async def test_only_allowed_services_are_read(subject: Subject) -> None:

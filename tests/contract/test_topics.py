@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,8 @@ from broker.settings import BrokerSettings
 from broker.topics import Extent, TopicRecord, Topics
 from db.database import Database
 from schemas.errors import BrokerUnavailable, ConfigurationError, OffsetOutOfRange
-from tests.live_site import OwnServer, eventually
+from tests.fleets import OwnBroker
+from tests.live_site import eventually
 
 pytestmark = pytest.mark.timeout(120)
 MIB = 1024 * 1024
@@ -238,23 +238,20 @@ async def test_tables_never_take_more_than_their_bytes(native_url: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["queue", pytest.param("kafka", marks=pytest.mark.kafka)])
-async def test_away_servers_are_said_and_used_again_when_they_are_back(kind: str, tmp_path: Path) -> None:
-    server = OwnServer(kind, tmp_path)
+async def test_away_servers_are_said_and_used_again_when_they_are_back(own_broker: OwnBroker) -> None:
     async with AsyncExitStack() as stack:
-        stack.callback(server.remove)
-        bench = Bench(kind, await server.start(), stack)
+        bench = Bench(own_broker.kind, own_broker.address, stack)
         topics = await bench.topics(request_timeout_ms=3_000)
         await topics.ensure([bench.name])
         await topics.publish([bench.record(1)])
-        await server.kill()
+        await asyncio.to_thread(own_broker.kill)
         with pytest.raises(BrokerUnavailable):
             await topics.publish([bench.record(2)])
         with pytest.raises(BrokerUnavailable):
             await topics.extents([bench.name])
         with pytest.raises(BrokerUnavailable):
             await topics.ensure([bench.name])
-        await server.bring_back()
+        await asyncio.to_thread(own_broker.bring_back)
         is_there = False
 
         async def publish() -> None:

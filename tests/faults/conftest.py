@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra.fleet import EMBEDDED, FULL, Fleet
+from tests.fleets import Fleets
 
 MakeFleet = Callable[..., Fleet]
 
 
 @pytest.fixture
-def make_fleet(request: pytest.FixtureRequest) -> Iterator[MakeFleet]:
-    """Makes fleets with started servers; at the end shows the roles' logs if the test failed, and stops everything."""
-    directory = Path(tempfile.mkdtemp(prefix="logfeed-fleet-"))
-    directory.chmod(0o711)
-    fleets: list[Fleet] = []
+def make_fleet(request: pytest.FixtureRequest, fleets: Fleets) -> Iterator[MakeFleet]:
+    """Makes fleets with started servers; at the end shows the roles' logs if the test failed, and stops the roles."""
+    made: list[Fleet] = []
 
-    def make(profile: str, **options: object) -> Fleet:
+    def make(profile: str, **options: Any) -> Fleet:
         if profile == FULL:
             request.getfixturevalue("kafka_bootstrap")
             request.getfixturevalue("timescale_server")
-        fleet = Fleet(profile, directory / f"fleet{len(fleets)}", **options)  # type: ignore[arg-type]  # passed on
-        fleets.append(fleet)
-        fleet.start_servers()
-        return fleet
+        made.append(fleets.make(profile, **options))
+        return made[-1]
 
     yield make
     report = getattr(request.node, "report_of_call", None)
     if report is not None and report.failed:
-        for fleet in fleets:
+        for fleet in made:
             print(fleet.failures())
-    for fleet in fleets:
-        fleet.stop_everything()
-    shutil.rmtree(directory, ignore_errors=True)
+    for fleet in made:
+        fleets.end(fleet)
 
 
 @pytest.fixture(params=[EMBEDDED, FULL])

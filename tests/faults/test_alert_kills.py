@@ -6,8 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ import httpx
 import pytest
 import yaml
 
-from infra.fleet import REPOSITORY, Fleet, Role, until
+from infra.fleet import Fleet, Role, until
+from tests.commands import logfeed
 from tests.faults.conftest import MakeFleet
 from tests.faults.proxy import DatabaseProxy, Moment, Trap
 from tests.webhook_server import WebhookServer
@@ -156,16 +155,8 @@ async def _check_backtest(alerting: Alerting) -> None:
         return len(page["logs"]) == 3
 
     await until(stored, what="the logs are stored")
-    command = [sys.executable, "-m", "cli.main", "alerts", "test", str(alerting.rules_file), "--since", "-1h", "--json"]
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [*command, "--url", alerting.fleet.url("serve")],
-        cwd=REPOSITORY,
-        env=alerting.fleet.environment(),
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
+    command = ("alerts", "test", str(alerting.rules_file), "--since", "-1h", "--json")
+    done = await asyncio.to_thread(logfeed, *command, "--url", alerting.fleet.url("serve"))
     assert done.returncode == 0, done.stderr
     *decisions, summary = map(json.loads, done.stdout.splitlines())
     assert {each["group"][0]: each["at"] for each in decisions if each["state"] == "firing"} == live

@@ -64,7 +64,7 @@ async def test_servers_away_answer_503_and_recover_without_help(make_fleet: Make
     await fleet.ready("serve")
     producers = Producers(lambda: fleet.url("serve"), seed=70)
     await producers.run(producers=1, requests=2, logs_per_request=10)
-    await asyncio.to_thread(_kill_broker, fleet)
+    await asyncio.to_thread(fleet.servers.kill_broker)
     async with httpx.AsyncClient(trust_env=False, base_url=fleet.url("serve"), timeout=30) as client:
         answer = await client.post("/api/v1/logs", json={"service_name": "shop", "message": "nobody takes it"})
         assert answer.status_code == 503
@@ -75,7 +75,7 @@ async def test_servers_away_answer_503_and_recover_without_help(make_fleet: Make
             return (await client.get("/readyz")).status_code == 503
 
         await until(not_ready, what="/readyz says so", timeout_s=20)
-    await asyncio.to_thread(_start_broker, fleet)
+    await asyncio.to_thread(fleet.servers.start)
     await fleet.ready("serve")
     producers.seed += 1
     await producers.run(producers=1, requests=2, logs_per_request=10)
@@ -96,35 +96,18 @@ async def _assert_acked_once(fleet: Fleet, producers: Producers) -> None:
     await until(all_there, what="acknowledged logs are found once", timeout_s=60)
 
 
-def _kill_broker(fleet: Fleet) -> None:
-    if fleet.kafka is not None:
-        fleet.kafka.kill()
-    else:
-        assert fleet.embedded is not None
-        fleet.embedded.kill()
-
-
-def _start_broker(fleet: Fleet) -> None:
-    if fleet.kafka is not None:
-        fleet.kafka.start()
-    else:
-        assert fleet.embedded is not None
-        fleet.embedded.start()
-
-
 async def test_full_profile_takes_logs_while_the_database_is_away(make_fleet: MakeFleet) -> None:
     fleet = await asyncio.to_thread(make_fleet, FULL)
     fleet.role("serve")
     fleet.role("write")
     await fleet.ready("serve")
-    assert fleet.timescale is not None
     producers = Producers(lambda: fleet.url("serve"), seed=80, retry_s=5)
     await producers.run(producers=1, requests=2, logs_per_request=10)
-    await asyncio.to_thread(fleet.timescale.kill)
+    await asyncio.to_thread(fleet.servers.kill_database)
     producers.seed += 1
     await producers.run(producers=4, requests=10, logs_per_request=50)
     assert producers.retries == 0
-    await asyncio.to_thread(fleet.timescale.start)
+    await asyncio.to_thread(fleet.servers.start)
     await assert_exactly_once(fleet.url("serve"), producers)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from db.migrations import Layout
-from infra.fleet import REPOSITORY
+from infra import warm
 from store.objects.factory import make_object_store
 from store.objects.settings import ObjectSettings
+from tests.faults import tier_process
 from tests.faults.tier_process import CLASSES, DONE
 from tests.store_sites import row
 from tests.tier_sites import CHUNK_US, DAY_US, retention, tier_site
@@ -30,7 +31,7 @@ def place(request: pytest.FixtureRequest, profile: str) -> tuple[str, Layout]:
     "profile, stride",
     [
         (Layout.NATIVE.value, 1),
-        (Layout.NATIVE.value, 3),
+        pytest.param(Layout.NATIVE.value, 3, marks=pytest.mark.long),
         pytest.param(Layout.TIMESCALE.value, 3, marks=pytest.mark.timescale),
     ],
 )
@@ -106,20 +107,5 @@ async def test_an_erasure_that_is_killed_and_begun_again_erases_all_and_nothing_
 def run(
     url: str, directory: Path, objects: str, now_us: int, last: int, *, query: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.faults.tier_process",
-            url,
-            str(directory),
-            objects,
-            str(now_us),
-            str(last),
-            query,
-        ],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    arguments = (url, str(directory), objects, str(now_us), str(last), query)
+    return warm.run(*arguments, environment={**os.environ}, program=tier_process.__name__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from broker.port import Record
 from broker.settings import BrokerSettings
 from db.database import Database
 from db.migrations import Layout, Migration, migrate, migrations
+from infra import warm
 from infra.fleet import EMBEDDED, FULL, Fleet, until
 from schemas.frames import FrameHeader, ServiceCounts, encode_headers
 from tests.faults.conftest import MakeFleet
@@ -221,12 +221,10 @@ async def test_topic_that_lost_its_records_halts_and_can_be_resumed(make_fleet: 
             "SELECT next_offset - 1000 FROM consumer_offsets WHERE topic = %s", (fleet.topic,)
         ).fetchone()
     assert row is not None
-    resume = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "cli.main", "db", "resume", "0", "--next-offset", str(row[0])),
-        env=fleet.environment(),
+    resumed = await asyncio.to_thread(
+        warm.run, "db", "resume", "0", "--next-offset", str(row[0]), environment=fleet.environment()
     )
-    assert await resume.wait() == 0
+    assert resumed.returncode == 0, resumed.stderr
     producers.seed += 1
     producers_after = Producers(lambda: fleet.url("serve"), seed=101, sent=producers.sent, acked=producers.acked)
     await _send_more(producers_after)

@@ -12,6 +12,7 @@ from functools import partial
 import httpx
 import psycopg
 import pytest
+from _pytest.mark import ParameterSet
 
 from infra.fleet import EMBEDDED, FULL, Fleet, Role, free_port, until
 from tests.faults.conftest import MakeFleet
@@ -23,6 +24,17 @@ BATCHES = b"logfeed write batches"
 
 
 _WAITS_FOR_LOGS = "SELECT FROM pg_locks WHERE relation = 'logs'::regclass AND NOT granted"
+
+
+def in_both_profiles(moments: list[Moment], *, in_embedded: Moment) -> list[ParameterSet]:
+    """All moments in the full profile, one in the embedded: the transaction is the same there. The others are long."""
+    return [
+        pytest.param(
+            profile, moment, marks=[pytest.mark.long] if profile == EMBEDDED and moment is not in_embedded else []
+        )
+        for profile in (EMBEDDED, FULL)
+        for moment in moments
+    ]
 
 
 @asynccontextmanager
@@ -64,7 +76,12 @@ async def test_writer_killed_at_a_moment_stores_once(make_fleet: MakeFleet, prof
         await assert_exactly_once(fleet.url("serve"), producers)
 
 
-@pytest.mark.parametrize("moment", [Moment.MID_COPY, Moment.BEFORE_COMMIT, Moment.COMMIT_ANSWERED])
+@pytest.mark.parametrize(
+    "profile, moment",
+    in_both_profiles(
+        [Moment.MID_COPY, Moment.BEFORE_COMMIT, Moment.COMMIT_ANSWERED], in_embedded=Moment.COMMIT_ANSWERED
+    ),
+)
 async def test_connection_cut_at_a_moment_stores_once(make_fleet: MakeFleet, profile: str, moment: Moment) -> None:
     """The outcome of a COMMIT whose answer never came is read back from the offsets; nothing becomes a dead letter."""
     fleet = await asyncio.to_thread(make_fleet, profile)
@@ -80,7 +97,10 @@ async def test_connection_cut_at_a_moment_stores_once(make_fleet: MakeFleet, pro
             assert connection.execute("SELECT count(*) FROM dead_letters").fetchone() == (0,)
 
 
-@pytest.mark.parametrize("moment", [Moment.BEFORE_BEGIN, Moment.MID_COPY, Moment.BEFORE_COMMIT])
+@pytest.mark.parametrize(
+    "profile, moment",
+    in_both_profiles([Moment.BEFORE_BEGIN, Moment.MID_COPY, Moment.BEFORE_COMMIT], in_embedded=Moment.BEFORE_COMMIT),
+)
 async def test_stopped_writer_loses_its_partition_and_is_fenced(
     make_fleet: MakeFleet, profile: str, moment: Moment
 ) -> None:

@@ -1,4 +1,4 @@
-"""One round of tiering as a process of its own, killed where it is told to: `python -m tests.faults.tier_process`.
+"""One round of tiering as a process of its own, killed where it is told to.
 
 Every piece of work in a thread, every transaction (before its commit and after it) and every call of the object storage is a
 point; at the one that is asked for the process ends as by kill -9.
@@ -113,6 +113,7 @@ async def one_round(url: str, directory: Path, objects: str, now_us: int, points
     print(DONE)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Arguments: addresses and directories as below, the time, number of the last point, query."""
     url, directory, objects, now_us, last, query = sys.argv[1:]
     asyncio.run(one_round(url, Path(directory), objects, int(now_us), Points(int(last)), query))

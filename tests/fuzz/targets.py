@@ -28,7 +28,7 @@ from alerts.matching import parse_matcher
 from alerts.service import read_document
 from broker.port import Delivered
 from broker.topic_names import service_of
-from cli.exporting.lines import csv_records, ndjson, read_page
+from cli.exporting.lines import read_page
 from cli.http_client import Problem, check_url, retry_after_s
 from cli.importing.formats.times import TimeReader
 from cli.importing.lines import Format, LineParser, compile_correlation, detect
@@ -36,6 +36,9 @@ from cli.importing.records import read_records
 from cli.log_view import LineView
 from cli.settings import Settings
 from cli.terminal import harmless, harmless_json
+from connections.figures import figures_of
+from connections.lines import Place, read_lines
+from connections.metrics import BUILT_IN, Finder, Side
 from ingest.body import read_body
 from ingest.errors import BodyTooLarge, InvalidFields, ItemError, MalformedBody, UnsupportedBody
 from ingest.filters.config import build_chain, parse_chain
@@ -43,6 +46,7 @@ from ingest.idempotency import keyed
 from ingest.parse import Window, decode_batch, decode_one, may_hold_nul, to_log
 from ingest.quick import plain_lines, read_plain, read_plain_one
 from ingest.timestamps import parse_timestamp, show
+from patterns.masks import Masker
 from query import params
 from query.cursor import CursorSeal
 from query.errors import CursorError
@@ -52,6 +56,7 @@ from runtime.addresses import network_of
 from runtime.origins import Origins, origin_of
 from runtime.settings import load
 from schemas.errors import ConfigurationError, InvalidInput
+from schemas.export_lines import csv_records, ndjson
 from schemas.frames import (
     FRAME_DECODED_BYTES_MAX,
     FrameError,
@@ -308,7 +313,20 @@ def _terminal(text: str) -> None:
         assert not any(0x7F <= ord(character) < 0xA0 or 0x202A <= ord(character) < 0x202F for character in shown)
 
 
+def _connection_text(data: bytes) -> None:
+    """Read and measured."""
+    lines = list(read_lines(io.BytesIO(data).readline, Place()))
+    logs = ((line.time_us or 0, line.number, line.level, line.message) for line in lines)
+    figures = figures_of(logs, Finder(BUILT_IN, Side.CLIENT), Masker())
+    assert figures.lines == len(lines)
+    assert [line.end for line in lines] == sorted(line.end for line in lines)
+    assert all(line.message.strip() and line.end <= len(data) for line in lines)
+    said = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").split("\n")
+    assert bool(lines) == any(line.strip() for line in said)
+
+
 TARGETS: Final[dict[str, Target]] = {
+    "connection_text": Target(_connection_text),
     "batch": Target(_batch, (InvalidFields, MalformedBody, BodyTooLarge)),
     "one_log": Target(_one, (InvalidFields, MalformedBody)),
     "quick": Target(_quick),

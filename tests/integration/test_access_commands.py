@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -18,24 +16,14 @@ from access.oidc.users import remember_user
 from access.passwords import is_password
 from cli.first_keys import FirstKey, key_file, make_first_keys
 from db.database import Database
-from infra.fleet import REPOSITORY
 from schemas.errors import ConfigurationError
+from tests import commands
 
 PASSWORD = "correct horse battery"
 
 
-def logfeed(url: str, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")}
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        cwd=REPOSITORY,
-        env={**clean, "LOGFEED_DATABASE__URL": url, "COLUMNS": "200"},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def logfeed(url: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return commands.logfeed(*arguments, stdin=stdin, LOGFEED_DATABASE__URL=url)
 
 
 def test_a_key_is_shown_once_listed_and_revoked(native_url: str) -> None:

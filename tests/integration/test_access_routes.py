@@ -30,6 +30,9 @@ TAIL: Final = "tail"
 ALERT: Final = "alert"
 ADMIN: Final = "admin"
 """Whoever administers all services."""
+EXPORT: Final = "export"
+OWN: Final = "own"
+"""Whoever is somebody, about what is theirs alone: test_personal.py."""
 TOPIC: Final = "topic"
 """Whoever may tail; what they see then: test_topics_api.py."""
 WATCH: Final = "watch"
@@ -58,6 +61,15 @@ ROUTES: Final = {
     "GET /api/v1/logs/{log_id}": READ,
     "GET /api/v1/logs/{log_id}/context": READ,
     "GET /api/v1/correlations/{correlation_id}/logs": READ,
+    "GET /api/v1/histogram": READ,
+    "GET /api/v1/facets": READ,
+    "GET /api/v1/export": EXPORT,
+    "GET /api/v1/bookmarks": OWN,
+    "PUT /api/v1/bookmarks/{kind}/{target_id}": OWN,
+    "DELETE /api/v1/bookmarks/{kind}/{target_id}": OWN,
+    "GET /api/v1/views": OWN,
+    "PUT /api/v1/views/{name}": OWN,
+    "DELETE /api/v1/views/{name}": OWN,
     "GET /api/v1/services": READ,
     "GET /api/v1/ledger": READ,
     "GET /api/v1/status": ADMIN,
@@ -118,6 +130,7 @@ class Kind:
     may_tail: bool = False
     may_alert: bool = False
     may_admin: bool = False
+    may_export: bool = False
 
 
 ALL: Final = frozenset({"shop", "pay/a", "pay/b", THEIRS})
@@ -136,7 +149,7 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
     found = operations()
     assert set(found) == set(ROUTES), "classify the route here, and give it what its kind asks for"
     for name, operation in found.items():
-        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, ADMIN, TOPIC, WATCH, PUT, SHOWN, SENT, ANY)
+        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, ADMIN, TOPIC, EXPORT, OWN, WATCH, PUT, SHOWN, SENT, ANY)
         assert operation.get("security", []) == (SECURITY if asks else []), name
         assert {"401", "403"} <= set(operation["responses"]) or not asks, name
 
@@ -192,8 +205,11 @@ async def kinds(site: Site) -> dict[str, Kind]:
         "reader of all": Kind((await site.key("read:*")).text, True, reads=ALL),
         "writer of all": Kind((await site.key("write:*")).text, True, writes=ALL),
         "tails one service": Kind((await site.key("tail:shop")).text, True, may_tail=True),
-        "admin": Kind(admin, True, reads=ALL, may_tail=True, may_alert=True, may_admin=True),
-        "admin of a prefix": Kind((await site.key("admin:pay/*")).text, True, reads=PAY, may_tail=True, may_alert=True),
+        "admin": Kind(admin, True, reads=ALL, may_tail=True, may_alert=True, may_export=True, may_admin=True),
+        "exports one service": Kind((await site.key("export:shop")).text, True, may_export=True),
+        "admin of a prefix": Kind(
+            (await site.key("admin:pay/*")).text, True, reads=PAY, may_tail=True, may_alert=True, may_export=True
+        ),
     }
     await site.access.directory.refresh()
     return kinds
@@ -275,6 +291,12 @@ async def _check(
                 expected = 401
             case "any":
                 expected = 200
+            case "own":
+                is_gone = name == "DELETE /api/v1/views/{name}"
+                # `{kind}` is no kind, and no body was sent.
+                expected = 200 if method == "GET" else 204 if is_gone else 422
+            case "export":  # which services: test_export_api.py
+                expected = 200 if kind.may_export else 403
             case "alert" if not kind.may_alert:
                 expected = 403
             case "alert":  # what they may then: test_alert_api.py
@@ -308,7 +330,9 @@ async def _check(
         if wanted != OPEN and expected != 201:
             hidden = [each for each in by_service if each not in kind.reads and each != service]
             assert not any(each in answer.text for each in hidden if each not in _OWN_WORDS), where
-        if expected == 200 and wanted == READ and not is_of_one:
+        if name == "GET /api/v1/histogram" and expected == 200:  # it names no service
+            assert answer.json()["total"] == len(kind.reads), where
+        elif expected == 200 and wanted == READ and not is_of_one:
             assert all(each in answer.text for each in kind.reads), f"{where}: what is theirs is there"
             if "correlations" in template:
                 assert answer.json()["withheld"] == (kind.reads != frozenset(by_service)), where

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.fleet import EMBEDDED, REPOSITORY, Fleet, until
+from infra.fleet import EMBEDDED, Fleet, until
+from tests import commands
+from tests.fleets import Fleets
 
 RULES = """\
 rules:
@@ -30,20 +30,11 @@ rules:
 
 
 def logfeed(*arguments: str, url: str | None = None) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")}
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", "alerts", *arguments],
-        cwd=REPOSITORY,
-        env={**clean, "COLUMNS": "200", **({"LOGFEED_URL": url} if url else {})},
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    return commands.logfeed("alerts", *arguments, **({"LOGFEED_URL": url} if url else {}))
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory, embedded_server: str) -> Iterator[Fleet]:
+def fleet(tmp_path_factory: pytest.TempPathFactory, embedded_server: str, fleets: Fleets) -> Iterator[Fleet]:
     """serve, write and alert; the rule fires. embedded_server: where there is none, these are skipped too."""
     directory = tmp_path_factory.mktemp("alert-commands")
     directory.chmod(0o711)
@@ -53,15 +44,14 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, embedded_server: str) -> Ite
         "LOGFEED_ALERTS__CHANNELS": '{"log": {"type": "topic"}}',
         "LOGFEED_ALERTS__GROUP_WAIT": "0",
     }
-    fleet = Fleet(EMBEDDED, directory / "fleet", extra=settings)
-    fleet.start_servers()
+    fleet = fleets.make(EMBEDDED, extra=settings)
     try:
         for role in ("serve", "write", "alert"):
             fleet.role(role)
         asyncio.run(_fire(fleet))
         yield fleet
     finally:
-        fleet.stop_everything()
+        fleets.end(fleet)
 
 
 async def _fire(fleet: Fleet) -> None:

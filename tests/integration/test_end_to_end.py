@@ -40,6 +40,7 @@ from db.migrations import Layout
 from infra.fleet import EMBEDDED, FULL, REPOSITORY, Fleet
 from store.settings import StoreSettings
 from store.upkeep import PostgresUpkeep
+from tests.fleets import Fleets
 from tests.integration import corpora
 from tests.integration.corpora import (
     DAY_US,
@@ -261,7 +262,7 @@ def assert_same(found: Sequence[int], expected: Sequence[int], what: object) -> 
 
 
 @pytest.fixture(scope="module", params=[EMBEDDED, FULL])
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest, fleets: Fleets) -> Iterator[Site]:
     """A fleet of the profile, with the corpora stored."""
     if request.param == FULL:
         request.getfixturevalue("kafka_bootstrap")
@@ -272,9 +273,8 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         data = None
     directory = Path(tempfile.mkdtemp(prefix="logfeed-end-to-end-"))
     directory.chmod(0o711)
-    fleet = Fleet(
+    fleet = fleets.make(
         request.param,
-        directory / "fleet",
         extra={
             "LOGFEED_STORE__RETENTION_DAYS": str(UNLIMITED_DAYS),
             "LOGFEED_STORE__CHUNK_HOURS": str(CHUNK_HOURS),
@@ -291,13 +291,12 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     finally:
         if request.session.testsfailed > failed_before or sys.exc_info()[0] is not None:
             print(fleet.failures())
-        fleet.stop_everything()
+        fleets.end(fleet)
         shutil.rmtree(directory, ignore_errors=True)
 
 
 def start(fleet: Fleet) -> None:
-    """Servers, an old border, roles."""
-    fleet.start_servers()
+    """An old border, roles."""
     with psycopg.connect(fleet.database_url) as connection:
         chunk_s = CHUNK_HOURS * 3_600
         border_s = (time.time() - OPEN_HOURS * 3_600) // chunk_s * chunk_s

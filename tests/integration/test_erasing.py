@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +17,6 @@ import cli.erase
 from cli.settings import load_settings
 from db.database import Connection
 from db.migrations import Layout
-from infra.fleet import REPOSITORY
 from schemas.errors import InvalidInput
 from schemas.scope import ALL_SERVICES
 from search.language import parse
@@ -36,6 +33,7 @@ from store.tiers.erasing import Eraser, NotYet, Remaining, predicate_of
 from store.tiers.erasing_rows import TableRows, delete_letters
 from store.tiers.progress import unwatched
 from store.tiers.tiering import Tiering
+from tests.commands import logfeed
 from tests.store_sites import HOUR_US, TOPIC, now_us, row
 from tests.tier_sites import CHUNK_US, DAY_US, TierSite, tier_site
 
@@ -389,23 +387,10 @@ async def test_the_command_asks_first_and_writes_the_certificate(native_url: str
     async with tier_site(native_url, Layout.NATIVE, tmp_path / "segments") as site:
         await site.store_rows(rows(await site.border_us(), 1))
         await seen(site)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")}
-        environment |= {
-            "LOGFEED_DATABASE__URL": native_url,
-            "LOGFEED_TIERS__DIRECTORY": str(site.directory),
-            "COLUMNS": "200",
-        }
+        settings = {"LOGFEED_DATABASE__URL": native_url, "LOGFEED_TIERS__DIRECTORY": str(site.directory)}
 
         def erase(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [sys.executable, "-m", "cli.main", "erase", "--where", QUERY, *arguments],
-                cwd=REPOSITORY,
-                env=environment,
-                input=typed,
-                capture_output=True,
-                text=True,
-                timeout=100,
-            )
+            return logfeed("erase", "--where", QUERY, *arguments, stdin=typed, **settings)
 
         assert erase(typed="n\n").returncode == 1
         assert len(await site.ids()) == 50

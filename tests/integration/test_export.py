@@ -26,11 +26,12 @@ import zstandard
 from typer.testing import CliRunner, Result
 
 from cli.exporting.command import export
-from cli.exporting.lines import COLUMNS
 from cli.importing.command import import_logs
+from schemas.export_lines import COLUMNS
 from schemas.pages import LogModel, log_json
 from schemas.record import Log
 from store.export_file import SCHEMA
+from tests.commands import logfeed
 from tests.integration.recording_server import RecordingServer
 from tests.integration.test_up import Up, until
 
@@ -414,19 +415,8 @@ def test_what_a_real_server_exports_it_takes_again(tmp_path: Path) -> None:
     server = Up(tmp_path / "data").ready()
 
     def command(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "cli.main", *arguments, "--url", server.url],
-            cwd=REPOSITORY,
-            env={
-                **os.environ,
-                "XDG_STATE_HOME": str(tmp_path / "state"),
-                "NO_PROXY": "127.0.0.1",
-                "LOGFEED_DATA_DIR": str(tmp_path / "data"),
-            },
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        places = {"XDG_STATE_HOME": str(tmp_path / "state"), "LOGFEED_DATA_DIR": str(tmp_path / "data")}
+        done = logfeed(*arguments, "--url", server.url, NO_PROXY="127.0.0.1", **places)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

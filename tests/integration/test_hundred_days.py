@@ -18,7 +18,13 @@ STORY = "c0"
 COMING = ("new", "cold", "warm", "hot")
 
 
-@pytest.fixture(params=[Layout.NATIVE.value, pytest.param(Layout.TIMESCALE.value, marks=pytest.mark.timescale)])
+# The layouts differ in how tables are made and dropped under readers, which test_tier_readers.py shows for both.
+@pytest.fixture(
+    params=[
+        Layout.NATIVE.value,
+        pytest.param(Layout.TIMESCALE.value, marks=[pytest.mark.timescale, pytest.mark.long]),
+    ]
+)
 def place(request: pytest.FixtureRequest) -> tuple[str, Layout]:
     """URL and layout of a fresh database."""
     return request.getfixturevalue(f"{request.param}_url"), Layout(request.param)

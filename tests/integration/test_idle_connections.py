@@ -1,5 +1,5 @@
-"""FAULTS 19: ten thousand idle connections to a real server, or as many as this machine can open. They cost it little, keep
-nobody out, and are closed."""
+"""FAULTS 19: a thousand idle connections to a real server, five times what it holds; in `make test-long` ten and a hundred
+thousand, or as many as this machine can open. They cost it little, keep nobody out, and are closed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import resource
 import socket
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,13 +21,8 @@ import pytest
 from infra.fleet import Role, free_port, until
 from runtime.http import FILES_RESERVED
 
-WANTED: Final = 10_000
-WANTED_LONG: Final = 100_000
 PER_ADDRESS: Final = 20_000
-"""Clients that connect from one address: ports of one address are fewer than WANTED_LONG."""
-CONNECTIONS_MAX: Final = 2_000
-"""The default."""
-DEADLINE_S: Final = 25.0
+"""Clients that connect from one address: ports of one address are fewer than the largest crowd."""
 BURST: Final = 2_048
 """Accepted in one go before those above the limit are closed."""
 MEMORY_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -36,10 +32,31 @@ LOG: Final = {"service_name": "shop", "message": "paid"}
 pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture(params=[WANTED, pytest.param(WANTED_LONG, marks=[pytest.mark.long, pytest.mark.timeout(1_800)])])
-def clients(request: pytest.FixtureRequest) -> Iterator[int]:
-    """How many idle clients this process may open: fewer than wanted only where the machine forbids more, and says so."""
-    wanted: int = request.param
+@dataclass(frozen=True)
+class Crowd:
+    """So many idle clients of a server with this limit and this deadline for a request's head."""
+
+    clients: int
+    connections_max: int
+    deadline_s: float
+
+
+SMALL: Final = Crowd(1_000, 200, 8.0)
+LARGE: Final = Crowd(10_000, 2_000, 25.0)
+HUGE: Final = Crowd(100_000, 2_000, 25.0)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(SMALL, id="1000"),
+        pytest.param(LARGE, id="10000", marks=pytest.mark.long),
+        pytest.param(HUGE, id="100000", marks=[pytest.mark.long, pytest.mark.timeout(1_800)]),
+    ]
+)
+def crowd(request: pytest.FixtureRequest) -> Iterator[Crowd]:
+    """With as many clients as this process may open: fewer than wanted only where the machine forbids more, and says so."""
+    crowd: Crowd = request.param
+    wanted = crowd.clients
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     others = psutil.Process().num_fds() + 200
     allowed = wanted + others if hard == resource.RLIM_INFINITY else min(wanted + others, hard)
@@ -47,13 +64,13 @@ def clients(request: pytest.FixtureRequest) -> Iterator[int]:
     count = min(wanted, allowed - others)
     if count < wanted:
         warnings.warn(f"{count:,} idle connections instead of {wanted:,}: ulimit -n is {hard:,}", stacklevel=1)
-    assert count > CONNECTIONS_MAX, f"ulimit -n is {hard:,}: too few for this test"
-    yield count
+    assert count > crowd.connections_max, f"ulimit -n is {hard:,}: too few for this test"
+    yield replace(crowd, clients=count)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture
-def server(native_url: str, tmp_path: Path) -> Iterator[tuple[Role, int]]:
+def server(native_url: str, crowd: Crowd, tmp_path: Path) -> Iterator[tuple[Role, int]]:
     """A real server and its port."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LOGFEED_", "PYTHONDONT"))}
@@ -61,7 +78,8 @@ def server(native_url: str, tmp_path: Path) -> Iterator[tuple[Role, int]]:
         "LOGFEED_DATABASE__URL": native_url,
         "LOGFEED_HTTP__PORT": str(port),
         "LOGFEED_ACCESS__ENABLED": "false",
-        "LOGFEED_HTTP__HEAD_DEADLINE_S": str(DEADLINE_S),
+        "LOGFEED_HTTP__CONNECTIONS_MAX": str(crowd.connections_max),
+        "LOGFEED_HTTP__HEAD_DEADLINE_S": str(crowd.deadline_s),
         # All come from a few addresses: that each has its share is another test's (test_http_limits.py).
         "LOGFEED_HTTP__CONNECTIONS_PER_ADDRESS_MAX": "0",
     }
@@ -101,7 +119,7 @@ class Idle:
             each.close()
 
 
-async def test_ten_thousand_idle_connections_keep_nobody_out(clients: int, server: tuple[Role, int]) -> None:
+async def test_idle_connections_keep_nobody_out(crowd: Crowd, server: tuple[Role, int]) -> None:
     role, port = server
     assert role.process is not None
     process = psutil.Process(role.process.pid)
@@ -124,7 +142,7 @@ async def test_ten_thousand_idle_connections_keep_nobody_out(clients: int, serve
         return False
 
     async def all_refused() -> bool:
-        return idle.open() <= CONNECTIONS_MAX
+        return idle.open() <= crowd.connections_max
 
     async def all_closed() -> bool:
         return idle.open() == 0
@@ -132,24 +150,26 @@ async def test_ten_thousand_idle_connections_keep_nobody_out(clients: int, serve
     await until(works, what="the server works", timeout_s=200)
     memory_before, files_before = memory[-1], files[-1]
     try:
-        connecting = asyncio.create_task(asyncio.to_thread(idle.connect, clients))
+        connecting = asyncio.create_task(asyncio.to_thread(idle.connect, crowd.clients))
         while not connecting.done():
             await until(works, what="a request is answered while they connect")
         await connecting
         await until(all_refused, what="those above the limit are closed")
         for _ in range(10):
             assert await send_one() == 201, "whoever has something to say is let in"
-        assert CONNECTIONS_MAX - 100 < idle.open() <= CONNECTIONS_MAX, "as many as may be are still held"
+        assert crowd.connections_max - 100 < idle.open() <= crowd.connections_max, "as many as may be are still held"
         await until(all_closed, what="all silent ones are closed")
         assert await send_one() == 201
     finally:
         idle.close()
     assert max(memory) - memory_before < MEMORY_BYTES_MAX
-    assert max(files) <= files_before + CONNECTIONS_MAX + BURST + FILES_RESERVED
+    assert max(files) <= files_before + crowd.connections_max + BURST + FILES_RESERVED
 
     async def all_forgotten() -> bool:
         return process.num_fds() <= files_before + 20
 
     await until(all_forgotten, what="every connection is forgotten")
-    print(f"{(max(memory) - memory_before) / 1e6:.0f} MB, {max(files) - files_before} files for {clients} connections")
+    print(
+        f"{(max(memory) - memory_before) / 1e6:.0f} MB, {max(files) - files_before} files for {crowd.clients} connections"
+    )
     assert role.stop() == 0

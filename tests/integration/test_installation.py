@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,7 +12,7 @@ import httpx
 import pytest
 
 from db.migrations import Layout
-from infra.fleet import REPOSITORY, die_with_parent, free_port
+from infra.fleet import free_port
 from runtime.clock import SystemClock
 from runtime.stopping import Stop
 from store.objects.factory import make_object_store
@@ -24,7 +22,7 @@ from store.tiers.places import MARKER
 from store.tiers.role import TierRole
 from store.tiers.settings import TierSettings
 from store.tiers.tiering import Tiering
-from tests.integration.test_tier_commands import environment, logfeed
+from tests.integration.test_tier_commands import logfeed, running
 from tests.store_sites import row
 from tests.tier_sites import CHUNK_US, DAY_US, TierSite, tier_site
 
@@ -168,7 +166,7 @@ async def test_two_of_one_name_are_told(site: TierSite) -> None:
     await asyncio.gather(*running)
 
 
-async def test_people_see_it_in_readyz_and_in_exit_codes(site: TierSite) -> None:
+async def test_people_see_it_in_readyz_and_in_exit_codes(site: TierSite, tmp_path: Path) -> None:
     await served(site, await site.leader())
     site.directory.rename(site.directory.parent / "mounted")
     for command in (("run", "--now"), ("restore", "2026-01-31")):
@@ -177,21 +175,14 @@ async def test_people_see_it_in_readyz_and_in_exit_codes(site: TierSite) -> None
         assert "is the disk mounted" in ended.stderr
         assert "Traceback" not in ended.stderr
     port = free_port()
-    role = subprocess.Popen(  # noqa: ASYNC220 - the test waits for nothing else meanwhile
-        [sys.executable, "-m", "cli.main", "tier"],
-        cwd=REPOSITORY,
-        env=environment(site, LOGFEED_TIERS__ROUND_S="0.2", LOGFEED_TIERS__HEALTH_PORT=str(port)),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=die_with_parent,
-    )
+    often = {"LOGFEED_TIERS__ROUND_S": "0.2", "LOGFEED_TIERS__HEALTH_PORT": str(port)}
+    role = running(site, tmp_path / "role.log", **often)
 
     def ready() -> str:
         try:
             return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).text
         except httpx.HTTPError:
-            assert role.poll() is None
+            assert role.alive, role.log_text()
             return ""
 
     try:
@@ -200,4 +191,3 @@ async def test_people_see_it_in_readyz_and_in_exit_codes(site: TierSite) -> None
         await until(lambda: "is the disk mounted" not in ready() and "ready" in ready(), "the role is ready")
     finally:
         role.kill()
-        role.wait()

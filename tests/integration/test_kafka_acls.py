@@ -6,10 +6,7 @@ The commands' own program is a package of its own; what they say is read here as
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
-import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -28,11 +25,11 @@ from broker.port import Record
 from broker.settings import BrokerSettings
 from broker.topic_names import ERRORS_TOPIC, service_topic
 from broker.topics import Extent, TopicRecord
-from infra.fleet import REPOSITORY
 from infra.native import KafkaNode
 from schemas.errors import LogfeedError
 from schemas.scope import AUDIT_SERVICE
 from schemas.topics import LOGS_TOPIC, WRITER_GROUP
+from tests.commands import logfeed
 
 pytestmark = pytest.mark.kafka
 
@@ -108,16 +105,7 @@ class _Options(argparse.ArgumentParser):
 
 
 def printed(*arguments: str, environment: Mapping[str, str] | None = None) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "topics", "acl", *arguments],
-        cwd=REPOSITORY,
-        env={name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")}
-        | {**(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = logfeed("topics", "acl", *arguments, **(environment or {}))
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,8 @@ from live.events import Batch, GapReason
 from live.keys import KeyPlace, stored_keys_of
 from schemas.errors import BrokerUnavailable, DatabaseUnavailable
 from store.chunks import attach_partition
-from tests.live_site import DEADLINE_S, OwnServer, Seen, Topic, eventually, frame_of, logs_of, seeing
+from tests.fleets import OwnBroker
+from tests.live_site import DEADLINE_S, Seen, Topic, eventually, frame_of, logs_of, seeing
 
 
 @pytest.fixture(params=["queue", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -125,11 +125,32 @@ async def test_a_key_that_was_stored_before_is_known_from_the_database(topic: To
         assert end[0] not in from_the_start.ids
 
 
+async def test_a_key_waits_for_a_database_that_is_restarted(topic: Topic) -> None:
+    partition, offset = await topic.publish(frame_of(logs_of(1_000, 1), key="k", body="one"), key="k")
+    repeat = frame_of(logs_of(1_000, 1), key="k", body="one")
+    questions = 0
+
+    async def restarting(_: object) -> dict[bytes, KeyPlace]:
+        nonlocal questions
+        questions += 1
+        if questions < 4:
+            raise DatabaseUnavailable
+        return {dict(repeat.headers)["key"]: KeyPlace(partition, offset)}
+
+    async with topic.follower(stored_keys=restarting) as follower, seeing(follower) as seen:
+        await topic.publish(repeat, key="k")
+        end = await topic.send(1, key="k")
+        await seen.until(await topic.send(1))
+        assert questions >= 4
+        assert 1_000 not in seen.ids
+        assert end[0] not in seen.ids
+
+
 async def test_without_the_database_frames_come_all_the_same(topic: Topic) -> None:
     async def away(_: object) -> dict[bytes, KeyPlace]:
         raise DatabaseUnavailable
 
-    async with topic.follower(stored_keys=away) as follower, seeing(follower) as seen:
+    async with topic.follower(stored_keys=away, keys_wait_s=0.5) as follower, seeing(follower) as seen:
         ids = await topic.send(1, key="a") + await topic.send(1, key="b")
         await seen.until(ids)
         assert sorted(seen.ids) == ids
@@ -206,32 +227,27 @@ async def test_who_begins_again_after_a_rest_gets_what_came_meanwhile(topic: Top
             assert sorted(seen.ids) == meanwhile + after
 
 
-@pytest.mark.parametrize("kind", ["queue", pytest.param("kafka", marks=pytest.mark.kafka)])
-async def test_a_broker_that_was_killed_and_came_back_is_followed_on(kind: str, tmp_path: Path) -> None:
-    server = OwnServer(kind, tmp_path / "server")
-    try:
-        async with AsyncExitStack() as stack:
-            topic = Topic(kind, await server.start(), stack)
-            await topic.open()
-            follower = await stack.enter_async_context(topic.follower())
-            seen = await stack.enter_async_context(seeing(follower))
-            ids = await topic.send(2)
-            await seen.until(ids)
-            await server.kill()
-            behind = await stack.enter_async_context(seeing(follower, {}))
-            with pytest.raises(BrokerUnavailable):
-                async with asyncio.timeout(DEADLINE_S):
-                    await topic.send(1)
-            await server.bring_back()
-            ids += await _sent(topic)
-            for one in (seen, behind):
-                await one.until(ids)
-                # What was refused may have been taken all the same.
-                assert set(one.ids) >= set(ids)
-                assert len(one.ids) == len(set(one.ids))
-                one.check_order()
-    finally:
-        server.remove()
+async def test_a_broker_that_was_killed_and_came_back_is_followed_on(own_broker: OwnBroker) -> None:
+    async with AsyncExitStack() as stack:
+        topic = Topic(own_broker.kind, own_broker.address, stack)
+        await topic.open()
+        follower = await stack.enter_async_context(topic.follower())
+        seen = await stack.enter_async_context(seeing(follower))
+        ids = await topic.send(2)
+        await seen.until(ids)
+        await asyncio.to_thread(own_broker.kill)
+        behind = await stack.enter_async_context(seeing(follower, {}))
+        with pytest.raises(BrokerUnavailable):
+            async with asyncio.timeout(DEADLINE_S):
+                await topic.send(1)
+        await asyncio.to_thread(own_broker.bring_back)
+        ids += await _sent(topic)
+        for one in (seen, behind):
+            await one.until(ids)
+            # What was refused may have been taken all the same.
+            assert set(one.ids) >= set(ids)
+            assert len(one.ids) == len(set(one.ids))
+            one.check_order()
 
 
 async def test_what_the_writer_stored_is_told_from_its_copies(native_url: str) -> None:

@@ -19,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from infra.native import KafkaNode, TimescaleNode
 from infra.native.apt import debian_mirror
 from infra.native.errors import InstallError
+from infra.native.kafka import class_archive
 from infra.native.places import Account, locked, reachable_home, remove_tree, server_account
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +78,24 @@ async def test_broker_takes_a_frame_of_sixteen_mebibytes(kafka: KafkaNode) -> No
     frame = os.urandom(16 * 1024 * 1024)
     await _produce(kafka.bootstrap, "large", frame)
     assert await _consume(kafka.bootstrap, "large", 1) == [frame]
+
+
+@needs_java
+@pytest.mark.kafka
+def test_broker_starts_with_its_classes_kept_and_without_them_when_they_are_cut_off(
+    kafka: KafkaNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = class_archive()
+    assert archive is not None
+    assert str(archive) in Path(f"/proc/{kafka.pid}/maps").read_text()
+
+    cut_off = kafka.directory / archive.name
+    cut_off.write_bytes(archive.read_bytes()[: 1 << 20])
+    monkeypatch.setattr("infra.native.kafka.cache_root", lambda _: kafka.directory)
+    kafka.restart()
+    assert kafka.answers()
+    assert not cut_off.exists()
+    assert cut_off.name not in Path(f"/proc/{kafka.pid}/maps").read_text()
 
 
 # ---- TimescaleDB

@@ -24,6 +24,7 @@ from access.accounts import Accounts
 from cli.main import app
 from db.database import Database
 from infra.fleet import EMBEDDED, FULL, Fleet, Role, until
+from tests.fleets import Fleets
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a profile starts its servers
 Json = dict[str, Any]
@@ -111,20 +112,18 @@ async def _key(fleet: Fleet, *grants: str) -> str:
 
 
 @pytest.fixture(scope="module", params=[EMBEDDED, pytest.param(FULL, marks=[pytest.mark.kafka, pytest.mark.timescale])])
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest, fleets: Fleets) -> Iterator[Site]:
     if request.param == FULL:
         request.getfixturevalue("kafka_bootstrap")
         request.getfixturevalue("timescale_server")
     directory = Path(tempfile.mkdtemp(prefix="logfeed-patterns-"))
     directory.chmod(0o711)
-    fleet = Fleet(
+    fleet = fleets.make(
         request.param,
-        directory / "fleet",
         access="true",
         extra={"LOGFEED_PATTERNS__SAVE_S": "0.3", "LOGFEED_TIERS__DIRECTORY": str(directory / "segments")},
     )
     try:
-        fleet.start_servers()
         admin = asyncio.run(_key(fleet, "admin:*"))
         ingest = asyncio.run(_key(fleet, "write:*"))
         fleet.role("serve")
@@ -136,7 +135,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         if request.session.testsfailed > failed:
             print(fleet.failures())
     finally:
-        fleet.stop_everything()
+        fleets.end(fleet)
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -640,20 +640,29 @@ async def test_the_document_names_every_parameter_answer_and_problem(api: Api) -
         "/api/v1/logs/{log_id}",
         "/api/v1/logs/{log_id}/context",
         "/api/v1/correlations/{correlation_id}/logs",
+        "/api/v1/histogram",
+        "/api/v1/facets",
+        "/api/v1/export",
+        "/api/v1/bookmarks",
+        "/api/v1/bookmarks/{kind}/{target_id}",
+        "/api/v1/views",
+        "/api/v1/views/{name}",
         "/api/v1/services",
         "/api/v1/ledger",
         "/api/v1/patterns",
         "/api/v1/patterns/{pattern_id}",
     }
-    for path, methods in paths.items():
-        get = methods["get"]
-        assert get["description"], path
-        assert "application/json" in get["responses"]["200"]["content"]
-        problems = {status: body for status, body in get["responses"].items() if status not in ("200", "304")}
+    for path, verb, operation in ((path, verb, each) for path, verbs in paths.items() for verb, each in verbs.items()):
+        assert operation["description"], path
+        if verb == "get":
+            kinds = set(operation["responses"]["200"]["content"])
+            assert kinds == ({"application/x-ndjson", "text/csv"} if "export" in path else {"application/json"}), path
+        answers = ("200", "204", "304")
+        problems = {status: body for status, body in operation["responses"].items() if status not in answers}
         assert {"422", "503"} <= set(problems)
         for body in problems.values():
             Problem.model_validate(body["content"]["application/problem+json"]["example"])
-        for parameter in get.get("parameters", []):
+        for parameter in operation.get("parameters", []):
             assert parameter["description"], (path, parameter)
     for path in ("/api/v1/logs", "/api/v1/correlations/{correlation_id}/logs"):
         get = paths[path]["get"]
@@ -677,3 +686,42 @@ async def test_the_document_names_every_parameter_answer_and_problem(api: Api) -
     assert LogModel.__name__ in schemas
     references = set(re.findall(r'"\$ref": ?"([^"]+)"', json.dumps(document)))
     assert references <= {f"#/components/schemas/{name}" for name in schemas}
+
+
+@pytest.mark.parametrize("order", ["desc", "asc"])
+@pytest.mark.parametrize("by", ["log", "time"])
+async def test_a_walk_that_begins_in_the_midst_shows_each_log_once_both_ways(api: Api, order: str, by: str) -> None:
+    stored = rows(50)
+    await api.put(*stored)
+    middle = stored[20]
+    around = str(middle["id"]) if by == "log" else middle["timestamp"].isoformat().replace("+00:00", "Z")
+    question = {"order": order, "limit": 7, "q": "message", "around": around}
+    first = await api.get("logs", LogPage, **question)
+    assert ids(first["logs"])[0] == middle["id"]
+    assert first["tail"] is None
+    await api.put(*rows(5))
+    onward, back = ids(first["logs"]), list[int]()
+    page = first
+    while page["next_cursor"] is not None:
+        page = await api.get("logs", LogPage, **question, cursor=page["next_cursor"])
+        onward += ids(page["logs"])
+    page = first
+    while page["prev_cursor"] is not None:
+        page = await api.get("logs", LogPage, **question, cursor=page["prev_cursor"])
+        back = ids(page["logs"]) + back
+    expected = [row["id"] for row in stored]
+    assert back + onward == (expected if order == "asc" else expected[::-1])
+
+
+async def test_a_place_that_cannot_be_read_is_not_found(api: Api) -> None:
+    await api.put(*rows(3, service_name="other/secret"))
+    api.act_as(Principal("ann", may_write=NO_SERVICES, may_read=ServiceScope(names=frozenset({"shop"}))))
+    hidden = await api.connection.execute(b"SELECT id FROM logs LIMIT 1")
+    (log_id,) = await hidden.fetchone() or (0,)
+    await api.problem("logs", 404, around=str(log_id))
+    await api.problem("logs", 404, around="17")
+    for wrong in ("", "yesterday", str(2**63)):
+        problem = await api.problem("logs", 422, around=wrong)
+        assert problem["errors"][0]["field"] == "around"
+    page = await api.get("logs", LogPage, around="-1h")
+    assert (page["logs"], page["next_cursor"]) == ([], None)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,11 +14,12 @@ import pytest
 
 from cli.tier import parse_range
 from db.migrations import Layout
-from infra.fleet import REPOSITORY, die_with_parent, free_port
+from infra.fleet import Role, free_port
 from schemas.errors import InvalidInput
 from store.objects.factory import make_object_store
 from store.objects.settings import ObjectSettings
 from store.settings import StoreSettings
+from tests import commands
 from tests.store_sites import HOUR_US, now_us, row
 from tests.tier_sites import DAY_US, TierSite, tier_site
 
@@ -37,18 +36,17 @@ async def site(native_url: str, tmp_path: Path) -> AsyncIterator[TierSite]:
         old_us = now_us() - 100 * DAY_US
         await made.store_rows([], [row(1 + n, old_us + n, f"m{n}") for n in range(ROWS)])
         await made.database.execute("ANALYZE")
-        await made.hot.process().claim("a", want=3, ttl_s=60)
+        writer = made.hot.process()
+        leases = await writer.claim("a", want=3, ttl_s=60)
         await made.hot.see(now_us())
         await made.hot.upkeep.close_due(now_us=now_us() + 25 * HOUR_US)
         await made.hot.upkeep.finish_closed()
+        await writer.release("a", leases)  # `verify` would rest for a writer that lags
         yield made
 
 
-def environment(site: TierSite, **more: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")}
+def settings(site: TierSite, **more: str) -> dict[str, str]:
     return {
-        **clean,
-        "COLUMNS": "200",
         "LOGFEED_DATABASE__URL": site.database.url,
         "LOGFEED_TIERS__DIRECTORY": str(site.directory),
         "LOGFEED_OBJECTS__URL": f"file://{site.directory.parent}/objects",
@@ -57,15 +55,15 @@ def environment(site: TierSite, **more: str) -> dict[str, str]:
 
 
 def logfeed(site: TierSite, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", "tier", *arguments],
-        cwd=REPOSITORY,
-        env=environment(site, **more),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return commands.logfeed("tier", *arguments, **settings(site, **more))
+
+
+def running(site: TierSite, log_path: Path, *arguments: str, **more: str) -> Role:
+    """The role as a process."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")}
+    role = Role(["tier", *arguments], {**clean, **settings(site, **more)}, log_path)
+    role.start()
+    return role
 
 
 def until(condition: Callable[[], bool], what: str, timeout_s: float = 90.0) -> None:
@@ -113,25 +111,17 @@ async def test_one_round_by_hand_and_what_there_is_to_see_of_it(site: TierSite) 
     assert bad.stdout.endswith("1 segments read, 1 damaged\n")
 
 
-async def test_the_role_moves_rows_by_itself_and_gives_way_to_a_command(site: TierSite) -> None:
+async def test_the_role_moves_rows_by_itself_and_gives_way_to_a_command(site: TierSite, tmp_path: Path) -> None:
     port = free_port()
-    role = subprocess.Popen(  # noqa: ASYNC220 - the test waits for nothing else meanwhile
-        [sys.executable, "-m", "cli.main", "tier", "--name", "the-role"],
-        cwd=REPOSITORY,
-        env=environment(site, LOGFEED_TIERS__ROUND_S="0.2", LOGFEED_TIERS__HEALTH_PORT=str(port)),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=die_with_parent,
-    )
+    often = {"LOGFEED_TIERS__ROUND_S": "0.2", "LOGFEED_TIERS__HEALTH_PORT": str(port)}
+    role = running(site, tmp_path / "role.log", "--name", "the-role", **often)
     try:
 
         def metrics() -> str:
             try:
                 return httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
             except httpx.HTTPError:
-                assert role.poll() is None
+                assert role.alive, role.log_text()
                 return ""
 
         until(lambda: 'logfeed_tier_segments{state="serving",tier="warm"} 1.0' in metrics(), "the file serves")
@@ -145,11 +135,9 @@ async def test_the_role_moves_rows_by_itself_and_gives_way_to_a_command(site: Ti
         until(lambda: "logfeed_tier_leading 1.0" in metrics(), "the role leads again")
         # By itself it would wait a week for others to merge the small file with.
         until(lambda: 'logfeed_tier_segments{state="serving",tier="cold"} 1.0' in metrics(), "the file is cold")
-        role.send_signal(signal.SIGTERM)
-        assert role.wait(30) == 0
+        assert role.stop() == 0, role.log_text()
     finally:
         role.kill()
-        role.communicate()
     assert json.loads(logfeed(site, "status", "--json").stdout)["leader"] is None
 
 
@@ -158,20 +146,9 @@ async def test_rows_stay_in_tables_where_tiers_are_off(site: TierSite) -> None:
     assert await site.states() == {}
 
 
-def test_a_role_that_was_not_told_where_files_are_to_lie_says_so(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "cli.main", "tier"],
-        cwd=REPOSITORY,
-        env={
-            **{name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")},
-            "LOGFEED_PROFILE": "full",
-            "LOGFEED_DATABASE__URL": "postgresql://nobody:word@127.0.0.1:1/nothing",
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def test_a_role_that_was_not_told_where_files_are_to_lie_says_so() -> None:
+    nowhere = "postgresql://nobody:word@127.0.0.1:1/nothing"
+    ended = commands.logfeed("tier", LOGFEED_PROFILE="full", LOGFEED_DATABASE__URL=nowhere)
     assert ended.returncode == 2
     assert "set tiers.directory" in ended.stderr
 

@@ -24,6 +24,7 @@ from runtime.stopping import Stop
 from runtime.telemetry import REGISTRY
 from runtime.tls import over_tls
 from schemas.errors import ConfigurationError
+from tests import commands
 from tests.access_site import soon
 from tests.app_server import serving
 from tests.certificates import Pair, make_pair
@@ -280,12 +281,10 @@ async def test_up_serves_https_and_the_commands_ask_it(up: tuple[Role, int, Path
     assert url in (tmp_path / "up.log").read_text()
 
     def logfeed(*arguments: str, ca: Path | None) -> subprocess.CompletedProcess[str]:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("LOGFEED_")}
-        environment = {**clean, "LOGFEED_DATA_DIR": str(data), "LOGFEED_URL": url}
+        environment = {"LOGFEED_DATA_DIR": str(data), "LOGFEED_URL": url}
         if ca is not None:
             environment["LOGFEED_CA_FILE"] = str(ca)
-        command = [sys.executable, "-m", "cli.main", *arguments]
-        return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
+        return commands.logfeed(*arguments, **environment)
 
     lines = tmp_path / "app.log"
     lines.write_text("2026-01-01T00:00:00Z ERROR it works over TLS\n")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,7 +18,6 @@ from broker.factory import make_topics
 from broker.settings import BrokerSettings
 from broker.topic_names import ERRORS_TOPIC, service_topic
 from broker.topics import Topics
-from infra.fleet import REPOSITORY
 from live.events import Batch
 from query.topics.service import TopicReads
 from query.topics.settings import TopicReadSettings
@@ -33,6 +30,7 @@ from schemas.scope import AUDIT_SERVICE
 from schemas.topics import TopicInfo, TopicKind
 from tests.access_site import Site, running, soon
 from tests.app_server import serving
+from tests.commands import logfeed
 from tests.integration.test_audit import published
 
 PATH = f"/api/v1/topics/{ERRORS_TOPIC}/records"
@@ -391,17 +389,8 @@ async def test_closing_ends_the_iteration(site: Site, filler: Filler) -> None:
 
 async def command(*arguments: str) -> tuple[int, str, str]:
     """`logfeed topics …`: exit code, output, what was told beside it."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cli.main", "topics", *arguments),
-        cwd=REPOSITORY,
-        env={name: value for name, value in os.environ.items() if not name.startswith("LOGFEED_")},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, told = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return process.returncode, output.decode(), told.decode()
+    done = await asyncio.to_thread(logfeed, "topics", *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 async def test_the_commands_list_topics_and_read_them_from_a_place_on(site: Site, filler: Filler) -> None:

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.exporting.lines import PageLog, csv_records
 from cli.http_client import Problem, Refused, Unreachable, check_url, pause_before, retry_after_s
 from cli.importing.sending import Rejection, read_outcome
 from cli.log_view import LineView
 from cli.pages import explain
 from cli.terminal import harmless, harmless_json
 from schemas.errors import InvalidInput
+from schemas.export_lines import PageLog, csv_records
 
 NOW_US = 1_795_000_000_000_000
 """Wed, 18 Nov 2026 11:06:40 GMT"""

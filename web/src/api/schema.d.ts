@@ -342,6 +342,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/bookmarks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Your bookmarks
+         * @description What you have marked to find it again, newest first.
+         */
+        get: operations["bookmarks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/bookmarks/{kind}/{target_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Keep a bookmark
+         * @description Make it, or change its note. What it is of need not exist.
+         */
+        put: operations["keep_bookmark"];
+        post?: never;
+        /**
+         * Remove a bookmark
+         * @description Harmless where there is none.
+         */
+        delete: operations["drop_bookmark"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/connections": {
         parameters: {
             query?: never;
@@ -598,6 +642,72 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export logs
+         * @description Every log that matches and that you may export (the permission `export`), as one file: NDJSON as pages
+         *     have them, or CSV. All that was there when it began, each once, in order.
+         *
+         *     The answer comes as fast as it is read. When it cannot be completed the connection ends without the end of the answer (the last
+         *     chunk is missing): what came until then is not the whole.
+         */
+        get: operations["export_logs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/facets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Values of the newest logs
+         * @description Which values the newest 20,000 logs that match have, and how many logs have each. `counted_from` says how far back
+         *     they reach.
+         */
+        get: operations["facets"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/histogram": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Logs over time
+         * @description How many logs match, by time and level: each once, counted from the newest on. `counted_from` says how far that came
+         *     in its time.
+         */
+        get: operations["histogram"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/ledger": {
         parameters: {
             query?: never;
@@ -631,7 +741,8 @@ export interface paths {
          * @description Logs that match every parameter given, a page at a time, in order of (timestamp, id).
          *
          *     A walk along `next_cursor` shows each log that was visible at the first page exactly once. A page may have few logs or
-         *     none and still have a `next_cursor`: its time was used up, and `scanned_to` says how far it came.
+         *     none and still have a `next_cursor`: its time was used up, and `scanned_to` says how far it came. With `around` it
+         *     begins in the midst, and both cursors lead on.
          */
         get: operations["find_logs"];
         put?: never;
@@ -890,6 +1001,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/views": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Your saved views
+         * @description Views of the page that you have given a name, by name.
+         */
+        get: operations["views"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/views/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Save a view
+         * @description Make it, or change where it leads: a path of this site, with its query.
+         */
+        put: operations["keep_view"];
+        post?: never;
+        /**
+         * Remove a saved view
+         * @description Harmless where there is none.
+         */
+        delete: operations["drop_view"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/livez": {
         parameters: {
             query?: never;
@@ -1125,6 +1280,38 @@ export interface components {
             rejected_count: number;
         };
         /**
+         * BookmarkList
+         * @description Your bookmarks, newest first.
+         */
+        BookmarkList: {
+            /** Bookmarks */
+            bookmarks: components["schemas"]["BookmarkModel"][];
+        };
+        /**
+         * BookmarkModel
+         * @description Something that you want to find again.
+         */
+        BookmarkModel: {
+            /**
+             * Created At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            created_at: string;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "log" | "connection" | "experiment";
+            /** Note */
+            note: string;
+            /**
+             * Target Id
+             * @description Of the log, connection or experiment.
+             * @example 382110771345817600
+             */
+            target_id: string;
+        };
+        /**
          * BreakerList
          * @description Those that anything has passed lately.
          */
@@ -1158,6 +1345,29 @@ export interface components {
              * @enum {string}
              */
             state: "closed" | "open" | "half_open";
+        };
+        /**
+         * Bucket
+         * @description Logs of a stretch of time.
+         */
+        Bucket: {
+            /**
+             * Counts
+             * @description By level; levels without logs are left out.
+             * @example {
+             *       "ERROR": 3,
+             *       "INFO": 1200
+             *     }
+             */
+            counts: {
+                [key: string]: number;
+            };
+            /**
+             * Start Time
+             * @description Where it begins; it ends `bucket_s` seconds later, exclusive.
+             * @example 2026-11-22T12:34:00.000000Z
+             */
+            start_time: string;
         };
         /**
          * CommonError
@@ -1519,6 +1729,109 @@ export interface components {
          * @enum {string}
          */
         ExperimentStatus: "queued" | "running" | "paused" | "canceled" | "errored" | "completed";
+        /**
+         * Facet
+         * @description Values of one field.
+         */
+        Facet: {
+            /**
+             * Field
+             * @example level
+             * @example metadata.user.id
+             */
+            field: string;
+            /**
+             * Others
+             * @description Logs that have another value here.
+             */
+            others: number;
+            /**
+             * Values
+             * @description The commonest, most logs first.
+             */
+            values: components["schemas"]["FacetValue"][];
+        };
+        /**
+         * FacetValue
+         * @description One value of a field.
+         */
+        FacetValue: {
+            /** Count */
+            count: number;
+            /**
+             * Value
+             * @description As `metadata.KEY=VALUE` or the parameter of this name takes it.
+             */
+            value: string;
+        };
+        /**
+         * FacetsAnswer
+         * @description Values of the newest logs that match.
+         */
+        FacetsAnswer: {
+            /**
+             * Counted
+             * @description How many logs were looked at.
+             */
+            counted: number;
+            /**
+             * Counted From
+             * @description All logs from this time on are counted; older ones are not. null: all are.
+             */
+            counted_from: string | null;
+            /** Facets */
+            facets: components["schemas"]["Facet"][];
+            /**
+             * Is Estimated
+             * @description The numbers may differ a little from what pages show.
+             */
+            is_estimated: boolean;
+        };
+        /**
+         * HistogramAnswer
+         * @description How many logs match, over time.
+         */
+        HistogramAnswer: {
+            /**
+             * Bucket S
+             * @description Width of each bucket, in seconds. Buckets begin at multiples of it in UTC, weeks on Mondays.
+             * @example 120
+             */
+            bucket_s: number;
+            /**
+             * Buckets
+             * @description Ascending; empty ones are left out. The first and the last may reach past what was asked for, and have no logs there.
+             */
+            buckets: components["schemas"]["Bucket"][];
+            /**
+             * Counted From
+             * @description Logs from this time on are counted, earlier ones are not: the time ran out. The bucket it lies in has a part of its logs.
+             *     null: all are.
+             */
+            counted_from: string | null;
+            /**
+             * End Time
+             * @description As resolved; exclusive.
+             * @example 2026-11-22T13:00:00.000000Z
+             */
+            end_time: string;
+            /**
+             * Is Estimated
+             * @description The numbers may differ a little from what pages show.
+             */
+            is_estimated: boolean;
+            /**
+             * Start Time
+             * @description As resolved; inclusive.
+             * @example 2026-11-22T12:00:00.000000Z
+             */
+            start_time: string;
+            /**
+             * Total
+             * @description Of all buckets.
+             */
+            total: number;
+        };
         /**
          * Identity
          * @description Who asks, and what they may.
@@ -2709,6 +3022,41 @@ export interface components {
              * @description Everything before was looked at.
              */
             tried_through: string;
+        };
+        /**
+         * ViewList
+         * @description Your views, by name.
+         */
+        ViewList: {
+            /** Views */
+            views: components["schemas"]["ViewModel"][];
+        };
+        /**
+         * ViewModel
+         * @description A view of the page, under a name.
+         */
+        ViewModel: {
+            /**
+             * Address
+             * @description Path and query of the page.
+             * @example /?query=level:error
+             */
+            address: string;
+            /**
+             * Changed At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            changed_at: string;
+            /**
+             * Created At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            created_at: string;
+            /**
+             * Name
+             * @example payment errors
+             */
+            name: string;
         };
     };
     responses: never;
@@ -4760,7 +5108,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -5791,7 +6139,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -6254,7 +6602,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -6652,7 +7000,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -6666,6 +7014,1098 @@ export interface operations {
                      *       "status": 429,
                      *       "title": "Too many attempts to log in",
                      *       "type": "urn:logfeed:problem:too-many-logins"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    bookmarks: {
+        parameters: {
+            query?: {
+                /** @description Only of this kind. */
+                kind?: "log" | "connection" | "experiment";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BookmarkList"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    keep_bookmark: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description What it is of. */
+                kind: "log" | "connection" | "experiment";
+                /** @description Of the log, connection or experiment; it may have `/` in it. */
+                target_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Note
+                     * @default
+                     * @example the first refusal
+                     */
+                    note?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BookmarkModel"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    drop_bookmark: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description What it is of. */
+                kind: "log" | "connection" | "experiment";
+                /** @description Of the log, connection or experiment; it may have `/` in it. */
+                target_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is gone. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
                      *     }
                      */
                     "application/problem+json": {
@@ -7059,7 +8499,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -7395,7 +8835,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -7796,7 +9236,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -9113,7 +10553,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -10572,7 +12012,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -10973,7 +12413,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -11393,7 +12833,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -11862,7 +13302,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -12316,7 +13756,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -12717,7 +14157,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -13599,7 +15039,1277 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "segment 20260105T0000-5f2a77c01d9be630-default-0.parquet is damaged: it cannot be decoded",
+                     *       "status": 500,
+                     *       "title": "A file of logs is damaged",
+                     *       "type": "urn:logfeed:problem:segment-damaged"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    export_logs: {
+        parameters: {
+            query?: {
+                /** @description Service, or a prefix with `*` at its end. Several: any of them. Example: `checkout`. */
+                service_name?: string[];
+                /** @description TRACE, DEBUG, INFO, WARN, ERROR, FATAL or an alias such as `warning`. Several: any of them. Example: `ERROR`. */
+                level?: string[];
+                /** @description This level and above. Example: `WARN`. */
+                min_level?: string;
+                /** @description Inclusive. ISO 8601 (UTC without a zone), `now`, or a time before now such as `-15m` (ms s m h d w). */
+                start_time?: string;
+                /** @description Exclusive. ISO 8601 (UTC without a zone), `now`, or a time before now such as `-15m` (ms s m h d w). Without it: up to the newest log at the first page. */
+                end_time?: string;
+                /** @description Exactly this correlation id. */
+                correlation_id?: string;
+                /** @description The message contains this text, letters in either case; nothing in it is special. */
+                q?: string;
+                /** @description The message matches this regular expression somewhere. Example: `time(d )?out`. */
+                regex?: string;
+                /** @description The query language. Example: `level>=warn "connection refused" -service:mail`. */
+                query?: string;
+                /** @description The metadata field KEY (dots go deeper) equals this text. Several: all of them. */
+                "metadata.KEY"?: string;
+                /** @description `desc`: newest first. `asc`: oldest first. */
+                order?: "desc" | "asc";
+                /** @description `ndjson`: one JSON object a line. `csv`: RFC 4180, with a header; what a spreadsheet would take for a formula gets a `'` before it. */
+                format?: "ndjson" | "csv";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The logs, to the last one. */
+            200: {
+                headers: {
+                    /** @description An attachment, and its name. */
+                    "Content-Disposition"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "segment 20260105T0000-5f2a77c01d9be630-default-0.parquet is damaged: it cannot be decoded",
+                     *       "status": 500,
+                     *       "title": "A file of logs is damaged",
+                     *       "type": "urn:logfeed:problem:segment-damaged"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    facets: {
+        parameters: {
+            query?: {
+                /** @description Service, or a prefix with `*` at its end. Several: any of them. Example: `checkout`. */
+                service_name?: string[];
+                /** @description TRACE, DEBUG, INFO, WARN, ERROR, FATAL or an alias such as `warning`. Several: any of them. Example: `ERROR`. */
+                level?: string[];
+                /** @description This level and above. Example: `WARN`. */
+                min_level?: string;
+                /** @description Exactly this correlation id. */
+                correlation_id?: string;
+                /** @description The message contains this text, letters in either case; nothing in it is special. */
+                q?: string;
+                /** @description The message matches this regular expression somewhere. Example: `time(d )?out`. */
+                regex?: string;
+                /** @description The query language. Example: `level>=warn "connection refused" -service:mail`. */
+                query?: string;
+                /** @description The metadata field KEY (dots go deeper) equals this text. Several: all of them. */
+                "metadata.KEY"?: string;
+                /** @description Inclusive; one hour before the end by default. ISO 8601 (UTC without a zone), `now`, or a time before now such as `-15m` (ms s m h d w). */
+                start_time?: string;
+                /** @description Exclusive; now by default. ISO 8601 (UTC without a zone), `now`, or a time before now such as `-15m` (ms s m h d w). */
+                end_time?: string;
+                /** @description `service_name`, `level` or `metadata.KEY`. Several: each. Without it: service_name, level and the 8 commonest metadata keys. Example: `level`. */
+                field?: string[];
+                /** @description Most values of each field. */
+                top?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FacetsAnswer"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "segment 20260105T0000-5f2a77c01d9be630-default-0.parquet is damaged: it cannot be decoded",
+                     *       "status": 500,
+                     *       "title": "A file of logs is damaged",
+                     *       "type": "urn:logfeed:problem:segment-damaged"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    histogram: {
+        parameters: {
+            query?: {
+                /** @description Service, or a prefix with `*` at its end. Several: any of them. Example: `checkout`. */
+                service_name?: string[];
+                /** @description TRACE, DEBUG, INFO, WARN, ERROR, FATAL or an alias such as `warning`. Several: any of them. Example: `ERROR`. */
+                level?: string[];
+                /** @description This level and above. Example: `WARN`. */
+                min_level?: string;
+                /** @description Exactly this correlation id. */
+                correlation_id?: string;
+                /** @description The message contains this text, letters in either case; nothing in it is special. */
+                q?: string;
+                /** @description The message matches this regular expression somewhere. Example: `time(d )?out`. */
+                regex?: string;
+                /** @description The query language. Example: `level>=warn "connection refused" -service:mail`. */
+                query?: string;
+                /** @description The metadata field KEY (dots go deeper) equals this text. Several: all of them. */
+                "metadata.KEY"?: string;
+                /** @description Inclusive; one hour before the end by default. ISO 8601 (UTC without a zone), `now`, or a time before now such as `-15m` (ms s m h d w). */
+                start_time?: string;
+                /** @description Exclusive; now by default. ISO 8601 (UTC without a zone), `now`, or a time before now such as `-15m` (ms s m h d w). */
+                end_time?: string;
+                /** @description Most buckets. Their width is the least of 1, 2, 5, 10, 15, 30 seconds or minutes, 1, 2, 3, 6, 12 hours, 1 or 7 days, or more weeks, with which there are no more. */
+                buckets?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HistogramAnswer"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -14004,7 +16714,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -14159,6 +16869,8 @@ export interface operations {
                 "metadata.KEY"?: string;
                 /** @description `desc`: newest first. `asc`: oldest first. */
                 order?: "desc" | "asc";
+                /** @description Where the first page begins: the id of a log, or a time. `prev_cursor` leads to what comes before it in `order`. ISO 8601 (UTC without a zone), `now`, or a time before now such as `-15m` (ms s m h d w). */
+                around?: string;
                 /** @description Most logs in the page. */
                 limit?: number;
                 /** @description `next_cursor` or `prev_cursor` of a page of the same question. */
@@ -14381,6 +17093,68 @@ export interface operations {
                     };
                 };
             };
+            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
             /** @description A parameter is unknown or not valid; `detail` says what was expected. */
             422: {
                 headers: {
@@ -14443,7 +17217,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -16675,7 +19449,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -17143,7 +19917,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -17554,7 +20328,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -17964,7 +20738,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -18300,7 +21074,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -18636,7 +21410,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -19150,7 +21924,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -19486,7 +22260,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */
@@ -20243,7 +23017,1091 @@ export interface operations {
                     };
                 };
             };
-            /** @description Too many attempts to log in, or questions, tails, streams or reads of yours at once: wait `Retry-After` seconds. */
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    views: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ViewList"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    keep_view: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The view's name, 1 to 100 characters; it may have `/` in it. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Address
+                     * @example /?query=level:error
+                     */
+                    address: string;
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ViewModel"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    drop_view: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The view's name, 1 to 100 characters; it may have `/` in it. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is gone. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
             429: {
                 headers: {
                     /** @description Whole seconds. */

@@ -42,6 +42,8 @@ export function Facets({
   actions: FacetActions;
 }) {
   const { data, error } = useFacets(state, true);
+  // A question with a mistake in it is told once, under the mistake.
+  const problem = error === null ? null : asProblem(error);
   const facet = (field: string) => data?.facets.find((each) => each.field === field);
   const levels = facet("level");
   const byService = facet("service_name");
@@ -96,7 +98,9 @@ export function Facets({
           <Others count={rest} />
         </FacetGroup>
       ))}
-      {error !== null && <p className="muted">Counts cannot be had now: {asProblem(error).detail}</p>}
+      {problem !== null && problem.status !== 422 && (
+        <p className="muted">Counts cannot be had now: {problem.detail}</p>
+      )}
       {data != null && data.counted_from !== null && (
         <p className="muted">Counted over the newest {data.counted.toLocaleString("en")}</p>
       )}

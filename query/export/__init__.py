@@ -1,0 +1,1 @@
+"""The whole result of a question as one file, over HTTP."""

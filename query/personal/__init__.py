@@ -1,0 +1,1 @@
+"""Bookmarks and saved views over HTTP."""
