@@ -100,8 +100,8 @@ test("a point of a plot leads to its line, loaded or not", async () => {
     const box = await plot.boundingBox();
     if (box === null) throw new Error("no plot");
     await plot.hover({ position: { x: box.width * share, y: box.height / 2 } });
-    const said = await one.locator(".plot").nth(3).locator(".plot-point").innerText();
-    const line = /line (\d+)/.exec(said)?.[1];
+    const said = await one.locator(".plot").nth(3).locator(".plot-point").textContent();
+    const line = /line (\d+)/.exec(said ?? "")?.[1];
     await plot.click({ position: { x: box.width * share, y: box.height / 2 } });
     const selected = one.getByRole("region", { name: "server log of c-1" }).locator('.pane-row[aria-selected="true"]');
     await expect.poll(() => selected.getAttribute("data-line").catch(() => "")).toBe(line);
@@ -178,4 +178,20 @@ test("who may not, or waits, is told so", async () => {
   await narrow.page.getByRole("heading", { name: "No connection yet" }).waitFor();
   await assertSound(narrow, "connections-none");
   await narrow.context.close();
+});
+
+test("a bookmarked connection is found among the bookmarked ones", async () => {
+  const { page, context, errors } = await open(browser);
+  await login(page, "/connections?show=list");
+  const mark = card(page, "c-2").getByRole("button", { name: "Bookmark c-2" });
+  await mark.click();
+  await expect.poll(() => mark.getAttribute("aria-pressed")).toBe("true");
+  await page.getByRole("button", { name: "★ Bookmarked" }).click();
+  await page.waitForURL(/bookmarked=1/);
+  await expect.poll(() => page.locator(".connection").count()).toBe(1);
+  await page.reload();
+  await card(page, "c-2").getByRole("button", { name: "Bookmark c-2" }).click();
+  await page.getByRole("heading", { name: "No such connection" }).waitFor();
+  expect(errors).toEqual([]);
+  await context.close();
 });
