@@ -15,7 +15,7 @@ from access.authenticator import AccessControl
 from access.principal import Authenticate, anyone, unchanging
 from alerts.api import make_alert_api
 from alerts.owners import scope_of
-from alerts.role import pace_of
+from alerts.pacing import pace_of
 from alerts.trial import Trials
 from broker.factory import make_broker, make_topics
 from broker.port import Broker
