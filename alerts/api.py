@@ -24,20 +24,25 @@ from alerts.rule_files import explain
 from alerts.rule_store import RuleStore
 from alerts.rules import RuleDocument
 from alerts.service import AlertService, read_document
+from alerts.trial import Trials
 from db.database import Database
+from runtime.clock import Clock
 from schemas.access import SECURITY
 from schemas.alerts import (
     AlertList,
     BreakerList,
     NewSilence,
+    NewTrial,
     NotificationList,
     Reset,
     RuleList,
     RuleModel,
     SilenceList,
     SilenceModel,
+    TrialModel,
 )
 from schemas.errors import InvalidInput
+from search.params import parse_time
 
 Body = TypeVar("Body", bound=BaseModel)
 LIMIT_MAX: Final = 500
@@ -52,9 +57,9 @@ SilenceId = Annotated[str, Path(description="The silence's id.")]
 class AlertApi:
     """A service of the HTTP application: asks the database only."""
 
-    def __init__(self, service: AlertService, authenticate: Authenticate) -> None:
+    def __init__(self, service: AlertService, authenticate: Authenticate, clock: Clock) -> None:
         """authenticate: the same as of all other services."""
-        self.router = _router(service, authenticate)
+        self.router = _router(service, authenticate, clock)
 
     async def start(self) -> None:
         """See RunningService."""
@@ -67,12 +72,20 @@ class AlertApi:
         return []
 
 
-def make_alert_api(database: Database, scope_of: ScopeOf, authenticate: Authenticate, *, topic: str) -> AlertApi:
+def make_alert_api(
+    database: Database,
+    scope_of: ScopeOf,
+    authenticate: Authenticate,
+    trials: Trials,
+    *,
+    topic: str,
+    clock: Clock,
+) -> AlertApi:
     """database: opened and closed by the caller."""
-    return AlertApi(AlertService(RuleStore(database), scope_of, topic=topic), authenticate)
+    return AlertApi(AlertService(RuleStore(database), scope_of, trials, topic=topic), authenticate, clock)
 
 
-def _router(service: AlertService, authenticate: Authenticate) -> APIRouter:
+def _router(service: AlertService, authenticate: Authenticate, clock: Clock) -> APIRouter:
     router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=AlertRoute)
 
     async def asker(request: Request) -> Principal:
@@ -107,6 +120,22 @@ def _router(service: AlertService, authenticate: Authenticate) -> APIRouter:
         """You become its owner: it sees what you may see at each moment."""
         principal = await asker(request)
         return _answer(await service.create(principal, read_document(await _body(request))), 201)
+
+    @router.post("/trials", summary="Try a rule on the past", **_documented(TrialModel, 422, body=NewTrial))
+    async def try_alert_rule(request: Request) -> Response:
+        """When the rule would have fired on stored logs that you may set alerts on and read, and how many messages would have
+        come of it. Nothing is kept. Bounded in logs and time: `tried_through` says how far it came."""
+        principal = await asker(request)
+        _parameters(request)
+        wanted = _read(NewTrial, await _body(request))
+        now_us = clock.now_us()
+        tried = await service.try_out(
+            principal,
+            read_document(wanted.rule),
+            start_us=parse_time(wanted.start_time, now_us, parameter="start_time"),
+            end_us=parse_time(wanted.end_time, now_us, parameter="end_time"),
+        )
+        return _answer(tried)
 
     @router.get("/rules/{name}", summary="One rule", **_documented(RuleModel, 404, 422))
     async def alert_rule(name: RuleName, request: Request) -> Response:

@@ -19,15 +19,15 @@ from typing import Any, Final
 import structlog
 
 from alerts import metrics
-from alerts.breaker import BreakerLimits
 from alerts.channels.factory import Channels
 from alerts.delivery import Delivery
 from alerts.engine import Engine, Outcome
 from alerts.matching import Inhibition, parse_matcher
 from alerts.messages import encode, message_of
-from alerts.notify import Notification, Notifier, Pace
+from alerts.notify import Notification, Notifier
 from alerts.outbox import Outbox
 from alerts.owners import ScopeOf
+from alerts.pacing import pace_of
 from alerts.rule_files import read_rules
 from alerts.rule_store import RuleStore
 from alerts.rules import Rule
@@ -360,20 +360,6 @@ class _Files:
             return tuple((str(file), stat.st_mtime_ns, stat.st_size) for file in files for stat in (file.stat(),))
         except OSError as error:
             return str(error)
-
-
-def pace_of(settings: AlertSettings) -> Pace:
-    """How often is told."""
-    return Pace(
-        group_wait_s=settings.group_wait,
-        group_interval_s=settings.group_interval,
-        repeat_interval_s=settings.repeat_interval,
-        breaker=BreakerLimits(
-            notifications_max=settings.breaker_notifications_max,
-            window_s=settings.breaker_window,
-            cool_down_s=settings.breaker_cool_down,
-        ),
-    )
 
 
 def inhibitions_of(settings: AlertSettings) -> tuple[Inhibition, ...]:

@@ -27,6 +27,7 @@ from alerts.reach import Reach, both, is_within, marks, of_scope, reach
 from alerts.rule_files import explain
 from alerts.rule_store import RuleStore, Shown, StoredRule, StoredSilence
 from alerts.rules import FILE_OWNER, RuleDocument
+from alerts.trial import Trials
 from schemas.pages import time_text
 from schemas.scope import ServiceScope
 
@@ -39,10 +40,11 @@ _SOMEBODY: Final = "a process of this installation"
 class AlertService:
     """Rules, silences, breakers and alerts for principals."""
 
-    def __init__(self, store: RuleStore, scope_of: ScopeOf, *, topic: str) -> None:
-        """scope_of: what owners may see now."""
+    def __init__(self, store: RuleStore, scope_of: ScopeOf, trials: Trials, *, topic: str) -> None:
+        """scope_of: what owners may see now. trials: of rules on the past."""
         self._store = store
         self._scope_of = scope_of
+        self._trials = trials
         self._topic = topic
 
     # --- rules ----------------------------------------------------------------------------------------------------
@@ -79,6 +81,15 @@ class AlertService:
         expected = await self._mine(principal, name)
         _check_changeable(expected)
         await self._store.delete(name, expected=expected)
+
+    async def try_out(
+        self, principal: Principal, document: RuleDocument, *, start_us: int, end_us: int
+    ) -> dict[str, Any]:
+        """TrialModel. Raises Forbidden, RuleInvalid, Overloaded."""
+        if start_us >= end_us:
+            raise RuleInvalid([("start_time", "expected a time before end_time")])
+        _check_reach(principal, document)
+        return await self._trials.run(principal, document, start_us=start_us, end_us=end_us)
 
     # --- alerts and messages --------------------------------------------------------------------------------------
 

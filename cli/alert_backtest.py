@@ -54,7 +54,7 @@ def backtest(
     Asks the server for the logs that each rule's query matches, oldest first, and holds none of them. Logs that came late
     count here.
     """
-    from alerts.role import pace_of
+    from alerts.pacing import pace_of
     from alerts.rule_files import read_rules
     from cli.settings import load_settings
     from runtime.clock import SystemClock

@@ -15,6 +15,8 @@ from access.authenticator import AccessControl
 from access.principal import Authenticate, anyone, unchanging
 from alerts.api import make_alert_api
 from alerts.owners import scope_of
+from alerts.pacing import pace_of
+from alerts.trial import Trials
 from broker.factory import make_broker, make_topics
 from broker.port import Broker
 from cli.access import access_control
@@ -30,6 +32,7 @@ from cli.write_store import write_store
 from db.database import Database
 from ingest.main import ConnectionSource, IngestService
 from query.main import ExperimentSource, QueryService, TailSource, TopicSource
+from query.status import StatusSource
 from routes.settings import derived_topics
 from runtime.addresses import is_loopback
 from runtime.clock import SystemClock
@@ -72,7 +75,7 @@ def http_services(
             connections=ConnectionSource(settings.connections, settings.store.retention_days),
         )
     if query:
-        services["query"] = QueryService(
+        services["query"] = answering = QueryService(
             settings.query,
             database=database,
             layout=settings.layout,
@@ -95,6 +98,9 @@ def http_services(
             ),
             experiments=ExperimentSource(settings.experiments, settings.store.retention_days, stop or Stop()),
             connections=settings.connections,
+            status=StatusSource(
+                settings.tiers, settings.retention_policy(), settings.objects.url is not None, unread.ends
+            ),
             origins=Origins(settings.http.allowed_origins),
             pattern_minutes_days=settings.patterns.minutes_days,
         )
@@ -102,7 +108,9 @@ def http_services(
             database,
             scope_of(None if access is None else access.directory, clock),
             authenticate,
+            Trials(answering.oldest_first, pace_of(settings.alerts), clock),
             topic=settings.broker.topic,
+            clock=clock,
         )
     return services
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
@@ -42,7 +42,7 @@ from schemas.record import Log
 from schemas.scope import RESERVED_SERVICES, ServiceScope
 from search.params import ParameterError
 from search.predicate import CorrelationIs, Predicate, ServiceIn, all_of, negate, within
-from store.port import LedgerRow, Order, Outcome, ReadStore, Scan, Snapshot, SnapshotLost
+from store.port import LedgerRow, Order, Outcome, Position, ReadStore, Scan, ScanResult, Snapshot, SnapshotLost
 
 Unread = Callable[[], Awaitable[dict[int, int]]]
 """Partition -> records that the broker has and the store has not (INV-1). May raise Overloaded."""
@@ -52,6 +52,7 @@ log = structlog.get_logger(__name__)
 _HOUR_US: Final = 3_600_000_000
 _LEDGER_S_MAX: Final = 30.0
 """For all hours of one answer together."""
+_PIECE_LOGS: Final = 1_000
 _ETAG_CHARS: Final = 32
 _BODY_FORMAT: Final = 3
 """Raised with every change of what a page's body says of the same logs: its tags are others then."""
@@ -155,6 +156,32 @@ class Answers:
             if question.token is not None:
                 walk = Walk.resume(seal.open(question.token, subject=principal.subject, question=question.canonical))
             return await self._in_snapshot(lambda snapshot, is_again: ask(snapshot, seal, walk, is_again=is_again))
+
+    async def oldest_first(
+        self, predicate: Predicate, principal: Principal, *, start_us: int, end_us: int
+    ) -> AsyncGenerator[tuple[Sequence[Log], int], None]:
+        """Logs of [start_us, end_us) that may be read, in order, in pieces: each with the time before which no further one
+        matches. A place and a snapshot of its own for each piece, none between them. Raises Overloaded."""
+        after: Position | None = None
+        while True:
+            scan = Scan(
+                predicate,
+                Order.OLDEST_FIRST,
+                _PIECE_LOGS,
+                after=after,
+                start_us=start_us,
+                end_us=end_us,
+                budget_ms=self._settings.scan_budget_ms,
+            )
+
+            async def ask(snapshot: Snapshot, is_again: bool, scan: Scan = scan) -> ScanResult:
+                return await snapshot.scan(replace(scan, is_again=is_again), allowed=principal.may_read)
+
+            result = await self.ask(principal, ask)
+            after = result.scanned_to
+            yield result.logs, end_us if after is None else after[0]
+            if after is None:
+                return
 
     @staticmethod
     async def _begun(question: Question, snapshot: Snapshot, allowed: ServiceScope) -> Walk:

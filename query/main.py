@@ -39,6 +39,7 @@ from query.overview import Overview
 from query.patterns import PatternAnswers, PatternTexts
 from query.personal.api import make_personal_router
 from query.settings import QuerySettings
+from query.status import StatusAnswers, StatusSource, make_status_router
 from query.tail.api import make_tail_router
 from query.tail.service import Tails
 from query.tail.settings import TailSettings
@@ -124,6 +125,7 @@ class QueryService:
         topics: TopicSource | None = None,
         experiments: ExperimentSource | None = None,
         connections: ConnectionSettings | None = None,
+        status: StatusSource | None = None,
         origins: Origins | None = None,
         pattern_minutes_days: int = 1,
     ) -> None:
@@ -133,9 +135,9 @@ class QueryService:
         who was let in by `authenticate` before. sessions: closed by the caller; None where nobody logs in. oidc: closed by the
         caller; None where no login provider is asked. audit: run by the caller; None writes nothing down. segments: opened and
         closed here; None where no directory of files is known. retention: None shows whatever is there. tail: what tails are
-        made of; None has none. topics: derived topics; None shows none. experiments, connections: None knows none. origins:
-        whose pages may open WebSockets; None: the server's own alone. pattern_minutes_days: for which counts of patterns are
-        there by the minute.
+        made of; None has none. topics: derived topics; None shows none. experiments, connections: None knows none. status: None
+        tells none. origins: whose pages may open WebSockets; None: the server's own alone. pattern_minutes_days: for which
+        counts of patterns are there by the minute.
         """
         self.settings = settings
         self.authenticate = authenticate
@@ -152,6 +154,7 @@ class QueryService:
             retention=retention,
         )
         self._answers = Answers(settings, store, clock=clock, unread=unread)
+        self.oldest_first = self._answers.oldest_first
         patterns = PatternReader(database, topic)
         pattern_answers = PatternAnswers(patterns, self._answers.place, minutes_days=pattern_minutes_days, clock=clock)
         self._stop = Stop()
@@ -201,6 +204,9 @@ class QueryService:
             self._topic_reads = TopicReads(topics.settings, topics.topics, topics.named, stop=topics.stop)
             topics_router = make_topics_router(self._topic_reads, self._authenticated, audit)
             self.router.routes.extend(topics_router.routes)
+        if status is not None:
+            told = StatusAnswers(database, topic, status, self._answers.place)
+            self.router.routes.extend(make_status_router(told, self._authenticated, audit).routes)
         self._experiments: Experiments | None = None
         if experiments is not None:
             kept = ExperimentStore(

@@ -86,6 +86,53 @@ class RuleList(_Answer):
     rules: list[RuleModel]
 
 
+class NewTrial(_Answer):
+    """A rule to be tried on stored logs; it is not kept."""
+
+    rule: dict[str, Any]
+    """The document (docs/alerts.md)."""
+    start_time: str = Field(default="-1d", max_length=60, examples=["-7d"])
+    """From when: as `start_time` of /api/v1/logs."""
+    end_time: str = Field(default="now", max_length=60)
+    """Up to when."""
+
+
+class TrialDecision(_Answer):
+    """The rule would have fired for a group, or would have been over."""
+
+    state: Literal["firing", "resolved"]
+    at: str
+    started_at: str
+    labels: dict[str, str]
+    """The group."""
+    value: float
+    logs_in_window: int
+
+
+class TrialModel(_Answer):
+    """When a rule would have fired, and how many messages would have come of it."""
+
+    start_time: str
+    end_time: str
+    tried_through: str
+    """Everything before was looked at."""
+    is_complete: bool
+    """False: the trial's bounds (500,000 logs, 20 s) ended it at `tried_through`."""
+    logs: int
+    """Of the rule's query."""
+    fired: int
+    resolved: int
+    messages: int
+    """To each channel."""
+    breaker_opened: int
+    """How often the circuit breaker would have opened."""
+    overflowed: int
+    """Logs of groups beyond `groups_max`."""
+    decisions: list[TrialDecision]
+    """In order, the first 1,000."""
+    decisions_left_out: int
+
+
 class MatcherModel(_Answer):
     """label op value; =~ and !~ compare the whole value with a pattern."""
 

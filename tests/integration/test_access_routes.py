@@ -28,6 +28,8 @@ READ: Final = "read"
 WRITE: Final = "write"
 TAIL: Final = "tail"
 ALERT: Final = "alert"
+ADMIN: Final = "admin"
+"""Whoever administers all services."""
 EXPORT: Final = "export"
 OWN: Final = "own"
 """Whoever is somebody, about what is theirs alone: test_personal.py."""
@@ -70,6 +72,7 @@ ROUTES: Final = {
     "DELETE /api/v1/views/{name}": OWN,
     "GET /api/v1/services": READ,
     "GET /api/v1/ledger": READ,
+    "GET /api/v1/status": ADMIN,
     "GET /api/v1/patterns": READ,
     "GET /api/v1/patterns/{pattern_id}": READ,
     "GET /api/v1/experiments": READ,
@@ -95,6 +98,7 @@ ROUTES: Final = {
     "GET /api/v1/alerts/rules/{name}": ALERT,
     "PUT /api/v1/alerts/rules/{name}": ALERT,
     "DELETE /api/v1/alerts/rules/{name}": ALERT,
+    "POST /api/v1/alerts/trials": ALERT,
     "GET /api/v1/alerts/silences": ALERT,
     "POST /api/v1/alerts/silences": ALERT,
     "DELETE /api/v1/alerts/silences/{silence_id}": ALERT,
@@ -125,6 +129,7 @@ class Kind:
     writes: frozenset[str] = frozenset()
     may_tail: bool = False
     may_alert: bool = False
+    may_admin: bool = False
     may_export: bool = False
 
 
@@ -144,7 +149,7 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
     found = operations()
     assert set(found) == set(ROUTES), "classify the route here, and give it what its kind asks for"
     for name, operation in found.items():
-        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, TOPIC, EXPORT, OWN, WATCH, PUT, SHOWN, SENT, ANY)
+        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, ADMIN, TOPIC, EXPORT, OWN, WATCH, PUT, SHOWN, SENT, ANY)
         assert operation.get("security", []) == (SECURITY if asks else []), name
         assert {"401", "403"} <= set(operation["responses"]) or not asks, name
 
@@ -200,8 +205,11 @@ async def kinds(site: Site) -> dict[str, Kind]:
         "reader of all": Kind((await site.key("read:*")).text, True, reads=ALL),
         "writer of all": Kind((await site.key("write:*")).text, True, writes=ALL),
         "tails one service": Kind((await site.key("tail:shop")).text, True, may_tail=True),
-        "admin": Kind(admin, True, reads=ALL, may_tail=True, may_alert=True, may_export=True),
+        "admin": Kind(admin, True, reads=ALL, may_tail=True, may_alert=True, may_export=True, may_admin=True),
         "exports one service": Kind((await site.key("export:shop")).text, True, may_export=True),
+        "admin of a prefix": Kind(
+            (await site.key("admin:pay/*")).text, True, reads=PAY, may_tail=True, may_alert=True, may_export=True
+        ),
     }
     await site.access.directory.refresh()
     return kinds
@@ -293,6 +301,8 @@ async def _check(
                 expected = 403
             case "alert":  # what they may then: test_alert_api.py
                 expected = 404 if "{" in template and method != "PUT" else 200 if method == "GET" else 422
+            case "admin":
+                expected = 200 if kind.may_admin else 403
             case "topic":
                 expected = 403 if not kind.may_tail else 404 if "{" in template else 200
             case "write":

@@ -349,3 +349,39 @@ async def test_a_breaker_of_others_is_neither_seen_nor_reset(site: Site) -> None
     assert (await site.ask(pay, "POST", f"{BASE}/breakers/reset", json=body | {"channel": "x"})).status_code == 404
     assert (await site.ask(pay, "POST", f"{BASE}/breakers/reset", json=body)).status_code == 204
     assert await site.database.fetch_all("SELECT rule, channel FROM alert_resets") == [("of-pay", "ops")]
+
+
+async def test_a_rule_is_tried_on_what_one_may_read_and_set_alerts_on(site: Site) -> None:
+    await site.put([{"service_name": name} for name in ["pay/a", "pay/b", "shop"] * 2])
+    document = {"name": "tried", "window": "1m", "condition": {"count": {"at_least": 1}}, "group_by": ["service"]}
+    seen = {}
+    grants = {"all": ("alert:*", "read:*"), "some": ("alert:pay/*", "read:shop", "read:pay/a"), "blind": ("alert:*",)}
+    for name, given in grants.items():
+        token = (await site.key(*given)).text
+        answer = await site.ask(token, "POST", f"{BASE}/trials", json={"rule": document, "start_time": "-1h"})
+        if name == "blind":
+            assert answer.status_code == 403
+            continue
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        assert found["is_complete"]
+        seen[name] = {each["labels"]["service"] for each in found["decisions"] if each["state"] == "firing"}
+        assert found["logs"] == 2 * len(seen[name])
+        assert await rules_of(site, token) == set(), "nothing is kept"
+    assert seen == {"all": {"pay/a", "pay/b", "shop"}, "some": {"pay/a"}}
+
+
+async def test_a_trial_that_cannot_be_says_why(site: Site) -> None:
+    token = (await site.key("alert:pay/*", "read:*")).text
+    rule = {"name": "tried", "condition": COUNT}
+    for body, status, word in (
+        ({"rule": rule, "start_time": "now", "end_time": "-1h"}, 422, "start_time"),
+        ({"rule": rule, "start_time": "soon"}, 422, "start_time"),
+        ({"rule": {**rule, "every": "7s"}}, 422, "window"),
+        ({"rule": {**rule, "query": "level:fetal"}}, 422, "query"),
+        ({}, 422, "rule"),
+        ({"rule": {**rule, "query": "service:shop"}}, 403, "shop"),
+    ):
+        answer = await site.ask(token, "POST", f"{BASE}/trials", json=body)
+        assert answer.status_code == status, answer.text
+        assert word in answer.text

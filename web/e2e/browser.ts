@@ -85,7 +85,12 @@ export async function assertSound({ page, errors }: Opened, name: string): Promi
     await page.screenshot({ path: `${SHOTS}/${name}.png` });
   }
   expect(await violations(page), name).toEqual([]);
-  const sideways = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+  const sideways = await page.evaluate(() =>
+    Math.max(
+      document.documentElement.scrollWidth - window.innerWidth,
+      ...[...document.querySelectorAll("#view")].map((view) => view.scrollWidth - view.clientWidth),
+    ),
+  );
   expect(sideways, `${name}: sideways scroll`).toBeLessThanOrEqual(0);
   expect(errors, name).toEqual([]);
 }

@@ -74,7 +74,17 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const directory = mkdtempSync(join(tmpdir(), "logfeed-page-"));
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
-  const environment = { ...process.env, LOGFEED_DATA_DIR: directory, LOGFEED_ACCESS__PASSWORDS_AT_ONCE: "2" };
+  const environment = {
+    ...process.env,
+    LOGFEED_DATA_DIR: directory,
+    LOGFEED_ACCESS__PASSWORDS_AT_ONCE: "2",
+    LOGFEED_ALERTS__CHANNELS: '{"log": {"type": "topic"}}',
+    LOGFEED_ALERTS__DEFAULT_CHANNELS: '["log"]',
+    LOGFEED_ALERTS__GROUP_WAIT: "0s",
+    LOGFEED_ALERTS__GROUP_INTERVAL: "1s",
+    // The second message of a rule finds its breaker open.
+    LOGFEED_ALERTS__BREAKER_NOTIFICATIONS_MAX: "1",
+  };
   const up: ChildProcess = spawn(PYTHON, [...LOGFEED, "up", "--port", String(port), "--data", directory], {
     cwd: ROOT,
     env: environment,

@@ -5,6 +5,7 @@ import { App } from "./app/App";
 import { theme } from "./app/theme";
 import "./styles/tokens.css";
 import "./styles/base.css";
+import "./styles/views.css";
 
 theme.start();
 void session.start();

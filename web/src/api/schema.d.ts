@@ -181,6 +181,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/alerts/trials": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Try a rule on the past
+         * @description When the rule would have fired on stored logs that you may set alerts on and read, and how many messages would have
+         *     come of it. Nothing is kept. Bounded in logs and time: `tried_through` says how far it came.
+         */
+        post: operations["try_alert_rule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/login": {
         parameters: {
             query?: never;
@@ -864,6 +885,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/status": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How the installation stands
+         * @description How much is in which tier and what is due, how far the writers are behind the broker, who leads what, and why lines
+         *     could not be stored. Needs `admin` on all services.
+         */
+        get: operations["status"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tail": {
         parameters: {
             query?: never;
@@ -1477,6 +1519,43 @@ export interface components {
              * @description The story has more logs, of services that you may not read.
              */
             withheld: boolean;
+        };
+        /**
+         * DeadLetterSum
+         * @description Lines that could not be stored, of one reason and service.
+         */
+        DeadLetterSum: {
+            /** Count */
+            count: number;
+            /** Newest */
+            newest: string;
+            /**
+             * Newest Id
+             * @description `logfeed dead show` shows it.
+             */
+            newest_id: string;
+            /** Reason */
+            reason: string;
+            /** Service Name */
+            service_name: string;
+        };
+        /**
+         * DueModel
+         * @description What is to be moved.
+         */
+        DueModel: {
+            /** Rows To Write */
+            rows_to_write: number;
+            /** Segments Past Age */
+            segments_past_age: number;
+            /** Segments To Cool */
+            segments_to_cool: number;
+            /** Segments To Remove */
+            segments_to_remove: number;
+            /** Tables To Switch */
+            tables_to_switch: number;
+            /** Tables To Write */
+            tables_to_write: number;
         };
         /**
          * ErrorKind
@@ -2231,6 +2310,44 @@ export interface components {
             partition: number;
         };
         /**
+         * PartitionModel
+         * @description How far the writers are in one partition of the broker.
+         */
+        PartitionModel: {
+            /**
+             * End Offset
+             * @description What the next record gets; null: the broker does not say now.
+             */
+            end_offset: number | null;
+            /**
+             * Halted
+             * @description Why it stands still, where it does.
+             */
+            halted: string | null;
+            /**
+             * Lag Records
+             * @description Records that are accepted and not stored yet.
+             */
+            lag_records: number | null;
+            /** Partition */
+            partition: number;
+            /**
+             * Stored Offset
+             * @description The first record that is not stored yet.
+             */
+            stored_offset: number;
+            /**
+             * Stored To
+             * @description Everything appended before is stored.
+             */
+            stored_to: string | null;
+            /**
+             * Writer
+             * @description Process that has it now; null: nobody.
+             */
+            writer: string | null;
+        };
+        /**
          * PatternListAnswer
          * @description Patterns, in the order asked for.
          */
@@ -2415,6 +2532,19 @@ export interface components {
              * @example 3
              */
             index: number;
+        };
+        /**
+         * RoleModel
+         * @description A role that one process has at a time.
+         */
+        RoleModel: {
+            /**
+             * Leader
+             * @description null: nobody.
+             */
+            leader: string | null;
+            /** Name */
+            name: string;
         };
         /**
          * RuleList
@@ -2613,6 +2743,58 @@ export interface components {
             state: "pending" | "active" | "ended";
         };
         /**
+         * StatusAnswer
+         * @description How the installation stands.
+         */
+        StatusAnswer: {
+            /**
+             * Dead Letters
+             * @description The most first; the newest 100,000 are counted.
+             */
+            dead_letters: components["schemas"]["DeadLetterSum"][];
+            due: components["schemas"]["DueModel"];
+            /** Partitions */
+            partitions: components["schemas"]["PartitionModel"][];
+            /** Roles */
+            roles: components["schemas"]["RoleModel"][];
+            /** Tiers */
+            tiers: components["schemas"]["StockModel"][];
+            /**
+             * Writers
+             * @description Processes that store, by name.
+             */
+            writers: string[];
+        };
+        /**
+         * StockModel
+         * @description What one tier has of one retention class. Tables are hot and of all classes.
+         */
+        StockModel: {
+            /** Bytes */
+            bytes: number;
+            /** Newest */
+            newest: string | null;
+            /** Oldest */
+            oldest: string | null;
+            /**
+             * Pieces
+             * @description Tables or files.
+             */
+            pieces: number;
+            /** Retention Class */
+            retention_class: string;
+            /**
+             * Rows
+             * @description Of tables that are still written: about.
+             */
+            rows: number;
+            /**
+             * Tier
+             * @description hot: tables; copied: files whose tables are there too; warm: files; cold: object storage.
+             */
+            tier: string;
+        };
+        /**
          * TailTicket
          * @description Opens one WebSocket.
          */
@@ -2763,6 +2945,83 @@ export interface components {
              * @example logs.errors
              */
             topic: string;
+        };
+        /**
+         * TrialDecision
+         * @description The rule would have fired for a group, or would have been over.
+         */
+        TrialDecision: {
+            /** At */
+            at: string;
+            /**
+             * Labels
+             * @description The group.
+             */
+            labels: {
+                [key: string]: string;
+            };
+            /** Logs In Window */
+            logs_in_window: number;
+            /** Started At */
+            started_at: string;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "firing" | "resolved";
+            /** Value */
+            value: number;
+        };
+        /**
+         * TrialModel
+         * @description When a rule would have fired, and how many messages would have come of it.
+         */
+        TrialModel: {
+            /**
+             * Breaker Opened
+             * @description How often the circuit breaker would have opened.
+             */
+            breaker_opened: number;
+            /**
+             * Decisions
+             * @description In order, the first 1,000.
+             */
+            decisions: components["schemas"]["TrialDecision"][];
+            /** Decisions Left Out */
+            decisions_left_out: number;
+            /** End Time */
+            end_time: string;
+            /** Fired */
+            fired: number;
+            /**
+             * Is Complete
+             * @description False: the trial's bounds (500,000 logs, 20 s) ended it at `tried_through`.
+             */
+            is_complete: boolean;
+            /**
+             * Logs
+             * @description Of the rule's query.
+             */
+            logs: number;
+            /**
+             * Messages
+             * @description To each channel.
+             */
+            messages: number;
+            /**
+             * Overflowed
+             * @description Logs of groups beyond `groups_max`.
+             */
+            overflowed: number;
+            /** Resolved */
+            resolved: number;
+            /** Start Time */
+            start_time: string;
+            /**
+             * Tried Through
+             * @description Everything before was looked at.
+             */
+            tried_through: string;
         };
         /**
          * ViewList
@@ -4460,6 +4719,123 @@ export interface operations {
             };
             /** @description There is none of this name, or it is not yours. */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description Something is not valid; `errors` says what was expected where. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    try_alert_rule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * End Time
+                     * @description Up to when.
+                     * @default now
+                     */
+                    end_time?: string;
+                    /**
+                     * Rule
+                     * @description The document (docs/alerts.md).
+                     */
+                    rule: {
+                        [key: string]: unknown;
+                    };
+                    /**
+                     * Start Time
+                     * @description From when: as `start_time` of /api/v1/logs.
+                     * @default -1d
+                     * @example -7d
+                     */
+                    start_time?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TrialModel"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -20508,6 +20884,342 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ServiceList"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    status: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StatusAnswer"];
                 };
             };
             /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */

@@ -1,6 +1,6 @@
 import { type ReactNode, useEffect } from "react";
 import { session } from "../api/session";
-import { Link } from "../router/router";
+import { Link, navigate } from "../router/router";
 import { Menu, MenuItem, MenuTitle } from "../shared/Menu";
 import { THEMES, theme, useTheme, useZone, ZONES, zone } from "./theme";
 import { VIEWS, type View } from "./views";
@@ -23,7 +23,7 @@ export function Shell({ view, children }: { view: View | undefined; children: Re
           Logfeed
         </Link>
         <nav className="nav" aria-label="Views">
-          {VIEWS.map((each) => (
+          {VIEWS.filter((each) => !each.isInMenu).map((each) => (
             <Link key={each.path} href={each.path} aria-current={each === view ? "page" : undefined}>
               {each.name}
             </Link>
@@ -57,6 +57,7 @@ function SettingsMenu() {
         </MenuItem>
       ))}
       <MenuTitle>More</MenuTitle>
+      <MenuItem onChoose={() => navigate("/settings")}>Session and permissions</MenuItem>
       <MenuItem href="/docs">API documentation</MenuItem>
       {state.kind === "in" && <MenuItem onChoose={() => void session.logout()}>Sign out</MenuItem>}
     </Menu>

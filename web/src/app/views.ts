@@ -6,6 +6,8 @@ export interface View {
   /** In the navigation and the title. */
   name: string;
   component: ComponentType;
+  /** Not in the navigation: the menu leads there. */
+  isInMenu?: true;
 }
 
 /** In the order of the navigation. A view has its path and everything below it. */
@@ -15,6 +17,7 @@ export const VIEWS: View[] = [
   { path: "/connections", name: "Connections", component: lazy(() => import("../views/connections")) },
   { path: "/alerts", name: "Alerts", component: lazy(() => import("../views/alerts")) },
   { path: "/status", name: "Status", component: lazy(() => import("../views/status")) },
+  { path: "/settings", name: "Settings", component: lazy(() => import("../views/settings")), isInMenu: true },
 ];
 
 export function viewAt(path: string): View | undefined {

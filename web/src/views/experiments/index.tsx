@@ -1,16 +1,12 @@
-import { Empty } from "../../shared/states";
+/** Experiments: which there are, and one with its logs as they come. */
+import { usePathRest } from "../../router/router";
+import "./experiments.css";
+import { ExperimentList } from "./parts/ExperimentList";
+import { OneExperiment } from "./parts/OneExperiment";
+import { useChanges } from "./queries";
 
 export default function ExperimentsView() {
-  return (
-    <Empty
-      title="Experiments"
-      actions={
-        <a className="button" href="/docs">
-          API documentation
-        </a>
-      }
-    >
-      Runs whose agents log under one experiment id are not part of this page yet. The API has them.
-    </Empty>
-  );
+  const id = usePathRest("/experiments");
+  const problem = useChanges();
+  return id === "" ? <ExperimentList notLive={problem} /> : <OneExperiment key={id} id={id} notLive={problem} />;
 }
