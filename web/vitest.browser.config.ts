@@ -8,6 +8,8 @@ export default defineConfig({
     fileParallelism: false,
     testTimeout: 90_000,
     hookTimeout: 240_000,
+    // A second, its default, is no deadline on a machine that is busy.
+    expect: { poll: { timeout: 30_000 } },
     globalSetup: "e2e/site.ts",
   },
 });

@@ -95,16 +95,21 @@ test("a point of a plot leads to its line, loaded or not", async () => {
   await expect.poll(() => one.locator(".plot-canvas canvas").count()).toBe(4);
   await one.getByRole("region", { name: "server log of c-1" }).locator(".pane-row").first().waitFor();
   // The button says the same as the plot does: where the pointer is, else the highest.
+  const plot = one.locator(".plot").nth(3);
+  const selected = one.getByRole("region", { name: "server log of c-1" }).locator('.pane-row[aria-selected="true"]');
+  let before: string | undefined;
   for (const share of [0.97, 0.02, 0.6]) {
-    const plot = one.locator(".plot").nth(3).locator(".u-over");
-    const box = await plot.boundingBox();
+    const box = await plot.locator(".u-over").boundingBox();
     if (box === null) throw new Error("no plot");
-    await plot.hover({ position: { x: box.width * share, y: box.height / 2 } });
-    const said = await one.locator(".plot").nth(3).locator(".plot-point").textContent();
-    const line = /line (\d+)/.exec(said ?? "")?.[1];
-    await plot.click({ position: { x: box.width * share, y: box.height / 2 } });
-    const selected = one.getByRole("region", { name: "server log of c-1" }).locator('.pane-row[aria-selected="true"]');
-    await expect.poll(() => selected.getAttribute("data-line").catch(() => "")).toBe(line);
+    await plot.locator(".u-over").click({ position: { x: box.width * share, y: box.height / 2 } });
+    let line: string | undefined;
+    await until(async () => {
+      const said = await plot.locator(".plot-point").textContent();
+      line = /line (\d+)/.exec(said ?? "")?.[1];
+      const isShown = (await selected.count()) === 1 && (await selected.getAttribute("data-line")) === line;
+      return isShown && line !== before;
+    }, "the point's line is shown");
+    before = line;
     await selected.getByText("Average Encode Size").waitFor();
   }
   await one.getByRole("button", { name: "From the first line" }).click();
