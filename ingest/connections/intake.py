@@ -1,7 +1,7 @@
 """Takes texts of connections: the same again is nothing, what extends the stored one adds its lines, another one is refused.
 
 A text is received whole into a temporary file, compared with what is stored, then sent chunk by chunk: written down, published
-under a key made of connection, side and place, and moved past (store/connections/texts.py). Killed anywhere, whoever sends the
+under a key made of what was written down, and moved past (store/connections/texts.py). Killed anywhere, whoever sends the
 text again goes on where it stopped, and each line is stored once: within 72 hours, for which keys are kept, also the chunk
 that was under way. Reading and cutting run in threads. Texts at once are bounded.
 """
@@ -146,7 +146,8 @@ class Intake:
         if logs:
             service_name = self.settings.service_of(side)
             body = body_of(logs, connection_id=connection_id, side=side, service_name=service_name)
-            answer = await self._publish(body, principal, f"{connection_id}/{side}/{state.stored_bytes}-{end}")
+            key = _key(connection_id, side, state.stored_bytes, prepared.pending)
+            answer = await self._publish(body, principal, key)
             filtered, rejected = sum(answer["filtered"].values()), answer["rejected_count"]
         is_moved = await self._texts.advance(
             connection_id,
@@ -192,6 +193,11 @@ class Intake:
 
     def __exit__(self, *_: object) -> None:
         self._at_once -= 1
+
+
+def _key(connection_id: str, side: Side, stored_bytes: int, pending: Pending) -> str:
+    """Of what was written down, by whoever sends it: another text that came to this id later has others."""
+    return f"{connection_id}/{side}/{stored_bytes}-{pending.end}/{pending.judged_us}/{pending.sha256.hex()[:16]}"
 
 
 def _is_extended(spool: Spool, state: TextState) -> bool:

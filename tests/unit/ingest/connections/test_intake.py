@@ -284,3 +284,15 @@ async def test_an_empty_text_is_a_text_and_no_connection_is_none() -> None:
     site.table.row = None
     with pytest.raises(ConnectionNotFound):
         await site.send(text_of(1))
+
+
+async def test_another_text_that_comes_to_the_same_id_later_has_keys_of_its_own() -> None:
+    """Connections go with age, which may be less than keys live."""
+    site = Site()
+    await site.send(text_of(10))
+    before = dict(site.bodies)
+    for text, shifts in ((text_of(10).replace(b"line", b"next"), False), (text_of(10), True)):
+        site.clock.wall_us += 1
+        site.table.row = TextState(NOW_US - 60_000_000, None)
+        assert (await site.send(text, shifts=shifts)).added == 10
+    assert len(site.bodies) == 3 * len(before)
