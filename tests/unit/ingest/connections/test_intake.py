@@ -268,12 +268,16 @@ async def test_what_is_too_large_is_refused_before_anything_is_stored() -> None:
 
 async def test_texts_at_once_are_bounded() -> None:
     intake = Site().intake
-    for _ in range(intake.settings.texts_max):
-        intake.__enter__()
-    with pytest.raises(Overloaded):
-        intake.check_room()
-    intake.__exit__()
-    intake.check_room()
+    with contextlib.ExitStack() as mine, contextlib.ExitStack() as others:
+        for _ in range(intake.settings.texts_max - 1):
+            mine.enter_context(intake.room("me"))
+        with pytest.raises(Overloaded, match="3 of them yours"):
+            mine.enter_context(intake.room("me"))
+        others.enter_context(intake.room("another"))
+        with pytest.raises(Overloaded, match="0 of them yours"):
+            others.enter_context(intake.room("a third"))
+        others.close()
+        others.enter_context(intake.room("a third"))
 
 
 async def test_an_empty_text_is_a_text_and_no_connection_is_none() -> None:
