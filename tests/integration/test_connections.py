@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import statistics
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,8 +37,11 @@ from schemas.scope import ALL_SERVICES, ServiceScope
 from store.connections.reading import ConnectionReader
 from store.connections.texts import ConnectionDetails, ConnectionTexts, Pending, TooManyConnections
 from store.experiments import ExperimentStore
+from store.objects.factory import make_object_store
+from store.objects.settings import ObjectSettings
 from tests.access_site import Site, running, soon
 from tests.app_server import serving
+from tests.s3_server import S3Server
 
 Json = dict[str, Any]
 PATH = "/api/v1/connections"
@@ -375,9 +380,9 @@ async def test_texts_that_nobody_meant_to_write_harm_nobody(site: Site) -> None:
     huge = text_of(site, *(f"latency: {sign}1.7e308" for sign in ("", "-", "", "")), "latency: 1e100")
     for number in range(3):
         await send(site, token, f"/{number}/logs/client", huge)
-    statistics = await get(site, token, "/statistics")
-    ConnectionStatistics.model_validate(statistics)
-    assert statistics["medians"] == [{"metric": "latency", "unit": "s", "median": 1e100, "connections": 3}]
+    of_all = await get(site, token, "/statistics")
+    ConnectionStatistics.model_validate(of_all)
+    assert of_all["medians"] == [{"metric": "latency", "unit": "s", "median": 1e100, "connections": 3}]
     for number in range(3):
         ConnectionSummary.model_validate(await get(site, token, f"/{number}/summary"))
 
@@ -433,6 +438,75 @@ async def test_sources_may_be_names_web_addresses_and_damaged(site: Site, tmp_pa
             result = await run(manifest)
             assert result.exit_code == 2, result.output
             assert "manifest.jsonl:1:" in result.output
+
+
+async def test_texts_lie_in_object_storage(
+    site: Site, tmp_path: Path, s3_server: S3Server, aws_credentials: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = (await site.key(*ALL)).text
+    bucket = s3_server.make_bucket()
+    (tmp_path / "text").write_text(text_of(site, "one", "two failed"))
+    store = make_object_store(ObjectSettings(url=f"s3://{bucket}", endpoint=s3_server.endpoint))
+    await store.put("texts/server1.txt", tmp_path / "text")
+    await store.close()
+    manifest = tmp_path / "manifest.jsonl"
+    places = {"server": f"s3://{bucket}/texts/server1.txt", "client": f"s3://{bucket}/absent"}
+    manifest.write_text(json.dumps({"connection_id": 1, **DETAILS, **places}))
+    async with serving(site.app) as port:
+        environment = {
+            "LOGFEED_API_KEY": token,
+            "LOGFEED_URL": f"http://127.0.0.1:{port}",
+            "LOGFEED_OBJECTS__ENDPOINT": s3_server.endpoint,
+        }
+        result = await asyncio.to_thread(
+            lambda: CliRunner().invoke(app, ["import-connections", str(manifest)], env=environment)
+        )
+    assert result.exit_code == 1, result.output
+    assert f"s3://{bucket}/absent: there is no such object" in result.output.replace("\n", "")
+    assert "1 texts with 2 lines: added 2" in result.output
+    assert (await get(site, token, "/1"))["server"]["errors"] == 1
+
+
+async def test_real_texts_are_taken_whole_and_their_figures_are_those_of_their_lines(
+    site: Site, shared_data: Path
+) -> None:
+    token = (await site.key(*ALL)).text
+    source = shared_data / "connections"
+    texts = {path.stem: path.read_text() for path in sorted(source.glob("*.txt"))}
+    lines = sum(text.count("\n") for text in texts.values())
+    async with serving(site.app) as port:
+        environment = {"LOGFEED_API_KEY": token, "LOGFEED_URL": f"http://127.0.0.1:{port}"}
+        command = ["import-connections", str(source), "--time", "shift"]
+        for added in (lines, 0):
+            result = await asyncio.to_thread(lambda: CliRunner().invoke(app, command, env=environment))
+            assert result.exit_code == 0, result.output
+            expected = f"3 connections, 4 texts with {lines:,} lines: added {added:,}, filtered 0, rejected 0; 0 texts"
+            assert expected in result.output
+    labels = {
+        "latency": ("client", "server", r"latency: ([\d.]+)"),
+        "decode_time": ("client", "", r"Avg Decode Time: ([\d.]+)"),
+        "encode_time": ("", "server", r"Average Encode Time: ([\d.]+)"),
+        "encode_size": ("", "server", r"Average Encode Size: ([\d.]+)"),
+    }
+    for name, text in texts.items():
+        side, connection_id = name[:6], name[6:]
+        summary = await get(site, token, f"/{connection_id}/summary")
+        ConnectionSummary.model_validate(summary)
+        assert {each: summary[side][each] for each in ("lines", "errors", "warnings")} == {
+            "lines": text.count("\n"),
+            "errors": len(re.findall(r"\| (?:ERROR|CRITICAL|FATAL) \|", text)),
+            "warnings": text.count("| WARNING |"),
+        }
+        found = {each["metric"]: (each["count"], each["median"]) for each in summary["medians"] if each["side"] == side}
+        wanted = {}
+        for metric, (*sides, pattern) in labels.items():
+            values = [float(value) for value in re.findall(pattern, text)] if side in sides else []
+            if values:
+                wanted[metric] = (len(values), pytest.approx(statistics.median(values), rel=1e-9))
+        assert found == wanted
+        assert found
+    by_user = await get(site, token, username="ADA")
+    assert [each["id"] for each in by_user["connections"]] == ["1002", "1001"]
 
 
 def _one_text(text: bytes) -> Any:
