@@ -113,6 +113,14 @@ def copies(settings: Settings) -> list[Remaining]:
             "templates of patterns, which may have words of a few logs (logfeed patterns)",
             f"deleted when nothing was counted under them for {settings.patterns.retention_days} days",
         ),
+        Remaining(
+            "connections: user, address, version, and of their lines figures and kinds of errors; experiments: name, metadata",
+            f"deleted after {settings.store.retention_days} days without a change, when a new one is made",
+        ),
+        Remaining(
+            "bookmarks' notes and saved views, which people have written for themselves",
+            "until they remove them, are disabled, or their key is revoked",
+        ),
     ]
 
 

@@ -171,16 +171,17 @@ def _head(text: str) -> tuple[int, int, int] | None:
     try:
         level = parse_level(match[9])
         year, month, day, hour, minute, second = (int(match[group]) for group in range(1, 7))
-        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
-    except ValueError:
+        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC) - _ahead(match[8])
+    except (ValueError, OverflowError):  # the latter: its zone takes it out of the years that there are
         return None
     time_us = (moment - _EPOCH) // _MICROSECOND + int((match[7] or "0").ljust(6, "0")[:6])
-    return time_us - _zone_us(match[8]), level, match.end()
+    return time_us, level, match.end()
 
 
-def _zone_us(zone: str | None) -> int:
+def _ahead(zone: str | None) -> timedelta:
+    """By how much the zone's clocks are ahead of UTC."""
     if zone in (None, "Z"):
-        return 0
+        return timedelta()
     digits = zone[1:].replace(":", "")
-    minutes = int(digits[:2]) * 60 + int(digits[2:])
-    return (1 if zone[0] == "+" else -1) * minutes * 60_000_000
+    ahead = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return ahead if zone[0] == "+" else -ahead

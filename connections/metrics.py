@@ -6,7 +6,6 @@ message the first counts. Labels are texts and no expressions, so nothing that i
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,6 +66,8 @@ _FACTORS: Final = {
     Unit.MILLISECONDS: {name: of * 1e3 for name, of in _SECONDS.items()},
     Unit.BYTES: _BYTES,
 }
+VALUE_MAX: Final = 1e100
+"""Greater ones are no figures: sums and squares of many must stay numbers, in the database too."""
 _UNITS: Final = "|".join(sorted({*_SECONDS, *_BYTES}, key=lambda name: (-len(name), name)))
 # What follows must not make it part of something else: no letter, no per cent, no further digits.
 _VALUE: Final = (
@@ -109,4 +110,4 @@ def _value(rule: Rule, digits: str, unit: str | None) -> float | None:
     if factor is None:
         return None
     value = float(digits) * factor
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= VALUE_MAX else None

@@ -55,7 +55,8 @@ class ConnectionSettings(Section):
     """Bytes of one log; a longer one gets 413. They lie in a temporary file meanwhile. Default 64 MiB."""
 
     texts_max: int = Field(default=4, ge=1, le=100)
-    """Logs that one process takes at once, so many times `text_bytes_max` of temporary files; more get 503. Default 4."""
+    """Logs that one process takes at once, so many times `text_bytes_max` of temporary files; more get 503. One key or user has
+    all but one of them, so that slow ones leave a place for others. Default 4."""
 
     text_deadline_s: float = Field(default=120.0, gt=0, le=3_600)
     """Seconds in which a log must have arrived completely; 408 after it. Default 120 s."""

@@ -59,7 +59,7 @@ class Tally:
         self.rows = 0
 
     def add(self, logs: Iterable[Log]) -> None:
-        """Further logs of the sample. Measured: 3 µs a log of five keys."""
+        """Further logs of the sample. Measured: 4 µs a log of five keys."""
         for log in logs:
             self.rows += 1
             self._services[log.service_name] += 1

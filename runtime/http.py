@@ -12,7 +12,10 @@ WebSockets no longer count once they are upgraded.
 
 Closing a transport waits for the client to take what is written, for ever. So every byte that the kernel does not take at
 once starts the write deadline, whoever closes meanwhile, and a connection that is ended for its client's fault is aborted a
-moment later; until then it counts. What all connections hold unread has a limit too: the one that has waited for longest goes.
+moment later; until then it counts. An answer that ends a connection before the request's body has come is followed by the end
+of our side alone, and what comes in the next moment is read and dropped: the kernel resets a connection that is closed with
+bytes unread, and the client would lose the answer. What all connections hold unread has a limit too: the one that has waited
+for longest goes.
 
 Every connection is an open file: `fit_open_files` makes the process's limit and ours agree.
 """
@@ -152,6 +155,27 @@ class _Crowd:
         """Those of them whose first head is not complete, oldest first."""
 
 
+class _Answering:
+    """The transport as a request's cycle has it: closing it before the body has come does not lose the answer."""
+
+    def __init__(self, protocol: Any, cycle: RequestResponseCycle) -> None:  # Any: made by http_protocol_class
+        self._protocol = protocol
+        self._cycle = cycle
+
+    def write(self, data: bytes) -> None:
+        self._protocol.transport.write(data)
+
+    def is_closing(self) -> bool:
+        closing: bool = self._protocol.transport.is_closing()
+        return closing
+
+    def close(self) -> None:
+        if self._cycle.more_body and self._cycle.response_complete:
+            self._protocol.linger()
+        else:
+            self._protocol.transport.close()
+
+
 def http_protocol_class(settings: HttpSettings, *, trusted_proxies: Iterable[str] = ()) -> type[asyncio.Protocol]:
     """The `http=` class for one uvicorn server; its connections count against one limit, and those of an address against
     another. trusted_proxies: addresses, networks or * whose connections are many clients' (other texts name no address)."""
@@ -178,6 +202,7 @@ def http_protocol_class(settings: HttpSettings, *, trusted_proxies: Iterable[str
         _unread_bytes = 0
         """When the write deadline began."""
         _abort_timer: asyncio.TimerHandle | None = None
+        _linger_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
             """Count and start the deadline; above the limit one has to go."""
@@ -229,8 +254,9 @@ def http_protocol_class(settings: HttpSettings, *, trusted_proxies: Iterable[str
         def connection_lost(self, exc: Exception | None) -> None:
             """Forget the connection."""
             self._forget()
-            if self._abort_timer is not None:
-                self._abort_timer.cancel()
+            for timer in (self._abort_timer, self._linger_timer):
+                if timer is not None:
+                    timer.cancel()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -267,6 +293,30 @@ def http_protocol_class(settings: HttpSettings, *, trusted_proxies: Iterable[str
             self._end_deadline()
             self._has_spoken()
             super().on_headers_complete()
+            cycle: RequestResponseCycle | None = self.cycle
+            if cycle is not None:
+                cycle.transport = _Answering(self, cycle)  # type: ignore[assignment]  # what a cycle uses of one
+
+        def on_message_complete(self) -> None:
+            """What was left of a body that was answered before: the next request is waited for as after any other."""
+            cycle: RequestResponseCycle | None = self.cycle
+            if cycle is not None and cycle.response_complete and not self._refused:
+                self._end_deadline()
+                self._unset_keepalive_if_required()
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
+            super().on_message_complete()
+
+        def linger(self) -> None:
+            """Nothing more is written; what still comes of the body is dropped, for a moment."""
+            if self._refused or self.transport.is_closing():
+                return
+            self._refused = True
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self.flow.resume_reading()
+            self._linger_timer = self.loop.call_later(_LINGER_S, self.transport.close)
 
         def handle_websocket_upgrade(self) -> None:
             """Another protocol takes over; this one hears no more of the connection."""

@@ -37,10 +37,11 @@ _INSERT: Final = """
 _UPDATE: Final = """
     UPDATE experiments SET name = %s, status = %s, updated_at = %s, started_at = %s, ended_at = %s, metadata = %s::json, change
     = %s WHERE experiment_id = %s"""
+# What somebody changes at this moment is passed over: they wait for the version's row, which is held here.
 _EXPIRE: Final = """
     WITH gone AS (
         DELETE FROM experiments WHERE experiment_id IN (
-            SELECT experiment_id FROM experiments WHERE updated_at < %s ORDER BY updated_at LIMIT %s)
+            SELECT experiment_id FROM experiments WHERE updated_at < %s ORDER BY updated_at LIMIT %s FOR UPDATE SKIP LOCKED)
         RETURNING 1)
     UPDATE experiment_version SET experiments = experiments - (SELECT count(*) FROM gone) RETURNING experiments"""
 _LIST: Final = f"""

@@ -8,8 +8,6 @@ Sums are rows, not tables, so that one that goes is there for whoever still read
 made into one), and only for open chunks: what is finished lies in files, which are counted faster than they are written.
 Unlogged, and known by their transactions as parts are: after a crash, and in another cluster, there are none. An erasure lets
 all of them go.
-
-Measured: 0.25 µs a row, once.
 """
 
 from __future__ import annotations
@@ -41,7 +39,9 @@ _BEGIN: Final = """
 _COMPLETE_TO: Final = f"""
     SELECT txid_snapshot_xmin(txid_current_snapshot()), {US.format("closed_before")} FROM border"""
 _LET_GO: Final = "DELETE FROM open_sums WHERE number = ANY (%s)"
-_LET_ROWS_GO: Final = f"DELETE FROM open_sum_rows WHERE number = ANY (%s) OR minute < {AT}"
+# Those of sums that an erasure let go as well.
+_LET_ROWS_GO: Final = f"""
+    DELETE FROM open_sum_rows WHERE number <> ALL (ARRAY(SELECT number FROM open_sums)) OR minute < {AT}"""
 _NEW: Final = f"""
     INSERT INTO open_sums (from_xid, to_xid, open_from) VALUES (%s, %s, {AT}) RETURNING number"""
 # Literals: chunks before it are neither planned for nor locked.
@@ -130,5 +130,5 @@ async def _summed(connection: Connection) -> int:
         return 0
     await connection.execute(_SIZE, (entries, number))
     await connection.execute(_LET_GO, (gone,))
-    await connection.execute(_LET_ROWS_GO, (gone, open_from_us))
+    await connection.execute(_LET_ROWS_GO, (open_from_us,))
     return int(entries)

@@ -41,7 +41,7 @@ _INDEX_SHARE: Final = {OpenIndex.CORRELATION: 0.1, OpenIndex.METADATA: 0.5}
 200,000 by a key of metadata that was asked for. Where more come, the newest are sought more slowly; all are indexed once their
 chunk is closed. The store rests longer still (store/parts.py) while writers are short of processors, and while nobody asks."""
 _SUM_SHARE: Final = 0.1
-"""Of one core at most, for sums of what is still written: enough for 400,000 rows a second."""
+"""Of one core at most, for sums of what is still written; what came since the last one is counted row by row."""
 
 
 @dataclass(slots=True)

@@ -95,7 +95,7 @@ def make_connections_router(intake: Intake, service: TakesLogs) -> APIRouter:
                 raise Forbidden(f"you may not write the logs of {service_name}")
             _check_text_type(request)
             settings = intake.settings
-            with intake, Spool() as spool:
+            with intake.room(principal.subject), Spool() as spool:
                 await spool.receive(
                     request.stream(),
                     bytes_max=settings.text_bytes_max,

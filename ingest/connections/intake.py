@@ -1,7 +1,7 @@
 """Takes texts of connections: the same again is nothing, what extends the stored one adds its lines, another one is refused.
 
 A text is received whole into a temporary file, compared with what is stored, then sent chunk by chunk: written down, published
-under a key made of connection, side and place, and moved past (store/connections/texts.py). Killed anywhere, whoever sends the
+under a key made of what was written down, and moved past (store/connections/texts.py). Killed anywhere, whoever sends the
 text again goes on where it stopped, and each line is stored once: within 72 hours, for which keys are kept, also the chunk
 that was under way. Reading and cutting run in threads. Texts at once are bounded.
 """
@@ -9,7 +9,9 @@ that was under way. Reading and cutting run in threads. Texts at once are bounde
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,18 +75,31 @@ class Intake:
         self._publish = publish
         self._retention_days = retention_days
         self._finders = {side: Finder(settings.rules, side) for side in Side}
-        self._at_once = 0
+        self._at_once: Counter[str] = Counter()
+        """Texts under way, by who sends them."""
 
     async def put(self, connection_id: str, details: ConnectionDetails) -> bool:
         """Whether it is new. Raises TooManyConnections, Overloaded."""
         return await self._texts.put(connection_id, details, now_us=self.clock.now_us())
 
-    def check_room(self) -> None:
-        """Before a text is received. Raises Overloaded."""
-        if self._at_once >= self.settings.texts_max:
+    @contextmanager
+    def room(self, subject: str) -> Iterator[None]:
+        """For one more text, before it is received. One subject leaves a place for others: a text may come slowly. Raises
+        Overloaded."""
+        most = self.settings.texts_max
+        if self._at_once.total() >= most or self._at_once[subject] >= max(1, most - 1):
             raise Overloaded(
-                f"{self._at_once} texts are being taken, as many as at once (connections.texts_max)", retry_after_s=2
+                f"{self._at_once.total()} texts are being taken, {self._at_once[subject]} of them yours: at once there are"
+                f" {most}, one of them for others (connections.texts_max)",
+                retry_after_s=2,
             )
+        self._at_once[subject] += 1
+        try:
+            yield
+        finally:
+            self._at_once[subject] -= 1
+            if not self._at_once[subject]:
+                del self._at_once[subject]
 
     async def take(self, connection_id: str, side: Side, spool: Spool, principal: Principal, *, shifts: bool) -> Taken:
         """Store what is new of a text. shifts: where nobody has decided it yet, times move so that `last_updated` is now.
@@ -146,7 +161,8 @@ class Intake:
         if logs:
             service_name = self.settings.service_of(side)
             body = body_of(logs, connection_id=connection_id, side=side, service_name=service_name)
-            answer = await self._publish(body, principal, f"{connection_id}/{side}/{state.stored_bytes}-{end}")
+            key = _key(connection_id, side, state.stored_bytes, prepared.pending)
+            answer = await self._publish(body, principal, key)
             filtered, rejected = sum(answer["filtered"].values()), answer["rejected_count"]
         is_moved = await self._texts.advance(
             connection_id,
@@ -182,16 +198,10 @@ class Intake:
         reading = spool.reading(place.offset, end)
         return next_chunk(reading, place, end=end, is_known=state.pending is not None)
 
-    # --- texts at once ---
 
-    def __enter__(self) -> Intake:
-        """Room for one more text."""
-        self.check_room()
-        self._at_once += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._at_once -= 1
+def _key(connection_id: str, side: Side, stored_bytes: int, pending: Pending) -> str:
+    """Of what was written down, by whoever sends it: another text that came to this id later has others."""
+    return f"{connection_id}/{side}/{stored_bytes}-{pending.end}/{pending.judged_us}/{pending.sha256.hex()[:16]}"
 
 
 def _is_extended(spool: Spool, state: TextState) -> bool:

@@ -23,6 +23,7 @@ from query.listing import ListPlace, ListSeal, Secret
 from query.page import Question
 from runtime.clock import Clock
 from schemas.pages import time_text
+from schemas.scope import ServiceScope
 from search.params import ParameterError
 from search.predicate import CorrelationIs, MetaEquals, Predicate, ServiceIn, all_of
 from store.connections.reading import ConnectionReader, SideFigures, Statistics, StoredConnection
@@ -30,6 +31,8 @@ from store.port import Order
 
 _STATISTICS_S: Final = 2.0
 """For which figures of all connections are kept."""
+_STATISTICS_MAX: Final = 100
+"""Rights for which they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,9 @@ class Connections:
         self._answers = answers
         self._secret = secret
         self._clock = clock
-        self._statistics: dict[tuple[bool, ...], tuple[float, bytes]] = {}
-        """By the sides that may be read: (until when it is good, answer)."""
+        self._statistics: dict[ServiceScope, tuple[float, bytes]] = {}
+        """By what may be read: (until when it is good, answer). Not by sides: a text that was sent while its side had another
+        service is of that one still."""
 
     async def find(self, question: ListQuestion, principal: Principal) -> bytes:
         """ConnectionList. Raises CursorError, Overloaded."""
@@ -183,7 +187,7 @@ class Connections:
     async def statistics(self, principal: Principal) -> bytes:
         """ConnectionStatistics. Raises Overloaded."""
         readable = self._readable(principal)
-        kept = self._statistics.get(readable)
+        kept = self._statistics.get(principal.may_read)
         if kept is not None and self._clock.monotonic_s() < kept[0]:
             return kept[1]
         found = Statistics(0, [], [], [])
@@ -204,7 +208,9 @@ class Connections:
             "errors_and_latency": {"spearman": correlation, "n": len(found.pairs)},
         }
         body = orjson.dumps(document)
-        self._statistics[readable] = (self._clock.monotonic_s() + _STATISTICS_S, body)
+        if len(self._statistics) >= _STATISTICS_MAX:
+            self._statistics.clear()
+        self._statistics[principal.may_read] = (self._clock.monotonic_s() + _STATISTICS_S, body)
         return body
 
     def _readable(self, principal: Principal) -> tuple[bool, ...]:

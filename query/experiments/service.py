@@ -196,27 +196,30 @@ class Experiments:
         watcher = Watcher(principal.may_read, after)
         with self._counted(principal.subject), self._hub.joined(watcher, version):
             await self._hub.catch_up(watcher, version)
-            yield self._events(watcher, recheck, lambda: sealed(ListPlace(watcher.after, "")))
+            yield self._events(watcher, recheck, lambda change: sealed(ListPlace(change, "")))
 
     async def _events(
-        self, watcher: Watcher, recheck: Recheck, token: Callable[[], str]
+        self, watcher: Watcher, recheck: Recheck, token: Callable[[int], str]
     ) -> AsyncGenerator[bytes, None]:
-        """token: where to go on after what was taken."""
+        """token: of the change after which to go on. Each event has its own: what was sent together may come in part."""
         settings, clock = self.settings, self.clock
         yield b": open\n\n"  # so that whoever waits for the headers knows that it is watched
         beat_s = clock.monotonic_s() + settings.heartbeat_s
         while True:
             end = EndReason.STOPPING if self._stop.is_set else await self._ended(watcher, recheck)
             if end is not None:
-                yield _event("end", {"end": end, "detail": _REASONS[end]}, token())
+                yield _event("end", {"end": end, "detail": _REASONS[end]}, token(watcher.after))
                 return
             events: list[bytes] = []
             if watcher.has_missed:
                 watcher.has_missed = False
-                events.append(_event("gap", {"gap": "read the list again: changes were left out"}, token()))
+                gap = {"gap": "read the list again: changes were left out"}
+                events.append(_event("gap", gap, token(watcher.after)))
             # What may be seen can be less since it was offered.
             taken = [each for each in watcher.take() if watcher.allowed.permits(each.service_name)]
-            events += [_event("experiment", {"experiment": experiment_json(each)}, token()) for each in taken]
+            events += [
+                _event("experiment", {"experiment": experiment_json(each)}, token(each.change)) for each in taken
+            ]
             if not events and clock.monotonic_s() >= beat_s:
                 events.append(b": still here\n\n")
             if events:

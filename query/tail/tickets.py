@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,21 +34,23 @@ class Tickets:
         self._lives_s = lives_s
         self._tickets: dict[bytes, _Ticket] = {}
         """By SHA-256, oldest first."""
+        self._of: Counter[str] = Counter()
+        """How many each subject has."""
 
     def issue(self, subject: str, connection: HTTPConnection, *, now_s: float) -> str | None:
         """A ticket for who sent this request; None when too many wait to be used. now_s: monotonic."""
         self._expire(now_s)
-        of_subject = sum(ticket.subject == subject for ticket in self._tickets.values())
-        if len(self._tickets) >= TICKETS_MAX or of_subject >= SUBJECT_TICKETS_MAX:
+        if len(self._tickets) >= TICKETS_MAX or self._of[subject] >= SUBJECT_TICKETS_MAX:
             return None
         text = secrets.token_urlsafe(32)
+        self._of[subject] += 1
         self._tickets[_sha256(text)] = _Ticket(subject, _kept(connection), now_s + self._lives_s)
         return text
 
     def redeem(self, text: str, *, now_s: float) -> HTTPConnection | None:
         """The request that asked for the ticket, once; None when there is no such ticket any more."""
         self._expire(now_s)
-        ticket = self._tickets.pop(_sha256(text), None)
+        ticket = self._taken(_sha256(text))
         return None if ticket is None else ticket.connection
 
     def _expire(self, now_s: float) -> None:
@@ -55,7 +58,15 @@ class Tickets:
             oldest = next(iter(self._tickets))
             if self._tickets[oldest].ends_s > now_s:
                 return
-            del self._tickets[oldest]
+            self._taken(oldest)
+
+    def _taken(self, of: bytes) -> _Ticket | None:
+        ticket = self._tickets.pop(of, None)
+        if ticket is not None:
+            self._of[ticket.subject] -= 1
+            if not self._of[ticket.subject]:
+                del self._of[ticket.subject]
+        return ticket
 
 
 def _kept(connection: HTTPConnection) -> HTTPConnection:

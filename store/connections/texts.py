@@ -8,6 +8,7 @@ text may go on side by side: one of them moves, the others look again. No lock i
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,10 +31,11 @@ _PUT: Final = """
     ON CONFLICT (connection_id) DO UPDATE SET username = excluded.username, ip = excluded.ip, version = excluded.version,
         last_updated = excluded.last_updated, put_at = excluded.put_at
     RETURNING xmax = 0"""
+# What somebody changes at this moment is not old, and is waited for by nobody.
 _EXPIRE: Final = """
     WITH gone AS (
         DELETE FROM connections WHERE connection_id IN (
-            SELECT connection_id FROM connections WHERE put_at < %s ORDER BY put_at LIMIT %s)
+            SELECT connection_id FROM connections WHERE put_at < %s ORDER BY put_at LIMIT %s FOR UPDATE SKIP LOCKED)
         RETURNING 1)
     UPDATE connection_totals SET connections = connections + 1 - (SELECT count(*) FROM gone) RETURNING connections"""
 _STATE: Final = """
@@ -218,8 +220,14 @@ class ConnectionTexts:
         for metric, points in await cursor.fetchall():
             parts.setdefault(metric, []).append(points)
         for metric, packed in parts.items():
-            series = Series.unpack(packed)
-            await connection.execute(_MEDIAN.encode(), (*key, metric, len(series), series.median))
+            points, median = await asyncio.to_thread(_median_of, packed)
+            await connection.execute(_MEDIAN.encode(), (*key, metric, points, median))
+
+
+def _median_of(packed: list[bytes]) -> tuple[int, float | None]:
+    """(points, their median). Sorting those of a long text is not for the event loop."""
+    series = Series.unpack(packed)
+    return len(series), series.median
 
 
 async def _row(connection: Connection, statement: str, params: tuple[Any, ...]) -> tuple[Any, ...] | None:

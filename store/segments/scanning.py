@@ -120,8 +120,8 @@ class Scanner:
         gives_way: Callable[[], bool],
         got_on: Callable[[], None],
     ) -> Counted:
-        """As `run`, for numbers of rows: only the columns of the condition, timestamps and levels are read. Measured: 10 ns a
-        row, one core. Raises as `run` does."""
+        """As `run`, for numbers of rows: only the columns of the condition, timestamps and levels are read. Raises
+        as `run` does."""
         begins_s = self._clock.monotonic_s()
         ends_s = begins_s + question.budget_ms / 1000
         walk = Walk(question.files, question.low, question.high, newest_first=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import statistics
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +22,7 @@ from connections.metrics import Side
 from connections.series import Point, Series
 from db.database import Database
 from infra.fleet import EMBEDDED, Fleet
+from query.experiments.changes import Change, begun
 from schemas.connections import (
     ConnectionList,
     ConnectionModel,
@@ -28,12 +31,17 @@ from schemas.connections import (
     SeriesAnswer,
     TextPut,
 )
+from schemas.experiments import ExperimentStatus
 from schemas.pages import LogPage, time_text
 from schemas.scope import ALL_SERVICES, ServiceScope
 from store.connections.reading import ConnectionReader
 from store.connections.texts import ConnectionDetails, ConnectionTexts, Pending, TooManyConnections
+from store.experiments import ExperimentStore
+from store.objects.factory import make_object_store
+from store.objects.settings import ObjectSettings
 from tests.access_site import Site, running, soon
 from tests.app_server import serving
+from tests.s3_server import S3Server
 
 Json = dict[str, Any]
 PATH = "/api/v1/connections"
@@ -358,6 +366,38 @@ async def test_imported_texts_are_shown_line_by_line(fleet: Fleet, tmp_path: Pat
         assert totals["balanced"]
 
 
+async def test_texts_that_nobody_meant_to_write_harm_nobody(site: Site) -> None:
+    """Times at the edge of what there is, numbers past any use, names with what means something to the database."""
+    token = (await site.key(*ALL)).text
+    for number, username in enumerate(("a%b", "a_b", "axb", "a\\b")):
+        await put(site, token, f"/{number}", 201, json=DETAILS | {"username": username})
+    for username in ("%", "_", "\\"):
+        found = await get(site, token, username=username)
+        assert [username in each["username"] for each in found["connections"]] == [True]
+    edges = "".join(f"{time} | INFO | m\n" for time in ("0001-01-01 00:00:00+14:00", "9999-12-31 23:59:59-14:00"))
+    taken = await send(site, token, "/0/logs/server", text_of(site, "now") + edges)
+    assert (taken["lines"], taken["rejected"]) == (1, 0), "they belong to the line before them"
+    huge = text_of(site, *(f"latency: {sign}1.7e308" for sign in ("", "-", "", "")), "latency: 1e100")
+    for number in range(3):
+        await send(site, token, f"/{number}/logs/client", huge)
+    of_all = await get(site, token, "/statistics")
+    ConnectionStatistics.model_validate(of_all)
+    assert of_all["medians"] == [{"metric": "latency", "unit": "s", "median": 1e100, "connections": 3}]
+    for number in range(3):
+        ConnectionSummary.model_validate(await get(site, token, f"/{number}/summary"))
+
+
+async def test_figures_that_are_kept_are_shown_to_nobody_who_may_see_less(site: Site) -> None:
+    """A text that was sent when its side had another service is of that one still."""
+    token = (await site.key(*ALL)).text
+    await put(site, token, "/1", 201, json=DETAILS)
+    await send(site, token, "/1/logs/server", text_of(site, "frame failed"))
+    await site.database.execute("UPDATE connection_sides SET service_name = 'secret'")
+    assert (await get(site, token, "/statistics"))["common_errors"]
+    less = (await site.key("read:connections/*")).text
+    assert (await get(site, less, "/statistics"))["common_errors"] == []
+
+
 async def test_sources_may_be_names_web_addresses_and_damaged(site: Site, tmp_path: Path) -> None:
     token = (await site.key(*ALL)).text
     texts = tmp_path / "texts"
@@ -398,6 +438,75 @@ async def test_sources_may_be_names_web_addresses_and_damaged(site: Site, tmp_pa
             result = await run(manifest)
             assert result.exit_code == 2, result.output
             assert "manifest.jsonl:1:" in result.output
+
+
+async def test_texts_lie_in_object_storage(
+    site: Site, tmp_path: Path, s3_server: S3Server, aws_credentials: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = (await site.key(*ALL)).text
+    bucket = s3_server.make_bucket()
+    (tmp_path / "text").write_text(text_of(site, "one", "two failed"))
+    store = make_object_store(ObjectSettings(url=f"s3://{bucket}", endpoint=s3_server.endpoint))
+    await store.put("texts/server1.txt", tmp_path / "text")
+    await store.close()
+    manifest = tmp_path / "manifest.jsonl"
+    places = {"server": f"s3://{bucket}/texts/server1.txt", "client": f"s3://{bucket}/absent"}
+    manifest.write_text(json.dumps({"connection_id": 1, **DETAILS, **places}))
+    async with serving(site.app) as port:
+        environment = {
+            "LOGFEED_API_KEY": token,
+            "LOGFEED_URL": f"http://127.0.0.1:{port}",
+            "LOGFEED_OBJECTS__ENDPOINT": s3_server.endpoint,
+        }
+        result = await asyncio.to_thread(
+            lambda: CliRunner().invoke(app, ["import-connections", str(manifest)], env=environment)
+        )
+    assert result.exit_code == 1, result.output
+    assert f"s3://{bucket}/absent: there is no such object" in result.output.replace("\n", "")
+    assert "1 texts with 2 lines: added 2" in result.output
+    assert (await get(site, token, "/1"))["server"]["errors"] == 1
+
+
+async def test_real_texts_are_taken_whole_and_their_figures_are_those_of_their_lines(
+    site: Site, shared_data: Path
+) -> None:
+    token = (await site.key(*ALL)).text
+    source = shared_data / "connections"
+    texts = {path.stem: path.read_text() for path in sorted(source.glob("*.txt"))}
+    lines = sum(text.count("\n") for text in texts.values())
+    async with serving(site.app) as port:
+        environment = {"LOGFEED_API_KEY": token, "LOGFEED_URL": f"http://127.0.0.1:{port}"}
+        command = ["import-connections", str(source), "--time", "shift"]
+        for added in (lines, 0):
+            result = await asyncio.to_thread(lambda: CliRunner().invoke(app, command, env=environment))
+            assert result.exit_code == 0, result.output
+            expected = f"3 connections, 4 texts with {lines:,} lines: added {added:,}, filtered 0, rejected 0; 0 texts"
+            assert expected in result.output
+    labels = {
+        "latency": ("client", "server", r"latency: ([\d.]+)"),
+        "decode_time": ("client", "", r"Avg Decode Time: ([\d.]+)"),
+        "encode_time": ("", "server", r"Average Encode Time: ([\d.]+)"),
+        "encode_size": ("", "server", r"Average Encode Size: ([\d.]+)"),
+    }
+    for name, text in texts.items():
+        side, connection_id = name[:6], name[6:]
+        summary = await get(site, token, f"/{connection_id}/summary")
+        ConnectionSummary.model_validate(summary)
+        assert {each: summary[side][each] for each in ("lines", "errors", "warnings")} == {
+            "lines": text.count("\n"),
+            "errors": len(re.findall(r"\| (?:ERROR|CRITICAL|FATAL) \|", text)),
+            "warnings": text.count("| WARNING |"),
+        }
+        found = {each["metric"]: (each["count"], each["median"]) for each in summary["medians"] if each["side"] == side}
+        wanted = {}
+        for metric, (*sides, pattern) in labels.items():
+            values = [float(value) for value in re.findall(pattern, text)] if side in sides else []
+            if values:
+                wanted[metric] = (len(values), pytest.approx(statistics.median(values), rel=1e-9))
+        assert found == wanted
+        assert found
+    by_user = await get(site, token, username="ADA")
+    assert [each["id"] for each in by_user["connections"]] == ["1002", "1001"]
 
 
 def _one_text(text: bytes) -> Any:
@@ -506,3 +615,32 @@ async def test_connections_are_bounded_and_go_with_their_logs(database: Database
     assert await texts.put("c", details, now_us=NOW_US + 86_400_000_000)
     assert await texts.state("a", Side.SERVER) is None
     assert await texts.state("b", Side.SERVER) is not None
+
+
+@pytest.mark.parametrize("kept", ["connections", "experiments"])
+async def test_what_is_changed_as_it_goes_stays_and_holds_nobody_up(database: Database, kept: str) -> None:
+    """Who makes a new one takes away what is too old, but for what somebody is changing at this moment."""
+    old_us, details = NOW_US - 5 * 86_400_000_000, ConnectionDetails("ada", "", "", NOW_US)
+    connections = texts_in(database)
+    experiments = ExperimentStore(database, kept_max=10, retention_days=1)
+    table, name, moment = (
+        ("connections", "connection_id", "put_at")
+        if kept == "connections"
+        else ("experiments", "experiment_id", "updated_at")
+    )
+
+    async def make(of: str, at_us: int) -> None:
+        if kept == "connections":
+            assert await connections.put(of, details, now_us=at_us)
+        else:
+            change = Change(ExperimentStatus.QUEUED)
+            await experiments.put(of, lambda _: begun(of, change, "s", now_us=at_us))
+
+    await make("old", old_us)
+    async with database.transaction() as connection:
+        await connection.execute(
+            f"UPDATE {table} SET {moment} = to_timestamp(%s) WHERE {name} = 'old'".encode(), (NOW_US / 1e6,)
+        )
+        await make("new", NOW_US)
+    rows = await database.fetch_all(f"SELECT {name} FROM {table} ORDER BY 1")
+    assert [row[0] for row in rows] == ["new", "old"]

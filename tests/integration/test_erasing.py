@@ -15,17 +15,20 @@ import pytest
 
 import cli.erase
 from cli.settings import load_settings
-from db.database import Connection
+from db.database import Connection, connect
 from db.migrations import Layout
 from schemas.errors import InvalidInput
 from schemas.scope import ALL_SERVICES
 from search.language import parse
 from search.match import compile_match
+from search.predicate import EVERYTHING
+from store import open_sums
 from store.dead_letters import DeadLetters
 from store.objects.factory import make_object_store
 from store.objects.port import ObjectStoreUnavailable
 from store.objects.settings import ObjectSettings
-from store.port import DeadLetter, EncodedRow, StorePlan
+from store.port import Count, DeadLetter, EncodedRow, StorePlan
+from store.postgres_read import PostgresReadStore
 from store.settings import StoreSettings
 from store.tiers import catalogue, collecting, erasing_rows
 from store.tiers.catalogue import StaleEpoch
@@ -272,6 +275,76 @@ async def test_what_indexes_open_chunks_forgets_erased_values(site: TierSite) ->
     await has_a_part(site)
     await eraser(site, await site.leader()).erase()
     assert await site.database.fetch_all("SELECT table_name, kind FROM expired_tables") == [("open_metadata_0", "part")]
+
+
+async def counts_of(site: TierSite, layout: Layout, start_us: int) -> int:
+    """Rows of the open chunk, as a histogram has them."""
+    async with PostgresReadStore(site.database, TOPIC, layout).snapshot() as snapshot:
+        asked = Count(EVERYTHING, start_us, start_us + CHUNK_US, 60_000_000, start_us, budget_ms=20_000)
+        found = await snapshot.count(asked, allowed=ALL_SERVICES)
+    assert found.counted_from_us is None
+    return sum(found.rows.values())
+
+
+async def until_summed(site: TierSite, number: int) -> None:
+    """Transactions of the server's other databases may be under way: what they are younger than is not summed yet."""
+    async with asyncio.timeout(60):
+        while True:
+            await site.hot.upkeep.sum_open()
+            row = await site.database.fetch_one(
+                "SELECT coalesce(sum(rows), 0)::bigint FROM open_sum_rows JOIN open_sums USING (number)"
+            )
+            if row == (number,):
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_counts_are_exact_before_an_erasure_during_it_and_after_it(
+    site: TierSite, place: tuple[str, Layout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasing_rows, "_PAGES_A_STEP", 1)
+    start_us = await site.border_us()
+    await site.store_rows(rows(start_us, 1, 400))
+    await seen(site)
+    await until_summed(site, 400)
+    assert await counts_of(site, place[1], start_us) == 400
+    leader = await site.leader()
+    change, found = leader.catalogue.change, []
+
+    @asynccontextmanager
+    async def counting() -> AsyncIterator[Connection]:
+        async with change() as connection:
+            yield connection
+        found.append(await counts_of(site, place[1], start_us))
+        assert found[-1] == len(await site.ids())
+        await until_summed(site, found[-1])
+
+    monkeypatch.setattr(leader.catalogue, "change", counting)
+    assert (await eraser(site, leader).erase()).rows == 80
+    assert len({*found}) > 3, "it was counted between its steps"
+    assert found[-1] == await counts_of(site, place[1], start_us) == 320
+    await until_summed(site, 320)
+    left = await site.database.fetch_all(
+        "SELECT DISTINCT number FROM open_sum_rows WHERE number NOT IN (SELECT number FROM open_sums)"
+    )
+    assert left == [], "nothing of what was erased is summed any more"
+
+
+async def test_a_sum_that_was_being_made_goes_with_the_rows_that_it_has(
+    site: TierSite, place: tuple[str, Layout]
+) -> None:
+    start_us = await site.border_us()
+    await site.store_rows(rows(start_us, 1))
+    await seen(site)
+    leader = await site.leader()
+    async with await connect(place[0], application_name="another sealer") as other:
+        await other.execute(open_sums._BEGIN)
+        await open_sums._summed(other)
+        erasing = asyncio.create_task(eraser(site, leader).erase())
+        await waits_for_a_lock(site, erasing, "relation = 'open_sums'::regclass")
+        await other.commit()
+    assert (await erasing).rows == 10
+    assert await counts_of(site, place[1], start_us) == len(await site.ids()) == 40
 
 
 async def test_a_letter_whose_replay_is_under_way_is_erased_as_a_log(site: TierSite, place: tuple[str, Layout]) -> None:

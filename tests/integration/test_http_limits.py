@@ -45,6 +45,10 @@ def application() -> FastAPI:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
+    @app.post("/refused")
+    async def refused(status: int) -> Response:
+        return Response("no" * 200, status, {"connection": "close"} if status == 401 else None)
+
     @app.get("/broken")
     async def broken() -> None:
         raise RuntimeError("broken")
@@ -159,6 +163,50 @@ async def test_body_may_come_after_the_heads_deadline() -> None:
         reader, writer = await busy(port)
         await deadline_passes(port)
         writer.write(BODY)
+        assert b"200 OK" in await answered(reader)
+        writer.close()
+
+
+async def test_an_answer_is_not_lost_with_the_body_that_nobody_reads() -> None:
+    async with serving() as port:
+        for _ in range(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST /refused?status=401 HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                for _ in range(30):
+                    writer.write(bytes(100_000))
+                    await writer.drain()
+            assert await closed_by_server(reader) != b""
+            writer.close()
+
+
+async def goes_on(writer: asyncio.StreamWriter) -> None:
+    """Send parts of a body for ever."""
+    while True:
+        writer.write(b"1\r\nx\r\n" * 1_000)
+        await writer.drain()
+
+
+async def test_an_endless_body_is_not_read_for_long_after_the_answer() -> None:
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /refused?status=401 HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        async with asyncio.timeout(30):
+            assert b"no" in await reader.read()
+            with pytest.raises(ConnectionError):
+                await goes_on(writer)
+        writer.close()
+
+
+async def test_a_connection_whose_body_came_after_the_answer_waits_as_any_other() -> None:
+    async with serving(head_deadline_s=0.5) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEAD.replace(b"/echo", b"/refused?status=503"))
+        async with asyncio.timeout(30):
+            assert b" 503 " in await reader.readuntil(b"no" * 200)
+        writer.write(BODY)
+        await deadline_passes(port)
+        writer.write(HEAD + BODY)
         assert b"200 OK" in await answered(reader)
         writer.close()
 

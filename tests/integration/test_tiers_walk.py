@@ -1,9 +1,13 @@
-"""INV-6 while the real tier role moves rows: a walk shows each row once, whatever became of its home between two pages."""
+"""INV-6 while the real tier role moves rows: a walk shows each row once, whatever became of its home between two pages, and
+counts are those of all rows."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from itertools import cycle
 from pathlib import Path
 
@@ -16,7 +20,7 @@ from schemas.scope import ALL_SERVICES
 from search.predicate import EVERYTHING, Contains, CorrelationIs, Predicate
 from store.objects.local_store import LocalObjectStore
 from store.objects.settings import ObjectSettings
-from store.port import Order, Scan
+from store.port import Count, Order, Scan, Snapshot
 from store.postgres_read import PostgresReadStore
 from store.segments.settings import SegmentSettings
 from store.settings import StoreSettings
@@ -43,10 +47,72 @@ Step = Callable[[], Awaitable[object]]
 async def test_a_walk_shows_each_row_once_while_rows_move_through_all_tiers(
     native_url: str, tmp_path: Path, predicate: Predicate, is_wanted: Callable[[int], bool], order: Order
 ) -> None:
+    async with read_site(native_url, tmp_path) as (site, reading, _):
+        expected = await filled(site)
+        shown = await walked(reading, predicate, order, cycle(await moves(site)))
+    of_all = sorted(expected.items(), key=lambda item: (item[1], item[0]), reverse=order is Order.NEWEST_FIRST)
+    assert [log.id for log in shown] == [log_id for log_id, _ in of_all if is_wanted(log_id)]
+
+
+async def test_counts_are_exact_while_rows_move_through_all_tiers(native_url: str, tmp_path: Path) -> None:
+    """By times alone, which sums and the catalogue answer, and by text, for which rows are read; in a snapshot from before
+    each move, and in one from after it."""
+    async with read_site(native_url, tmp_path) as (site, reading, access):
+        expected = await filled(site)
+        await access.start_readers()
+        begin_us = min(expected.values()) // MINUTE_US * MINUTE_US
+        grid = {
+            "start_us": begin_us,
+            "end_us": begin_us + 2 * DAY_US,
+            "width_us": 30 * MINUTE_US,
+            "origin_us": begin_us,
+        }
+
+        def wanted(text: str) -> dict[int, int]:
+            times = (us for log_id, us in expected.items() if text in f"m{log_id % 1_000}")
+            return dict(Counter(us - (us - begin_us) % grid["width_us"] for us in times))
+
+        async def counted(snapshot: Snapshot, predicate: Predicate, *, is_again: bool = False) -> dict[int, int] | None:
+            """None: not all of it can be had now."""
+            asked = Count(predicate, **grid, budget_ms=20_000, is_again=is_again)
+            try:
+                found = await snapshot.count(asked, allowed=ALL_SERVICES)
+            except Overloaded:
+                return None
+            if found.counted_from_us is not None:
+                return None
+            by_bucket: Counter[int] = Counter()
+            for (bucket_us, _), number in found.rows.items():
+                by_bucket[bucket_us] += number
+            return dict(by_bucket)
+
+        async def exact(predicate: Predicate, text: str) -> None:
+            async with asyncio.timeout(60):
+                found = None
+                while found is None:
+                    async with reading.snapshot() as snapshot:
+                        found = await counted(snapshot, predicate, is_again=True)
+            assert found == wanted(text)
+
+        assert await site.hot.upkeep.sum_open() > 0
+        for number, step in enumerate(2 * await moves(site)):
+            for predicate, text in ((EVERYTHING, ""), (Contains("m1"), "m1")):
+                async with reading.snapshot() as before:
+                    assert await counted(before, predicate) in (None, wanted(text))
+                    if predicate == EVERYTHING:
+                        await step()
+                    assert await counted(before, predicate) in (None, wanted(text)), number
+                await exact(predicate, text)
+        assert ("serving", "cold") in await site.states()
+
+
+@asynccontextmanager
+async def read_site(url: str, tmp_path: Path) -> AsyncIterator[tuple[TierSite, PostgresReadStore, SegmentAccess]]:
+    """A store whose rows move, and who reads it."""
     objects = ObjectSettings(url=f"file://{tmp_path / 'objects'}", cache_dir=tmp_path / "cache")
     directory = tmp_path / "segments"
     async with tier_site(
-        native_url,
+        url,
         Layout.NATIVE,
         directory,
         StoreSettings(late_rows_max=20),
@@ -59,11 +125,8 @@ async def test_a_walk_shows_each_row_once_while_rows_move_through_all_tiers(
         )
         await access.open()
         reading = PostgresReadStore(site.database, TOPIC, Layout.NATIVE, segments=access)
-        expected = await filled(site)
-        shown = await walked(reading, predicate, order, cycle(await moves(site)))
+        yield site, reading, access
         await access.close()
-    of_all = sorted(expected.items(), key=lambda item: (item[1], item[0]), reverse=order is Order.NEWEST_FIRST)
-    assert [log.id for log in shown] == [log_id for log_id, _ in of_all if is_wanted(log_id)]
 
 
 async def filled(site: TierSite) -> dict[int, int]:

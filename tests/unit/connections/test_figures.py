@@ -50,6 +50,8 @@ def test_spellings_of_one_figure_are_one(message: str, value: float) -> None:
         "translatency: 5",
         "latency: 1,234",
         "latency: 1e999",
+        "latency: 1.7e308",
+        "latency: -1e101",
         "Packet arrived late by 106 ms",
     ],
 )

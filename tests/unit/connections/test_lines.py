@@ -51,6 +51,8 @@ def test_a_line_has_time_level_and_message() -> None:
         "2020-07-30 22:31:05.468 | LOUD | level that is none",
         "2020-13-30 22:31:05.468 | INFO | month that is none",
         "2020-07-30 22:31:05.468 | INFO",
+        "0001-01-01 00:00:00+14:00 | INFO | before the first year",
+        "9999-12-31 23:59:59-14:00 | INFO | after the last year",
         "| INFO | m",
         "  at Frame.run(Frame.java:7)",
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from query.facets import KEYS_SHOWN, VALUE_CHARS_MAX, Field, Tally, metadata_field
@@ -84,6 +84,7 @@ def test_dots_go_deeper_however_the_producer_nested() -> None:
     assert tallied(logs, metadata_field("user.id"))["metadata.user.id"]["values"] == [{"value": "7", "count": 2}]
 
 
+@settings(deadline=None)
 @given(st.lists(values, min_size=1, max_size=20))
 def test_a_value_finds_the_logs_that_it_counts(of: list[Any]) -> None:
     logs = [a_log(n, k=value) for n, value in enumerate(of)]

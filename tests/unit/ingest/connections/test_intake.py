@@ -268,12 +268,16 @@ async def test_what_is_too_large_is_refused_before_anything_is_stored() -> None:
 
 async def test_texts_at_once_are_bounded() -> None:
     intake = Site().intake
-    for _ in range(intake.settings.texts_max):
-        intake.__enter__()
-    with pytest.raises(Overloaded):
-        intake.check_room()
-    intake.__exit__()
-    intake.check_room()
+    with contextlib.ExitStack() as mine, contextlib.ExitStack() as others:
+        for _ in range(intake.settings.texts_max - 1):
+            mine.enter_context(intake.room("me"))
+        with pytest.raises(Overloaded, match="3 of them yours"):
+            mine.enter_context(intake.room("me"))
+        others.enter_context(intake.room("another"))
+        with pytest.raises(Overloaded, match="0 of them yours"):
+            others.enter_context(intake.room("a third"))
+        others.close()
+        others.enter_context(intake.room("a third"))
 
 
 async def test_an_empty_text_is_a_text_and_no_connection_is_none() -> None:
@@ -284,3 +288,15 @@ async def test_an_empty_text_is_a_text_and_no_connection_is_none() -> None:
     site.table.row = None
     with pytest.raises(ConnectionNotFound):
         await site.send(text_of(1))
+
+
+async def test_another_text_that_comes_to_the_same_id_later_has_keys_of_its_own() -> None:
+    """Connections go with age, which may be less than keys live."""
+    site = Site()
+    await site.send(text_of(10))
+    before = dict(site.bodies)
+    for text, shifts in ((text_of(10).replace(b"line", b"next"), False), (text_of(10), True)):
+        site.clock.wall_us += 1
+        site.table.row = TextState(NOW_US - 60_000_000, None)
+        assert (await site.send(text, shifts=shifts)).added == 10
+    assert len(site.bodies) == 3 * len(before)

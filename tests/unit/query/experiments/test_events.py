@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from contextlib import aclosing
+from typing import cast
 
 import pytest
 
+from access.principal import ANYONE, Principal
+from query.answers import Answers
 from query.experiments.events import WAITING_MAX, ChangeHub, Watcher
+from query.experiments.service import Experiments
+from query.experiments.settings import ExperimentSettings
+from query.listing import ListPlace, ListSeal
+from runtime.clock import SystemClock
 from runtime.stopping import Stop
 from schemas.errors import DatabaseUnavailable
 from schemas.experiments import ExperimentStatus
 from schemas.scope import ALL_SERVICES, ServiceScope
-from store.experiments import Experiment
+from store.experiments import Experiment, ExperimentStore
 from tests.live_site import eventually
 
 
@@ -141,3 +150,40 @@ async def test_the_hub_ends_with_the_stop(stops_first: bool) -> None:
     stop.set()
     async with asyncio.timeout(5):
         await running
+
+
+async def test_each_event_says_where_to_go_on_after_it_alone() -> None:
+    """What is sent together may come in part: who reads the first of two events goes on before the second."""
+
+    async def events(last_event_id: str | None) -> list[tuple[str, str]]:
+        """(experiment, id) of all that wait at once."""
+        async with experiments.stream(ANYONE, recheck, last_event_id=last_event_id) as stream:
+            async with asyncio.timeout(30), aclosing(stream):
+                await anext(stream)
+                text = (await anext(stream)).decode()
+        return re.findall(r"^event: experiment\nid: (\S+)\ndata: .*?\"id\":\"(e\d)\"", text, re.MULTILINE)
+
+    async def recheck() -> Principal:
+        return ANYONE
+
+    async def secret() -> bytes:
+        return bytes(32)
+
+    table, stop = Table(), Stop()
+    experiments = Experiments(
+        ExperimentSettings(),
+        cast(ExperimentStore, table),
+        cast(Answers, None),
+        secret=secret,
+        clock=SystemClock(),
+        stop=stop,
+    )
+    await experiments.start()
+    seal = ListSeal(bytes(32), of="changes")
+    begin = seal.bound(subject=ANYONE.subject, question="changes")(ListPlace(0, ""))
+    for number in (1, 2, 3):
+        table.put(number)
+    first = await events(begin)
+    assert [name for _, name in first] == ["e1", "e2", "e3"]
+    assert [name for _, name in await events(first[0][0])] == ["e2", "e3"]
+    await experiments.stop()

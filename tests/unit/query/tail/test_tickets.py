@@ -53,7 +53,11 @@ def test_tickets_are_bounded_for_each_subject_and_in_all() -> None:
     for _ in range(SUBJECT_TICKETS_MAX):
         issued(tickets)
     assert tickets.issue("ann", ASKED, now_s=1.0) is None
-    issued(tickets, "bob")
+    text = issued(tickets, "bob")
+    assert tickets.redeem(text, now_s=1.0) is not None
+    for _ in range(SUBJECT_TICKETS_MAX):
+        issued(tickets, "bob")
+    assert tickets.issue("bob", ASKED, now_s=1.0) is None
     issued(tickets, "ann", now_s=31.0)
 
 
