@@ -8,6 +8,8 @@ export default defineConfig({
     fileParallelism: false,
     testTimeout: 90_000,
     hookTimeout: 240_000,
+    // A condition, not a time: a busy machine may need a while.
+    expect: { poll: { timeout: 20_000 } },
     globalSetup: "e2e/site.ts",
   },
 });
