@@ -74,12 +74,15 @@ export function childOf(pid: number, role: string): number {
   throw new Error(`there is no ${role}`);
 }
 
-export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+export default (project: TestProject) => start(project, "up");
+
+/** Start it, and say where it is; answers what ends it. command: `demo` has sample traffic. */
+export async function start(project: TestProject, command: "up" | "demo"): Promise<() => Promise<void>> {
   const directory = mkdtempSync(join(tmpdir(), "logfeed-page-"));
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   const environment = { ...process.env, LOGFEED_DATA_DIR: directory, LOGFEED_ACCESS__PASSWORDS_AT_ONCE: "2" };
-  const up: ChildProcess = spawn(PYTHON, [...LOGFEED, "up", "--port", String(port), "--data", directory], {
+  const up: ChildProcess = spawn(PYTHON, [...LOGFEED, command, "--port", String(port), "--data", directory], {
     cwd: ROOT,
     env: environment,
     stdio: ["ignore", "pipe", "pipe"],
