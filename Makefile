@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled modules halve the start of every process, also where the environment asks for none.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up demo web install install-lake install-test test test-unit test-long test-web test-browser lint types imports supply audit check openapi bench lock clean
+.PHONY: help up demo web install install-lake install-test test test-unit test-long test-web test-browser bench-web screenshots lint types imports supply audit check openapi bench lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -37,7 +37,7 @@ web/node_modules/.installed: web/package-lock.json
 	@cd web && npm ci --ignore-scripts --silent
 	@touch $@
 
-web/dist/index.html: web/node_modules/.installed $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/dist/*' -not -path 'web/e2e/*')
+web/dist/index.html: web/node_modules/.installed $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/dist/*' -not -path 'web/e2e/*' -not -path 'web/bench/*' -not -path 'web/screenshots/*')
 	cd web && npm run --silent build
 
 $(BIN)/python:
@@ -85,6 +85,14 @@ test-web: web ## the page: types, style, licences, unit tests, bytes
 test-browser: install web ## the page in a real browser over a real Logfeed (installs Debian's Chromium where there is none)
 	infra/native/chromium.sh
 	cd web && npm run --silent test:browser
+
+bench-web: install web ## how fast the page is, over a million rows in a real browser, 20 minutes (ROWS=…, RUNS=…, LIVE_S=…)
+	infra/native/chromium.sh
+	cd web && npm run --silent bench
+
+screenshots: install web ## docs/images anew: the page over sample traffic
+	infra/native/chromium.sh
+	cd web && npm run --silent screenshots
 
 lint: install-test ## style
 	$(BIN)/ruff check .

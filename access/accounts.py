@@ -29,6 +29,10 @@ _MAKE_KEY: Final = (
     "INSERT INTO api_keys (prefix, name, secret_sha256, grants, networks, created_by, expires_at,"
     " logs_per_s, bytes_per_s, burst_s) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
+_MAKE_USER: Final = (
+    "INSERT INTO users (name, password_hash, grants) VALUES (%s, %s, %s)"
+    " ON CONFLICT (name) DO NOTHING RETURNING user_id"
+)
 _KEY_COLUMNS: Final = (
     "prefix, name, grants, networks, created_at, created_by, expires_at, revoked_at, logs_per_s, bytes_per_s, burst_s"
 )
@@ -66,6 +70,14 @@ class UserInfo:
     """The login provider that they come from; None: they have a password here."""
 
 
+@dataclass(frozen=True, slots=True)
+class MadeFirst:
+    """What a first start made."""
+
+    keys: bool
+    user: bool
+
+
 class Accounts:
     """The keys and users of one database."""
 
@@ -97,18 +109,27 @@ class Accounts:
             )
         return key
 
-    async def make_first_keys(self, keys: Iterable[tuple[str, Sequence[str], NewKey]], *, created_by: str) -> bool:
-        """All of these (name, grants, key), unless a key was ever made. Raises AccountError, DatabaseUnavailable."""
+    async def make_first(
+        self,
+        keys: Iterable[tuple[str, Sequence[str], NewKey]],
+        user: tuple[str, Sequence[str], str],
+        *,
+        created_by: str,
+    ) -> MadeFirst:
+        """All of these keys (name, grants, key) and the user (name, grants, password_hash), unless a key was ever made; a user
+        of that name stays. Raises AccountError, DatabaseUnavailable."""
         async with self._database.transaction() as connection:
             await lock_accounts(connection)
             if await (await connection.execute("SELECT FROM api_keys LIMIT 1")).fetchone() is not None:
-                return False
+                return MadeFirst(keys=False, user=False)
             limits = msgspec.structs.astuple(_AS_SET)
             for name, grants, key in keys:
                 await connection.execute(
                     _MAKE_KEY, (key.prefix, name, key.sha256, check_grants(grants), [], created_by, None, *limits)
                 )
-        return True
+            name, grants, password_hash = user
+            cursor = await connection.execute(_MAKE_USER, (name, password_hash, check_grants(grants)))
+            return MadeFirst(keys=True, user=await cursor.fetchone() is not None)
 
     async def keys(self) -> list[KeyInfo]:
         """All of them, newest first, revoked ones too. Raises DatabaseUnavailable."""
@@ -140,11 +161,7 @@ class Accounts:
         held = check_grants(grants)
         async with self._database.transaction() as connection:
             await check_room(connection, "users", "true", USERS_MAX)
-            cursor = await connection.execute(
-                "INSERT INTO users (name, password_hash, grants) VALUES (%s, %s, %s)"
-                " ON CONFLICT (name) DO NOTHING RETURNING user_id",
-                (name, password_hash, held),
-            )
+            cursor = await connection.execute(_MAKE_USER, (name, password_hash, held))
             row: Any = await cursor.fetchone()
         if row is None:
             raise AccountError(f"there is a user {name!r} already")

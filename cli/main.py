@@ -20,7 +20,16 @@ from cli import alerts, config, database, dead, keys, lake, tier, topics, users
 from cli.connections.command import import_connections
 from cli.erase import erase
 from cli.exporting.command import export
-from cli.first_keys import DATA_DEFAULT, DATA_VARIABLE, FirstKey, api_key_for, key_file
+from cli.first_keys import (
+    DATA_DEFAULT,
+    DATA_VARIABLE,
+    USER,
+    FirstAccess,
+    FirstKey,
+    api_key_for,
+    key_file,
+    password_file,
+)
 from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
 from cli.logs import logs
@@ -90,15 +99,22 @@ def _settings(config: Path | None, flags: Mapping[str, Any], role: str) -> Setti
     return settings
 
 
-def _show_ready(settings: Settings, *, demo: bool) -> Callable[[str, dict[FirstKey, str]], None]:
-    def show(base_url: str, made: dict[FirstKey, str]) -> None:
+def _show_ready(settings: Settings, *, demo: bool) -> Callable[[str, FirstAccess], None]:
+    def show(base_url: str, made: FirstAccess) -> None:
         _console.print(f"\n[bold green]Logfeed is ready[/bold green]  {base_url}")
         _console.print(f"  API documentation  {base_url}/docs")
         _console.print(f"  newest logs        {_asking(settings, base_url)}", markup=False, soft_wrap=True)
         _console.print(f"  data               {settings.data_dir.resolve()}", markup=False, soft_wrap=True)
-        if made:
+        if made.password is not None:
+            _console.print(f"\nLog in to the page, {base_url}/login, as\n", markup=False, soft_wrap=True)
+            _console.print(
+                f"  {USER}  {made.password}  the password is in {password_file(settings.data_dir)}",
+                markup=False,
+                soft_wrap=True,
+            )
+        if made.keys:
             _console.print("\nKeys, shown this once and kept where the commands on this machine find them:\n")
-            for which, key in made.items():
+            for which, key in made.keys.items():
                 _console.print(
                     f"  {which:7}{key}  in {key_file(settings.data_dir, which)}", markup=False, soft_wrap=True
                 )

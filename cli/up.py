@@ -23,7 +23,7 @@ from typing import Final
 import httpx
 import structlog
 
-from cli.first_keys import FirstKey, make_first_keys
+from cli.first_keys import FirstAccess, make_first_access
 from cli.http_client import Trust, own_server_trust
 from cli.listening import listening_socket
 from cli.settings import CONFIG_VARIABLE, Settings
@@ -137,13 +137,13 @@ async def up(
     settings: Settings,
     *,
     config: Path | None,
-    announce: Callable[[str, dict[FirstKey, str]], None],
+    announce: Callable[[str, FirstAccess], None],
     beside: Callable[[str, Stop], Awaitable[None]] | None = None,
 ) -> None:
     """Run everything until Ctrl-C or SIGTERM.
 
     config: file the settings were read from besides the environment, for the children to read as well.
-    announce: called once with the base URL, and the keys that were made now, when it is ready. beside: runs next to it.
+    announce: called once with the base URL, and what opens it if that was made now, when it is ready. beside: runs next to it.
     Raises LogfeedError when the start fails.
     """
     if settings.http.tls_cert is not None and settings.http.tls_key is not None:
@@ -160,13 +160,13 @@ async def up(
         await asyncio.to_thread(server.start)
         try:
             await migrate(server.url, settings.layout)
-            keys = await _first_keys(settings, server)
+            made = await _first_access(settings, server)
             scheme = "https" if settings.http.has_tls else "http"
             base_url = f"{scheme}://{_shown_host(settings.http.host)}:{port}"
             async with asyncio.TaskGroup() as group:
                 group.create_task(Family(_environment(settings, config, port, server), stop).look_after())
                 group.create_task(_watch_server(server, stop))
-                group.create_task(_announce_when_ready(base_url, trust, stop, lambda url: announce(url, keys)))
+                group.create_task(_announce_when_ready(base_url, trust, stop, lambda url: announce(url, made)))
                 if beside is not None:
                     group.create_task(_beside_when_ready(base_url, trust, stop, beside))
         except* LogfeedError as errors:
@@ -175,13 +175,13 @@ async def up(
             await asyncio.to_thread(server.stop)
 
 
-async def _first_keys(settings: Settings, server: EmbeddedPostgres) -> dict[FirstKey, str]:
+async def _first_access(settings: Settings, server: EmbeddedPostgres) -> FirstAccess:
     if not settings.access.enabled:
-        return {}
+        return FirstAccess()
     database = Database(server.url, application_name="logfeed up", connections_max=2)
     await database.open()
     try:
-        return await make_first_keys(database, settings.data_dir)
+        return await make_first_access(database, settings.data_dir)
     finally:
         await database.close()
 

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 from access.keys import KEY_PATTERN, key_prefix, key_sha256
 from access.oidc.users import remember_user
 from access.passwords import is_password
-from cli.first_keys import FirstKey, key_file, make_first_keys
+from cli.first_keys import FirstAccess, FirstKey, key_file, make_first_access, password_file
 from db.database import Database
 from schemas.errors import ConfigurationError
 from tests import commands
@@ -160,19 +160,41 @@ async def test_first_keys_that_cannot_be_kept_are_not_made(native_url: str, tmp_
         in_the_way.parent.mkdir(mode=0o700)
         in_the_way.mkdir()
         with pytest.raises(ConfigurationError, match="cannot be kept"):
-            await make_first_keys(database, tmp_path)
+            await make_first_access(database, tmp_path)
         assert await database.fetch_all("SELECT FROM api_keys") == []
+        assert await database.fetch_all("SELECT FROM users") == []
         in_the_way.rmdir()
-        made = await make_first_keys(database, tmp_path)
-        assert await make_first_keys(database, tmp_path) == {}
+        made = await make_first_access(database, tmp_path)
+        assert await make_first_access(database, tmp_path) == FirstAccess()
         rows = await database.fetch_all("SELECT prefix, secret_sha256, grants FROM api_keys")
+        [user] = await database.fetch_all("SELECT name, grants, password_hash FROM users")
     finally:
         await database.close()
+    keys = made.keys
     assert {prefix: (bytes(sha256), grants) for prefix, sha256, grants in rows} == {
         key_prefix(text): (key_sha256(text), grants)
-        for text, grants in ((made[FirstKey.ADMIN], ["admin:*"]), (made[FirstKey.INGEST], ["write:*"]))
+        for text, grants in ((keys[FirstKey.ADMIN], ["admin:*"]), (keys[FirstKey.INGEST], ["write:*"]))
     }
-    for which, text in made.items():
-        file = key_file(tmp_path, which)
+    assert made.password is not None
+    assert (user[0], user[1], is_password(user[2], made.password)) == ("admin", ["admin:*"], True)
+    kept = {key_file(tmp_path, which): text for which, text in keys.items()} | {password_file(tmp_path): made.password}
+    for file, text in kept.items():
         assert (file.read_text(), file.stat().st_mode & 0o777) == (text + "\n", 0o600)
         assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_user_named_admin_keeps_their_password_at_the_first_start(native_url: str, tmp_path: Path) -> None:
+    created = logfeed(
+        native_url, "users", "create", "admin", "--read", "shop", "--password-stdin", stdin=f"{PASSWORD}\n"
+    )
+    assert created.returncode == 0, created.stderr
+    database = Database(native_url, application_name="test")
+    await database.open()
+    try:
+        made = await make_first_access(database, tmp_path)
+        [user] = await database.fetch_all("SELECT name, grants, password_hash FROM users")
+    finally:
+        await database.close()
+    assert (len(made.keys), made.password) == (2, None)
+    assert (user[0], user[1], is_password(user[2], PASSWORD)) == ("admin", ["read:shop"], True)
+    assert not password_file(tmp_path).exists()

@@ -196,6 +196,17 @@ def test_printed_command_works_as_printed_and_data_survives_a_stop(directory: Pa
             assert file.stat().st_mode & 0o777 == 0o600
             assert first.output.count(file.read_text().strip()) == 1
         assert httpx.get(f"{first.url}/api/v1/logs", trust_env=False).status_code == 401
+        kept = directory / "survives" / "keys" / "admin-password"
+        assert kept.stat().st_mode & 0o777 == 0o600
+        password = kept.read_text().strip()
+        assert re.findall(r"^  admin +(\S+)  the password", first.output, re.MULTILINE) == [password]
+        assert f"{first.url}/login" in first.output
+        person = {"name": "admin", "password": password}
+        token = httpx.post(f"{first.url}/api/v1/auth/login", json=person, trust_env=False).json()["access_token"]
+        whose = httpx.get(
+            f"{first.url}/api/v1/auth/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False
+        ).json()
+        assert whose["permissions"]["admin"] == ["*"]
         asking = re.search(r"^  newest logs +(.*)$", first.output, re.MULTILINE)
         assert asking is not None, first.output
         program = f'logfeed() {{ {shlex.quote(sys.executable)} -m cli.main "$@"; }}'
@@ -216,6 +227,7 @@ def test_printed_command_works_as_printed_and_data_survives_a_stop(directory: Pa
         second.send("after the start")
         second.shows("hello, Logfeed", "after the start")
         assert "lf_" not in second.output, "keys are shown once"
+        assert password not in second.output, "the password is shown once"
     finally:
         second.kill()
 

@@ -300,11 +300,20 @@ test("keys walk the table", async () => {
   await context.close();
 });
 
-test("a line and its link can be copied; the link opens with that line on top", async () => {
+/** How far a row's middle is from the table's, in pixels. */
+const fromMiddle = (page: Page, id: string) =>
+  page.evaluate((each) => {
+    const table = document.querySelector(".table-scroll")?.getBoundingClientRect();
+    const row = document.querySelector(`[data-id="${each}"]`)?.getBoundingClientRect();
+    if (table === undefined || row === undefined) return Number.NaN;
+    return Math.abs((row.top + row.bottom - table.top - table.bottom) / 2);
+  }, id);
+
+test("a line and its link can be copied; the link opens it amid its neighbours, and leads on both ways", async () => {
   const { page, context } = await open(browser);
-  await login(page, "/?from=all&service=shop%2F*");
-  await rows(page).nth(20).click();
-  const id = new URL(page.url()).searchParams.get("log");
+  await login(page, `/?from=all&q=${encodeURIComponent('service:shop/* "request 12000 "')}`);
+  await rows(page).first().click();
+  const id = new URL(page.url()).searchParams.get("log") as string;
   await page.getByRole("button", { name: "Copy line" }).click();
   expect(await page.evaluate(() => navigator.clipboard.readText())).toMatch(
     / (DEBUG|INFO|WARN|ERROR) shop\/\w+ \[order-\d+\] request \d+ took/,
@@ -312,9 +321,101 @@ test("a line and its link can be copied; the link opens with that line on top", 
   await page.getByRole("button", { name: "Copy link" }).click();
   const link = await page.evaluate(() => navigator.clipboard.readText());
   await page.goto(link);
-  await rows(page).first().waitFor();
-  expect((await shownIds(page))[0]).toBe(id);
   await page.getByRole("region", { name: "Log", exact: true }).waitFor();
+  // The page above has come, too.
+  await expect
+    .poll(async () => Number(await page.locator("[aria-rowcount]").getAttribute("aria-rowcount")))
+    .toBeGreaterThan(1_200);
+  expect(await fromMiddle(page, id)).toBeLessThanOrEqual(22);
+  const messages = await page.locator(".log .log-message").allTextContents();
+  const numbers = messages.map((text) => Number(/^request (\d+)/.exec(text)?.[1]));
+  expect(numbers).toContain(12_000);
+  expect(numbers).toEqual(numbers.map((_, index) => (numbers[0] as number) + index));
+  await page.locator(".table-scroll").focus();
+  await page.keyboard.press("g");
+  await page.locator('.log[aria-rowindex="1"]').waitFor();
+  await context.close();
+});
+
+test("e goes on beyond what is loaded, to a line in the midst of its neighbours", async () => {
+  const { page, context } = await open(browser);
+  const DEEP = 4_000;
+  const ids = await send(
+    Array.from({ length: DEEP }, (_, index) => ({
+      service_name: "deep",
+      level: index === DEEP - 100 ? "error" : "info",
+      message: `deep ${index}`,
+      timestamp: new Date(NOW - index * 10).toISOString(),
+    })),
+  );
+  const id = ids[DEEP - 100] as string;
+  await until(async () => (await ask<{ log?: unknown }>(`/api/v1/logs/${ids[DEEP - 1]}`)).log, "all are stored");
+  await login(page, "/?from=all&service=deep");
+  await rows(page).first().waitFor();
+  await page.keyboard.press("e");
+  await page.waitForURL(`**at=${id}*`);
+  const chosen = page.locator('.log[aria-selected="true"]');
+  await expect.poll(() => chosen.getAttribute("data-id")).toBe(id);
+  await expect.poll(() => fromMiddle(page, id)).toBeLessThanOrEqual(22);
+  await page.keyboard.press("e");
+  await page.getByText("No further error").waitFor();
+  await page.goBack();
+  await page.locator(".log", { hasText: "deep 0" }).first().waitFor();
+  await context.close();
+});
+
+test("who has one service finds, marks and follows it, and sees nothing else", async () => {
+  const opened = await open(browser);
+  const { page, context } = opened;
+  const answers: string[] = [];
+  page.on("response", async (response) => {
+    if (!response.url().includes("/api/")) return;
+    const text = await response.text().catch(() => "");
+    answers.push(`${new URL(response.url()).pathname} ${text}`);
+  });
+  const ofOthers = async () => {
+    const shown = await page.locator("body").textContent();
+    return [shown ?? "", ...answers].filter((text) => /shop\/|request \d+ took/.test(text));
+  };
+  await login(page, "/?from=all&live=1", inject("site").single);
+  await page.locator(".log", { hasText: "for the narrow one" }).waitFor();
+  await page.locator(".status-line", { hasText: "live" }).waitFor();
+  await page.getByRole("button", { name: "Services: other" }).waitFor();
+  await send([
+    { service_name: "shop/cart", message: "request 1 took 1 ms", level: "error" },
+    { service_name: "other", message: "came while it was live", correlation_id: "order-7" },
+  ]);
+  await page.locator(".log", { hasText: "came while it was live" }).waitFor();
+  const sizes = await page.evaluate(() => [document.documentElement.scrollHeight, window.innerHeight]);
+  expect(sizes[0]).toBe(sizes[1]);
+  const search = page.getByRole("combobox", { name: "Search" });
+  await search.fill("narrow");
+  await page.locator("mark", { hasText: "narrow" }).first().waitFor();
+  await expect.poll(() => page.locator(".log", { hasText: "came while" }).count()).toBe(0);
+  await page.getByRole("button", { name: "Highlight" }).click();
+  await search.fill("/n.rr\\w+/");
+  await page
+    .locator("mark", { hasText: /^narrow$/ })
+    .first()
+    .waitFor();
+  await page.locator(".log", { hasText: "came while it was live" }).waitFor();
+  await search.fill("service:");
+  await page.getByRole("option", { name: "service:other" }).waitFor();
+  expect(await page.getByRole("option").count()).toBe(1);
+  await page.goto("/?from=all&panel=patterns");
+  await page.getByRole("region", { name: "Patterns" }).waitFor();
+  await page.goto("/?from=all&story=order-7");
+  await page.getByText("There is more, of services that you may not read").waitFor();
+  const { logs } = await ask<{ logs: { id: string }[] }>("/api/v1/logs?service_name=shop/cart&limit=1");
+  await page.goto(`/?from=all&service=shop%2Fcart&log=${logs[0]?.id}`);
+  await page.getByRole("region", { name: "Log", exact: true }).getByRole("heading").waitFor();
+  await page.goto("/?from=all");
+  await page.locator(".log", { hasText: "for the narrow one" }).waitFor();
+  expect((await ofOthers()).map((text) => text.slice(0, 500))).toEqual([]);
+  expect(answers.some((text) => text.startsWith("/api/v1/logs "))).toBe(true);
+  await page.getByRole("button", { name: "Settings: single" }).click();
+  await page.getByRole("menuitem", { name: "Sign out" }).click();
+  await page.waitForURL("**/login?return_to=*");
   await context.close();
 });
 

@@ -75,6 +75,28 @@ for (const scheme of ["light", "dark"] as Scheme[]) {
   });
 }
 
+test("metadata fields have columns and counts of one's choice, which the address keeps", async () => {
+  const opened = await open(browser);
+  const { page } = opened;
+  await login(page, "/?service=counted&from=-2h");
+  await page.locator(".log").first().waitFor();
+  await page.getByRole("button", { name: "Columns" }).click();
+  await page.getByRole("checkbox", { name: "zone" }).check();
+  await page.keyboard.press("Escape");
+  await page.getByRole("button", { name: /^Counted fields/ }).click();
+  await page.getByRole("checkbox", { name: "zone" }).check();
+  await page.keyboard.press("Escape");
+  await page.waitForURL(/column=zone&facet=zone/);
+  await page.reload();
+  await page.locator(".log .log-field").first().waitFor();
+  const cells = await page.locator(".log .log-field").allTextContents();
+  expect(new Set(cells)).toEqual(new Set(["north", "south"]));
+  expect(await page.locator(".log-head").textContent()).toContain("zone");
+  await expect.poll(() => page.locator(".facet h2").allTextContents()).toEqual(["Level", "Service", "zone"]);
+  await assertSound(opened, "columns");
+  await opened.context.close();
+});
+
 test("bookmarks and views are kept for who made them", async () => {
   const opened = await open(browser);
   const { page } = opened;
@@ -83,6 +105,9 @@ test("bookmarks and views are kept for who made them", async () => {
   const id = new URL(page.url()).searchParams.get("log") as string;
   await page.getByRole("button", { name: "Bookmark" }).click();
   await page.locator(".toast", { hasText: "Bookmarked" }).waitFor();
+  await page.getByRole("textbox", { name: "Note" }).fill("asked the north about it");
+  await page.keyboard.press("Enter");
+  await page.locator(".toast", { hasText: "Note kept" }).waitFor();
   await page.keyboard.press("Escape");
   await page.getByRole("button", { name: "More" }).click();
   await page.getByRole("menuitem", { name: /Save this view/ }).click();
@@ -97,6 +122,7 @@ test("bookmarks and views are kept for who made them", async () => {
   await page.waitForURL(/service=counted/);
   await page.getByRole("button", { name: "More" }).click();
   await page.getByRole("menuitem", { name: "Bookmarks (1)" }).click();
+  await page.getByRole("dialog").getByText("asked the north about it").waitFor();
   await page.getByRole("dialog").getByText(id).click();
   await page.waitForURL(new RegExp(`log=${id}`));
   await page.getByRole("button", { name: "Bookmark" }).click();

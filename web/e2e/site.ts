@@ -6,9 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestProject } from "vitest/node";
 
-const ROOT = new URL("../..", import.meta.url).pathname;
+export const ROOT = new URL("../..", import.meta.url).pathname;
 /** As a module: the sources beside this file, whichever the environment has installed. */
-const PYTHON = join(ROOT, ".venv/bin/python");
+export const PYTHON = join(ROOT, ".venv/bin/python");
 const LOGFEED = ["-m", "cli.main"];
 const START_MS = 300_000;
 
@@ -16,12 +16,16 @@ export interface SiteFacts {
   url: string;
   /** Of `logfeed up`. */
   pid: number;
+  /** Its data. */
+  directory: string;
   adminKey: string;
   ingestKey: string;
   user: string;
   password: string;
   /** May read the service `other` alone, and tail nothing. */
   narrow: string;
+  /** May read and tail the service `other` alone. */
+  single: string;
   /** May nothing at all. */
   nobody: string;
 }
@@ -70,7 +74,10 @@ export function childOf(pid: number, role: string): number {
   throw new Error(`there is no ${role}`);
 }
 
-export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+export default (project: TestProject) => start(project, "up");
+
+/** Start it, and say where it is; answers what ends it. command: `demo` has sample traffic. */
+export async function start(project: TestProject, command: "up" | "demo"): Promise<() => Promise<void>> {
   const directory = mkdtempSync(join(tmpdir(), "logfeed-page-"));
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
@@ -85,7 +92,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     // The second message of a rule finds its breaker open.
     LOGFEED_ALERTS__BREAKER_NOTIFICATIONS_MAX: "1",
   };
-  const up: ChildProcess = spawn(PYTHON, [...LOGFEED, "up", "--port", String(port), "--data", directory], {
+  const up: ChildProcess = spawn(PYTHON, [...LOGFEED, command, "--port", String(port), "--data", directory], {
     cwd: ROOT,
     env: environment,
     stdio: ["ignore", "pipe", "pipe"],
@@ -121,15 +128,18 @@ export default async function setup(project: TestProject): Promise<() => Promise
       });
     user("ann", "--admin", "*");
     user("narrow", "--read", "other");
+    user("single", "--read", "other", "--tail", "other");
     user("nobody", "--alert", "none");
     project.provide("site", {
       url,
       pid: up.pid as number,
+      directory,
       adminKey: readFileSync(join(directory, "keys/admin"), "utf8").trim(),
       ingestKey: readFileSync(join(directory, "keys/ingest"), "utf8").trim(),
       user: "ann",
       password,
       narrow: "narrow",
+      single: "single",
       nobody: "nobody",
     });
   } catch (error) {

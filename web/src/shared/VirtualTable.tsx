@@ -9,6 +9,7 @@
  */
 import { useVirtualizer } from "@tanstack/react-virtual";
 import {
+  type CSSProperties,
   type KeyboardEventHandler,
   type ReactNode,
   type Ref,
@@ -51,6 +52,8 @@ export interface VirtualTableProps {
   head?: ReactNode;
   rowPx?: number;
   className?: string;
+  /** Properties for the CSS of head and rows. */
+  style?: Record<`--${string}`, string>;
   ref?: Ref<VirtualTableHandle>;
 }
 
@@ -68,6 +71,7 @@ export function VirtualTable({
   head,
   rowPx = ROW_PX,
   className = "",
+  style,
   ref,
 }: VirtualTableProps) {
   const scroller = useRef<HTMLDivElement>(null);
@@ -96,7 +100,14 @@ export function VirtualTable({
       isAtTop: () => (scroller.current?.scrollTop ?? 0) < rowPx,
       focus: () => scroller.current?.focus({ preventScroll: true }),
       shift: (rows) => {
-        if (scroller.current !== null) scroller.current.scrollTop += rows * rowPx;
+        const shown = scroller.current;
+        if (shown === null) return;
+        const top = shown.scrollTop + rows * rowPx;
+        // The rows come with the next drawing; a browser scrolls no further than what is there.
+        const inner = shown.firstElementChild as HTMLElement;
+        const heightPx = top + shown.clientHeight;
+        if (inner.offsetHeight < heightPx) inner.style.height = `${heightPx}px`;
+        shown.scrollTop = top;
       },
     }),
     [virtual, rowPx],
@@ -104,7 +115,7 @@ export function VirtualTable({
 
   const isActiveShown = active >= first && active <= last;
   return (
-    <div className={`table ${className}`}>
+    <div className={`table ${className}`} style={style as CSSProperties}>
       <div aria-hidden="true">{head}</div>
       <div
         className="table-scroll"

@@ -43,6 +43,7 @@ import { ALL_TIME, EXPLORE, isOpen, questionOf } from "./state";
 
 const Histogram = lazy(() => import("./parts/Histogram"));
 const AROUND_ROWS = 20;
+const COLUMNS_MAX = 6;
 const WIDER: [string, string][] = [
   ["-24h", "Last 24 hours"],
   ["-7d", "Last 7 days"],
@@ -67,13 +68,13 @@ export default function ExploreView() {
   const { store } = explorer;
 
   const question = questionOf(state).toString();
-  const isLive = state.live && isOpen(state);
+  const isLive = state.live && isOpen(state) && state.at === "";
   const wantsLive = useRef(isLive);
   wantsLive.current = isLive;
   useEffect(() => {
-    explorer.ask(new URLSearchParams(question), wantsLive.current);
+    explorer.ask(new URLSearchParams(question), wantsLive.current, { aroundId: state.at });
     return () => explorer.end();
-  }, [explorer, question]);
+  }, [explorer, question, state.at]);
   useEffect(() => explorer.setLive(isLive), [explorer, isLive]);
   useEffect(() => highlighter.setMarks(marksOf(state.q)), [highlighter, state.q]);
   useEffect(() => () => highlighter.end(), [highlighter]);
@@ -81,8 +82,13 @@ export default function ExploreView() {
   // Other rows: the reader begins at their edge.
   useEffect(() => {
     if (view.generation === 0) return;
-    setActive(null);
+    const { middle } = explorer;
+    setActive(middle ?? null);
     setSurrounded("");
+    if (middle !== undefined) {
+      table.current?.scrollTo(explorer.store.indexOf(middle), "center");
+      return;
+    }
     const index = explorer.beganAtOldest ? explorer.store.count - 1 : 0;
     if (index >= 0) table.current?.scrollTo(index, "end");
   }, [explorer, view.generation]);
@@ -96,6 +102,9 @@ export default function ExploreView() {
     staleTime: 60_000,
   });
   const serviceNames = useMemo(() => services.data?.services.map((each) => each.service_name) ?? [], [services.data]);
+  // Of the first rows: what comes later seldom has other fields.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the rows are others with each generation
+  const fields = useMemo(() => [...fieldsOf(explorer.store.rows).keys()].sort(), [explorer, view.generation]);
   const sources = useCallback(
     () => ({ services: serviceNames, fields: fieldsOf(explorer.store.rows) }),
     [explorer, serviceNames],
@@ -111,6 +120,7 @@ export default function ExploreView() {
     onService: (name: string) => update({ service: toggle(state.service, name) }),
     onLevel: (level: (typeof LEVELS)[number]) => update({ level: toggle(state.level, level) }),
     onTerm,
+    onFields: (facet: string[]) => update({ facet }),
   };
 
   const open = (row: Row) => update({ log: row.id, panel: "" }, { replace: state.log !== "" });
@@ -147,7 +157,8 @@ export default function ExploreView() {
     table.current?.scrollTo(index);
     if (state.log !== "") open(row);
   };
-  const find = (levels: readonly string[], name: string) => {
+  const isSeeking = useRef(false);
+  const find = async (levels: readonly string[], name: string) => {
     const rows = store.rows;
     const from = active === null ? 0 : store.indexOf(active) - store.base + 1;
     for (let index = Math.max(from, 0); index < rows.length; index++) {
@@ -156,10 +167,26 @@ export default function ExploreView() {
         return;
       }
     }
-    toast(`No further ${name} in the ${store.rows.length.toLocaleString("en")} lines that are loaded`);
+    if (store.older.kind === "end") toast(`No further ${name}`);
+    else if (!isSeeking.current) await seek(levels, name);
+  };
+  /** Beyond the rows that are loaded. */
+  const seek = async (levels: readonly string[], name: string) => {
+    isSeeking.current = true;
+    toast(`Looking for the next ${name} …`);
+    try {
+      const row = await explorer.findOlder(levels);
+      if (row === null) toast(`No further ${name}`);
+      else update({ at: row.id, live: false, ...(state.log === "" ? {} : { log: row.id }) });
+    } catch (error) {
+      if (!(error instanceof DOMException && error.name === "AbortError")) toastProblem(error);
+    } finally {
+      isSeeking.current = false;
+    }
   };
   const toNewest = () => {
-    if (store.isAtHead && !explorer.beganAtOldest) {
+    if (state.at !== "") update({ at: "" });
+    else if (store.isAtHead && !explorer.beganAtOldest) {
       if (store.freshCount > 0) explorer.showFresh();
       table.current?.scrollTo(0, "start");
     } else explorer.restart();
@@ -178,8 +205,8 @@ export default function ExploreView() {
     },
     Enter: () => active !== null && open(active),
     x: () => active !== null && void surround(active),
-    e: () => find(["ERROR", "FATAL"], "error"),
-    w: () => find(["WARN"], "warning"),
+    e: () => void find(["ERROR", "FATAL"], "error"),
+    w: () => void find(["WARN"], "warning"),
     m: () => active !== null && bookmarks.toggle(active.id),
     " ": () => isLive && explorer.setPaused(!explorer.isPaused),
     t: () => setIsTimeOpen(true),
@@ -264,7 +291,7 @@ export default function ExploreView() {
         </div>
         <Choice
           label="Services"
-          all="All services"
+          all={serviceNames.length === 1 ? (serviceNames[0] as string) : "All services"}
           options={serviceNames}
           chosen={state.service}
           onChange={(service) => update({ service })}
@@ -280,7 +307,7 @@ export default function ExploreView() {
         <TimeRange
           from={state.from}
           to={state.to}
-          onRange={(from, to) => update({ from, to, live: to === "" && state.live })}
+          onRange={(from, to) => update({ from, to, at: "", live: to === "" && state.live })}
           isOpen={isTimeOpen}
           onOpen={setIsTimeOpen}
         />
@@ -290,13 +317,21 @@ export default function ExploreView() {
             disabled={!isOpen(state)}
             onClick={() => {
               explorer.setPaused(false);
-              update({ live: !isLive });
+              update({ live: !isLive, at: "" });
             }}
             title="Show logs as they come"
           >
             <span className="live-dot" data-on={isLive} aria-hidden="true" /> Live
           </Button>
         )}
+        <Choice
+          label="Columns"
+          all="Columns"
+          options={fields}
+          chosen={state.column}
+          chosenMax={COLUMNS_MAX}
+          onChange={(column) => update({ column })}
+        />
         <Button className="facets-button" onClick={() => setDialog("facets")}>
           Facets
         </Button>
@@ -306,14 +341,18 @@ export default function ExploreView() {
         >
           Patterns
         </Button>
-        <MoreMenu state={state} onHelp={() => setDialog("help")} onOpenLog={(id) => update({ log: id, panel: "" })} />
+        <MoreMenu
+          state={state}
+          onHelp={() => setDialog("help")}
+          onOpenLog={(id) => update({ log: id, at: id, from: ALL_TIME, to: "", live: false, panel: "" })}
+        />
       </div>
       <Suspense fallback={<div className="histogram" />}>
-        <Histogram state={state} onZoom={(from, to) => update({ from, to, live: false })} />
+        <Histogram state={state} onZoom={(from, to) => update({ from, to, at: "", live: false })} />
       </Suspense>
       <div className="explore-main">
         <div className="facets-side">
-          <Facets state={state} services={serviceNames} actions={facetActions} />
+          <Facets state={state} services={serviceNames} fields={fields} actions={facetActions} />
         </div>
         <div className="explore-table" data-loading={view.phase === "loading" && store.count > 0}>
           {content()}
@@ -351,7 +390,7 @@ export default function ExploreView() {
       {dialog === "help" && <Help onClose={() => setDialog("")} />}
       {dialog === "facets" && (
         <Dialog title="Facets" onClose={() => setDialog("")}>
-          <Facets state={state} services={serviceNames} actions={facetActions} />
+          <Facets state={state} services={serviceNames} fields={fields} actions={facetActions} />
         </Dialog>
       )}
     </div>
@@ -373,6 +412,7 @@ export default function ExploreView() {
         highlighter={highlighter}
         active={active}
         openId={state.log}
+        columns={state.column}
         onActive={setActive}
         onOpen={open}
         onKeyDown={onTableKey}
@@ -463,6 +503,10 @@ function OpenLog({
     );
   }
   const { bookmarks } = actions;
+  const noteOf = () => {
+    const text = bookmarks.noteOf(id);
+    return text === undefined ? undefined : { text, onChange: (note: string) => bookmarks.annotate(id, note) };
+  };
   return (
     <Details
       log={log}
@@ -472,6 +516,7 @@ function OpenLog({
       onContext={() => actions.surround(log)}
       isSurrounded={actions.isSurrounded}
       onStory={actions.onStory}
+      note={noteOf()}
       bookmark={
         bookmarks.bookmarks !== null && (
           <Button aria-pressed={bookmarks.has(id)} onClick={() => bookmarks.toggle(id)}>

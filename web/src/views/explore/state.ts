@@ -19,6 +19,12 @@ export const EXPLORE = {
   /** Correlation id whose whole story is shown. */
   story: text("", 128),
   panel: choice(["", "patterns"], ""),
+  /** Id of the log that the table begins around; empty: at the newest. */
+  at: text("", 19),
+  /** Metadata fields with a column of their own. */
+  column: list<string>(),
+  /** Metadata fields whose values are counted; none: the commonest. */
+  facet: list<string>(),
 };
 
 export type ExploreState = Values<typeof EXPLORE>;

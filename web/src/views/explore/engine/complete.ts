@@ -80,6 +80,21 @@ function valuesOf(field: string, sources: Sources): { value: string; hint: strin
   return [...values].sort((a, b) => b[1] - a[1]).map(([value, count]) => ({ value, hint: `${count} of the newest` }));
 }
 
+/** What a row has in a metadata field, as text; empty: nothing. */
+export function fieldText(row: Row, name: string): string {
+  if (Object.hasOwn(row.metadata, name)) return shownValue(row.metadata[name]);
+  let value: unknown = row.metadata;
+  for (const key of name.split(".")) {
+    if (typeof value !== "object" || value === null || !Object.hasOwn(value, key)) return "";
+    value = (value as Record<string, unknown>)[key];
+  }
+  return shownValue(value);
+}
+
+function shownValue(value: unknown): string {
+  return typeof value === "string" ? value : (JSON.stringify(value) ?? "");
+}
+
 /** Fields and values of some rows; objects go deeper with dots, as the language has it. */
 export function fieldsOf(rows: readonly Row[]): Map<string, Map<string, number>> {
   const fields = new Map<string, Map<string, number>>();

@@ -17,6 +17,8 @@ const AHEAD_ROWS = 400;
 const TRIES = 4;
 /** Pages without rows after which the reader is asked whether to search on. */
 const EMPTY_PAGES_MAX = 8;
+/** Rows above the one that the table begins around: more than half a screen of any. */
+const ABOVE_LIMIT = 100;
 
 interface LogPage extends Page {
   scanned_to: string | null;
@@ -65,6 +67,7 @@ export class Explorer {
   private isAtTop = true;
   private paused = false;
   private isFromOldest = false;
+  private aroundId = "";
   private readonly listeners = new Set<() => void>();
   /** Moves the table's reader by so many rows. */
   onShift: (rows: number) => void = () => undefined;
@@ -78,15 +81,16 @@ export class Explorer {
 
   /**
    * Begin with a question: parameters of `/api/v1/logs` without limit, order and cursor. What was shown stays until the first
-   * page is there. isFromOldest: with the last rows of the table, not the first.
+   * page is there. isFromOldest: with the last rows of the table, not the first. aroundId: amid the neighbours of this log.
    */
-  ask(question: URLSearchParams, isLive: boolean, isFromOldest = false): void {
+  ask(question: URLSearchParams, isLive: boolean, { isFromOldest = false, aroundId = "" } = {}): void {
     this.end();
     this.question = question;
     this.isLive = isLive;
     this.isFromOldest = isFromOldest;
+    this.aroundId = aroundId;
     this.tailToken = null;
-    this.isAtTop = !isFromOldest;
+    this.isAtTop = !isFromOldest && aroundId === "";
     const { version, generation } = this.view;
     this.change({ ...BEGINNING, version: version + 1, generation });
     void this.begin();
@@ -94,12 +98,39 @@ export class Explorer {
 
   /** The same question again, from the newest or the oldest. */
   restart(isFromOldest = false): void {
-    this.ask(this.question, this.isLive, isFromOldest);
+    this.ask(this.question, this.isLive, { isFromOldest });
   }
 
   /** The table shows the oldest row, not the newest, at its beginning. */
   get beganAtOldest(): boolean {
     return this.isFromOldest;
+  }
+
+  /** The log that the table begins around, which may not be among its rows; undefined: at an edge. */
+  get middle(): Row | undefined {
+    return this.store.rows.find((row) => row.id === this.aroundId);
+  }
+
+  /** The next older log of these levels that matches the question, beyond all rows that are loaded; null: there is none. */
+  async findOlder(levels: readonly string[]): Promise<Row | null> {
+    const last = this.store.rows.at(-1);
+    const asked = this.question.getAll("level");
+    const wanted = levels.filter((level) => asked.length === 0 || asked.includes(level));
+    if (last === undefined || wanted.length === 0) return null;
+    const query = new URLSearchParams(this.question);
+    query.delete("level");
+    for (const level of wanted) query.append("level", level);
+    query.set("around", last.id);
+    query.set("limit", "1");
+    const { signal } = this.abort;
+    for (;;) {
+      const page = await getJson<LogPage>("/api/v1/logs", query, signal);
+      const row = page.logs[0];
+      if (row !== undefined) return row;
+      if (page.next_cursor === null) return null;
+      query.delete("around");
+      query.set("cursor", page.next_cursor);
+    }
   }
 
   /** Show rows around one of those shown, in their places; none: no more. Answers by how many places the row moved. */
@@ -174,8 +205,13 @@ export class Explorer {
   private async begin(): Promise<void> {
     const { signal } = this.abort;
     try {
-      const page = await this.page(new URLSearchParams(this.question), FIRST_LIMIT, signal);
+      const query = new URLSearchParams(this.question);
+      if (this.aroundId !== "") query.set("around", this.aroundId);
+      const page = await this.page(query, FIRST_LIMIT, signal);
+      const above = this.aroundId === "" ? null : page.prev_cursor;
+      const newer = above === null ? null : await this.page(this.going(above), ABOVE_LIMIT, signal);
       this.store.start(page);
+      if (newer !== null) this.store.addNewer(newer);
       this.tailToken = page.tail;
       const { version, generation } = this.view;
       this.change({ phase: "ready", version: version + 1, generation: generation + 1 });
@@ -203,10 +239,16 @@ export class Explorer {
     }
   }
 
-  private async loadNewer(cursor: string, signal: AbortSignal): Promise<void> {
+  /** The question at a cursor. */
+  private going(cursor: string): URLSearchParams {
     const query = new URLSearchParams(this.question);
+    if (this.aroundId !== "") query.set("around", this.aroundId);
     query.set("cursor", cursor);
-    const page = await this.page(query, PAGE_LIMIT, signal);
+    return query;
+  }
+
+  private async loadNewer(cursor: string, signal: AbortSignal): Promise<void> {
+    const page = await this.page(this.going(cursor), PAGE_LIMIT, signal);
     const moved = this.store.addNewer(page);
     if (moved !== 0) this.onShift(moved);
   }
@@ -215,9 +257,8 @@ export class Explorer {
     for (let empty = 0; ; empty++) {
       const { older } = this.store;
       if (older.kind === "end" || older.kind === "none") return;
-      const query = new URLSearchParams(this.question);
-      if (older.kind === "cursor") query.set("cursor", older.cursor);
-      else query.set("end_time", microsecondAfter(older.row));
+      const query = older.kind === "cursor" ? this.going(older.cursor) : new URLSearchParams(this.question);
+      if (older.kind === "before") query.set("end_time", microsecondAfter(older.row));
       const before = this.store.rows.length;
       const page = await this.page(query, PAGE_LIMIT, signal);
       this.store.addOlder(page);

@@ -11,6 +11,7 @@ export function Choice<T extends string>({
   options,
   chosen,
   onChange,
+  chosenMax = Number.POSITIVE_INFINITY,
   draw = (option) => option,
 }: {
   label: string;
@@ -19,6 +20,8 @@ export function Choice<T extends string>({
   options: readonly T[];
   chosen: readonly T[];
   onChange: (chosen: T[]) => void;
+  /** Most at once; then the others cannot be ticked. */
+  chosenMax?: number;
   draw?: (option: T) => ReactNode;
 }) {
   const [isOpen, setIsOpen] = useState(false);
@@ -50,6 +53,7 @@ export function Choice<T extends string>({
             <input
               type="checkbox"
               checked={chosen.includes(option)}
+              disabled={chosen.length >= chosenMax && !chosen.includes(option)}
               onChange={(event) =>
                 onChange(event.target.checked ? [...chosen, option] : chosen.filter((each) => each !== option))
               }

@@ -1,16 +1,18 @@
 /** All of one log: message, fields, metadata, and what leads on from it. */
-import type { ReactNode } from "react";
+import { type ReactNode, useState } from "react";
 import type { Log } from "../../../api/client";
 import { useZone } from "../../../app/theme";
 import { Button } from "../../../shared/Button";
 import { Level } from "../../../shared/Level";
 import { copy } from "../../../shared/toast";
-import { microsecondAfter } from "../engine/explorer";
 import type { Span } from "../engine/highlight";
 import { quoted } from "../engine/query";
 import { shownTime } from "../engine/times";
 import { JsonTree, type OnTerm, TermButtons } from "./JsonTree";
 import { Message } from "./Message";
+
+/** As the server has it. */
+const NOTE_CHARS_MAX = 2_000;
 
 /** A line as a text file would have it. */
 export function lineOf(log: Log): string {
@@ -19,9 +21,9 @@ export function lineOf(log: Log): string {
   return `${log.timestamp} ${log.level} ${log.service_name}${correlation} ${log.message}${metadata}`;
 }
 
-/** Opens with this log on top of the table. */
+/** Opens with this log amid its neighbours. */
 export function linkOf(log: Log): string {
-  const search = new URLSearchParams({ from: "all", to: microsecondAfter(log), log: log.id });
+  const search = new URLSearchParams({ from: "all", log: log.id, at: log.id });
   return `${window.location.origin}/?${search}`;
 }
 
@@ -34,6 +36,7 @@ export function Details({
   isSurrounded,
   onStory,
   bookmark,
+  note,
 }: {
   log: Log;
   spans: Span[];
@@ -44,6 +47,8 @@ export function Details({
   onStory: (correlationId: string) => void;
   /** The button of bookmarks, where there are any. */
   bookmark?: ReactNode;
+  /** What was written about it; undefined: it is no bookmark. */
+  note?: { text: string; onChange: (text: string) => void } | undefined;
 }) {
   const zone = useZone();
   const correlationId = log.correlation_id;
@@ -65,6 +70,7 @@ export function Details({
         {correlationId !== null && <Button onClick={() => onStory(correlationId)}>Whole story</Button>}
         {bookmark}
       </div>
+      {note !== undefined && <Note key={log.id} {...note} />}
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard */}
       <div className="details-body" tabIndex={0}>
         <pre className="details-message mono">
@@ -94,6 +100,31 @@ export function Details({
         <JsonTree value={log.metadata} onTerm={onTerm} />
       </div>
     </section>
+  );
+}
+
+/** Kept when it is left, or with Enter. */
+function Note({ text, onChange }: { text: string; onChange: (text: string) => void }) {
+  const [draft, setDraft] = useState(text);
+  const keep = () => draft.trim() !== text && onChange(draft.trim());
+  return (
+    <form
+      className="details-note"
+      onSubmit={(event) => {
+        event.preventDefault();
+        keep();
+      }}
+    >
+      <input
+        className="input"
+        aria-label="Note"
+        placeholder="Note on this bookmark"
+        value={draft}
+        maxLength={NOTE_CHARS_MAX}
+        onChange={(event) => setDraft(event.target.value)}
+        onBlur={keep}
+      />
+    </form>
   );
 }
 

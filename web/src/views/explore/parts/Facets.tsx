@@ -6,7 +6,11 @@ import { Button } from "../../../shared/Button";
 import { LEVELS, Level, type LevelName } from "../../../shared/Level";
 import { metadataTerm } from "../engine/query";
 import { type ExploreState, questionOf } from "../state";
+import { Choice } from "./Choice";
 import type { OnTerm } from "./JsonTree";
+
+/** The server counts 20 at a time: level and service are two of them. */
+const FIELDS_MAX = 18;
 
 export interface FacetsAnswer {
   facets: { field: string; values: { value: string; count: number }[]; others: number }[];
@@ -19,10 +23,16 @@ export interface FacetActions {
   onService: (name: string) => void;
   onLevel: (level: LevelName) => void;
   onTerm: OnTerm;
+  onFields: (names: string[]) => void;
 }
 
 export function useFacets(state: ExploreState, isEnabled: boolean) {
-  const question = questionOf(state).toString();
+  const asked = questionOf(state);
+  if (state.facet.length > 0) {
+    const fields = ["level", "service_name", ...state.facet.map((name) => `metadata.${name}`)];
+    for (const field of fields) asked.append("field", field);
+  }
+  const question = asked.toString();
   return useQuery({
     queryKey: ["facets", question],
     queryFn: ({ signal }) => getIfThere<FacetsAnswer>("/api/v1/facets", new URLSearchParams(question), signal),
@@ -34,11 +44,14 @@ export function useFacets(state: ExploreState, isEnabled: boolean) {
 export function Facets({
   state,
   services,
+  fields,
   actions,
 }: {
   state: ExploreState;
   /** All that may be read, for a server that counts no facets. */
   services: readonly string[];
+  /** Metadata fields that there are. */
+  fields: readonly string[];
   actions: FacetActions;
 }) {
   const { data, error } = useFacets(state, true);
@@ -98,6 +111,18 @@ export function Facets({
           <Others count={rest} />
         </FacetGroup>
       ))}
+      {data != null && (
+        <div className="facet-fields">
+          <Choice
+            label="Counted fields"
+            all="Commonest fields"
+            options={fields}
+            chosen={state.facet}
+            chosenMax={FIELDS_MAX}
+            onChange={actions.onFields}
+          />
+        </div>
+      )}
       {problem !== null && problem.status !== 422 && (
         <p className="muted">Counts cannot be had now: {problem.detail}</p>
       )}

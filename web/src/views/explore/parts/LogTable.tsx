@@ -3,6 +3,7 @@ import { type KeyboardEvent, type Ref, useCallback, useSyncExternalStore } from 
 import { useZone } from "../../../app/theme";
 import { Level } from "../../../shared/Level";
 import { VirtualTable, type VirtualTableHandle } from "../../../shared/VirtualTable";
+import { fieldText } from "../engine/complete";
 import type { Explorer } from "../engine/explorer";
 import type { Highlighter } from "../engine/highlight";
 import type { Row } from "../engine/row";
@@ -17,6 +18,7 @@ export function LogTable({
   highlighter,
   active,
   openId,
+  columns,
   onActive,
   onOpen,
   onKeyDown,
@@ -27,6 +29,8 @@ export function LogTable({
   /** The row that keys act on. */
   active: Row | null;
   openId: string;
+  /** Metadata fields with a column of their own. */
+  columns: readonly string[];
   onActive: (row: Row) => void;
   onOpen: (row: Row) => void;
   onKeyDown: (event: KeyboardEvent) => void;
@@ -44,6 +48,20 @@ export function LogTable({
     <VirtualTable
       ref={ref}
       className="logs"
+      style={{ "--columns": `repeat(${columns.length}, minmax(0, 120px))` }}
+      head={
+        <div className="log-head" data-columns={columns.length}>
+          <span>Level</span>
+          <span className="log-time">Time</span>
+          <span className="log-service">Service</span>
+          {columns.map((name) => (
+            <span key={name} className="log-field" title={name}>
+              {name}
+            </span>
+          ))}
+          <span>Message</span>
+        </div>
+      }
       label="Logs, newest first"
       count={store.count}
       active={active === null ? -1 : store.indexOf(active)}
@@ -58,6 +76,7 @@ export function LogTable({
         return {
           className: isContext ? "log log-context" : "log",
           "data-level": row.level,
+          "data-columns": String(columns.length),
           "data-open": row.id === openId ? "" : undefined,
           "data-id": row.id,
         };
@@ -91,6 +110,14 @@ export function LogTable({
             <span role="gridcell" className="log-service" title={row.service_name}>
               {row.service_name}
             </span>
+            {columns.map((name) => {
+              const text = fieldText(row, name);
+              return (
+                <span key={name} role="gridcell" className="log-field" title={text}>
+                  {text.slice(0, SHOWN_CHARS)}
+                </span>
+              );
+            })}
             <span role="gridcell" className="log-message">
               <Message text={row.message} spans={highlighter.spansOf(row)} charsMax={SHOWN_CHARS} />
             </span>

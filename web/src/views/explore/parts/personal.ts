@@ -27,13 +27,13 @@ export function useBookmarks() {
       getIfThere<{ bookmarks: Bookmark[] }>("/api/v1/bookmarks", new URLSearchParams({ kind: "log" }), signal),
   });
   const change = useMutation({
-    mutationFn: async ({ id, isOn }: { id: string; isOn: boolean }) => {
+    mutationFn: async ({ id, isOn, note = "" }: { id: string; isOn: boolean; note?: string }) => {
       const path = `/api/v1/bookmarks/log/${encodeURIComponent(id)}`;
-      if (isOn) await request(path, { method: "PUT", headers: JSON_BODY, body: JSON.stringify({ note: "" }) });
+      if (isOn) await request(path, { method: "PUT", headers: JSON_BODY, body: JSON.stringify({ note }) });
       else await request(path, { method: "DELETE" });
     },
-    onSuccess: (_, { isOn }) => {
-      toast(isOn ? "Bookmarked" : "Bookmark removed");
+    onSuccess: (_, { isOn, note }) => {
+      toast(note !== undefined ? "Note kept" : isOn ? "Bookmarked" : "Bookmark removed");
       return queries.invalidateQueries({ queryKey: ["bookmarks"] });
     },
     onError: toastProblem,
@@ -42,6 +42,9 @@ export function useBookmarks() {
   return {
     bookmarks,
     has: (id: string) => bookmarks?.some(({ target_id }) => target_id === id) ?? false,
+    /** undefined: it is no bookmark. */
+    noteOf: (id: string) => bookmarks?.find(({ target_id }) => target_id === id)?.note,
+    annotate: (id: string, note: string) => change.mutate({ id, isOn: true, note }),
     toggle: (id: string) => {
       if (bookmarks === null) toast("This server keeps no bookmarks");
       else change.mutate({ id, isOn: !bookmarks.some(({ target_id }) => target_id === id) });
