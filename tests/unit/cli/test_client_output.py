@@ -167,7 +167,9 @@ def test_line_shows_the_log_and_forges_none() -> None:
 
 
 def test_half_of_a_surrogate_pair_is_shown_as_an_escape() -> None:
-    line = LineView(colour=False, utc=True).line({**LOG, "metadata": {"a": "two \ud800", "b": "\udc00", "c": ["\ud800"]}})
+    line = LineView(colour=False, utc=True).line(
+        {**LOG, "metadata": {"a": "two \ud800", "b": "\udc00", "c": ["\ud800"]}}
+    )
     assert line.endswith('a="two \\ud800" b=\\udc00 c=["\\ud800"]')
     line.encode()
 
