@@ -15,7 +15,7 @@ from alerts.durations import duration_text
 from alerts.notify import Alert, Notification
 from alerts.rules import RuleDocument
 from runtime.harmless import harmless
-from schemas.pages import time_text
+from schemas.times import time_text
 
 _TITLE_CHARS_MAX: Final = 200
 _S: Final = 1_000_000

@@ -28,8 +28,8 @@ from alerts.rule_files import explain
 from alerts.rule_store import RuleStore, Shown, StoredRule, StoredSilence
 from alerts.rules import FILE_OWNER, RuleDocument
 from alerts.trial import Trials
-from schemas.pages import time_text
 from schemas.scope import ServiceScope
+from schemas.times import time_text
 
 SILENCE_MAX: Final = timedelta(days=366)
 # Channels and hosts are the operator's: what they are called, and answer, is for who may set alerts on all services.

@@ -22,8 +22,8 @@ from alerts.notify import Pace
 from alerts.rules import Rule, RuleDocument
 from runtime.clock import Clock
 from schemas.errors import Overloaded
-from schemas.pages import time_text
 from schemas.record import Log
+from schemas.times import time_text
 from search.predicate import Predicate, all_of, within
 
 LOGS_MAX: Final = 500_000

@@ -20,7 +20,7 @@ from bench.fill import Filled, Known, Needle, of_both_ages
 from bench.lines import COMMON_WORDS, ORDER_KEY, ORDER_VALUES, SERVICES
 from bench.wire import Answer, HttpConnection, Target
 from schemas.ids import SEQUENCE_BITS
-from schemas.pages import time_text
+from schemas.times import time_text
 
 ROWS_WANTED: Final = 100
 QUESTION_S_MAX: Final = 60.0

@@ -33,7 +33,7 @@ from bench.questions import Asker, Question
 from bench.site import Site
 from db.database import connect
 from infra.fleet import REPOSITORY
-from schemas.pages import time_text
+from schemas.times import time_text
 from store.segments.filters import SUFFIX, CorrelationFilters, write_filter
 
 HOT_DAYS: Final = 2

@@ -100,7 +100,7 @@ async def _walk(
 ) -> None:
     from cli.pages import walk
     from runtime.clock import SystemClock
-    from schemas.pages import time_text
+    from schemas.times import time_text
 
     parameters = [
         ("order", "asc"),
@@ -140,7 +140,7 @@ def _event_line(event: Any, as_json: bool) -> str | None:  # a Decision or a Not
     import orjson
 
     from alerts.evaluate import Decision
-    from schemas.pages import time_text
+    from schemas.times import time_text
 
     if not isinstance(event, Decision):
         return None

@@ -16,7 +16,7 @@ import structlog
 from cli.http_client import Trust, new_client
 from runtime.clock import Clock, SystemClock
 from runtime.stopping import Stop
-from schemas.pages import time_text
+from schemas.times import time_text
 
 log = structlog.get_logger(__name__)
 

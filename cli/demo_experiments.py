@@ -18,7 +18,7 @@ from cli.demo_traffic import encode
 from cli.http_client import Trust, new_client
 from runtime.clock import Clock, SystemClock
 from runtime.stopping import Stop
-from schemas.pages import time_text
+from schemas.times import time_text
 
 log = structlog.get_logger(__name__)
 

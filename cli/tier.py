@@ -126,7 +126,7 @@ def _print_status(found: TierStatus, settings: Settings) -> None:
 def _cells(stock: Stock) -> list[str]:
     from rich.filesize import decimal
 
-    from schemas.pages import time_text
+    from schemas.times import time_text
 
     times = [time_text(us)[:16] + "Z" if us is not None else "-" for us in (stock.oldest_us, stock.newest_us)]
     return [stock.tier, stock.retention_class, f"{stock.pieces:,}", f"{stock.rows:,}", decimal(stock.bytes), *times]

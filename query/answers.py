@@ -37,9 +37,10 @@ from runtime.clock import Clock
 from schemas.errors import Overloaded
 from schemas.ids import ID_MAX
 from schemas.levels import level_name
-from schemas.pages import log_json, time_text
+from schemas.pages import log_json
 from schemas.record import Log
 from schemas.scope import RESERVED_SERVICES, ServiceScope
+from schemas.times import time_text
 from search.params import ParameterError
 from search.predicate import CorrelationIs, Predicate, ServiceIn, all_of, negate, within
 from store.port import LedgerRow, Order, Outcome, Position, ReadStore, Scan, ScanResult, Snapshot, SnapshotLost

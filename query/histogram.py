@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from schemas.levels import level_name
-from schemas.pages import time_text
+from schemas.times import time_text
 from store.port import CountResult
 
 ORIGIN_US: Final = -62_135_596_800_000_000

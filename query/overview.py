@@ -17,8 +17,8 @@ from query import metrics
 from query.facets import BYTES_MAX, ROWS_MAX, Field, Tally
 from query.histogram import ORIGIN_US, histogram_json
 from runtime.clock import Clock
-from schemas.pages import time_text
 from schemas.scope import ServiceScope
+from schemas.times import time_text
 from search.predicate import Predicate
 from store.port import Count, Order, Position, Scan, Snapshot
 

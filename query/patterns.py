@@ -19,8 +19,8 @@ from query import params
 from query.errors import PatternNotFound
 from query.params import PatternQuestion
 from runtime.clock import Clock
-from schemas.pages import time_text
 from schemas.scope import ServiceScope
+from schemas.times import time_text
 from store.patterns.reading import Asked, PatternFigures, PatternReader, Progress, Span
 
 POINTS_MAX: Final = 500

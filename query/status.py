@@ -24,8 +24,8 @@ from query.patterns import Place
 from query.problems import ProblemRoute, problem_responses
 from schemas.access import SECURITY
 from schemas.errors import Overloaded
-from schemas.pages import time_text
 from schemas.status import StatusAnswer
+from schemas.times import time_text
 from store.status import PartitionStatus, StoreStatus, store_status
 from store.tiers.retention import RetentionPolicy
 from store.tiers.settings import TierSettings

@@ -17,8 +17,8 @@ import msgspec
 
 from schemas.ids import received_ms
 from schemas.levels import level_name
-from schemas.pages import time_text
 from schemas.record import Log
+from schemas.times import time_text
 
 
 class PageLog(msgspec.Struct, gc=False):

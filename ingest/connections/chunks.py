@@ -17,8 +17,8 @@ from connections.lines import Line, Place, ReadLine, read_lines
 from connections.metrics import Finder, Side
 from ingest.errors import FieldError, InvalidFields
 from patterns.masks import Masker
-from schemas.pages import time_text
 from schemas.record import FUTURE_MS_MAX
+from schemas.times import time_text
 
 LINES_MAX: Final = 2_000
 """Of a chunk; a request of logs at most."""

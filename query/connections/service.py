@@ -22,8 +22,8 @@ from query.errors import ConnectionNotFound
 from query.listing import ListPlace, ListSeal, Secret
 from query.page import Question
 from runtime.clock import Clock
-from schemas.pages import time_text
 from schemas.scope import ServiceScope
+from schemas.times import time_text
 from search.params import ParameterError
 from search.predicate import CorrelationIs, MetaEquals, Predicate, ServiceIn, all_of
 from store.connections.reading import ConnectionReader, SideFigures, Statistics, StoredConnection

@@ -29,7 +29,7 @@ from query.tail.session import EndReason
 from runtime.clock import Clock
 from runtime.stopping import Stop
 from schemas.errors import DatabaseUnavailable
-from schemas.pages import time_text
+from schemas.times import time_text
 from search.params import ParameterError
 from search.predicate import MetaEquals
 from store.experiments import Experiment, ExperimentStore

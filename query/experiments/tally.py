@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from schemas.levels import LEVELS, level_name
-from schemas.pages import time_text
 from schemas.record import Log
+from schemas.times import time_text
 
 AGENTS_MAX: Final = 1_000
 """Most agents of an answer."""

@@ -18,8 +18,8 @@ from query.personal import parameters
 from query.problems import ProblemRoute, problem_responses, without_references
 from query.settings import QuerySettings
 from schemas.access import SECURITY
-from schemas.pages import time_text
 from schemas.personal import BookmarkList, BookmarkModel, NewBookmark, NewView, ViewList, ViewModel
+from schemas.times import time_text
 from store.page_sql import to_us
 from store.personal.kept import Bookmark, BookmarkKind, PersonalStore, SavedView
 

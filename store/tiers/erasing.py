@@ -19,7 +19,7 @@ import structlog
 
 from db.database import Database
 from schemas.errors import InvalidInput, LogfeedError
-from schemas.pages import time_text
+from schemas.times import time_text
 from search.language import QueryError, parse
 from search.match import compile_match
 from search.predicate import EVERYTHING, Predicate

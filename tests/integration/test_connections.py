@@ -32,8 +32,9 @@ from schemas.connections import (
     TextPut,
 )
 from schemas.experiments import ExperimentStatus
-from schemas.pages import LogPage, time_text
+from schemas.pages import LogPage
 from schemas.scope import ALL_SERVICES, ServiceScope
+from schemas.times import time_text
 from store.connections.reading import ConnectionReader
 from store.connections.texts import ConnectionDetails, ConnectionTexts, Pending, TooManyConnections
 from store.experiments import ExperimentStore

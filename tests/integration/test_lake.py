@@ -373,6 +373,6 @@ async def _until(process: subprocess.Popen[str], condition: Callable[[], Awaitab
 
 
 def _iso(us: int) -> str:
-    from schemas.pages import time_text
+    from schemas.times import time_text
 
     return time_text(us).replace("Z", "+00:00")

@@ -16,9 +16,9 @@ from alerts.rules import RuleDocument
 from alerts.trial import Trials
 from runtime.clock import ManualClock
 from schemas.errors import Overloaded
-from schemas.pages import time_text
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, NO_SERVICES
+from schemas.times import time_text
 from search.predicate import Predicate
 
 S = 1_000_000

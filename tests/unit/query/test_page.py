@@ -25,9 +25,9 @@ from runtime.clock import ManualClock
 from runtime.telemetry import REGISTRY
 from schemas.errors import Overloaded
 from schemas.ids import first_id_at
-from schemas.pages import time_text
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, NO_SERVICES, ServiceScope
+from schemas.times import time_text
 from search.params import ParameterError
 from store.memory import CHUNK_US, MemoryDatabase, MemoryStore
 from store.port import Border, LedgerRow, ScanResult, Snapshot

@@ -27,7 +27,7 @@ from ingest.connections.spool import Spool
 from ingest.errors import BodyTooLarge, ConnectionNotFound, InvalidFields, TextConflict
 from runtime.clock import ManualClock
 from schemas.errors import Overloaded
-from schemas.pages import time_text
+from schemas.times import time_text
 from store.connections.texts import ConnectionDetails, ConnectionTexts, Pending, TextState
 
 NOW_US = 1_800_000_000_000_000
