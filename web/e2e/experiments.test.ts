@@ -156,6 +156,7 @@ test("new rows and states come by themselves, and whoever scrolled away is not m
       const at = document.elementFromPoint(500, 500)?.closest<HTMLElement>(".experiment-row");
       return `${at?.dataset.id} at ${at?.getBoundingClientRect().top}`;
     });
+  await expect.poll(place).toMatch(/^\d+ at /);
   const before = await place();
   await send([said(id, "came meanwhile")]);
   await page.getByRole("button", { name: "1 new" }).waitFor();
