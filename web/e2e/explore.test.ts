@@ -448,7 +448,7 @@ test("every journey works on a phone", async () => {
     const opened = await open(browser, { size: PHONE, scheme });
     const { page, context } = opened;
     // Those of a story: other journeys leave errors that are of none.
-    await login(page, "/?from=all&service=shop%2F*&q=request");
+    await login(page, "/?from=all&service=shop%2F*&q=customer");
     await rows(page).first().waitFor();
     await assertSound(opened, `phone-${scheme}`);
     await page.getByRole("button", { name: "Facets" }).click();
