@@ -5,7 +5,6 @@ Bodies are read here with limits of their own, JSON only, so that no form of ano
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar
@@ -27,6 +26,7 @@ from alerts.service import AlertService, read_document
 from alerts.trial import Trials
 from db.database import Database
 from runtime.clock import Clock
+from runtime.json_body import json_body
 from schemas.access import SECURITY
 from schemas.alerts import (
     AlertList,
@@ -48,7 +48,6 @@ Body = TypeVar("Body", bound=BaseModel)
 LIMIT_MAX: Final = 500
 LIMIT_DEFAULT: Final = 100
 _BODY_BYTES_MAX: Final = 256 * 1024
-_BODY_S_MAX: Final = 10.0
 _STATES: Final = {"alerts": ("firing", "resolved"), "notifications": ("waiting", "sent", "dead")}
 RuleName = Annotated[str, Path(description="The rule's name.", examples=["payment-errors"])]
 SilenceId = Annotated[str, Path(description="The silence's id.")]
@@ -342,17 +341,7 @@ def _read(model: type[Body], content: Any) -> Body:  # JSON
 
 async def _body(request: Request) -> Any:  # a JSON value
     """Raises InvalidInput."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise InvalidInput("expected Content-Type: application/json")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_S_MAX):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _BODY_BYTES_MAX:
-                    raise InvalidInput(f"expected a body of at most {_BODY_BYTES_MAX} bytes")
-    except TimeoutError as error:
-        raise InvalidInput(f"the body did not arrive within {_BODY_S_MAX:g} s") from error
+    body = await json_body(request, bytes_max=_BODY_BYTES_MAX)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
