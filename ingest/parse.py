@@ -98,7 +98,7 @@ def decode_batch(body: bytes, *, logs_max: int) -> list[Item]:
     if not items:
         raise InvalidFields([FieldError("body", "expected at least one log, found none")])
     if len(items) > logs_max:
-        raise _too_many(len(items), logs_max)
+        raise too_many(len(items), logs_max)
     return items
 
 
@@ -129,7 +129,7 @@ def _decode_lines(body: bytes, logs_max: int) -> list[Item]:
     if body.count(b"\n") >= logs_max:
         count = sum(1 for line in body.split(b"\n") if line.strip(_WHITESPACE))
         if count > logs_max:
-            raise _too_many(count, logs_max)
+            raise too_many(count, logs_max)
     try:
         items: list[Item] = [*_one.decode_lines(body)]
     except UNREADABLE:
@@ -273,7 +273,8 @@ def _kind(raw: bytes) -> str:
     return kinds.get(first, "a number")
 
 
-def _too_many(count: int, logs_max: int) -> BodyTooLarge:
+def too_many(count: int, logs_max: int) -> BodyTooLarge:
+    """What a request of more logs than one may hold is refused with."""
     return BodyTooLarge(f"a request may hold {logs_max} logs, this one has {count}: send several")
 
 

@@ -1,0 +1,10 @@
+"""The formats there are: one line each."""
+
+from __future__ import annotations
+
+from ingest.api import TakesLogs
+from runtime.direct import DirectRouter
+
+
+def add_formats(router: DirectRouter, service: TakesLogs) -> None:
+    """The routes of every format."""
