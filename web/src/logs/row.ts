@@ -1,4 +1,4 @@
-import type { Log } from "../../../api/client";
+import type { Log } from "../api/client";
 
 /** A log as a row of the table. Never changed after it was parsed. */
 export type Row = Log;

@@ -4,7 +4,7 @@
  * A time is either relative (`-15m`: the server reads it anew at each question) or a moment. Words for days and bare clock
  * times mean the reader's zone; a moment is kept in UTC.
  */
-import type { Zone } from "../../../app/theme";
+import type { Zone } from "../app/theme";
 
 /** `-15m` or `2026-01-31T12:00:00.000Z`: what the address keeps and the API takes. */
 export type TimeText = string;

@@ -4,8 +4,8 @@
  * `ask` begins anew and drops what is under way. Pages come one at a time: `reach` says what is in sight, and what is missing
  * around that is fetched. The tail's rows are shown at once while the reader is at the top and does not pause; else counted.
  */
-import { getJson } from "../../../api/client";
-import { type ApiProblem, asProblem } from "../../../api/problem";
+import { getJson } from "../api/client";
+import { type ApiProblem, asProblem } from "../api/problem";
 import type { Row } from "./row";
 import { type Page, RowStore } from "./store";
 import { Tail, type TailState } from "./tail";

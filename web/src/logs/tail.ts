@@ -2,9 +2,9 @@
  * A tail that goes on: connects with a ticket, and after each cut again where it stood, so that nothing is missed and nothing
  * comes twice. Ends when the server says that it may not be (403), or that its token is none (400).
  */
-import { request } from "../../../api/client";
-import { type ApiProblem, asProblem } from "../../../api/problem";
-import { session } from "../../../api/session";
+import { request } from "../api/client";
+import { type ApiProblem, asProblem } from "../api/problem";
+import { session } from "../api/session";
 import type { Batch } from "./frames";
 import type { FromWorker, ToWorker } from "./tail.worker";
 
