@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import httpx
 
+from logfeed_client.connecting import client_options
 from logfeed_client.subscriber import Answered, Gap, Record, TopicPlace
 
 
@@ -32,7 +33,7 @@ class AsyncSubscriber:
     ) -> None:
         """As `Subscriber`. client: one of your own, closed by you."""
         self._place = TopicPlace(url, topic, api_key, after, limit, wait_s, ids_max, on_gap)
-        self._client = client or httpx.AsyncClient()
+        self._client = client or httpx.AsyncClient(**client_options(url))
         self._is_own = client is None
         self._closed = asyncio.Event()
 

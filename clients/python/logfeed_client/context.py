@@ -77,7 +77,9 @@ def bind(**fields: object) -> Iterator[None]:
     cut."""
     before = _current.get()
     together = {**before.fields, **fields}
-    token = _current.set(replace(before, fields=together, fragment=fragment(together, bytes_max=SHARED_BYTES_MAX)))
+    token = _current.set(
+        replace(before, fields=together, fragment=fragment(together.items(), bytes_max=SHARED_BYTES_MAX))
+    )
     try:
         yield
     finally:

@@ -17,12 +17,13 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import islice
 from types import TracebackType
 from typing import Final
 
 import httpx
 
-from logfeed_client.fields import SHARED_BYTES_MAX, fragment, joined, quote, quoted_once
+from logfeed_client.fields import SHARED_BYTES_MAX, fragment, joined, quote
 from logfeed_client.lines import end_of, head_of, line_of
 from logfeed_client.notes import LOGGER, sending
 from logfeed_client.sending.limits import SenderLimits
@@ -80,17 +81,20 @@ class LogfeedHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """As `logging.Handler`, without its lock: nobody waits here because another thread does."""
-        found: object = self.filter(record)  # a bool, or from Python 3.12 on a record instead of this one
-        if not found:
-            return False
-        self.emit(found if isinstance(found, logging.LogRecord) else record)
+        if self.filters:
+            found: object = self.filter(record)  # a bool, or from Python 3.12 on a record instead of this one
+            if not found:
+                return False
+            record = found if isinstance(found, logging.LogRecord) else record
+        self.emit(record)
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send it. Raises nothing."""
         try:
-            if not (sending.is_on or str(record.name).startswith(LOGGER)):
-                self.sender.put(self._line(record))
+            place = _place(record.name, record.filename, record.lineno)
+            if place and not sending.is_on:
+                self.sender.put(self._line(record, place))
         except Exception as error:  # whatever the program's own objects and formatters raise
             self.sender.failed(error)
 
@@ -108,28 +112,29 @@ class LogfeedHandler(logging.Handler):
         """Of the sender."""
         return self.sender.stats()
 
-    def _line(self, record: logging.LogRecord) -> bytes:
-        fields = (
-            f'"logger":{quoted_once(str(record.name))},"source":{_source(record.filename, record.lineno)},'
-            f'"pid":{record.process or "null"},{self._fields}'
-        )
+    def _line(self, record: logging.LogRecord, place: str) -> bytes:
+        fields = f"{place}{record.process or 'null'},{self._fields}"
         correlation_id = None
         values = record.__dict__
         if record.threadName != _MAIN and record.threadName is not None:
             fields = f'{fields},"thread":{quote(record.threadName)}'
         if len(values) > _PLAIN_SIZE:
-            extra = {name: value for name, value in values.items() if name not in _STANDARD}
-            correlation_id = extra.pop(_CORRELATION, None)
-            fields = joined(fields, fragment(extra))
+            # What came from `extra` stands behind what each record is made with.
+            extra = [pair for pair in islice(values.items(), _PLAIN_SIZE, None) if pair[0] not in _STANDARD]
+            if _CORRELATION in values:
+                correlation_id = values[_CORRELATION]
+                extra = [pair for pair in extra if pair[0] != _CORRELATION]
+            if extra:
+                fields = f"{fields},{fragment(extra)}"
         if record.exc_info or record.exc_text or record.stack_info:
-            fields = joined(fields, fragment(_trouble(record)))
+            fields = joined(fields, fragment(_trouble(record).items()))
         return line_of(
             self._head,
             int(record.created * 1e6),
             level_name(record.levelno),
             self._message(record),
             fields,
-            correlation_id=correlation_id,
+            correlation_id,
         )
 
     def _message(self, record: logging.LogRecord) -> str:
@@ -156,7 +161,7 @@ def level_name(number: int) -> str:
 
 def program_fields(metadata: Mapping[str, object] | None) -> str:
     """A fragment: the host, then what the program names."""
-    return fragment({"host": socket.gethostname(), **(metadata or {})}, bytes_max=SHARED_BYTES_MAX)
+    return fragment({"host": socket.gethostname(), **(metadata or {})}.items(), bytes_max=SHARED_BYTES_MAX)
 
 
 def exception_fields(error: BaseException) -> dict[str, object]:
@@ -175,8 +180,11 @@ def exception_fields(error: BaseException) -> dict[str, object]:
 
 
 @lru_cache(maxsize=8192)
-def _source(file: str, line: int) -> str:
-    return quote(f"{file}:{line}")
+def _place(name: object, file: str, line: int) -> str:
+    """Of a line that logs: each time the same. Empty for the client's own."""
+    if str(name).startswith(LOGGER):
+        return ""
+    return f'"logger":{quote(str(name))},"source":{quote(f"{file}:{line}")},"pid":'
 
 
 def _trouble(record: logging.LogRecord) -> dict[str, object]:

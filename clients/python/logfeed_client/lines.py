@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from logfeed_client.context import current, id_text
-from logfeed_client.fields import joined, quote
+from logfeed_client.fields import quote
 
 MESSAGE_CHARS_MAX: Final = 256 * 1024
 """Of a message; Logfeed cuts at 256 KiB and says so."""
@@ -22,21 +22,17 @@ def head_of(service_name: str) -> str:
 
 
 def line_of(
-    head: str, created_us: int, level: str, message: str, fields: str, *, correlation_id: object | None = None
+    head: str, created_us: int, level: str, message: str, fields: str, correlation_id: object | None = None
 ) -> bytes:
-    """head: of `head_of`. created_us: microseconds since 1970. level: a name that needs no quoting. fields: a fragment,
-    besides those that are bound. correlation_id: None is that of the context."""
+    """head: of `head_of`. created_us: microseconds since 1970. level: a name that needs no quoting. fields: a fragment, besides
+    those that are bound. correlation_id: None is that of the context."""
     context = current()
     found = context.id_text if correlation_id is None else id_text(str(correlation_id))
     if len(message) > MESSAGE_CHARS_MAX:
         message = message[:MESSAGE_CHARS_MAX]
-    metadata = joined(context.fragment, fields) if context.fragment else fields
-    return (
-        f'{head}{created_us},"level":"{level}","message":{quote(message)},{found}"metadata":{{{metadata}}}}}\n'.encode(
-            "utf-8",
-            "replace",  # half a surrogate pair is no UTF-8
-        )
-    )
+    bound = f"{context.fragment}," if context.fragment and fields else context.fragment
+    line = f'{head}{created_us},"level":"{level}","message":{quote(message)},{found}"metadata":{{{bound}{fields}}}}}\n'
+    return line.encode("utf-8", "replace")  # half a surrogate pair is no UTF-8
 
 
 def end_of(stack: str) -> str:

@@ -105,7 +105,7 @@ class LogfeedProcessor:
             f'"logger":{quoted_once(name)}' if isinstance(name, str) else "",
             f'"pid":{os.getpid()}',
             self._fields,
-            fragment(rest),
+            fragment(rest.items()),
         )
         return line_of(
             self._head,

@@ -26,6 +26,8 @@ from urllib.parse import quote
 
 import httpx
 
+from logfeed_client.connecting import client_options
+
 _BACKOFF_S_MIN: Final = 0.5
 _BACKOFF_S_MAX: Final = 60.0
 _CONNECT_S: Final = 10.0
@@ -224,7 +226,7 @@ class Subscriber:
         expired records, and the subscriber goes on; without it GapError is raised. client: one of your own (proxies,
         certificates), closed by you."""
         self._place = TopicPlace(url, topic, api_key, after, limit, wait_s, ids_max, on_gap)
-        self._client = client or httpx.Client()
+        self._client = client or httpx.Client(**client_options(url))
         self._is_own = client is None
         self._closed = threading.Event()
 

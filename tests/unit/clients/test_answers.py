@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from logfeed_client.sending.answers import Reason, Refused, Taken, TooLarge, Trouble, Wait, judge
 from logfeed_client.sending.batch import Batch
@@ -121,7 +121,8 @@ def test_an_answer_of_somebody_else_says_nothing_about_logs(status: int, body: b
     assert found.trouble is Trouble.FOREIGN
 
 
-@given(st.integers(100, 599), st.binary(max_size=300), st.text(max_size=30))
+@given(st.integers(100, 599), st.binary(max_size=100), st.text(max_size=10))
+@settings(max_examples=40, deadline=None)
 def test_no_answer_is_taken_for_a_success_but_that_of_a_success(status: int, body: bytes, retry_after: str) -> None:
     found = judge(status, {"Retry-After": retry_after}, body, logs=3, now_s=0.0)
     assert not isinstance(found, Taken) or (status in (200, 201) and b"accepted" in body)

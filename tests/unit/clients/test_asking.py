@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from logfeed_client import (
     AsyncClient,
@@ -167,6 +167,7 @@ def event(**message: Any) -> bytes:
     return b"event: logs\nid: x\ndata: " + json.dumps(message).encode() + b"\n\n"
 
 
+@settings(max_examples=40, deadline=None)
 @given(cuts=st.lists(st.integers(0, 400), max_size=20))
 def test_events_are_found_however_they_are_cut(cuts: list[int]) -> None:
     stream = event(logs=[], token="a") + b": nothing\n\n" + event(skipped=3, token="b") + event(logs=[DOCUMENT])[:-1]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from logfeed_client import LogfeedHandler, LogfeedProcessor, Sender, SenderLimits, bind, correlation, notes
 from logfeed_client.notes import sending
@@ -154,6 +154,7 @@ def test_nothing_that_is_logged_raises(log: logging.Logger, sender: Kept, monkey
     assert len(told) == 1
 
 
+@settings(max_examples=40, deadline=None)
 @given(message=st.text(st.characters()), field=st.text(st.characters()), name=st.text(st.characters(), min_size=1))
 def test_any_text_is_stored_as_it_is_but_for_what_no_text_has(message: str, field: str, name: str) -> None:
     sender = Kept()

@@ -72,7 +72,7 @@ def test_what_a_dead_process_left_comes_first_with_its_keys(tmp_path: Path) -> N
 
 
 @given(cut=st.integers(0, 60))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 def test_a_line_that_was_cut_off_is_none_and_the_others_stay(
     tmp_path_factory: pytest.TempPathFactory, cut: int
 ) -> None:
@@ -89,6 +89,7 @@ def test_a_line_that_was_cut_off_is_none_and_the_others_stay(
 
 
 @given(content=st.binary(max_size=200))
+@settings(max_examples=40, deadline=None)
 def test_whole_lines_are_everything_to_the_last_line_end(content: bytes) -> None:
     found = whole_lines(content)
     assert content.startswith(found)

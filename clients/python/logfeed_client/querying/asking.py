@@ -6,20 +6,18 @@ questions are GET, so that is always safe.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 
+from logfeed_client.connecting import checked_url, client_options, key_of
 from logfeed_client.errors import LogfeedError, NotLogfeed, Unauthenticated, Unreachable, problem_of
 from logfeed_client.querying.events import Frame
 from logfeed_client.querying.questions import BASE, PAGE_LOGS_MAX, Filters, Parameters, Time, parameters_of, time_text
 from logfeed_client.querying.results import Json, Kind, Log, TailGap, read
-from logfeed_client.sending.sender import KEY_VARIABLE, URL_DEFAULT, URL_VARIABLE, trust_of
 from logfeed_client.waiting import pause_s, retry_after_s
 
 TAIL_PATH: Final = f"{BASE}/tail"
@@ -28,7 +26,6 @@ ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 SILENCE_S: Final = 60.0
 """Without a byte for so long a tail's connection is dead: one that lives says so every 15 s."""
 _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
-_LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 _CONNECT_S: Final = 10.0
 
 Answer = TypeVar("Answer")
@@ -46,21 +43,11 @@ class Address:
     @classmethod
     def of(cls, url: str | None, api_key: str | None, timeout_s: float) -> Address:
         """With what the environment says where nothing is given. Raises ValueError."""
-        address = (url or os.environ.get(URL_VARIABLE) or URL_DEFAULT).rstrip("/")
-        parsed = urlsplit(address)
-        if parsed.scheme not in ("http", "https") or not parsed.hostname or parsed.query or parsed.fragment:
-            raise ValueError(f"url must be like {URL_DEFAULT}, got {address!r}")
-        return cls(address, api_key or os.environ.get(KEY_VARIABLE) or None, timeout_s)
+        return cls(checked_url(url), key_of(api_key), timeout_s)
 
     def options(self) -> dict[str, Any]:
-        """Arguments of an httpx client: values of many types. Proxies of the environment do not hold for this machine."""
-        parsed = urlsplit(self.url)
-        return {
-            "timeout": httpx.Timeout(self.timeout_s, connect=_CONNECT_S),
-            "trust_env": parsed.hostname not in _LOCAL,
-            # Without TLS no authorities are loaded: 30 ms of CPU. Redirects are not followed.
-            "verify": trust_of() if parsed.scheme == "https" else False,
-        }
+        """Arguments of an httpx client: values of many types."""
+        return {"timeout": httpx.Timeout(self.timeout_s, connect=_CONNECT_S), **client_options(self.url)}
 
     def headers(self, **more: str) -> dict[str, str]:
         """Of a request."""

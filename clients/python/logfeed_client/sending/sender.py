@@ -16,7 +16,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import ssl
 import sys
 import threading
 import time
@@ -24,21 +23,16 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import httpx
 
+from logfeed_client.connecting import checked_url, client_options, key_of
 from logfeed_client.notes import Notes, sending
 from logfeed_client.sending.delivery import Delivery, Target
 from logfeed_client.sending.limits import SenderLimits
 from logfeed_client.sending.line_queue import LineQueue
 from logfeed_client.sending.stats import Counts, SenderStats
 
-URL_VARIABLE: Final = "LOGFEED_URL"
-KEY_VARIABLE: Final = "LOGFEED_API_KEY"
-CA_VARIABLE: Final = "LOGFEED_CA_FILE"
-URL_DEFAULT: Final = "http://127.0.0.1:8080"
-_LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 _FORK_WAITS_S: Final = 0.5
 _GRACE_S: Final = 0.5
 """Of `close`, past its time, for what the thread does then."""
@@ -66,7 +60,7 @@ class Sender:
         where logs wait on disk while the server is away, made where it is missing; processes may share it. block_s: how long a
         log may wait for room when the queue is full; then it is dropped. make_client: makes the HTTP client, once in each
         process (proxies, certificates); it is closed here. Raises ValueError."""
-        self._url = _checked(url or os.environ.get(URL_VARIABLE) or URL_DEFAULT)
+        self._url = checked_url(url)
         self._limits = limits or SenderLimits()
         self._block_s = block_s
         self.service_name: Final = service_name
@@ -74,7 +68,7 @@ class Sender:
             self._url,
             service_name,
             _key_source(api_key),
-            make_client or _default_client(self._url),
+            make_client or (lambda: httpx.Client(**client_options(self._url))),
             None if spool_dir is None else Path(spool_dir).absolute(),
         )
         self._notes = Notes()
@@ -200,36 +194,11 @@ class Sender:
             sending.is_on = before
 
 
-def _checked(url: str) -> str:
-    parsed = urlsplit(url)
-    if parsed.scheme not in ("http", "https") or not parsed.hostname or parsed.query or parsed.fragment:
-        raise ValueError(f"url must be like {URL_DEFAULT}, got {url!r}")
-    return url.rstrip("/")
-
-
 def _key_source(api_key: ApiKey | None) -> Callable[[], str | None]:
     if callable(api_key):
         return api_key
-    text = api_key or os.environ.get(KEY_VARIABLE) or None
+    text = key_of(api_key)
     return lambda: text
-
-
-def trust_of() -> ssl.SSLContext | bool:
-    """Whom https servers are believed by: what LOGFEED_CA_FILE names, else the usual authorities. Raises OSError."""
-    file = os.environ.get(CA_VARIABLE)
-    return ssl.create_default_context(cafile=file) if file else True
-
-
-def _default_client(url: str) -> Callable[[], httpx.Client]:
-    """Proxies of the environment do not hold for this machine."""
-    parsed = urlsplit(url)
-    is_local = parsed.hostname in _LOCAL
-
-    def make() -> httpx.Client:
-        # Without TLS no authorities are loaded: 30 ms of CPU. Redirects are not followed.
-        return httpx.Client(trust_env=not is_local, verify=trust_of() if parsed.scheme == "https" else False)
-
-    return make
 
 
 # --- the process
@@ -243,8 +212,8 @@ def _close_all() -> None:
 
 
 class _Fork:
-    """Forks of this process wait until no request is under way; not for long, since one that takes longer waits for the network,
-    where a fork does no harm."""
+    """Forks of this process wait until no request is under way; not for long, since one that takes longer waits for the
+    network, where a fork does no harm."""
 
     def __init__(self) -> None:
         self._held: list[threading.Lock] = []
