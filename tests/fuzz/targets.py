@@ -5,6 +5,7 @@ other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,14 @@ from typing import Final
 
 import httpx
 import msgspec
+from logfeed_client import LogfeedError as ClientError
+from logfeed_client.headers import incoming, outgoing
+from logfeed_client.querying import results
+from logfeed_client.querying.asking import answered
+from logfeed_client.querying.events import EventReader, frame_of
+from logfeed_client.sending.answers import Taken, judge
+from logfeed_client.sending.batch import Batch
+from logfeed_client.sending.spool import parse_name, whole_lines
 from starlette.requests import HTTPConnection
 
 from access.accounts import check_networks
@@ -325,7 +334,54 @@ def _connection_text(data: bytes) -> None:
     assert bool(lines) == any(line.strip() for line in said)
 
 
+# The Python client
+
+
+def _client_answers(raw: bytes) -> None:
+    """What a server, or something else at its address, answers to the Python client: a status, and the body behind a line
+    end."""
+    head, _, body = raw.partition(b"\n")
+    status = int(head) if head.isdigit() and len(head) == 3 else 200
+    found = judge(status, {"Retry-After": text_of(head)}, body, logs=1, now_s=NOW_MS / 1000)
+    assert not isinstance(found, Taken) or status in (200, 201, 422)
+    for build in (results.page_of, results.one_of, results.context_of, results.histogram_of):
+        with contextlib.suppress(ClientError):
+            answered(200, {}, body, build)
+
+
+def _client_events(raw: bytes) -> None:
+    """Whole, and cut into two: the same events."""
+    reader = EventReader()
+    whole = EventReader().feed(raw)
+    assert whole == [*reader.feed(raw[: len(raw) // 2]), *reader.feed(raw[len(raw) // 2 :])]
+    for event in whole:
+        with contextlib.suppress(ClientError):
+            frame_of(event)
+
+
+def _client_headers(text: str) -> None:
+    """Headers a line each, as a middleware reads them; what goes on is harmless."""
+    headers = {name.lower(): value for name, _, value in (line.partition(":") for line in text.split("\n"))}
+    found = incoming(headers.get)
+    for value in outgoing(found.correlation_id, flags=found.flags, state=found.state).values():
+        assert value.isascii()
+        assert value.isprintable()
+
+
+def _client_segment(raw: bytes) -> None:
+    """A spooled file after a crash: its name, then its content."""
+    name, _, content = raw.partition(b"\n")
+    parse_name(text_of(name))
+    body = whole_lines(content)
+    halves = Batch("k", body, body.count(b"\n")).halves()
+    assert halves is None or halves[0].body + halves[1].body == body
+
+
 TARGETS: Final[dict[str, Target]] = {
+    "client_answers": Target(_client_answers),
+    "client_events": Target(_client_events),
+    "client_headers": Target(_by_text(_client_headers)),
+    "client_segment": Target(_client_segment),
     "connection_text": Target(_connection_text),
     "batch": Target(_batch, (InvalidFields, MalformedBody, BodyTooLarge)),
     "one_log": Target(_one, (InvalidFields, MalformedBody)),
