@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cli import alerts, config, database, dead, keys, lake, tier, topics, users
+from cli import alerts, config, database, dead, hosts, keys, lake, tier, topics, users
 from cli.connections.command import import_connections
 from cli.erase import erase
 from cli.exporting.command import export
@@ -313,6 +313,7 @@ app.add_typer(dead.app, name="dead")
 app.add_typer(tier.app, name="tier")
 app.add_typer(lake.app, name="lake")
 app.add_typer(topics.app, name="topics")
+app.add_typer(hosts.app, name="hosts")
 app.add_typer(config.app, name="config")
 
 

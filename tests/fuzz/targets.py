@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import ipaddress
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -59,11 +60,15 @@ from patterns.masks import Masker
 from query import params
 from query.cursor import CursorSeal
 from query.errors import CursorError
+from query.hosts.addresses import read_address
+from query.hosts.agents import problem_detail
+from query.hosts.records import AnswerFaulty, Form, Records, read_files
 from query.tail.token import TailSeal
 from query.topics.place import parse_place, place_text
 from runtime.addresses import network_of
 from runtime.origins import Origins, origin_of
 from runtime.settings import load
+from runtime.traceparent import traceparent_of
 from schemas.errors import ConfigurationError, InvalidInput
 from schemas.export_lines import csv_records, ndjson
 from schemas.frames import (
@@ -76,6 +81,7 @@ from schemas.frames import (
 )
 from schemas.levels import band
 from schemas.record import Log
+from schemas.scope import ServiceScope
 from search.language import QueryError, parse
 from search.match import compile_match
 from search.params import ParameterError
@@ -322,6 +328,34 @@ def _terminal(text: str) -> None:
         assert not any(0x7F <= ord(character) < 0xA0 or 0x202A <= ord(character) < 0x202F for character in shown)
 
 
+def _host_answer(raw: bytes) -> None:
+    """What an agent answers: the first byte says as which form, the second in what pieces it comes."""
+    form = (Form.NDJSON, Form.TEXT)[raw[0] % 2] if raw else Form.TEXT
+    size = 1 + (raw[1] if len(raw) > 1 else 0)
+    assert "\x1b" not in problem_detail(raw[2:])
+    try:
+        allowed = ServiceScope(names=frozenset({"shop"}))
+        assert all(file.service_name == "shop" for file in read_files(raw[2:], allowed).files)
+    except AnswerFaulty:
+        pass
+    records, found = Records(form), b""
+    for start in range(2, len(raw), size):
+        found += records.feed(raw[start : start + size])
+    assert not found or found.endswith(b"\n")
+    assert form is Form.TEXT or found.count(b"\n") == records.lines
+    if records.end is not None:
+        assert records.end.written(form).endswith(b"\n")
+
+
+def _host_address(text: str) -> None:
+    address = read_address(text, [ipaddress.ip_network("10.0.0.0/8")])
+    assert read_address(address, [ipaddress.ip_network("10.0.0.0/8")]) == address
+
+
+def _traceparent(text: str) -> None:
+    assert traceparent_of(text).isascii()
+
+
 def _connection_text(data: bytes) -> None:
     """Read and measured."""
     lines = list(read_lines(io.BytesIO(data).readline, Place()))
@@ -419,5 +453,8 @@ TARGETS: Final[dict[str, Target]] = {
     "correlation_pattern": Target(_by_text(compile_correlation), (InvalidInput,)),
     "url": Target(_by_text(check_url), (InvalidInput,)),
     "answers": Target(_answers),
+    "host_answer": Target(_host_answer, (AnswerFaulty,)),
+    "host_address": Target(_by_text(_host_address), (ParameterError,)),
+    "traceparent": Target(_by_text(_traceparent)),
     "terminal": Target(_by_text(_terminal)),
 }
