@@ -28,7 +28,7 @@ from logfeed_client.sending.spool import parse_name, whole_lines
 from starlette.requests import HTTPConnection
 
 from access.accounts import check_networks
-from access.authenticator import _bearer
+from access.authenticator import _token as _credential
 from access.errors import AccountError, Unauthenticated
 from access.grants import check_grants
 from access.keys import key_prefix, key_sha256
@@ -242,7 +242,7 @@ def _head(raw: bytes) -> None:
     headers = [(name.lower(), value.strip()) for name, _, value in fields]
     connection = HTTPConnection({"type": "http", "scheme": "http", "path": "/", "headers": headers})
     Origins(["https://logs.example"]).admit(connection)
-    _bearer(connection)
+    _credential(connection)
 
 
 def _grants(text: str) -> None:
