@@ -34,7 +34,7 @@ from ingest.in_flight import Hold, InFlight
 from ingest.key_rates import KeyRates
 from ingest.parse import Item, Window, decode_batch, decode_one, is_array, may_hold_nul, too_many
 from ingest.publish import Publisher
-from ingest.quick import PlainLog, read_plain, read_plain_one
+from ingest.quick import PlainLog, plain_of, read_plain, read_plain_one
 from ingest.receive import (
     NOT_PERMITTED,
     Answer,
@@ -269,7 +269,7 @@ class IngestService:
             return _Request(
                 route=route,
                 body=body,
-                plain=None,
+                plain=None if self._chain.reads_metadata else plain_of(records),
                 decode=lambda: [*records],
                 principal=principal,
                 keyed=None if key is None else keyed(subject=principal.subject, key=key, route=route, body=body),

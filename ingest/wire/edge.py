@@ -31,7 +31,7 @@ class Records:
     items: Sequence[Item]
     """In the body's order; their place is their index in `Received`."""
     have_own_times: bool
-    """Whether each says its own time, so that the same body means the same records."""
+    """Whether each says its own time, or has an id of the client's, so that the same body means the same records."""
 
 
 class Format(Protocol):
