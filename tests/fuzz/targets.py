@@ -54,8 +54,11 @@ from ingest.errors import BodyTooLarge, InvalidFields, ItemError, MalformedBody,
 from ingest.filters.config import build_chain, parse_chain
 from ingest.idempotency import keyed
 from ingest.parse import Window, decode_batch, decode_one, may_hold_nul, to_log
-from ingest.quick import plain_lines, read_plain, read_plain_one
+from ingest.quick import plain_lines, plain_of, read_plain, read_plain_one
+from ingest.receive import Received
 from ingest.timestamps import parse_timestamp, show
+from ingest.wire.elastic.answers import EVERYTHING, Outcome, members_of, outcome_of, worded
+from ingest.wire.elastic.bulk import read_bulk
 from patterns.masks import Masker
 from query import params
 from query.cursor import CursorSeal
@@ -78,6 +81,7 @@ from schemas.frames import (
     decode_headers,
     decode_line,
     decompress,
+    encode_lines,
 )
 from schemas.levels import band
 from schemas.record import Log
@@ -143,6 +147,30 @@ def _quick(raw: bytes) -> None:
     for logs in (read_plain(raw, logs_max=1_000), read_plain_one(raw)):
         if logs is not None:
             plain_lines(logs, range(len(logs)), _WINDOW)
+
+
+def _elastic_bulk(raw: bytes) -> None:
+    """Read both ways to the same lines, and answered item by item."""
+    bulk = read_bulk(raw, index=None, default_service="d", logs_max=1_000)
+    received = Received()
+    plain = plain_of(bulk.items)
+    lines = None if plain is None else plain_lines(plain, range(len(plain)), _WINDOW)
+    for number, item in enumerate(bulk.items):
+        log = to_log(item, number, _WINDOW, may_hold_nul=True)
+        if isinstance(log, Log):
+            received.kept.append(log)
+        else:
+            received.rejected.append((number, log))
+    if lines is not None:
+        assert encode_lines(lines) == encode_lines(received.kept)
+    outcome = Outcome.unpack(outcome_of(received, bulk).pack())
+    items = json.loads(worded(outcome, bulk))["items"]
+    assert [found["status"] for item in items for found in item.values()].count(201) == len(received.kept)
+    assert len(items) == len(bulk.items)
+
+
+def _filter_path(text: str) -> None:
+    assert members_of(text) <= EVERYTHING
 
 
 def _body(raw: bytes) -> None:
@@ -420,6 +448,8 @@ TARGETS: Final[dict[str, Target]] = {
     "batch": Target(_batch, (InvalidFields, MalformedBody, BodyTooLarge)),
     "one_log": Target(_one, (InvalidFields, MalformedBody)),
     "quick": Target(_quick),
+    "elastic_bulk": Target(_elastic_bulk, (MalformedBody, BodyTooLarge)),
+    "filter_path": Target(_by_text(_filter_path)),
     "body": Target(_body, (BodyTooLarge, MalformedBody, UnsupportedBody)),
     "idempotency_key": Target(_by_text(_key), (InvalidFields,)),
     "timestamp": Target(_by_text(_timestamp), (ValueError,)),
