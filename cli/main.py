@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cli import alerts, config, database, dead, keys, lake, tier, topics, users
+from cli import agent, alerts, config, database, dead, keys, lake, tier, topics, users
 from cli.connections.command import import_connections
 from cli.erase import erase
 from cli.exporting.command import export
@@ -305,6 +305,7 @@ def route_command(
 
 
 app.command("erase", cls=Command)(erase)
+app.add_typer(agent.app, name="agent")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")
