@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from cli import alerts, config, database, dead, hosts, keys, lake, tier, topics, users
+from cli import agent, alerts, config, database, dead, keys, lake, tier, topics, users
 from cli.connections.command import import_connections
 from cli.erase import erase
 from cli.exporting.command import export
@@ -305,6 +306,7 @@ def route_command(
 
 
 app.command("erase", cls=Command)(erase)
+app.add_typer(agent.app, name="agent")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")

@@ -39,9 +39,7 @@ from alerts.service import read_document
 from broker.port import Delivered
 from broker.topic_names import service_of
 from cli.exporting.lines import read_page
-from cli.http_client import Problem, check_url, retry_after_s
-from cli.importing.formats.times import TimeReader
-from cli.importing.lines import Format, LineParser, compile_correlation, detect
+from cli.http_client import Problem, check_url
 from cli.importing.records import read_records
 from cli.log_view import LineView
 from cli.settings import Settings
@@ -49,6 +47,8 @@ from cli.terminal import harmless, harmless_json
 from connections.figures import figures_of
 from connections.lines import Place, read_lines
 from connections.metrics import BUILT_IN, Finder, Side
+from formats.lines import Format, LineParser, compile_correlation, detect
+from formats.times import TimeReader
 from ingest.body import read_body
 from ingest.errors import BodyTooLarge, InvalidFields, ItemError, MalformedBody, UnsupportedBody
 from ingest.filters.config import build_chain, parse_chain
@@ -70,6 +70,7 @@ from query.tail.token import TailSeal
 from query.topics.place import parse_place, place_text
 from runtime.addresses import network_of
 from runtime.origins import Origins, origin_of
+from runtime.patience import retry_after_s
 from runtime.settings import load
 from runtime.traceparent import traceparent_of
 from schemas.errors import ConfigurationError, InvalidInput

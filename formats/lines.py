@@ -15,11 +15,11 @@ from typing import Final
 
 import re2
 
-from cli.importing.formats.entry import Entry
-from cli.importing.formats.json_lines import parse_json
-from cli.importing.formats.pipes import parse_pipes
-from cli.importing.formats.plain import PlainParser, is_continuation, usual_pattern
-from cli.importing.formats.times import TimeReader
+from formats.entry import Entry
+from formats.json_lines import parse_json
+from formats.pipes import parse_pipes
+from formats.plain import PlainParser, is_continuation, usual_pattern
+from formats.times import TimeReader
 from schemas.errors import InvalidInput
 from schemas.record import CORRELATION_ID_CHARS_MAX
 
@@ -55,10 +55,15 @@ class LineParser:
         Raises InvalidInput when the pattern is none.
         """
         self.format = format
+        self._zone = zone
         self._times = TimeReader(zone=zone, now_us=now_us)
         self._plain = PlainParser(pattern)
         self._correlation = compile_correlation(correlation_pattern) if correlation_pattern else _CORRELATION
         self._has_own_pattern = correlation_pattern is not None
+
+    def at(self, now_us: int) -> None:
+        """Read times as of another moment from now on."""
+        self._times = TimeReader(zone=self._zone, now_us=now_us)
 
     def parse(self, text: str) -> Entry:
         """What the log says. Never fails: text of no known form is a message without a time."""
@@ -98,13 +103,18 @@ _options.log_errors = False
 """RE2 would write the whole pattern to standard error; our error says what is wrong."""
 
 
-def compile_correlation(pattern: str) -> re.Pattern[str]:
-    """A user's pattern, by RE2: no pattern can make the import slow. Raises InvalidInput with RE2's reason."""
+def compile_expression(pattern: str, called: str) -> re.Pattern[str]:
+    """A user's pattern, by RE2: none can make reading slow. called: in the reason. Raises InvalidInput."""
     try:
         compiled: re.Pattern[str] = re2.compile(pattern, _options)
     except (re2.error, UnicodeEncodeError) as error:
-        raise InvalidInput(f"--correlation-pattern is no regular expression in RE2's syntax: {error}") from error
+        raise InvalidInput(f"{called} is no regular expression in RE2's syntax: {error}") from error
     return compiled
+
+
+def compile_correlation(pattern: str) -> re.Pattern[str]:
+    """Of the option `--correlation-pattern`. Raises InvalidInput with RE2's reason."""
+    return compile_expression(pattern, "--correlation-pattern")
 
 
 def detect(format: Format, lines: Sequence[str], *, zone: tzinfo, now_us: int) -> tuple[Format, str | None]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from cli.importing.formats.times import ISO, TimeReader
+from formats.times import ISO, TimeReader
 
 _SYSLOG_TIME: Final = r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"
 _ACCESS_TIME: Final = r"\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}"

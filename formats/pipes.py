@@ -5,8 +5,8 @@ The time is the first or the second column, the level beside it; all that follow
 
 from __future__ import annotations
 
-from cli.importing.formats.entry import Entry, read_level
-from cli.importing.formats.times import TimeReader
+from formats.entry import Entry, read_level
+from formats.times import TimeReader
 
 
 def parse_pipes(text: str, times: TimeReader) -> Entry | None:

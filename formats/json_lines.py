@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from cli.importing.formats.entry import Entry, read_level
-from cli.importing.formats.times import TimeReader
+from formats.entry import Entry, read_level
+from formats.times import TimeReader
 from schemas.export_lines import COLUMNS
 from schemas.levels import LEVELS, SEVERITY_MAX
 from schemas.record import CORRELATION_ID_CHARS_MAX

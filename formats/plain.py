@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from cli.importing.formats.entry import Entry, read_level
-from cli.importing.formats.patterns import PATTERNS
-from cli.importing.formats.times import TimeReader
+from formats.entry import Entry, read_level
+from formats.patterns import PATTERNS
+from formats.times import TimeReader
 from schemas.levels import LEVELS
 
-_SYSLOG_SEVERITIES: Final = tuple(
+SYSLOG_SEVERITIES: Final = tuple(
     LEVELS[name] for name in ("FATAL", "FATAL", "FATAL", "ERROR", "WARN", "INFO", "INFO", "DEBUG")
 )
 """RFC 5424, table 2: emergency, alert, critical, error, warning, notice, informational, debug."""
@@ -85,7 +85,7 @@ def _entry(match: re.Match[str], time_us: int) -> Entry:
     level, priority = fields.pop("level", None), fields.pop("pri", None)
     severity = read_level(level.rstrip("12345")) if level else None
     if severity is None and priority is not None:
-        severity = _SYSLOG_SEVERITIES[int(priority) & 7]
+        severity = SYSLOG_SEVERITIES[int(priority) & 7]
     if severity is None and (status := fields.get("status")) is not None:
         severity = LEVELS["ERROR"] if status >= "500" else LEVELS["WARN"] if status >= "400" else LEVELS["INFO"]
     if severity is None:
