@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from cli import alerts, config, database, dead, keys, lake, tier, topics, users
+from cli.canary.command import canary
 from cli.connections.command import import_connections
 from cli.erase import erase
 from cli.exporting.command import export
@@ -240,6 +241,7 @@ app.command("patterns", cls=Command)(patterns)
 app.command("export", cls=Command)(export)
 app.command("import", cls=Command)(import_logs)
 app.command("import-connections", cls=Command)(import_connections)
+app.command("canary", cls=Command)(canary)
 
 
 @app.command("serve", cls=Command)
