@@ -1,4 +1,4 @@
-"""`logfeed canary` as people type it, against real processes of both profiles."""
+"""`logfeed canary`, `doctor` and `status` as people type them, against real processes of both profiles."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -50,6 +51,16 @@ class Installation:
         assert done.stdout, done.stderr + self.fleet.failures()
         report: dict[str, Any] = json.loads(done.stdout)
         return done.returncode, report
+
+    def doctor(self, **environment: str) -> tuple[int, list[dict[str, Any]]]:
+        """(exit code, findings), with the settings of a role here."""
+        port = str(next(iter(self.fleet.ports.values())))
+        done = self.run("doctor", "--json", **self.fleet.environment(LOGFEED_HTTP__PORT=port, **environment))
+        assert done.stdout, done.stderr
+        report = json.loads(done.stdout)
+        assert report["ok"] == (done.returncode == 0)
+        findings: list[dict[str, Any]] = report["findings"]
+        return done.returncode, findings
 
     def execute(self, *statements: str) -> None:
         """Statements in a transaction of their own, past every adapter."""
@@ -163,3 +174,100 @@ def test_canary_that_reaches_nobody_says_so() -> None:
     both = commands.logfeed("canary", "--once", "1", "--for", "1s")
     assert (both.returncode, both.stdout) == (2, "")
     assert "give one of them" in both.stderr
+
+
+# logfeed doctor
+
+
+def test_doctor_finds_an_installation_that_works_to_be_well(installation: Installation) -> None:
+    code, found = installation.doctor()
+    assert code == 0, found
+    assert not [each for each in found if each["state"] == "fail"]
+    texts = [f"{each['what']}: {each['text']}" for each in found]
+    for beginning in ("program: Logfeed", "database: answers: PostgreSQL", "clock: of the database", "broker: "):
+        assert any(text.startswith(beginning) for text in texts), texts
+    assert any("records wait to be stored; writers: write" in text for text in texts)
+    assert any(text.startswith("ports: http.port") and text.endswith(": ready") for text in texts)
+    shown = installation.run("doctor", **installation.fleet.environment())
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines()[0].startswith("ok    program    Logfeed")
+
+
+def test_doctor_says_what_to_do_about_a_partition_that_halted(installation: Installation) -> None:
+    topic = installation.fleet.topic
+    installation.execute(
+        f"UPDATE consumer_offsets SET halted = 'a test halts it' WHERE topic = '{topic}' AND partition = 1"
+    )
+    try:
+        code, found = installation.doctor()
+    finally:
+        installation.execute(f"UPDATE consumer_offsets SET halted = NULL WHERE topic = '{topic}'")
+    (failed,) = (each for each in found if each["state"] == "fail")
+    assert (code, failed["text"]) == (1, "partition 1 is halted: a test halts it")
+    assert "logfeed db resume 1" in failed["do"]
+
+
+def test_doctor_makes_no_topic_and_looks_on_without_one(installation: Installation) -> None:
+    code, found = installation.doctor(LOGFEED_BROKER__TOPIC="logs.nobody.made.it")
+    failed = [each for each in found if each["state"] == "fail"]
+    assert code == 1
+    assert any("topic logs.nobody.made.it is missing" in each["text"] for each in failed), found
+    assert any(each["what"] == "tiers" for each in found)
+    assert installation.doctor(LOGFEED_BROKER__TOPIC="logs.nobody.made.it")[0] == 1, "it is still not there"
+
+
+def test_doctor_looks_at_the_rest_when_the_database_is_away(installation: Installation) -> None:
+    code, found = installation.doctor(LOGFEED_DATABASE__URL="postgresql://nobody:none@127.0.0.1:1/none")
+    (failed,) = (each for each in found if each["state"] == "fail")
+    assert (code, failed["what"]) == (1, "database")
+    assert "start the server" in failed["do"]
+    is_asked = any(each["what"] == "broker" for each in found)
+    assert is_asked == (installation.fleet.profile == FULL), "the queue is in the database"
+
+
+def test_doctor_finds_settings_that_are_none_and_a_database_without_tables(postgres_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "logfeed.yaml"
+    file.write_text("htpt: {port: 1}\n")
+    wrong = commands.logfeed("doctor", "--config", str(file))
+    assert (wrong.returncode, wrong.stdout.startswith("fail  settings")) == (1, True)
+    assert "logfeed config check" in wrong.stdout
+    empty = commands.logfeed("doctor", LOGFEED_DATABASE__URL=postgres_url, LOGFEED_DATA_DIR=str(tmp_path))
+    assert empty.returncode == 1
+    assert "run `logfeed db migrate`" in empty.stdout
+    assert "writers" not in empty.stdout
+
+
+# logfeed status
+
+
+def test_status_shows_what_the_api_says(installation: Installation) -> None:
+    done = installation.run("status", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert [each["partition"] for each in answer["partitions"]] == [0, 1, 2, 3]
+    screen = installation.run("status")
+    assert screen.returncode == 0
+    assert screen.stdout.startswith("writers     write: ")
+    assert screen.stdout.count("\n  partition ") == 4
+    assert "sealer: write" in screen.stdout
+    refused = installation.run("status", LOGFEED_API_KEY="wrong")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "LOGFEED_API_KEY" in refused.stderr
+
+
+def test_status_is_shown_again_and_again(installation: Installation) -> None:
+    environment = {
+        **installation.fleet.environment(),
+        "LOGFEED_URL": installation.query,
+        "LOGFEED_API_KEY": installation.key,
+    }
+    watch = Role(["status", "--watch", "--every", "0.5"], environment, installation.fleet.directory / "watch.log")
+    watch.start()
+    installation.fleet.roles.append(watch)
+
+    async def shown_twice() -> bool:
+        return watch.log_text().count("writers     write: ") >= 2
+
+    asyncio.run(until(shown_twice, what="the status is shown again"))
+    assert watch.alive
+    watch.kill()
