@@ -33,6 +33,7 @@ from cli.first_keys import (
 from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
 from cli.logs import logs
+from cli.mcp.command import mcp
 from cli.patterns import patterns
 from cli.terminal import harmless
 from cli.usage import Command, Group
@@ -240,6 +241,7 @@ app.command("patterns", cls=Command)(patterns)
 app.command("export", cls=Command)(export)
 app.command("import", cls=Command)(import_logs)
 app.command("import-connections", cls=Command)(import_connections)
+app.command("mcp", cls=Command)(mcp)
 
 
 @app.command("serve", cls=Command)

@@ -69,7 +69,13 @@ PARTNERS = {"http.tls_cert": "http.tls_key", "http.tls_key": "http.tls_cert"}
 NEEDED_BESIDE = {"alerts.default_channels": ["alerts.channels"]}
 """Settings without which another has no value that fits."""
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
-LOCKS = ["requirements.lock", "requirements-lake.lock", "requirements-test.lock", "requirements-long.lock"]
+LOCKS = [
+    "requirements.lock",
+    "requirements-lake.lock",
+    "requirements-mcp.lock",
+    "requirements-test.lock",
+    "requirements-long.lock",
+]
 
 
 @cache
@@ -212,7 +218,8 @@ def test_locks_hold_what_the_project_asks_for() -> None:
     extras = project["optional-dependencies"]
     wanted = {"requirements.lock": project["dependencies"] + extras["build"]}
     wanted["requirements-lake.lock"] = wanted["requirements.lock"] + extras["lake"]
-    wanted["requirements-test.lock"] = wanted["requirements-lake.lock"] + extras["test"]
+    wanted["requirements-mcp.lock"] = wanted["requirements.lock"] + extras["mcp"]
+    wanted["requirements-test.lock"] = wanted["requirements-lake.lock"] + extras["mcp"] + extras["test"]
     wanted["requirements-long.lock"] = project["dependencies"] + extras["long"]
     for lock, requirements in wanted.items():
         locked = set(re.findall(r"^([a-z0-9._-]+)==", (ROOT / lock).read_text(), re.MULTILINE))
