@@ -5,6 +5,7 @@ other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import ipaddress
 import json
@@ -16,10 +17,18 @@ from typing import Final
 
 import httpx
 import msgspec
+from logfeed_client import LogfeedError as ClientError
+from logfeed_client.headers import incoming, outgoing
+from logfeed_client.querying import results
+from logfeed_client.querying.asking import answered
+from logfeed_client.querying.events import EventReader, frame_of
+from logfeed_client.sending.answers import Taken, judge
+from logfeed_client.sending.batch import Batch
+from logfeed_client.sending.spool import parse_name, whole_lines
 from starlette.requests import HTTPConnection
 
 from access.accounts import check_networks
-from access.authenticator import _bearer
+from access.authenticator import _token as _credential
 from access.errors import AccountError, Unauthenticated
 from access.grants import check_grants
 from access.keys import key_prefix, key_sha256
@@ -30,9 +39,7 @@ from alerts.service import read_document
 from broker.port import Delivered
 from broker.topic_names import service_of
 from cli.exporting.lines import read_page
-from cli.http_client import Problem, check_url, retry_after_s
-from cli.importing.formats.times import TimeReader
-from cli.importing.lines import Format, LineParser, compile_correlation, detect
+from cli.http_client import Problem, check_url
 from cli.importing.records import read_records
 from cli.log_view import LineView
 from cli.settings import Settings
@@ -40,13 +47,18 @@ from cli.terminal import harmless, harmless_json
 from connections.figures import figures_of
 from connections.lines import Place, read_lines
 from connections.metrics import BUILT_IN, Finder, Side
+from formats.lines import Format, LineParser, compile_correlation, detect
+from formats.times import TimeReader
 from ingest.body import read_body
 from ingest.errors import BodyTooLarge, InvalidFields, ItemError, MalformedBody, UnsupportedBody
 from ingest.filters.config import build_chain, parse_chain
 from ingest.idempotency import keyed
 from ingest.parse import Window, decode_batch, decode_one, may_hold_nul, to_log
-from ingest.quick import plain_lines, read_plain, read_plain_one
+from ingest.quick import plain_lines, plain_of, read_plain, read_plain_one
+from ingest.receive import Received
 from ingest.timestamps import parse_timestamp, show
+from ingest.wire.elastic.answers import EVERYTHING, Outcome, members_of, outcome_of, worded
+from ingest.wire.elastic.bulk import read_bulk
 from patterns.masks import Masker
 from query import params
 from query.cursor import CursorSeal
@@ -58,6 +70,7 @@ from query.tail.token import TailSeal
 from query.topics.place import parse_place, place_text
 from runtime.addresses import network_of
 from runtime.origins import Origins, origin_of
+from runtime.patience import retry_after_s
 from runtime.settings import load
 from runtime.traceparent import traceparent_of
 from schemas.errors import ConfigurationError, InvalidInput
@@ -69,6 +82,7 @@ from schemas.frames import (
     decode_headers,
     decode_line,
     decompress,
+    encode_lines,
 )
 from schemas.levels import band
 from schemas.record import Log
@@ -134,6 +148,30 @@ def _quick(raw: bytes) -> None:
     for logs in (read_plain(raw, logs_max=1_000), read_plain_one(raw)):
         if logs is not None:
             plain_lines(logs, range(len(logs)), _WINDOW)
+
+
+def _elastic_bulk(raw: bytes) -> None:
+    """Read both ways to the same lines, and answered item by item."""
+    bulk = read_bulk(raw, index=None, default_service="d", logs_max=1_000)
+    received = Received()
+    plain = plain_of(bulk.items)
+    lines = None if plain is None else plain_lines(plain, range(len(plain)), _WINDOW)
+    for number, item in enumerate(bulk.items):
+        log = to_log(item, number, _WINDOW, may_hold_nul=True)
+        if isinstance(log, Log):
+            received.kept.append(log)
+        else:
+            received.rejected.append((number, log))
+    if lines is not None:
+        assert encode_lines(lines) == encode_lines(received.kept)
+    outcome = Outcome.unpack(outcome_of(received, bulk).pack())
+    items = json.loads(worded(outcome, bulk))["items"]
+    assert [found["status"] for item in items for found in item.values()].count(201) == len(received.kept)
+    assert len(items) == len(bulk.items)
+
+
+def _filter_path(text: str) -> None:
+    assert members_of(text) <= EVERYTHING
 
 
 def _body(raw: bytes) -> None:
@@ -233,7 +271,7 @@ def _head(raw: bytes) -> None:
     headers = [(name.lower(), value.strip()) for name, _, value in fields]
     connection = HTTPConnection({"type": "http", "scheme": "http", "path": "/", "headers": headers})
     Origins(["https://logs.example"]).admit(connection)
-    _bearer(connection)
+    _credential(connection)
 
 
 def _grants(text: str) -> None:
@@ -359,11 +397,60 @@ def _connection_text(data: bytes) -> None:
     assert bool(lines) == any(line.strip() for line in said)
 
 
+# The Python client
+
+
+def _client_answers(raw: bytes) -> None:
+    """What a server, or something else at its address, answers to the Python client: a status, and the body behind a line
+    end."""
+    head, _, body = raw.partition(b"\n")
+    status = int(head) if head.isdigit() and len(head) == 3 else 200
+    found = judge(status, {"Retry-After": text_of(head)}, body, logs=1, now_s=NOW_MS / 1000)
+    assert not isinstance(found, Taken) or status in (200, 201, 422)
+    for build in (results.page_of, results.one_of, results.context_of, results.histogram_of):
+        with contextlib.suppress(ClientError):
+            answered(200, {}, body, build)
+
+
+def _client_events(raw: bytes) -> None:
+    """Whole, and cut into two: the same events."""
+    reader = EventReader()
+    whole = EventReader().feed(raw)
+    assert whole == [*reader.feed(raw[: len(raw) // 2]), *reader.feed(raw[len(raw) // 2 :])]
+    for event in whole:
+        with contextlib.suppress(ClientError):
+            frame_of(event)
+
+
+def _client_headers(text: str) -> None:
+    """Headers a line each, as a middleware reads them; what goes on is harmless."""
+    headers = {name.lower(): value for name, _, value in (line.partition(":") for line in text.split("\n"))}
+    found = incoming(headers.get)
+    for value in outgoing(found.correlation_id, flags=found.flags, state=found.state).values():
+        assert value.isascii()
+        assert value.isprintable()
+
+
+def _client_segment(raw: bytes) -> None:
+    """A spooled file after a crash: its name, then its content."""
+    name, _, content = raw.partition(b"\n")
+    parse_name(text_of(name))
+    body = whole_lines(content)
+    halves = Batch("k", body, body.count(b"\n")).halves()
+    assert halves is None or halves[0].body + halves[1].body == body
+
+
 TARGETS: Final[dict[str, Target]] = {
+    "client_answers": Target(_client_answers),
+    "client_events": Target(_client_events),
+    "client_headers": Target(_by_text(_client_headers)),
+    "client_segment": Target(_client_segment),
     "connection_text": Target(_connection_text),
     "batch": Target(_batch, (InvalidFields, MalformedBody, BodyTooLarge)),
     "one_log": Target(_one, (InvalidFields, MalformedBody)),
     "quick": Target(_quick),
+    "elastic_bulk": Target(_elastic_bulk, (MalformedBody, BodyTooLarge)),
+    "filter_path": Target(_by_text(_filter_path)),
     "body": Target(_body, (BodyTooLarge, MalformedBody, UnsupportedBody)),
     "idempotency_key": Target(_by_text(_key), (InvalidFields,)),
     "timestamp": Target(_by_text(_timestamp), (ValueError,)),

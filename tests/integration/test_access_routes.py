@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -52,7 +53,30 @@ HOST: Final = "host"
 FORGET: Final = "forget"
 """Whoever administers all services."""
 
+BULK: Final = "bulk"
+"""Whoever may write; which services then, item by item: test_elastic_bulk.py."""
+ELASTIC_GREETINGS: Final = (
+    "",
+    "_license",
+    "_xpack",
+    "_cluster/health",
+    "_cat/health",
+    "_nodes/http",
+    "_index_template/{name}",
+    "_template/{name}",
+    "_data_stream/{name}",
+    "_ilm/policy/{name}",
+    "_ingest/pipeline/{name}",
+)
+
 ROUTES: Final = {
+    **{f"GET {prefix}/{path}": OPEN for prefix in ("", "/elastic") for path in ELASTIC_GREETINGS},
+    **{
+        f"{method} {prefix}/{path}": BULK
+        for method in ("POST", "PUT")
+        for prefix in ("", "/elastic")
+        for path in ("_bulk", "{index}/_bulk")
+    },
     "GET /livez": OPEN,
     "GET /readyz": OPEN,
     "GET /metrics": OPEN,
@@ -121,7 +145,6 @@ ROUTES: Final = {
 }
 THEIRS: Final = "other/secret"
 UNDOCUMENTED: Final = {
-    "/",
     "/docs",
     "/openapi.json",
     "/swagger/favicon-32x32.png",
@@ -164,6 +187,7 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
     assert set(found) == set(ROUTES), "classify the route here, and give it what its kind asks for"
     for name, operation in found.items():
         asks = ROUTES[name] not in (OPEN, LOGIN, PROVIDER)
+        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, ADMIN, TOPIC, EXPORT, OWN, WATCH, PUT, SHOWN, SENT, ANY, BULK)
         assert operation.get("security", []) == (SECURITY if asks else []), name
         assert {"401", "403"} <= set(operation["responses"]) or not asks, name
 
@@ -293,7 +317,11 @@ async def _check(
             body = {"status": "running", "service_name": service}
         elif wanted == SENT:
             body = None if "{side}" in template else _CONNECTION
-        answer = await client.request(method, path, json=[body] if path.endswith("/batch") else body)
+        if wanted == BULK:
+            lines = f'{{"create":{{}}}}\n{json.dumps({"service": {"name": service}, "message": "m"})}\n'
+            answer = await client.request(method, path, content=lines)
+        else:
+            answer = await client.request(method, path, json=[body] if path.endswith("/batch") else body)
         where = f"{name} by {label} of {service}: {answer.status_code} {answer.text[:300]}"
         match wanted:
             case "open":
@@ -322,6 +350,8 @@ async def _check(
                 expected = 403 if not kind.may_tail else 404 if "{" in template else 200
             case "write":
                 expected = 201 if service in kind.writes else 403
+            case "bulk":
+                expected = 200 if kind.writes else 403
             case "tail" if not kind.may_tail:
                 expected = 403
             case "tail":
@@ -347,6 +377,9 @@ async def _check(
             case _:
                 expected = 200 if not is_of_one or service in kind.reads else 404
         assert answer.status_code == expected, where
+        if wanted == BULK and expected == 200:
+            [item] = answer.json()["items"]
+            assert item["create"]["status"] == (201 if service in kind.writes else 400), where
         assert (answer.status_code == 401) == ("www-authenticate" in answer.headers), where
         if wanted != OPEN and expected != 201:
             hidden = [each for each in by_service if each not in kind.reads and each != service]
