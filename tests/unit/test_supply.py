@@ -27,7 +27,14 @@ EXTRAS: Final = PROJECT["optional-dependencies"]
 ASKED: Final = {
     "requirements.lock": [*PROJECT["dependencies"], *EXTRAS["build"]],
     "requirements-lake.lock": [*PROJECT["dependencies"], *EXTRAS["build"], *EXTRAS["lake"]],
-    "requirements-test.lock": [*PROJECT["dependencies"], *EXTRAS["build"], *EXTRAS["lake"], *EXTRAS["test"]],
+    "requirements-mcp.lock": [*PROJECT["dependencies"], *EXTRAS["build"], *EXTRAS["mcp"]],
+    "requirements-test.lock": [
+        *PROJECT["dependencies"],
+        *EXTRAS["build"],
+        *EXTRAS["lake"],
+        *EXTRAS["mcp"],
+        *EXTRAS["test"],
+    ],
     "requirements-long.lock": [*PROJECT["dependencies"], *EXTRAS["long"]],
 }
 SCANNED_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -97,7 +104,7 @@ def test_what_is_installed_is_what_is_locked_and_complete() -> None:
 
 
 def test_licences_ask_for_nothing_that_the_project_cannot_give() -> None:
-    shipped = _in_force("requirements-lake.lock")
+    shipped = _in_force("requirements-lake.lock") | _in_force("requirements-mcp.lock")
     for name in _in_force("requirements-test.lock"):
         licences = licences_of(metadata.distribution(name))
         assert licences, f"{name} names no licence"
