@@ -2,9 +2,9 @@
 
     python -m bench [--quick] [--profile full|embedded] [--only SECTION,…] [--minutes M] [--rows N] [--runs R] …
 
-Sections: floor, throughput, accept, single, freshness, live, pages, tiers, patterns, peers. Absolute figures belong to the
-machine and the minute; ratios to the floor of the same run are what may be compared. One section's failure is recorded and the
-others go on; the exit code is then 1. No figure ever fails a run.
+Sections: floor, throughput, accept, single, client, freshness, live, pages, tiers, patterns, peers. Absolute figures belong
+to the machine and the minute; ratios to the floor of the same run are what may be compared. One section's failure is recorded
+and the others go on; the exit code is then 1. No figure ever fails a run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bench import (
     accept,
+    client,
     floor,
     freshness,
     live,
@@ -47,6 +48,7 @@ _ON_ONE_SITE: tuple[dict[str, Measure], ...] = (
         "throughput": throughput.measure,
         "accept": accept.measure,
         "single": single.measure,
+        "client": client.measure,
         "freshness": freshness.measure,
         "live": live.measure,
     },

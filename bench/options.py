@@ -12,6 +12,7 @@ SECTIONS: Final = (
     "throughput",
     "accept",
     "single",
+    "client",
     "freshness",
     "live",
     "pages",
@@ -49,6 +50,8 @@ class Options:
     single_s: float = 8.0
     single_connections: int = 64
     """Enough that ingest is never without a request: what one costs is asked, not how long one takes."""
+    client_logs: int = 400_000
+    """That a program sends through the Python client."""
     floor_s: float = 3.0
     """Of one repetition."""
     floor_repetitions: int = 5
@@ -83,6 +86,7 @@ def quick(options: Options) -> Options:
         run_s=5.0,
         accept_s=3.0,
         single_s=2.0,
+        client_logs=20_000,
         floor_s=0.7,
         floor_repetitions=3,
         naive_s=1.5,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import re2
@@ -57,6 +57,7 @@ class PlainLog(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 _one: Final = msgspec.json.Decoder(PlainLog)
 _many: Final = msgspec.json.Decoder(list[PlainLog])
+_metadata: Final = msgspec.json.Decoder(dict[str, Any])
 _encoder: Final = msgspec.json.Encoder()
 
 _SEVERITIES: Final[dict[str | int | None, int]] = {severity: severity for severity in range(1, SEVERITY_MAX + 1)}
@@ -168,6 +169,18 @@ def plain_lines(
             return None
         append(LogLine(log_id, timestamp_us, severity, service, message, correlation_id, log.metadata))
     return lines
+
+
+def opened(log: PlainLog) -> Incoming:
+    """The same log for a closer look. Its metadata are an object."""
+    return Incoming(
+        log.message,
+        log.service_name,
+        log.timestamp,
+        log.level,
+        log.correlation_id,
+        _metadata.decode(log.metadata),
+    )
 
 
 def are_plain(texts: Sequence[msgspec.Raw]) -> bool:

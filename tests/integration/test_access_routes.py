@@ -44,6 +44,14 @@ SHOWN: Final = "shown"
 """Whoever may read a service of connections; of all others there are none."""
 SENT: Final = "sent"
 """Whoever may write a service of connections; more: test_connections.py."""
+LISTED: Final = "listed"
+"""Whoever may read; here is nothing to see: test_hosts.py."""
+THERE: Final = "there"
+"""Whoever may read; here is no such host: test_hosts.py."""
+HOST: Final = "host"
+"""Whoever may register hosts; which: test_hosts.py."""
+FORGET: Final = "forget"
+"""Whoever administers all services."""
 
 BULK: Final = "bulk"
 """Whoever may write; which services then, item by item: test_elastic_bulk.py."""
@@ -114,6 +122,11 @@ ROUTES: Final = {
     "PUT /api/v1/connections/{connection_id}/logs/{side}": SENT,
     "GET /api/v1/tail": TAIL,
     "POST /api/v1/tail/tickets": TAIL,
+    "GET /api/v1/hosts": LISTED,
+    "PUT /api/v1/hosts/{host}": HOST,
+    "DELETE /api/v1/hosts/{host}": FORGET,
+    "GET /api/v1/hosts/{host}/files": THERE,
+    "GET /api/v1/hosts/{host}/files/{name}": THERE,
     "GET /api/v1/topics": TOPIC,
     "GET /api/v1/topics/{name}/records": TOPIC,
     "GET /api/v1/alerts": ALERT,
@@ -154,6 +167,7 @@ class Kind:
     may_alert: bool = False
     may_admin: bool = False
     may_export: bool = False
+    may_host: bool = False
 
 
 ALL: Final = frozenset({"shop", "pay/a", "pay/b", THEIRS})
@@ -172,6 +186,7 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
     found = operations()
     assert set(found) == set(ROUTES), "classify the route here, and give it what its kind asks for"
     for name, operation in found.items():
+        asks = ROUTES[name] not in (OPEN, LOGIN, PROVIDER)
         asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, ADMIN, TOPIC, EXPORT, OWN, WATCH, PUT, SHOWN, SENT, ANY, BULK)
         assert operation.get("security", []) == (SECURITY if asks else []), name
         assert {"401", "403"} <= set(operation["responses"]) or not asks, name
@@ -229,6 +244,7 @@ async def kinds(site: Site) -> dict[str, Kind]:
         "writer of all": Kind((await site.key("write:*")).text, True, writes=ALL),
         "tails one service": Kind((await site.key("tail:shop")).text, True, may_tail=True),
         "admin": Kind(admin, True, reads=ALL, may_tail=True, may_alert=True, may_export=True, may_admin=True),
+        "registers hosts": Kind((await site.key("host:*")).text, True, may_host=True),
         "exports one service": Kind((await site.key("export:shop")).text, True, may_export=True),
         "admin of a prefix": Kind(
             (await site.key("admin:pay/*")).text, True, reads=PAY, may_tail=True, may_alert=True, may_export=True
@@ -295,7 +311,7 @@ async def _check(
             .replace("{connection_id}", "c")
             .replace("{side}", "server")
         )
-        path = path.replace("/series", "/series?metric=latency")
+        path = path.replace("/series", "/series?metric=latency").replace("{host}", "web-1")
         body: Any = None if wanted != WRITE else {"service_name": service, "message": "m"}
         if wanted == PUT:
             body = {"status": "running", "service_name": service}
@@ -346,8 +362,14 @@ async def _check(
                 expected = 403
             case "sent":
                 expected = 200
+            case "host":
+                expected = 422 if kind.may_host else 403
+            case "forget":
+                expected = 204 if kind.may_admin else 403
             case _ if not kind.reads:
                 expected = 403
+            case "there":
+                expected = 404
             case "watch":
                 expected = 422
             case "shown":
