@@ -57,7 +57,7 @@ def read_bulk(body: bytes, *, index: str | None, default_service: str | None, lo
 
     Raises MalformedBody when it is empty, BodyTooLarge past logs_max items.
     """
-    body = body.removeprefix(BOM)
+    body = body.removeprefix(BOM).rstrip(_WHITESPACE)
     if body.count(b"\n") >= logs_max:
         lines = sum(1 for line in body.split(b"\n") if line.strip(_WHITESPACE))
         if lines > 2 * logs_max:
@@ -75,7 +75,7 @@ def _read_all(body: bytes, default_index: str | None, default_service: str | Non
     """Raises _Unusual, or what is UNREADABLE."""
     bulk = Bulk()
     decoded = _objects.decode_lines(body)
-    if len(decoded) % 2 or not len(decoded) <= body.count(b"\n") + 1 <= len(decoded) + 1:
+    if len(decoded) % 2 or len(decoded) != body.count(b"\n") + 1:
         raise _Unusual  # blank lines were passed over: one may stand where a document should
     lines = iter(decoded)
     for head, document in zip(lines, lines, strict=True):
