@@ -39,7 +39,7 @@ def make_key(fleet: Fleet, *grants: str, **options: Any) -> str:
         database = Database(fleet.database_url, application_name="agent test", connections_max=2, wait_s=20)
         await database.open()
         try:
-            return (await Accounts(database).create_key("agent", grants, created_by="tests", **options)).key
+            return (await Accounts(database).create_key("agent", grants, created_by="tests", **options)).text
         finally:
             await database.close()
 
@@ -89,6 +89,11 @@ class AgentProcess:
     def stop(self) -> int:
         """With SIGTERM; its exit code."""
         return self._signal(signal.SIGTERM)
+
+    def ended(self) -> int:
+        """Its exit code, when it ends by itself."""
+        assert self.process is not None
+        return self.process.wait(DEADLINE_S)
 
     def _signal(self, number: signal.Signals) -> int:
         assert self.process is not None
