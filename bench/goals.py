@@ -74,6 +74,9 @@ GOALS: Final = (
     Goal("correlation_filters_first_ms", "a correlation id over 2,000 files, first: 500 ms", at_most=500),
     Goal("correlation_filters_again_ms", "a correlation id over 2,000 files, again: 50 ms", at_most=50),
     Goal("patterns_accuracy_mean", "patterns: grouping accuracy over six systems: 0.9", at_least=0.9),
+    Goal("agent_mib_per_s", "the agent sends 20 MiB of lines a core-second", at_least=20),
+    Goal("agent_memory_mib", "memory of the agent: 60 MB", at_most=57.2),
+    Goal("agent_first_line_ms", "the last line of 10 GB, over HTTP: 50 ms", at_most=50),
     Goal("patterns_lines_per_cpu_s", "patterns: 100,000 lines/s a core", at_least=100_000),
     *(
         Goal(f"page_busy_p99_ms.{kind}", f"page, {what}, while logs come in, p99: 200 ms", at_most=200)

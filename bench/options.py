@@ -18,6 +18,7 @@ SECTIONS: Final = (
     "pages",
     "tiers",
     "patterns",
+    "agent",
     "peers",
 )
 BY_DEFAULT: Final[dict[str, tuple[str, ...]]] = {
@@ -71,6 +72,8 @@ class Options:
     """Which page of a walk is the deep one."""
     busy_rate: float = 50_000.0
     """Logs a second that come in while the questions are asked again; 0 leaves that out."""
+    agent_mib: int = 64
+    """MiB of lines that the agent sends."""
     pattern_lines: int = 100_000
     """Lines that the template miner gets at a time."""
     peer_s: float = 20.0
@@ -98,6 +101,7 @@ def quick(options: Options) -> Options:
         questions=10,
         deep_pages=100,
         busy_rate=10_000.0,
+        agent_mib=4,
         pattern_lines=20_000,
         peer_s=4.0,
     )
