@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ingest.api import TakesLogs
+from ingest.wire.otlp.format import add_otlp
 from runtime.direct import DirectRouter
 
 
 def add_formats(router: DirectRouter, service: TakesLogs) -> None:
     """The routes of every format."""
+    add_otlp(router, service)

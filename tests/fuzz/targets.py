@@ -18,7 +18,7 @@ import msgspec
 from starlette.requests import HTTPConnection
 
 from access.accounts import check_networks
-from access.authenticator import _bearer
+from access.authenticator import _token as _credentials
 from access.errors import AccountError, Unauthenticated
 from access.grants import check_grants
 from access.keys import key_prefix, key_sha256
@@ -44,8 +44,11 @@ from ingest.errors import BodyTooLarge, InvalidFields, ItemError, MalformedBody,
 from ingest.filters.config import build_chain, parse_chain
 from ingest.idempotency import keyed
 from ingest.parse import Window, decode_batch, decode_one, may_hold_nul, to_log
-from ingest.quick import plain_lines, read_plain, read_plain_one
+from ingest.quick import PlainLog, are_plain, opened, plain_lines, read_plain, read_plain_one
 from ingest.timestamps import parse_timestamp, show
+from ingest.wire.otlp.json_body import read_json
+from ingest.wire.otlp.protobuf import read_protobuf
+from ingest.wire.otlp.records import Made
 from patterns.masks import Masker
 from query import params
 from query.cursor import CursorSeal
@@ -132,7 +135,8 @@ def _quick(raw: bytes) -> None:
 
 def _body(raw: bytes) -> None:
     """The first byte says how it is packed, the second in what pieces it comes."""
-    encoding = ("gzip", "zstd", "identity", "")[raw[0] % 4] if raw else ""
+    encodings = ("gzip", "zstd", "identity", "", "deflate", "snappy", "x-snappy-framed")
+    encoding = encodings[raw[0] % len(encodings)] if raw else ""
     size = 1 + (raw[1] if len(raw) > 1 else 0)
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -151,6 +155,16 @@ def _body(raw: bytes) -> None:
         assert len(body) <= _BODY_BYTES_MAX
 
     asyncio.run(read())
+
+
+def _otlp(read: Callable[..., Made], raw: bytes) -> None:
+    made = read(raw, default_service="unknown_service", logs_max=1_000)
+    for log in made.logs:
+        item = opened(log) if isinstance(log, PlainLog) else log
+        assert isinstance(to_log(item, 1, _WINDOW, may_hold_nul=True), (Log, ItemError))
+    plain = [log for log in made.logs if isinstance(log, PlainLog)]
+    if plain and are_plain([log.metadata for log in plain]):
+        plain_lines(plain, range(len(plain)), _WINDOW)
 
 
 def _key(text: str) -> None:
@@ -227,7 +241,7 @@ def _head(raw: bytes) -> None:
     headers = [(name.lower(), value.strip()) for name, _, value in fields]
     connection = HTTPConnection({"type": "http", "scheme": "http", "path": "/", "headers": headers})
     Origins(["https://logs.example"]).admit(connection)
-    _bearer(connection)
+    _credentials(connection)
 
 
 def _grants(text: str) -> None:
@@ -327,6 +341,8 @@ def _connection_text(data: bytes) -> None:
 
 TARGETS: Final[dict[str, Target]] = {
     "connection_text": Target(_connection_text),
+    "otlp_protobuf": Target(lambda raw: _otlp(read_protobuf, raw), (MalformedBody, BodyTooLarge)),
+    "otlp_json": Target(lambda raw: _otlp(read_json, raw), (MalformedBody, BodyTooLarge)),
     "batch": Target(_batch, (InvalidFields, MalformedBody, BodyTooLarge)),
     "one_log": Target(_one, (InvalidFields, MalformedBody)),
     "quick": Target(_quick),
