@@ -2,9 +2,9 @@
 
     python -m bench [--quick] [--profile full|embedded] [--only SECTION,…] [--minutes M] [--rows N] [--runs R] …
 
-Sections: floor, throughput, accept, single, freshness, live, pages, tiers, patterns, peers. Absolute figures belong to the
-machine and the minute; ratios to the floor of the same run are what may be compared. One section's failure is recorded and the
-others go on; the exit code is then 1. No figure ever fails a run.
+Sections: floor, throughput, accept, wire, single, freshness, live, pages, tiers, patterns, peers. Absolute figures belong to
+the machine and the minute; ratios to the floor of the same run are what may be compared. One section's failure is recorded and
+the others go on; the exit code is then 1. No figure ever fails a run.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from bench import (
     single,
     throughput,
     tiers,
+    wire_ratios,
 )
 from bench.figures import Figures, ProfileFigures
 from bench.options import BY_DEFAULT, SECTIONS, Options, quick
@@ -46,6 +47,7 @@ _ON_ONE_SITE: tuple[dict[str, Measure], ...] = (
         "floor": floor.measure,
         "throughput": throughput.measure,
         "accept": accept.measure,
+        "wire": wire_ratios.measure,
         "single": single.measure,
         "freshness": freshness.measure,
         "live": live.measure,
