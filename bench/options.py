@@ -11,6 +11,7 @@ SECTIONS: Final = (
     "floor",
     "throughput",
     "accept",
+    "wire",
     "single",
     "client",
     "freshness",
@@ -48,6 +49,8 @@ class Options:
     warm_up_s: float = 6.0
     run_s: float = 30.0
     accept_s: float = 12.0
+    wire_s: float = 6.0
+    """Of one format of another shipper."""
     single_s: float = 8.0
     single_connections: int = 64
     """Enough that ingest is never without a request: what one costs is asked, not how long one takes."""
@@ -88,6 +91,7 @@ def quick(options: Options) -> Options:
         warm_up_s=2.0,
         run_s=5.0,
         accept_s=3.0,
+        wire_s=1.5,
         single_s=2.0,
         client_logs=20_000,
         floor_s=0.7,

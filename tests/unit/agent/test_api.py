@@ -38,7 +38,7 @@ def api_of(folder: Path, **options: Any) -> tuple[AgentApi, ReaderPool]:
     pool = ReaderPool(threads=2, readers_max=options.pop("readers_max", 4))
     roots = [Root(name, folder / name, name, ("**",)) for name in ("shop", "mail")]
     limits = {"read_s_max": 30.0, "follow_s_max": 30.0, **options}
-    return AgentApi(roots, pool, SystemClock(), token=TOKEN, ready=lambda: [], **limits), pool
+    return AgentApi(roots, pool, SystemClock(), token=TOKEN, ready=list, **limits), pool
 
 
 def client_of(api: AgentApi, token: str | None = TOKEN, address: str = "10.0.0.1") -> httpx.AsyncClient:

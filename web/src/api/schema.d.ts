@@ -860,7 +860,7 @@ export interface paths {
         put?: never;
         /**
          * Send many logs
-         * @description Takes up to 10,000 logs (8 MiB decompressed) as a JSON array or as NDJSON, plain, gzip or zstd.
+         * @description Takes up to 10,000 logs (8 MiB decompressed) as a JSON array or as NDJSON, plain or compressed.
          *
          *     Its logs may name at most 1,000 services. Bad items are rejected one by one with the reason, the others are taken. 201 means
          *     that every accepted log is durable. All or nothing for refusals: 413, 429 and 503 leave nothing behind, so that the whole
@@ -1174,6 +1174,33 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/otlp/v1/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send logs by OTLP/HTTP
+         * @description Takes an `ExportLogsServiceRequest`, as OpenTelemetry's SDKs and Collectors send it: up to 10,000
+         *     records (8 MiB decompressed). The answer has the request's type.
+         *
+         *     200 means that every record that `partialSuccess` does not count is durable, or was dropped by a filter. Errors are
+         *     `google.rpc.Status`. Send again what was answered 429 or 503. A body in which every record has its own time is its own
+         *     `Idempotency-Key`: sent again, it is stored once.
+         *
+         *     Mapping: `docs/shippers/opentelemetry.md`. `/v1/logs` and `/otlp/v1/logs` are the same.
+         */
+        post: operations["post_otlp_v1_logs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/readyz": {
         parameters: {
             query?: never;
@@ -1188,6 +1215,33 @@ export interface paths {
         get: operations["readyz"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send logs by OTLP/HTTP
+         * @description Takes an `ExportLogsServiceRequest`, as OpenTelemetry's SDKs and Collectors send it: up to 10,000
+         *     records (8 MiB decompressed). The answer has the request's type.
+         *
+         *     200 means that every record that `partialSuccess` does not count is durable, or was dropped by a filter. Errors are
+         *     `google.rpc.Status`. Send again what was answered 429 or 503. A body in which every record has its own time is its own
+         *     `Idempotency-Key`: sent again, it is stored once.
+         *
+         *     Mapping: `docs/shippers/opentelemetry.md`. `/v1/logs` and `/otlp/v1/logs` are the same.
+         */
+        post: operations["post_v1_logs"];
         delete?: never;
         options?: never;
         head?: never;
@@ -9642,7 +9696,7 @@ export interface operations {
                     "application/json": components["schemas"]["ConnectionPut"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -10162,7 +10216,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -11005,7 +11059,7 @@ export interface operations {
                     "application/json": components["schemas"]["TextPut"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -11610,7 +11664,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -19755,7 +19809,7 @@ export interface operations {
                 /** @description 1..255 printable ASCII characters, new for each new request, the same for its retries. Lives 72 h. */
                 "Idempotency-Key"?: string;
                 /** @description How the body is compressed. */
-                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
             };
             path?: never;
             cookie?: never;
@@ -19843,7 +19897,7 @@ export interface operations {
                     "application/json": components["schemas"]["LogAnswer"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -20278,7 +20332,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -20632,7 +20686,7 @@ export interface operations {
                 /** @description 1..255 printable ASCII characters, new for each new request, the same for its retries. Lives 72 h. */
                 "Idempotency-Key"?: string;
                 /** @description How the body is compressed. */
-                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
             };
             path?: never;
             cookie?: never;
@@ -20738,7 +20792,7 @@ export interface operations {
                     "application/json": components["schemas"]["BatchAnswer"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -21173,7 +21227,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -26610,6 +26664,251 @@ export interface operations {
             };
         };
     };
+    post_otlp_v1_logs: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Instead of the body's own. */
+                "Idempotency-Key"?: string;
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "resourceLogs": [
+                 *         {
+                 *           "resource": {
+                 *             "attributes": [
+                 *               {
+                 *                 "key": "service.name",
+                 *                 "value": {
+                 *                   "stringValue": "shop/checkout"
+                 *                 }
+                 *               }
+                 *             ]
+                 *           },
+                 *           "scopeLogs": [
+                 *             {
+                 *               "logRecords": [
+                 *                 {
+                 *                   "attributes": [
+                 *                     {
+                 *                       "key": "order",
+                 *                       "value": {
+                 *                         "intValue": "17"
+                 *                       }
+                 *                     }
+                 *                   ],
+                 *                   "body": {
+                 *                     "stringValue": "payment declined"
+                 *                   },
+                 *                   "severityNumber": 17,
+                 *                   "severityText": "ERROR",
+                 *                   "spanId": "00f067aa0ba902b7",
+                 *                   "timeUnixNano": "1795000000000000000",
+                 *                   "traceId": "4bf92f3577b34da6a3ce929d0e0e4736"
+                 *                 }
+                 *               ],
+                 *               "scope": {
+                 *                 "name": "checkout"
+                 *               }
+                 *             }
+                 *           ]
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": {
+                    resourceLogs?: {
+                        resource?: {
+                            attributes?: Record<string, never>[];
+                        };
+                        scopeLogs?: {
+                            logRecords?: Record<string, never>[];
+                            scope?: Record<string, never>;
+                        }[];
+                    }[];
+                };
+                "application/x-protobuf": string;
+            };
+        };
+        responses: {
+            /** @description What is not counted in `partialSuccess` was taken. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /** @example {} */
+                    "application/json": {
+                        partialSuccess?: {
+                            errorMessage?: string;
+                            rejectedLogRecords?: string;
+                        };
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body cannot be read, or none of its records is valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "the gzip body is cut off"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 16,
+                     *       "message": "this API key is not known: it was mistyped or revoked"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The key may not send logs of any of these services, or from this address. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 7,
+                     *       "message": "record 0: service_name: the token does not permit writing logs of 'shop/checkout'"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body is larger than one request may be: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "the body is larger than 8388608 bytes (decompressed): send several requests"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body's type or encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "this Content-Type is not supported: send application/x-protobuf or application/json"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 8,
+                     *       "message": "the limit 'pace' is exceeded"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The request cannot be taken now, or its body came too slowly. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 14,
+                     *       "message": "the broker does not answer"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+        };
+    };
     readyz: {
         parameters: {
             query?: never;
@@ -26643,6 +26942,251 @@ export interface operations {
                         problems: string[];
                         ready: boolean;
                     };
+                };
+            };
+        };
+    };
+    post_v1_logs: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Instead of the body's own. */
+                "Idempotency-Key"?: string;
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "resourceLogs": [
+                 *         {
+                 *           "resource": {
+                 *             "attributes": [
+                 *               {
+                 *                 "key": "service.name",
+                 *                 "value": {
+                 *                   "stringValue": "shop/checkout"
+                 *                 }
+                 *               }
+                 *             ]
+                 *           },
+                 *           "scopeLogs": [
+                 *             {
+                 *               "logRecords": [
+                 *                 {
+                 *                   "attributes": [
+                 *                     {
+                 *                       "key": "order",
+                 *                       "value": {
+                 *                         "intValue": "17"
+                 *                       }
+                 *                     }
+                 *                   ],
+                 *                   "body": {
+                 *                     "stringValue": "payment declined"
+                 *                   },
+                 *                   "severityNumber": 17,
+                 *                   "severityText": "ERROR",
+                 *                   "spanId": "00f067aa0ba902b7",
+                 *                   "timeUnixNano": "1795000000000000000",
+                 *                   "traceId": "4bf92f3577b34da6a3ce929d0e0e4736"
+                 *                 }
+                 *               ],
+                 *               "scope": {
+                 *                 "name": "checkout"
+                 *               }
+                 *             }
+                 *           ]
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": {
+                    resourceLogs?: {
+                        resource?: {
+                            attributes?: Record<string, never>[];
+                        };
+                        scopeLogs?: {
+                            logRecords?: Record<string, never>[];
+                            scope?: Record<string, never>;
+                        }[];
+                    }[];
+                };
+                "application/x-protobuf": string;
+            };
+        };
+        responses: {
+            /** @description What is not counted in `partialSuccess` was taken. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /** @example {} */
+                    "application/json": {
+                        partialSuccess?: {
+                            errorMessage?: string;
+                            rejectedLogRecords?: string;
+                        };
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body cannot be read, or none of its records is valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "the gzip body is cut off"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 16,
+                     *       "message": "this API key is not known: it was mistyped or revoked"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The key may not send logs of any of these services, or from this address. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 7,
+                     *       "message": "record 0: service_name: the token does not permit writing logs of 'shop/checkout'"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body is larger than one request may be: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "the body is larger than 8388608 bytes (decompressed): send several requests"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body's type or encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "this Content-Type is not supported: send application/x-protobuf or application/json"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 8,
+                     *       "message": "the limit 'pace' is exceeded"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The request cannot be taken now, or its body came too slowly. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 14,
+                     *       "message": "the broker does not answer"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
                 };
             };
         };
