@@ -21,7 +21,7 @@ from ingest.errors import (
     RateLimited,
     UnsupportedBody,
 )
-from ingest.problems import internal, problem_of
+from ingest.problems import problem_of
 from ingest.receive import Received, batch_answer
 from schemas.errors import LogfeedError, Overloaded, RecordTooLarge
 from schemas.record import Log
@@ -84,7 +84,7 @@ def test_what_may_pass_is_waited_for_as_long_as_the_server_says() -> None:
     overloaded = judged(Overloaded("x", retry_after_s=3))
     assert isinstance(overloaded, Wait)
     assert (overloaded.trouble, overloaded.asked_s) == (Trouble.AWAY, 3.0)
-    broken = internal()
+    broken = problem_of(RuntimeError())
     assert judge(500, {}, bytes(broken.body), logs=3, now_s=0.0) == Wait(
         Trouble.AWAY, "HTTP 500: The request failed for a reason that is not the caller's. It may have been stored."
     )
