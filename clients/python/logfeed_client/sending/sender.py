@@ -173,6 +173,8 @@ class Sender:
             try:
                 thread.start()
             except RuntimeError as error:
+                if "shutdown" in str(error):
+                    return  # what is logged while the interpreter ends is sent by `close`
                 self._notes.tell("thread", f"no thread can be started to send logs: {error}")
                 return
             self._thread, self._pid = thread, pid
