@@ -4,6 +4,250 @@
  */
 
 export interface paths {
+    "/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which server it is, for clients */
+        get: operations["elastic"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post__bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_cat/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers, for rsyslog */
+        get: operations["elastic__cat_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_cluster/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers */
+        get: operations["elastic__cluster_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_data_stream/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__data_stream_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_ilm/policy/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__ilm_policy_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_index_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__index_template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_ingest/pipeline/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__ingest_pipeline_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_license": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** An active licence, for Logstash */
+        get: operations["elastic__license"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_nodes/http": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** No other servers */
+        get: operations["elastic__nodes_http"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_xpack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the server has besides: nothing */
+        get: operations["elastic__xpack"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/prom/push": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send logs as to Loki
+         * @description As Grafana Loki takes it: JSON, plain, gzip or deflate; anything else is protobuf in a snappy block.
+         *
+         *     The service is the label `service_name`, `service`, `app`, `application`, `name`, `container`, `component` or `job`, the first
+         *     that there is. 204 means durable. A body is its own idempotency key, so that what a client sends again is stored once.
+         */
+        post: operations["post_api_prom_push"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/alerts": {
         parameters: {
             query?: never;
@@ -860,7 +1104,7 @@ export interface paths {
         put?: never;
         /**
          * Send many logs
-         * @description Takes up to 10,000 logs (8 MiB decompressed) as a JSON array or as NDJSON, plain, gzip or zstd.
+         * @description Takes up to 10,000 logs (8 MiB decompressed) as a JSON array or as NDJSON, plain or compressed.
          *
          *     Its logs may name at most 1,000 services. Bad items are rejected one by one with the reason, the others are taken. 201 means
          *     that every accepted log is durable. All or nothing for refusals: 413, 429 and 503 leave nothing behind, so that the whole
@@ -1134,6 +1378,261 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/elastic/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which server it is, for clients */
+        get: operations["elastic_elastic"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put_elastic__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post_elastic__bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_cat/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers, for rsyslog */
+        get: operations["elastic_elastic__cat_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_cluster/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers */
+        get: operations["elastic_elastic__cluster_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_data_stream/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__data_stream_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_ilm/policy/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__ilm_policy_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_index_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__index_template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_ingest/pipeline/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__ingest_pipeline_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_license": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** An active licence, for Logstash */
+        get: operations["elastic_elastic__license"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_nodes/http": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** No other servers */
+        get: operations["elastic_elastic__nodes_http"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_xpack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the server has besides: nothing */
+        get: operations["elastic_elastic__xpack"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/{index}/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put_elastic_index__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post_elastic_index__bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/livez": {
         parameters: {
             query?: never;
@@ -1146,6 +1645,189 @@ export interface paths {
          * @description Says nothing of broker and database: a restart would not mend those.
          */
         get: operations["livez"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/detected_fields": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Fields of the newest logs
+         * @description Labels that the newest logs have, how many values each has, and of which type they are.
+         */
+        get: operations["loki_detected_fields"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/index/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How many logs match
+         * @description `entries` is counted; streams, chunks and bytes are Loki's own and 0 here.
+         */
+        get: operations["loki_index_stats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/label/{name}/values": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Values of a label
+         * @description Services and levels that may be read; of other labels the values that the newest logs of the time have.
+         */
+        get: operations["loki_label_values"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/labels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Labels
+         * @description Names of the labels that the newest logs of the time have: `service_name`, `level`, fields of metadata.
+         */
+        get: operations["loki_labels"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/push": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send logs as to Loki
+         * @description As Grafana Loki takes it: JSON, plain, gzip or deflate; anything else is protobuf in a snappy block.
+         *
+         *     The service is the label `service_name`, `service`, `app`, `application`, `name`, `container`, `component` or `job`, the first
+         *     that there is. 204 means durable. A body is its own idempotency key, so that what a client sends again is stored once.
+         */
+        post: operations["post_loki_api_v1_push"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/query": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A measure at one time, in LogQL
+         * @description As Loki answers it: a vector. Logs are asked for with `query_range`.
+         */
+        get: operations["loki_query"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/query_range": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Logs, or a measure over time, in LogQL
+         * @description As Loki answers it: streams for `{…}`, a matrix for `count_over_time` and its like. With the header X-Loki-Response-Encoding-Flags: categorize-labels each line says which labels are structured metadata and which were parsed. At most 5,000 lines.
+         */
+        get: operations["loki_query_range"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/series": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Streams
+         * @description Services and levels of the newest logs that match.
+         */
+        get: operations["loki_series"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/status/buildinfo": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Which Loki this is like
+         * @description The version of Loki whose answers these are like, and our own as the revision.
+         */
+        get: operations["loki_status_buildinfo"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1174,6 +1856,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/ready": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Can it take logs now?
+         * @description As Loki answers it; `/readyz` says more.
+         */
+        get: operations["loki_ready"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/readyz": {
         parameters: {
             query?: never;
@@ -1188,6 +1890,40 @@ export interface paths {
         get: operations["readyz"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/{index}/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put_index__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post_index__bulk"];
         delete?: never;
         options?: never;
         head?: never;
@@ -3287,6 +4023,844 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    elastic: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    put__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    elastic__cat_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    elastic__cluster_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__data_stream_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__ilm_policy_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__index_template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__ingest_pipeline_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__license: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__nodes_http: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__xpack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    post_api_prom_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "streams": [
+                 *         {
+                 *           "stream": {
+                 *             "app": "shop"
+                 *           },
+                 *           "values": [
+                 *             [
+                 *               "1795000000000000000",
+                 *               "payment declined"
+                 *             ]
+                 *           ]
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": {
+                    streams: {
+                        stream?: {
+                            [key: string]: string;
+                        };
+                        values?: unknown[][];
+                    }[];
+                };
+                "application/x-protobuf": string;
+            };
+        };
+        responses: {
+            /** @description Everything accepted is durable. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The body cannot be read, or some entries were not taken: the others are stored. Sending it again helps nobody. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The key may not send logs of these services. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body is too large, or holds too many entries or services: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The Idempotency-Key was used with another body. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A rate limit refuses the whole request: send it again. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The request cannot be taken now: send it again. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
     alerts: {
         parameters: {
             query?: {
@@ -9642,7 +11216,7 @@ export interface operations {
                     "application/json": components["schemas"]["ConnectionPut"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -10162,7 +11736,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -11005,7 +12579,7 @@ export interface operations {
                     "application/json": components["schemas"]["TextPut"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -11610,7 +13184,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -19755,7 +21329,7 @@ export interface operations {
                 /** @description 1..255 printable ASCII characters, new for each new request, the same for its retries. Lives 72 h. */
                 "Idempotency-Key"?: string;
                 /** @description How the body is compressed. */
-                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
             };
             path?: never;
             cookie?: never;
@@ -19843,7 +21417,7 @@ export interface operations {
                     "application/json": components["schemas"]["LogAnswer"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -20278,7 +21852,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -20632,7 +22206,7 @@ export interface operations {
                 /** @description 1..255 printable ASCII characters, new for each new request, the same for its retries. Lives 72 h. */
                 "Idempotency-Key"?: string;
                 /** @description How the body is compressed. */
-                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
             };
             path?: never;
             cookie?: never;
@@ -20738,7 +22312,7 @@ export interface operations {
                     "application/json": components["schemas"]["BatchAnswer"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -21173,7 +22747,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -26570,6 +28144,1172 @@ export interface operations {
             };
         };
     };
+    elastic_elastic: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    put_elastic__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post_elastic__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    elastic_elastic__cat_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    elastic_elastic__cluster_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__data_stream_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__ilm_policy_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__index_template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__ingest_pipeline_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__license: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__nodes_http: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__xpack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    put_elastic_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post_elastic_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
     livez: {
         parameters: {
             query?: never;
@@ -26590,6 +29330,834 @@ export interface operations {
             };
         };
     };
+    loki_detected_fields: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+                /** @description Most logs, 1..5000. Default 100. */
+                limit?: string;
+                /** @description Most logs that are looked at. */
+                line_limit?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_index_stats: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_label_values: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The label's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_labels: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    post_loki_api_v1_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "streams": [
+                 *         {
+                 *           "stream": {
+                 *             "app": "shop"
+                 *           },
+                 *           "values": [
+                 *             [
+                 *               "1795000000000000000",
+                 *               "payment declined"
+                 *             ]
+                 *           ]
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": {
+                    streams: {
+                        stream?: {
+                            [key: string]: string;
+                        };
+                        values?: unknown[][];
+                    }[];
+                };
+                "application/x-protobuf": string;
+            };
+        };
+        responses: {
+            /** @description Everything accepted is durable. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The body cannot be read, or some entries were not taken: the others are stored. Sending it again helps nobody. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The key may not send logs of these services. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body is too large, or holds too many entries or services: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The Idempotency-Key was used with another body. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A rate limit refuses the whole request: send it again. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The request cannot be taken now: send it again. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_query: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description When: as `start`. Default: now. */
+                time?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_query_range: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+                /** @description Most logs, 1..5000. Default 100. */
+                limit?: string;
+                /** @description `backward` (the default): the newest first; or `forward`. */
+                direction?: string;
+                /** @description Between two points: a duration, or seconds. Default: 250 points. */
+                step?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_series: {
+        parameters: {
+            query?: {
+                /** @description A selector; several: series of any of them. `match` is the same. */
+                "match[]"?: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_status_buildinfo: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
     metrics: {
         parameters: {
             query?: never;
@@ -26601,6 +30169,35 @@ export interface operations {
         responses: {
             /** @description Prometheus text format. */
             200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_ready: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It can. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description Not now; the text says why. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -26642,6 +30239,466 @@ export interface operations {
                         /** @description What keeps it from working, one sentence each. */
                         problems: string[];
                         ready: boolean;
+                    };
+                };
+            };
+        };
+    };
+    put_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
                     };
                 };
             };
