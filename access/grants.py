@@ -19,6 +19,7 @@ from schemas.hosts import is_host_name
 from schemas.record import SERVICE_NAME_PATTERN
 from schemas.scope import NO_SERVICES, RESERVED_SERVICES, ServiceScope
 
+ADMIN_OF_ALL: Final = "admin:*"
 GRANTS_MAX: Final = 1_000
 """Of one key or user: each process holds all of them."""
 
@@ -74,14 +75,19 @@ def check_grants(grants: Iterable[str]) -> list[str]:
     return found
 
 
-def principal_of(subject: str, name: str, grants: Iterable[str]) -> Principal:
-    """The principal that these grants make. What this program does not know grants nothing."""
-    by_permission: dict[str, list[str]] = {}
+def services_of(grants: Iterable[str]) -> dict[str, list[str]]:
+    """Permission -> services of these grants, in order."""
+    found: dict[str, list[str]] = {}
     for text in grants:
         permission, _, services = text.partition(":")
-        if not services:
-            continue
-        by_permission.setdefault(permission, []).append(services)
+        if services:
+            found.setdefault(permission, []).append(services)
+    return found
+
+
+def principal_of(subject: str, name: str, grants: Iterable[str]) -> Principal:
+    """The principal that these grants make. What this program does not know grants nothing."""
+    by_permission = services_of(grants)
     admin = by_permission.get(Permission.ADMIN, [])
     hidden = RESERVED_SERVICES - set(admin)
 

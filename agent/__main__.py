@@ -9,6 +9,8 @@ from pathlib import Path
 from runtime.collector import keep_what_exists, look_seldom
 
 look_seldom()  # before most is imported
+# Without these two structlog and httpx leave out what they do on terminals: 8 MB that nothing here would use.
+sys.modules.update({"rich": None, "pygments": None})  # type: ignore[dict-item]  # how an import is made to fail
 
 from agent.main import run_agent  # noqa: E402
 from agent.settings import load_agent  # noqa: E402

@@ -22,10 +22,18 @@ _GRACE_S = 5
 
 def listening(host: str, port: int) -> socket.socket:
     """A bound socket. Raises ConfigurationError when it cannot be had."""
+    listener = None
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # With its protocol named: else asyncio leaves Nagle's algorithm on, and each answer waits 40 ms for the client's ACK.
+        listener = socket.socket(family, kind, protocol or socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+        return listener
     except OSError as error:
+        if listener is not None:
+            listener.close()
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ConfigurationError(f"cannot listen on {host}:{port}: {reason}; set agent.host and agent.port") from error
 

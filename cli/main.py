@@ -35,6 +35,7 @@ from cli.first_keys import (
 from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
 from cli.logs import logs
+from cli.mcp.command import mcp
 from cli.patterns import patterns
 from cli.status import status
 from cli.terminal import harmless
@@ -243,6 +244,7 @@ app.command("patterns", cls=Command)(patterns)
 app.command("export", cls=Command)(export)
 app.command("import", cls=Command)(import_logs)
 app.command("import-connections", cls=Command)(import_connections)
+app.command("mcp", cls=Command)(mcp)
 app.command("status", cls=Command)(status)
 app.command("canary", cls=Command)(canary)
 app.command("doctor", cls=Command)(doctor)

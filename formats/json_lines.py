@@ -8,6 +8,7 @@ metadata; so does the loser when two fields could be the same thing. A line that
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -33,6 +34,7 @@ _ROLES: Final = {name: (role, rank) for role, names in _NAMES.items() for rank, 
 _NESTED: Final = {("log", "level"): "log.level", ("service", "name"): "service.name", ("trace", "id"): "trace.id"}
 """Elastic's common schema, written as objects."""
 
+_SHORT_CHARS: Final = 4_096
 _OWN: Final = frozenset(COLUMNS)
 """Names of the fields of our own lines."""
 _BUNYAN: Final = dict(zip((10, 20, 30, 40, 50, 60), LEVELS.values(), strict=True))
@@ -52,7 +54,7 @@ def parse_json(text: str, times: TimeReader) -> Entry | None:
         return None
     if fields.keys() == _OWN and (entry := _own(fields, times)) is not None:
         return entry
-    return _Reading(fields, times).entry(text)
+    return _Reading(fields, times, is_short=len(text) <= _SHORT_CHARS).entry(text)
 
 
 def _own(fields: dict[str, Any], times: TimeReader) -> Entry | None:
@@ -78,13 +80,10 @@ def _own(fields: dict[str, Any], times: TimeReader) -> Entry | None:
 class _Reading:
     """One object being read: the fields by role, what is left becomes metadata."""
 
-    def __init__(self, fields: dict[str, Any], times: TimeReader) -> None:
+    def __init__(self, fields: dict[str, Any], times: TimeReader, *, is_short: bool) -> None:
+        """is_short: its names may be remembered."""
         self.fields, self.times = _flatten(fields), times
-        ranked: dict[str, list[tuple[int, str]]] = {}
-        for name in self.fields:
-            if role := _ROLES.get(name.lower()):
-                ranked.setdefault(role[0], []).append((role[1], name))
-        self.candidates = {role: [name for _, name in sorted(names)] for role, names in ranked.items()}
+        self.candidates = (_remembered if is_short else _candidates)(tuple(self.fields))
 
     def entry(self, text: str) -> Entry:
         time_us = self.take("time", self.read_time)
@@ -114,6 +113,19 @@ class _Reading:
         if isinstance(value, str):
             return self.times.any(value)
         return self.times.epoch(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _candidates(names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Role -> the names that can play it, the most telling first. Not to be changed."""
+    ranked: dict[str, list[tuple[int, str]]] = {}
+    for name in names:
+        if role := _ROLES.get(name.lower()):
+            ranked.setdefault(role[0], []).append((role[1], name))
+    return {role: [name for _, name in sorted(found)] for role, found in ranked.items()}
+
+
+_remembered: Final = lru_cache(maxsize=256)(_candidates)
+"""Lines of one program have the same names."""
 
 
 def _flatten(fields: dict[str, Any]) -> dict[str, Any]:

@@ -30,8 +30,13 @@ _CORRELATION: Final = re.compile(
     re.IGNORECASE,
 )
 
-_HINT: Final = re.compile(r"id[\"' ]")
-"""A line that matches _CORRELATION holds `req-`, `id=`, `id:` or this, in lower case."""
+_HINT: Final = re.compile(r"req-|id[\"' =:]")
+"""A line that matches _CORRELATION holds this, in lower case: where it begins, or at most _BEFORE_HINT characters later."""
+_BEFORE_HINT: Final = len("correlation_")
+
+
+_BEGINS: Final = frozenset('0123456789[{<"')
+"""With these no line goes on."""
 
 
 class Format(StrEnum):
@@ -76,7 +81,7 @@ class LineParser:
             entry = self._plain.parse(text, self._times)
         if entry.correlation_id is not None or entry.is_complete:
             return entry
-        if self._may_name_id(text) and (found := self._correlation.search(text)):
+        if (place := self._may_name_id_at(text)) >= 0 and (found := self._correlation.search(text, place)):
             entry.correlation_id = _first_group(found)
         return entry
 
@@ -86,16 +91,26 @@ class LineParser:
 
     def continues(self, previous: str, text: str) -> bool:
         """Whether a line belongs to the log before it: it reads like a continuation and has no time of its own."""
-        if not is_continuation(text) or (self.format is Format.JSON and previous.lstrip()[:1] == "{"):
+        if (
+            text[:1] in _BEGINS
+            or not is_continuation(text)
+            or (self.format is Format.JSON and previous.lstrip()[:1] == "{")
+        ):
             return False
         return self.time_of(text) is None
 
-    def _may_name_id(self, text: str) -> bool:
-        """Cheap: the built-in pattern costs ten times as much, and most lines name no id."""
+    def _may_name_id_at(self, text: str) -> int:
+        """From where on to look; -1: it names none. Cheap: the built-in pattern costs ten times as much, and most of a line is none."""
         if self._has_own_pattern:
-            return True
+            return 0
         lower = text.lower()
-        return "req-" in lower or "id=" in lower or "id:" in lower or _HINT.search(lower) is not None
+        if "req-" not in lower and "id" not in lower:
+            return -1
+        found = _HINT.search(lower)
+        if found is None:
+            return -1
+        # A few letters have more of them in lower case.
+        return max(0, found.start() - _BEFORE_HINT) if len(lower) == len(text) else 0
 
 
 _options = re2.Options()
@@ -135,5 +150,5 @@ def detect(format: Format, lines: Sequence[str], *, zone: tzinfo, now_us: int) -
 
 
 def _first_group(found: re.Match[str]) -> str | None:
-    text = next((group for group in found.groups() if group), None) or found[0]
+    text = next(filter(None, found.groups()), None) or found[0]
     return text if 0 < len(text) <= CORRELATION_ID_CHARS_MAX else None

@@ -20,6 +20,8 @@ SYSLOG_SEVERITIES: Final = tuple(
 )
 """RFC 5424, table 2: emergency, alert, critical, error, warning, notice, informational, debug."""
 
+_NOTHING: Final = frozenset((None, "", "-", "- - - - -"))
+"""Values of groups that say nothing."""
 _LEADING_LEVEL = re.compile(r"[\[(<]?([A-Za-z]{3,9})[\])>]?: ")
 _LEVEL_WORD = re.compile(
     r"(?:^|[\s\[(<=|])(TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|SEVERE|FATAL|CRITICAL)(?=$|[\s\])>|:,])"
@@ -90,13 +92,9 @@ def _entry(match: re.Match[str], time_us: int) -> Entry:
         severity = LEVELS["ERROR"] if status >= "500" else LEVELS["WARN"] if status >= "400" else LEVELS["INFO"]
     if severity is None:
         severity = _level_in(message)
-    return Entry(
-        message=message,
-        time_us=time_us,
-        severity=severity,
-        correlation_id=fields.pop("request_id", None),
-        metadata={name: value for name, value in fields.items() if value not in (None, "", "-", "- - - - -")},
-    )
+    correlation_id = fields.pop("request_id", None)
+    metadata = {name: value for name, value in fields.items() if value not in _NOTHING} if fields else {}
+    return Entry(message, time_us, severity, correlation_id, None, metadata)
 
 
 def _level_in(message: str) -> int | None:

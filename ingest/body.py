@@ -40,8 +40,9 @@ _SNAPPY_LENGTH_BYTES_MAX: Final = 5
 class Decompressor(Protocol):
     """Gives the decompressed bytes of what it is fed."""
 
-    held_bytes: int
-    """What it keeps until the body ended."""
+    @property
+    def held_bytes(self) -> int:
+        """What it keeps until the body ended."""
 
     def feed(self, chunk: bytes, room: int) -> bytes:
         """Decompressed bytes; a little more than `room` at most matters, further ones may be missing.
@@ -120,7 +121,7 @@ class _Deflate:
                 raise MalformedBody(f"the body is not valid deflate: {error}") from error
             parts.append(part)
             left -= len(part)
-            chunk = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
+            chunk = self._stream.unused_data or self._stream.unconsumed_tail
         return b"".join(parts)
 
     def finish(self, room: int) -> bytes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter
 from starlette.requests import HTTPConnection
 
+from access.accounts import Accounts
 from access.audit import AuditLog
 from access.oidc.login import OidcLogin
 from access.principal import Authenticate, Current, Principal, anyone, unchanging
@@ -24,6 +25,8 @@ from db.database import Database
 from db.migrations import Layout
 from live.keys import stored_keys_of
 from live.settings import LiveSettings
+from query.accounts.api import make_accounts_router
+from query.accounts.service import AccountAnswers
 from query.answers import Answers, Unread
 from query.api import make_router
 from query.auth_api import make_auth_router
@@ -204,6 +207,10 @@ class QueryService:
             # Side by side, not one inside the other: whoever mounts them sees each route.
             self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)
             self.router.routes.extend(make_oidc_router(oidc, sessions.settings).routes)
+            administered = AccountAnswers(
+                Accounts(database), sessions, place=self._answers.place, secret=store.cursor_secret, clock=clock
+            )
+            self.router.routes.extend(make_accounts_router(administered, self._authenticated, audit).routes)
         self.tails: Tails | None = None
         if tail is not None:
             self.tails = Tails(

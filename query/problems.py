@@ -15,6 +15,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from access.errors import (
+    AccountConflict,
+    AccountUnknown,
     Forbidden,
     LoginDenied,
     LoginNotOffered,
@@ -86,6 +88,8 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (TooManyHosts, HTTPStatus.CONFLICT, "too-many-hosts", "There are too many hosts"),
     (HostUnreachable, HTTPStatus.BAD_GATEWAY, "host-unreachable", "The host cannot be asked"),
     (HostSlow, HTTPStatus.GATEWAY_TIMEOUT, "host-slow", "The host does not answer in time"),
+    (AccountUnknown, HTTPStatus.NOT_FOUND, "not-found", "There is no such key or user"),
+    (AccountConflict, HTTPStatus.CONFLICT, "conflict", "It cannot be so"),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-parameter", "A parameter is not valid"),
     (SegmentDamaged, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-damaged", "A file of logs is damaged"),
     (ObjectTooLarge, HTTPStatus.INTERNAL_SERVER_ERROR, "segment-unreadable", "A file of logs cannot be read here"),
@@ -110,7 +114,7 @@ _DESCRIPTIONS: Final = {
     400: "The cursor was cut or changed, or belongs to another question or user: start again without it.",
     401: "No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected.",
     403: "You may not do this: `detail` says what is missing.",
-    404: "There is no such log, pattern, experiment, connection, host or file, or you may not read it.",
+    404: "There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it.",
     409: "It is otherwise by now, or there is no room for another one: `detail` says which.",
     410: "Records behind this place are past their retention, or of a topic that was made again: go on from `next`.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",

@@ -118,7 +118,7 @@ class FileSet:
         self._roots = {each.root.name: each for each in roots}
         self._state = state
         self._files_max = files_max
-        self._ghosts = 0
+        self._ghosts = max((-place.inode for place in state.places if place.inode < 0), default=0)
         self._told: set[str] = set()
         self.files: list[Tailed] = []
         for place in state.places:
@@ -130,7 +130,8 @@ class FileSet:
 
     def places(self) -> list[Place]:
         """What is to be remembered."""
-        return [*self._others, *(each.place for each in self.files)]
+        # A copy that stands by is found anew, with its original, by whoever begins from these.
+        return [*self._others, *(each.place for each in self.files if each.copy_of is None)]
 
     def scan(self, now_us: int, now_s: float) -> None:
         """Look at all names. now_us: since the Unix epoch; now_s: monotonic."""
@@ -157,7 +158,8 @@ class FileSet:
         was = Place(**{name: getattr(place, name) for name in Place.__struct_fields__})
         was.device, was.inode = -1, -self._ghosts
         ghost = Tailed(was, tailed.shipped, is_gone=True)
-        tailed.place = Place(place.root, place.name, place.device, place.inode)
+        head = head_of(tailed.descriptor)
+        tailed.place = Place(place.root, place.name, place.device, place.inode, len(head), fingerprint(head))
         tailed.parser, tailed.size, tailed.tail_data, tailed.lines_seen = None, 0, b"", 0
         copies = [each for each in self.files if each.copy_of is tailed]
         log.info("a file was truncated", root=place.root, file=place.name, read_bytes=place.offset, copies=len(copies))
@@ -198,15 +200,27 @@ class FileSet:
             elif (found.device, found.inode) not in seen or not found.is_link:
                 seen[found.device, found.inode] = found
         for tailed in [each for each in self.files if each.shipped is shipped]:
-            known = seen.pop((tailed.place.device, tailed.place.inode), None)
+            identity = (tailed.place.device, tailed.place.inode)
+            known = seen.get(identity)
             if known is not None:
-                self._seen(tailed, known, now_s)
+                if self._seen(tailed, known, now_us, now_s):
+                    del seen[identity]
             elif is_complete and not tailed.is_gone:
                 tailed.is_gone = True
                 if tailed.is_asleep:
                     self.done(tailed, now_us)
                 elif tailed.place.is_done:
                     tailed.place.gone_us = now_us
+        if seen:
+            # What a new file is a copy of must be known as it is now.
+            for tailed in [each for each in self.files if each.shipped is shipped and each.is_read]:
+                if tailed.place.packing is not None:
+                    continue
+                if not is_same(tailed, os.fstat(tailed.descriptor).st_size):
+                    self.truncated(tailed)
+                elif tailed.place.head_bytes < HEAD_BYTES:
+                    head = head_of(tailed.descriptor)
+                    tailed.place.head, tailed.place.head_bytes = fingerprint(head), len(head)
         looked_us = self._state.looked_us.get(root.name)
         for found in sorted(seen.values(), key=lambda each: each.modified_ns):
             if sum(each.descriptor >= 0 for each in self.files) >= self._files_max:
@@ -218,27 +232,46 @@ class FileSet:
                 continue  # gone or changed meanwhile: the next look sees what it is
         self._state.looked_us[root.name] = now_us
 
-    def _seen(self, tailed: Tailed, found: Found, now_s: float) -> None:
+    def _seen(self, tailed: Tailed, found: Found, now_us: int, now_s: float) -> bool:
+        """Under which name it is now. False: device and inode are those of another file by now."""
         place = tailed.place
         has_changed = (found.bytes, found.modified_ns) != (tailed.size, tailed.modified_ns)
+        if tailed.descriptor < 0 and has_changed:
+            try:
+                descriptor = tailed.shipped.root.open(found.name)
+            except NoSuchFile:
+                return True  # gone or changed meanwhile: the next look sees what it is
+            try:
+                info = os.fstat(descriptor)
+                if (info.st_dev, info.st_ino) != (place.device, place.inode):
+                    os.close(descriptor)
+                    return True
+                if not _is_still(place, descriptor, info.st_size):
+                    os.close(descriptor)
+                    self._is_another(tailed, now_us)
+                    return False
+            except (OSError, ReadFailed):
+                os.close(descriptor)
+                return True
+            if place.is_done and not (place.packing is None and info.st_size > place.offset):
+                os.close(descriptor)
+            else:
+                place.is_done = tailed.is_asleep = False
+                tailed.descriptor, tailed.grown_s, tailed.tail_data = descriptor, now_s, None
+            tailed.size = info.st_size
         place.name, tailed.modified_ns = found.name, found.modified_ns
         tailed.is_gone, place.gone_us = False, None
-        if place.is_done and place.packing is None and found.bytes > place.offset and tailed.copy_of is None:
-            place.is_done = False
-        if tailed.descriptor >= 0 or place.is_done or not has_changed:
+        return True
+
+    def _is_another(self, tailed: Tailed, now_us: int) -> None:
+        """The file of this place is gone, and what has its inode is a new one."""
+        place = tailed.place
+        if not place.offset:
+            self.files.remove(tailed)
             return
-        try:
-            descriptor = tailed.shipped.root.open(found.name)
-        except NoSuchFile:
-            return
-        info = os.fstat(descriptor)
-        if (info.st_dev, info.st_ino) != (place.device, place.inode):
-            os.close(descriptor)
-            return
-        tailed.descriptor, tailed.grown_s, tailed.is_asleep = descriptor, now_s, False
-        tailed.tail_data = None
-        if place.packing is None and not is_same(tailed, info.st_size):
-            self.truncated(tailed)
+        self._ghosts += 1
+        place.device, place.inode, place.gone_us = -1, -self._ghosts, now_us
+        tailed.is_gone, tailed.is_asleep = True, False
 
     def _admit(self, shipped: ShippedRoot, found: Found, looked_us: int | None, now_s: float) -> None:
         descriptor = shipped.root.open(found.name)
@@ -256,6 +289,7 @@ class FileSet:
         except ReadFailed:  # it may still be written
             tailed.close()
             return
+        place.head, place.head_bytes = fingerprint(head), len(head)
         self.files.append(tailed)
         original = self._original(tailed, head) if is_rotated(found.name) else None
         if original is not None:
@@ -324,14 +358,23 @@ class FileSet:
 
 
 def is_same(tailed: Tailed, size: int) -> bool:
-    """Whether an open plain file is still the one that was read to its place: beginning and the KiB before it. Raises
-    OSError."""
-    place = tailed.place
-    if size < place.offset:
+    """Whether an open plain file is still the one that was read to its place: beginning and the KiB before it. Raises OSError."""
+    return _is_same(tailed.place, tailed.descriptor, size)
+
+
+def _is_still(place: Place, descriptor: int, size: int) -> bool:
+    """Whether a file that was opened again is the one that was read. Raises OSError, ReadFailed."""
+    if packing_of(descriptor) != place.packing or not place.head_bytes:
+        return False  # of a file that was empty nothing is known but numbers, which are given anew
+    if place.packing is not None:
+        return fingerprint(_head(descriptor, place.packing)[: place.head_bytes]) == place.head
+    return _is_same(place, descriptor, size)
+
+
+def _is_same(place: Place, descriptor: int, size: int) -> bool:
+    if size < place.offset or fingerprint(head_of(descriptor, place.head_bytes)) != place.head:
         return False
-    if fingerprint(head_of(tailed.descriptor, place.head_bytes)) != place.head:
-        return False
-    return not place.tail or fingerprint(tail_before(tailed.descriptor, place.offset)) == place.tail
+    return not place.tail or fingerprint(tail_before(descriptor, place.offset)) == place.tail
 
 
 def remember(tailed: Tailed, piece: bytes, taken: int) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from schemas.record import MESSAGE_BYTES_MAX
 
@@ -21,11 +21,8 @@ LINE_BYTES_MAX: Final = 256 * 1024
 PIECE_BYTES_MIN: Final = 3 * LINE_BYTES_MAX
 
 
-class Text(NamedTuple):
-    """One log's text, without the last line end. is_cut: bytes were left out."""
-
-    text: str
-    is_cut: bool
+Text: TypeAlias = tuple[str, bool]
+"""One log's text, without the last line end, and whether bytes of it were left out."""
 
 
 class Split(NamedTuple):
@@ -76,26 +73,22 @@ def split(
     raws = piece[begin:].split(b"\n", 2 * logs_max)
     rest = raws.pop()
     """After the last line end that was looked at."""
-    is_all = b"\n" not in rest
-    joiner = _Joiner(rules, begin, logs_max)
-    for raw in raws:
-        if joiner.is_full:
-            return joiner.done(False)
-        joiner.add(raw, len(raw) + 1)
-    if not is_all and joiner.taken == begin:
-        joiner.end()
-    if joiner.is_full or not is_all:
+    is_whole = b"\n" not in rest
+    is_long = is_whole and len(rest) > LINE_BYTES_MAX
+    joiner = _Joiner(rules.goes_on, begin, logs_max)
+    if not joiner.add(raws):
         return joiner.done(False)
-    if rest and len(rest) > LINE_BYTES_MAX:
-        # Its end is far: what is kept of it is known, so it is taken now.
-        joiner.add(rest, len(rest))
+    if is_long or (rest and is_whole and takes_unfinished):
+        # Of a long line what is kept is known, though its end is far.
+        if not joiner.add([rest], line_end_bytes=0):
+            return joiner.done(False)
+    if (
+        is_long
+        or (is_final and is_whole)
+        or (joiner.taken == begin and (not is_whole or len(piece) >= PIECE_BYTES_MIN))
+    ):
         joiner.end()
-        return joiner.done(joiner.taken == len(piece))
-    if rest and takes_unfinished:
-        joiner.add(rest, len(rest))
-    if is_final or rules.goes_on is None or (joiner.taken == begin and len(piece) >= PIECE_BYTES_MIN):
-        joiner.end()
-    return joiner.done(False)
+    return joiner.done(is_long and joiner.taken == len(piece))
 
 
 class _Joiner:
@@ -103,8 +96,8 @@ class _Joiner:
 
     __slots__ = ("_cut", "_goes_on", "_lines", "_logs_max", "_open_bytes", "_size", "taken", "texts")
 
-    def __init__(self, rules: JoinRules, begin: int, logs_max: int) -> None:
-        self._goes_on, self._logs_max = rules.goes_on, logs_max
+    def __init__(self, goes_on: Callable[[str, str], bool] | None, begin: int, logs_max: int) -> None:
+        self._goes_on, self._logs_max = goes_on, logs_max
         self.texts: list[Text] = []
         self.taken = begin
         """Bytes up to the end of the last whole log."""
@@ -113,57 +106,55 @@ class _Joiner:
         """Bytes of the piece after `taken` that were looked at."""
         self._size, self._cut = 0, False
 
-    @property
-    def is_full(self) -> bool:
-        return len(self.texts) >= self._logs_max
-
-    def add(self, raw: bytes, size: int) -> None:
-        """The next line. size: with its end."""
-        is_cut = len(raw) > LINE_BYTES_MAX
-        if is_cut:
-            raw = raw[:LINE_BYTES_MAX]
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError:
-            text = raw.decode("utf-8", "replace")
-        if text.endswith("\r"):
-            text = text[:-1]
-        if not text or text.isspace():
-            # Blank lines are no logs; they belong to the one before, or to nothing.
-            if self._lines:
-                self._open_bytes += size
-            else:
+    def add(self, raws: list[bytes], *, line_end_bytes: int = 1) -> bool:
+        """The next lines; False when there are as many logs as there may be before all of them are taken. 1 µs a line."""
+        goes_on, texts, logs_max = self._goes_on, self.texts, self._logs_max
+        for raw in raws:
+            size = len(raw) + line_end_bytes
+            is_cut = len(raw) > LINE_BYTES_MAX
+            if is_cut:
+                raw = raw[:LINE_BYTES_MAX]
+            try:
+                text = raw.decode()
+            except UnicodeDecodeError:
+                text = raw.decode("utf-8", "replace")
+            if text[-1:] == "\r":
+                text = text[:-1]
+            if not text or text.isspace():
+                # Blank lines are no logs; they belong to the one before, or to nothing.
+                if self._lines:
+                    self._open_bytes += size
+                else:
+                    self.taken += size
+                continue
+            if goes_on is None:
+                if len(texts) >= logs_max:
+                    return False
+                texts.append((text, is_cut))
                 self.taken += size
-            return
-        if self._lines:
-            length = len(raw) + 1
-            if (
-                self._goes_on is not None
-                and self._size + length <= MESSAGE_BYTES_MAX
-                and self._goes_on(self._lines[0], text)
-            ):
-                self._lines.append(text)
-                self._size += length
-                self._cut = self._cut or is_cut
-                self._open_bytes += size
-                return
-            self.end()
-            if self.is_full:
-                return
-        if self._goes_on is None:
-            self.texts.append(Text(text, is_cut))
-            self.taken += size
-            return
-        self._lines = [text]
-        self._size, self._cut, self._open_bytes = len(raw), is_cut, size
+                continue
+            if self._lines:
+                length = len(raw) + 1
+                if self._size + length <= MESSAGE_BYTES_MAX and goes_on(self._lines[0], text):
+                    self._lines.append(text)
+                    self._size += length
+                    self._cut = self._cut or is_cut
+                    self._open_bytes += size
+                    continue
+                self.end()
+            if len(texts) >= logs_max:
+                return False
+            self._lines = [text]
+            self._size, self._cut, self._open_bytes = len(raw), is_cut, size
+        return True
 
     def end(self) -> None:
         """The open log is whole."""
-        if self._lines:
-            text = self._lines[0] if len(self._lines) == 1 else "\n".join(self._lines)
-            self.texts.append(Text(text, self._cut))
+        lines = self._lines
+        if lines:
+            self.texts.append((lines[0] if len(lines) == 1 else "\n".join(lines), self._cut))
             self.taken += self._open_bytes
-            self._lines, self._open_bytes, self._cut = [], 0, False
+            self._lines, self._open_bytes = [], 0
 
     def done(self, is_skipping: bool) -> Split:
         return Split(self.texts, self.taken, is_skipping)

@@ -182,7 +182,7 @@ class Tailer:
 
     def _encoded(self, tailed: Tailed, found: Split, now_us: int) -> list[bytes]:
         if tailed.shipped.is_ready:
-            return [text.text.encode() + b"\n" for text in found.texts]
+            return [text.encode() + b"\n" for text, _ in found.texts]
         parser, place, encoder = tailed.parser, tailed.place, self._encoder(tailed)
         assert parser is not None
         logs: list[bytes] = []

@@ -54,11 +54,14 @@ from ingest.errors import BodyTooLarge, InvalidFields, ItemError, MalformedBody,
 from ingest.filters.config import build_chain, parse_chain
 from ingest.idempotency import keyed
 from ingest.parse import Window, decode_batch, decode_one, may_hold_nul, to_log
-from ingest.quick import plain_lines, plain_of, read_plain, read_plain_one
+from ingest.quick import PlainLog, are_plain, opened, plain_lines, plain_of, read_plain, read_plain_one
 from ingest.receive import Received
 from ingest.timestamps import parse_timestamp, show
 from ingest.wire.elastic.answers import EVERYTHING, Outcome, members_of, outcome_of, worded
 from ingest.wire.elastic.bulk import read_bulk
+from ingest.wire.otlp.json_body import read_json
+from ingest.wire.otlp.protobuf import read_protobuf
+from ingest.wire.otlp.records import Made
 from patterns.masks import Masker
 from query import params
 from query.cursor import CursorSeal
@@ -176,7 +179,8 @@ def _filter_path(text: str) -> None:
 
 def _body(raw: bytes) -> None:
     """The first byte says how it is packed, the second in what pieces it comes."""
-    encoding = ("gzip", "zstd", "identity", "")[raw[0] % 4] if raw else ""
+    encodings = ("gzip", "zstd", "identity", "", "deflate", "snappy", "x-snappy-framed")
+    encoding = encodings[raw[0] % len(encodings)] if raw else ""
     size = 1 + (raw[1] if len(raw) > 1 else 0)
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -195,6 +199,16 @@ def _body(raw: bytes) -> None:
         assert len(body) <= _BODY_BYTES_MAX
 
     asyncio.run(read())
+
+
+def _otlp(read: Callable[..., Made], raw: bytes) -> None:
+    made = read(raw, default_service="unknown_service", logs_max=1_000)
+    for log in made.logs:
+        item = opened(log) if isinstance(log, PlainLog) else log
+        assert isinstance(to_log(item, 1, _WINDOW, may_hold_nul=True), (Log, ItemError))
+    plain = [log for log in made.logs if isinstance(log, PlainLog)]
+    if plain and are_plain([log.metadata for log in plain]):
+        plain_lines(plain, range(len(plain)), _WINDOW)
 
 
 def _key(text: str) -> None:
@@ -446,6 +460,8 @@ TARGETS: Final[dict[str, Target]] = {
     "client_headers": Target(_by_text(_client_headers)),
     "client_segment": Target(_client_segment),
     "connection_text": Target(_connection_text),
+    "otlp_protobuf": Target(lambda raw: _otlp(read_protobuf, raw), (MalformedBody, BodyTooLarge)),
+    "otlp_json": Target(lambda raw: _otlp(read_json, raw), (MalformedBody, BodyTooLarge)),
     "batch": Target(_batch, (InvalidFields, MalformedBody, BodyTooLarge)),
     "one_log": Target(_one, (InvalidFields, MalformedBody)),
     "quick": Target(_quick),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -32,6 +32,10 @@ ALERT: Final = "alert"
 ADMIN: Final = "admin"
 """Whoever administers all services."""
 EXPORT: Final = "export"
+KEPT: Final = "kept"
+"""Whoever administers all services; one by its name is not there: test_accounts_api.py."""
+PASSWORD_OF: Final = "password of"
+"""Whoever administers all services, or is the user."""
 OWN: Final = "own"
 """Whoever is somebody, about what is theirs alone: test_personal.py."""
 TOPIC: Final = "topic"
@@ -68,6 +72,8 @@ ELASTIC_GREETINGS: Final = (
     "_ilm/policy/{name}",
     "_ingest/pipeline/{name}",
 )
+SHIPPED: Final = "shipped"
+"""Whoever may write, in the words of another protocol: bodies of `SHIPMENTS`."""
 
 ROUTES: Final = {
     **{f"GET {prefix}/{path}": OPEN for prefix in ("", "/elastic") for path in ELASTIC_GREETINGS},
@@ -89,6 +95,8 @@ ROUTES: Final = {
     "GET /api/v1/auth/me": ANY,
     "POST /api/v1/logs": WRITE,
     "POST /api/v1/logs/batch": WRITE,
+    "POST /v1/logs": SHIPPED,
+    "POST /otlp/v1/logs": SHIPPED,
     "GET /api/v1/logs": READ,
     "GET /api/v1/logs/{log_id}": READ,
     "GET /api/v1/logs/{log_id}/context": READ,
@@ -105,6 +113,13 @@ ROUTES: Final = {
     "GET /api/v1/services": READ,
     "GET /api/v1/ledger": READ,
     "GET /api/v1/status": ADMIN,
+    "GET /api/v1/keys": KEPT,
+    "POST /api/v1/keys": KEPT,
+    "DELETE /api/v1/keys/{prefix}": KEPT,
+    "GET /api/v1/users": KEPT,
+    "POST /api/v1/users": KEPT,
+    "PATCH /api/v1/users/{name}": KEPT,
+    "POST /api/v1/users/{name}/password": PASSWORD_OF,
     "GET /api/v1/patterns": READ,
     "GET /api/v1/patterns/{pattern_id}": READ,
     "GET /api/v1/experiments": READ,
@@ -144,6 +159,16 @@ ROUTES: Final = {
     "GET /api/v1/alerts/notifications": ALERT,
 }
 THEIRS: Final = "other/secret"
+
+
+def _otlp(service: str) -> tuple[Any, int]:
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": service}}]}
+    records = [{"logRecords": [{"body": {"stringValue": "m"}}]}]
+    return {"resourceLogs": [{"resource": resource, "scopeLogs": records}]}, 200
+
+
+SHIPMENTS: Final[dict[str, Callable[[str], tuple[Any, int]]]] = {"/v1/logs": _otlp, "/otlp/v1/logs": _otlp}
+"""Path -> the body of a log of a service, and the status that takes it."""
 UNDOCUMENTED: Final = {
     "/docs",
     "/openapi.json",
@@ -188,6 +213,22 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
     for name, operation in found.items():
         asks = ROUTES[name] not in (OPEN, LOGIN, PROVIDER)
         asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, ADMIN, TOPIC, EXPORT, OWN, WATCH, PUT, SHOWN, SENT, ANY, BULK)
+        asks = ROUTES[name] in (
+            READ,
+            WRITE,
+            SHIPPED,
+            TAIL,
+            ALERT,
+            ADMIN,
+            TOPIC,
+            EXPORT,
+            OWN,
+            WATCH,
+            PUT,
+            SHOWN,
+            SENT,
+            ANY,
+        )
         assert operation.get("security", []) == (SECURITY if asks else []), name
         assert {"401", "403"} <= set(operation["responses"]) or not asks, name
 
@@ -315,6 +356,8 @@ async def _check(
         body: Any = None if wanted != WRITE else {"service_name": service, "message": "m"}
         if wanted == PUT:
             body = {"status": "running", "service_name": service}
+        elif wanted == SHIPPED:
+            body, shipped_status = SHIPMENTS[template](service)
         elif wanted == SENT:
             body = None if "{side}" in template else _CONNECTION
         if wanted == BULK:
@@ -346,8 +389,14 @@ async def _check(
                 expected = 404 if "{" in template and method != "PUT" else 200 if method == "GET" else 422
             case "admin":
                 expected = 200 if kind.may_admin else 403
+            case "kept" | "password of" if not kind.may_admin:
+                expected = 403  # `{name}` is nobody who asks
+            case "kept" | "password of":  # no body was sent
+                expected = 200 if method == "GET" else 404 if method == "DELETE" else 422
             case "topic":
                 expected = 403 if not kind.may_tail else 404 if "{" in template else 200
+            case "shipped":
+                expected = shipped_status if service in kind.writes else 403
             case "write":
                 expected = 201 if service in kind.writes else 403
             case "bulk":

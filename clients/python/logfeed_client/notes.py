@@ -55,6 +55,32 @@ class Notes:
         return True
 
 
+class _Hush(logging.Filter):
+    """Leaves out what is logged by a thread that sends."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """True: it is logged."""
+        return not sending.is_on
+
+
+_hush: Final = _Hush()
+_TALKERS: Final = (
+    "httpx",
+    "httpcore.connection",
+    "httpcore.http11",
+    "httpcore.http2",
+    "httpcore.proxy",
+    "httpcore.socks",
+)
+
+
+def hush() -> None:
+    """httpx logs each request at INFO: requests of senders would fill the program's console. Its other requests are logged as
+    before."""
+    for name in _TALKERS:
+        logging.getLogger(name).addFilter(_hush)  # once, however often it is asked for
+
+
 def say(text: str) -> None:
     """One line on stderr. Raises nothing."""
     last = logging.lastResort

@@ -194,6 +194,10 @@ def test_what_sending_itself_logs_is_never_sent() -> None:
         handler = LogfeedHandler(server.url, service_name="shop", limits=SenderLimits(linger_s=0.01))
         httpx_log = logging.getLogger("httpx")
         before = httpx_log.level
+        console: list[str] = []
+        shown = logging.Handler()
+        shown.emit = lambda record: console.append(record.getMessage())  # type: ignore[method-assign]
+        httpx_log.addHandler(shown)
         httpx_log.addHandler(handler)
         httpx_log.setLevel(logging.DEBUG)
         try:
@@ -202,12 +206,16 @@ def test_what_sending_itself_logs_is_never_sent() -> None:
             assert handler.sender.flush(DEADLINE_S)
             root.info("two")
             assert handler.sender.flush(DEADLINE_S)
+            assert console == [], "nor does it fill the program's console"
+            httpx_log.info("a request of the program's own")
+            assert console == ["a request of the program's own"]
+            assert handler.sender.flush(DEADLINE_S)
             handler.close()
         finally:
             httpx_log.removeHandler(handler)
+            httpx_log.removeHandler(shown)
             httpx_log.setLevel(before)
-        assert server.messages == ["one", "two"]
-        assert handler.stats().taken == 2
+        assert server.messages == ["one", "two", "a request of the program's own"]
 
 
 def test_logs_of_the_clients_own_name_and_of_a_sending_thread_are_left_out(log: logging.Logger, sender: Kept) -> None:

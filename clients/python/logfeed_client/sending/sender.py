@@ -27,7 +27,7 @@ from typing import Final
 import httpx
 
 from logfeed_client.connecting import checked_url, client_options, key_of
-from logfeed_client.notes import Notes, sending
+from logfeed_client.notes import Notes, hush, sending
 from logfeed_client.sending.delivery import Delivery, Target
 from logfeed_client.sending.limits import SenderLimits
 from logfeed_client.sending.line_queue import LineQueue
@@ -75,6 +75,7 @@ class Sender:
         self._made_in = os.getpid()
         self._start_over()
         _senders.add(self)
+        hush()
         if spool_dir is not None:
             self._begin()  # what an earlier process left is sent without waiting for a log
 
@@ -127,7 +128,7 @@ class Sender:
             filtered=counts.filtered,
             rejected=dict(counts.rejected),
             dropped=dict(counts.dropped),
-            queued=len(queue),
+            queued=max(0, queue.put_count - delivery.settled),
             queued_bytes=queue.bytes,
             spooled=spooled,
             spooled_bytes=spooled_bytes,

@@ -163,7 +163,9 @@ class Spool:
         while self._segments:
             segment = self._segments[0]
             if len(self._segments) == 1:
-                self._seal()
+                # Without a sync it outlives its process all the same; that is no reason not to send it.
+                with contextlib.suppress(OSError):
+                    self._seal()
             content = segment.path.read_bytes()
             body = whole_lines(content)
             if body:

@@ -26,7 +26,7 @@ class SenderStats:
     dropped: Mapping[str, int]
     """Logs that are lost, by reason: `queue_full`, `closed`, `refused`, `too_large`, `unreadable`, `failed`."""
     queued: int
-    """Logs that wait in memory."""
+    """Logs that are in memory only: in the queue, and in the batch in hand."""
     queued_bytes: int
     spooled: int
     """Batches on disk."""
