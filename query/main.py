@@ -34,6 +34,9 @@ from query.experiments.service import Experiments
 from query.experiments.settings import ExperimentSettings
 from query.export.api import make_export_router
 from query.export.service import Exports
+from query.loki.api import make_loki_router
+from query.loki.service import LokiAnswers
+from query.loki.tail import make_loki_tail_router
 from query.oidc_api import make_oidc_router
 from query.overview import Overview
 from query.patterns import PatternAnswers, PatternTexts
@@ -180,6 +183,8 @@ class QueryService:
             PersonalStore(database), settings, self._authenticated, self._answers.place
         )
         self.router.routes.extend([*export_router.routes, *personal_router.routes])
+        loki = LokiAnswers(self._answers, clock, budget_ms=settings.scan_budget_ms)
+        self.router.routes.extend(make_loki_router(loki, clock, self._authenticated, audit).routes)
         if sessions is not None:
             # Side by side, not one inside the other: whoever mounts them sees each route.
             self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)
@@ -199,6 +204,10 @@ class QueryService:
             )
             tail_router = make_tail_router(self.tails, self._authenticated, origins=origins or Origins())
             self.router.routes.extend(tail_router.routes)
+            loki_tail_router = make_loki_tail_router(
+                self.tails, self._answers, loki, self._authenticated, origins=origins or Origins()
+            )
+            self.router.routes.extend(loki_tail_router.routes)
         self._topic_reads: TopicReads | None = None
         if topics is not None:
             self._topic_reads = TopicReads(topics.settings, topics.topics, topics.named, stop=topics.stop)
