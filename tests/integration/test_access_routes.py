@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -45,6 +46,8 @@ SENT: Final = "sent"
 """Whoever may write a service of connections; more: test_connections.py."""
 SHIPPED: Final = "shipped"
 """Whoever may write, in the words of another protocol: bodies of `SHIPMENTS`."""
+ASKED: Final = "asked"
+"""Whoever may read, in the words of another protocol; what they see then: test_loki.py."""
 
 ROUTES: Final = {
     "GET /livez": OPEN,
@@ -61,6 +64,17 @@ ROUTES: Final = {
     "POST /api/v1/logs/batch": WRITE,
     "POST /v1/logs": SHIPPED,
     "POST /otlp/v1/logs": SHIPPED,
+    "POST /loki/api/v1/push": SHIPPED,
+    "POST /api/prom/push": SHIPPED,
+    "GET /ready": OPEN,
+    "GET /loki/api/v1/query": ASKED,
+    "GET /loki/api/v1/query_range": ASKED,
+    "GET /loki/api/v1/labels": ASKED,
+    "GET /loki/api/v1/label/{name}/values": ASKED,
+    "GET /loki/api/v1/series": ASKED,
+    "GET /loki/api/v1/index/stats": ASKED,
+    "GET /loki/api/v1/detected_fields": ASKED,
+    "GET /loki/api/v1/status/buildinfo": ASKED,
     "GET /api/v1/logs": READ,
     "GET /api/v1/logs/{log_id}": READ,
     "GET /api/v1/logs/{log_id}/context": READ,
@@ -119,7 +133,16 @@ def _otlp(service: str) -> tuple[Any, int]:
     return {"resourceLogs": [{"resource": resource, "scopeLogs": records}]}, 200
 
 
-SHIPMENTS: Final[dict[str, Callable[[str], tuple[Any, int]]]] = {"/v1/logs": _otlp, "/otlp/v1/logs": _otlp}
+def _loki(service: str) -> tuple[Any, int]:
+    return {"streams": [{"stream": {"app": service}, "values": [[f"{time.time_ns()}", "m"]]}]}, 204
+
+
+SHIPMENTS: Final[dict[str, Callable[[str], tuple[Any, int]]]] = {
+    "/v1/logs": _otlp,
+    "/otlp/v1/logs": _otlp,
+    "/loki/api/v1/push": _loki,
+    "/api/prom/push": _loki,
+}
 """Path -> the body of a log of a service, and the status that takes it."""
 UNDOCUMENTED: Final = {
     "/",
@@ -167,6 +190,7 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
             READ,
             WRITE,
             SHIPPED,
+            ASKED,
             TAIL,
             ALERT,
             ADMIN,
@@ -301,7 +325,10 @@ async def _check(
             .replace("{connection_id}", "c")
             .replace("{side}", "server")
         )
-        path = path.replace("/series", "/series?metric=latency")
+        if "/connections/" in path:
+            path = path.replace("/series", "/series?metric=latency")
+        if wanted == ASKED:
+            path = path.replace("{name}", "pod") + "?query=" + ("vector(1)" if path.endswith("/query") else "{}")
         body: Any = None if wanted != WRITE else {"service_name": service, "message": "m"}
         if wanted == PUT:
             body = {"status": "running", "service_name": service}
@@ -354,6 +381,8 @@ async def _check(
                 expected = 403
             case "watch":
                 expected = 422
+            case "asked":
+                expected = 200
             case "shown":
                 expected = 200 if kind.reads == ALL or "{" not in template else 404
             case _:

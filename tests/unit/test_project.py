@@ -154,7 +154,7 @@ def test_every_operation_is_described(name: str, operation: dict[str, Any]) -> N
     assert operation["summary"]
     assert len(operation["description"]) > 20
     assert operation["tags"]
-    assert re.fullmatch(r"[a-z_]+", operation["operationId"])
+    assert re.fullmatch(r"[a-z0-9_]+", operation["operationId"])
     for parameter in operation.get("parameters", []):
         assert parameter["description"], f"{parameter['name']} is not described"
     assert any(code.startswith(("2", "303")) for code in operation["responses"])
@@ -162,7 +162,7 @@ def test_every_operation_is_described(name: str, operation: dict[str, Any]) -> N
         assert response["description"] not in ("", "Successful Response", "Validation Error"), code
         if code in ("204", "303", "304"):
             assert "content" not in response
-        elif not code.startswith("2") and operation["tags"] != ["health"]:
+        elif not code.startswith("2") and " /api/v1/" in name:  # others speak other protocols
             assert list(response["content"]) == ["application/problem+json"], code
         else:
             assert response["content"], code
@@ -170,7 +170,7 @@ def test_every_operation_is_described(name: str, operation: dict[str, Any]) -> N
 
 @pytest.mark.parametrize(("name", "operation"), _operations())
 def test_every_operation_of_the_api_says_when_to_retry(name: str, operation: dict[str, Any]) -> None:
-    if "/api/" in name:
+    if " /api/v1/" in name:
         assert {"422", "503"} <= set(operation["responses"])
 
 
