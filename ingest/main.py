@@ -34,7 +34,7 @@ from ingest.in_flight import Hold, InFlight
 from ingest.key_rates import KeyRates
 from ingest.parse import Item, Window, decode_batch, decode_one, is_array, may_hold_nul, too_many
 from ingest.publish import Publisher
-from ingest.quick import PlainLog, opened, read_plain, read_plain_one
+from ingest.quick import PlainLog, opened, plain_of, read_plain, read_plain_one
 from ingest.receive import (
     NOT_PERMITTED,
     Answer,
@@ -271,7 +271,7 @@ class IngestService:
             return _Request(
                 route=route,
                 body=body,
-                plain=plain if plain and not self._chain.reads_metadata else None,
+                plain=None if self._chain.reads_metadata else plain or plain_of(records),
                 decode=lambda: [*map(opened, plain)] if plain else [*records],
                 principal=principal,
                 keyed=None if key is None else keyed(subject=principal.subject, key=key, route=route, body=body),

@@ -32,7 +32,7 @@ class Records:
     items: Sequence[Item]
     """In the body's order; their place is their index in `Received`."""
     have_own_times: bool
-    """Whether each says its own time, so that the same body means the same records."""
+    """Whether each says its own time, or has an id of the client's, so that the same body means the same records."""
     plain: Sequence[PlainLog] = ()
     """Instead of items: all of them, where each is as it should be (`ingest.quick.are_plain`) and none holds a NUL."""
     expanded_bytes: int = 0

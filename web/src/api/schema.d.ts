@@ -4,6 +4,227 @@
  */
 
 export interface paths {
+    "/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which server it is, for clients */
+        get: operations["elastic"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post__bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_cat/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers, for rsyslog */
+        get: operations["elastic__cat_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_cluster/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers */
+        get: operations["elastic__cluster_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_data_stream/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__data_stream_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_ilm/policy/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__ilm_policy_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_index_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__index_template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_ingest/pipeline/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__ingest_pipeline_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_license": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** An active licence, for Logstash */
+        get: operations["elastic__license"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_nodes/http": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** No other servers */
+        get: operations["elastic__nodes_http"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_xpack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the server has besides: nothing */
+        get: operations["elastic__xpack"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/prom/push": {
         parameters: {
             query?: never;
@@ -731,6 +952,139 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/hosts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Hosts
+         * @description Hosts whose agent is, or was, heard of, and that have files of services that you may read; by name.
+         */
+        get: operations["list_hosts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{host}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Register a host
+         * @description What the agent of a host sends at its start and every ten seconds. Needs a key with the host's name (`logfeed keys
+         *     create … --host NAME`). The name belongs to the key that registered it first (409), until it is forgotten.
+         */
+        put: operations["put_host"];
+        post?: never;
+        /**
+         * Forget a host
+         * @description Its name is free for another key. An agent that goes on registers it anew. Needs `admin` on all services.
+         */
+        delete: operations["delete_host"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{host}/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Files of a host
+         * @description Files of services that you may read, as the host's agent finds them now.
+         */
+        get: operations["host_files"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{host}/files/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Lines of a file of a host
+         * @description Lines of a file as it lies on the host, rotated and compressed ones too: the newest that match, newest first,
+         *     or, with `follow`, as they are written. The agent there looks for them; they pass through as they are read.
+         *
+         *     The last record is `{"end": {"status": …, "lines": …, "error": …}}`: `complete`, `limit`, `deadline` or `error`. An answer
+         *     without it was cut on its way.
+         */
+        get: operations["host_file"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Keys
+         * @description API keys, the one that was made last first. Needs `admin` on all services.
+         */
+        get: operations["list_keys"];
+        put?: never;
+        /**
+         * Make a key
+         * @description The key is in this answer and nowhere else: only its hash is kept. Needs `admin` on all services.
+         */
+        post: operations["make_key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/keys/{prefix}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke a key
+         * @description For good: nobody lets it in from two seconds later on. Harmless when repeated. Needs `admin` on all services.
+         */
+        delete: operations["revoke_key"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/ledger": {
         parameters: {
             query?: never;
@@ -1024,6 +1378,71 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Users
+         * @description People by name, disabled ones too. Needs `admin` on all services.
+         */
+        get: operations["list_users"];
+        put?: never;
+        /**
+         * Make a user
+         * @description Somebody who logs in with this password. Needs `admin` on all services.
+         */
+        post: operations["make_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Change a user
+         * @description What they may, and whether they are let in: everywhere within two seconds. Needs `admin` on all services.
+         */
+        patch: operations["change_user"];
+        trace?: never;
+    };
+    "/api/v1/users/{name}/password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Set a password
+         * @description The user's sessions end. Your own takes your `current_password`, and wrong ones are slowed down as at logging in;
+         *     another's takes `admin` on all services.
+         */
+        post: operations["set_password"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/views": {
         parameters: {
             query?: never;
@@ -1063,6 +1482,261 @@ export interface paths {
          * @description Harmless where there is none.
          */
         delete: operations["drop_view"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which server it is, for clients */
+        get: operations["elastic_elastic"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put_elastic__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post_elastic__bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_cat/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers, for rsyslog */
+        get: operations["elastic_elastic__cat_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_cluster/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers */
+        get: operations["elastic_elastic__cluster_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_data_stream/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__data_stream_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_ilm/policy/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__ilm_policy_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_index_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__index_template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_ingest/pipeline/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__ingest_pipeline_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_license": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** An active licence, for Logstash */
+        get: operations["elastic_elastic__license"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_nodes/http": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** No other servers */
+        get: operations["elastic_elastic__nodes_http"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_xpack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the server has besides: nothing */
+        get: operations["elastic_elastic__xpack"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/{index}/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put_elastic_index__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post_elastic_index__bulk"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1379,6 +2053,40 @@ export interface paths {
          *     Mapping: `docs/shippers/opentelemetry.md`. `/v1/logs` and `/otlp/v1/logs` are the same.
          */
         post: operations["post_v1_logs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/{index}/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put_index__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post_index__bulk"];
         delete?: never;
         options?: never;
         head?: never;
@@ -2113,6 +2821,137 @@ export interface components {
             total: number;
         };
         /**
+         * HostFile
+         * @description One file.
+         */
+        HostFile: {
+            /**
+             * Bytes
+             * @description As it lies there, compressed or not.
+             * @example 123456
+             */
+            bytes: number;
+            /**
+             * Compressed
+             * @description `gzip`, `zstd`, or null.
+             * @example null
+             */
+            compressed: string | null;
+            /**
+             * Modified At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            modified_at: string;
+            /**
+             * Name
+             * @description As it is asked for.
+             * @example nginx/access.log
+             */
+            name: string;
+            /**
+             * Rotated
+             * @description Nothing is written to it any more.
+             */
+            rotated: boolean;
+            /**
+             * Service Name
+             * @example nginx
+             */
+            service_name: string;
+        };
+        /**
+         * HostFileList
+         * @description Files of a host that you may read.
+         */
+        HostFileList: {
+            /**
+             * Errors
+             * @description What the agent could not list.
+             */
+            errors: string[];
+            /** Files */
+            files: components["schemas"]["HostFile"][];
+            /**
+             * Next Cursor
+             * @description Goes on; null when nothing follows.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * HostList
+         * @description Hosts, by name.
+         */
+        HostList: {
+            /** Hosts */
+            hosts: components["schemas"]["HostModel"][];
+            /**
+             * Next Cursor
+             * @description Goes on; null when nothing follows.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * HostModel
+         * @description One host.
+         */
+        HostModel: {
+            /**
+             * Host
+             * @example web-1
+             */
+            host: string;
+            /**
+             * Last Seen
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            last_seen: string;
+            /**
+             * Services
+             * @description Whose files it has, of those that you may read.
+             * @example [
+             *       "nginx"
+             *     ]
+             */
+            services: string[];
+            /** @description `away` after 30 s without a heartbeat: its files cannot be read. */
+            status: components["schemas"]["HostStatus"];
+            /**
+             * Version
+             * @description Of its agent.
+             * @example 0.1.0
+             */
+            version: string;
+        };
+        /**
+         * HostRegistered
+         * @description It is heard.
+         */
+        HostRegistered: {
+            /**
+             * Heartbeat S
+             * @description Seconds after which the next heartbeat is expected.
+             * @example 10
+             */
+            heartbeat_s: number;
+            /**
+             * Host
+             * @example web-1
+             */
+            host: string;
+            /**
+             * Server Time
+             * @description Of the database: a host whose clock is wrong can tell.
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            server_time: string;
+        };
+        /**
+         * HostStatus
+         * @description Whether a host is heard of.
+         * @enum {string}
+         */
+        HostStatus: "up" | "away";
+        /**
          * Identity
          * @description Who asks, and what they may.
          */
@@ -2125,7 +2964,7 @@ export interface components {
             name: string;
             /**
              * Permissions
-             * @description Permission -> services, by name, prefix with *, or * for all. What is not named is not permitted.
+             * @description Permission -> services (of `host`: hosts), by name, prefix with *, or * for all. What is not named is not permitted.
              * @example {
              *       "read": [
              *         "pay/*"
@@ -2142,6 +2981,73 @@ export interface components {
              * @example key:3kzj6qvw2xah
              */
             subject: string;
+        };
+        /**
+         * KeyList
+         * @description A page of keys, newest first.
+         */
+        KeyList: {
+            /** Keys */
+            keys: components["schemas"]["KeyModel"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
+         * KeyModel
+         * @description A key, without what opens anything.
+         */
+        KeyModel: {
+            /** Burst S */
+            burst_s: number;
+            /** Bytes Per S */
+            bytes_per_s: number | "none" | null;
+            /**
+             * Created At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            created_at: string;
+            /** Created By */
+            created_by: string;
+            /** Expires At */
+            expires_at: string | null;
+            /**
+             * Logs Per S
+             * @description What it may send; null: as the settings say.
+             */
+            logs_per_s: number | "none" | null;
+            /** Name */
+            name: string;
+            /**
+             * Networks
+             * @description Where requests may come from (CIDR); none: anywhere.
+             */
+            networks: string[];
+            /**
+             * Permissions
+             * @description Permission -> services, by name, prefix with *, or * for all.
+             * @example {
+             *       "write": [
+             *         "shop"
+             *       ]
+             *     }
+             */
+            permissions: {
+                [key: string]: string[];
+            };
+            /**
+             * Prefix
+             * @description The characters after `lf_`: names the key.
+             * @example 3kzj6qvw2xah
+             */
+            prefix: string;
+            /** Revoked At */
+            revoked_at: string | null;
+            /**
+             * State
+             * @description good, expired or revoked.
+             * @example good
+             */
+            state: string;
         };
         /**
          * LedgerAnswer
@@ -2377,6 +3283,69 @@ export interface components {
              * @description Everything acknowledged before this time could be in this page; null when nothing was stored yet.
              */
             visible_through: string | null;
+        };
+        /**
+         * MadeKey
+         * @description A key that was just made.
+         */
+        MadeKey: {
+            /** Burst S */
+            burst_s: number;
+            /** Bytes Per S */
+            bytes_per_s: number | "none" | null;
+            /**
+             * Created At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            created_at: string;
+            /** Created By */
+            created_by: string;
+            /** Expires At */
+            expires_at: string | null;
+            /**
+             * Key
+             * @description All of it: shown this once, and kept nowhere.
+             * @example lf_3kzj6qvw2xah_…
+             */
+            key: string;
+            /**
+             * Logs Per S
+             * @description What it may send; null: as the settings say.
+             */
+            logs_per_s: number | "none" | null;
+            /** Name */
+            name: string;
+            /**
+             * Networks
+             * @description Where requests may come from (CIDR); none: anywhere.
+             */
+            networks: string[];
+            /**
+             * Permissions
+             * @description Permission -> services, by name, prefix with *, or * for all.
+             * @example {
+             *       "write": [
+             *         "shop"
+             *       ]
+             *     }
+             */
+            permissions: {
+                [key: string]: string[];
+            };
+            /**
+             * Prefix
+             * @description The characters after `lf_`: names the key.
+             * @example 3kzj6qvw2xah
+             */
+            prefix: string;
+            /** Revoked At */
+            revoked_at: string | null;
+            /**
+             * State
+             * @description good, expired or revoked.
+             * @example good
+             */
+            state: string;
         };
         /**
          * MatcherModel
@@ -3304,6 +4273,57 @@ export interface components {
             tried_through: string;
         };
         /**
+         * UserList
+         * @description A page of users, by name.
+         */
+        UserList: {
+            /** Next Cursor */
+            next_cursor: string | null;
+            /** Users */
+            users: components["schemas"]["UserModel"][];
+        };
+        /**
+         * UserModel
+         * @description A user.
+         */
+        UserModel: {
+            /**
+             * Created At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            created_at: string;
+            /** Disabled At */
+            disabled_at: string | null;
+            /**
+             * Issuer
+             * @description The login provider that they come from, whose groups say what they may; null: they have a password here.
+             */
+            issuer: string | null;
+            /** Name */
+            name: string;
+            /**
+             * Permissions
+             * @description Permission -> services, by name, prefix with *, or * for all.
+             * @example {
+             *       "read": [
+             *         "pay/*"
+             *       ],
+             *       "tail": [
+             *         "pay/*"
+             *       ]
+             *     }
+             */
+            permissions: {
+                [key: string]: string[];
+            };
+            /**
+             * State
+             * @description good or disabled.
+             * @example good
+             */
+            state: string;
+        };
+        /**
          * ViewList
          * @description Your views, by name.
          */
@@ -3347,6 +4367,712 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    elastic: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    put__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    elastic__cat_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    elastic__cluster_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__data_stream_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__ilm_policy_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__index_template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__ingest_pipeline_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__license: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__nodes_http: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__xpack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
     post_api_prom_push: {
         parameters: {
             query?: never;
@@ -6615,7 +8341,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description The login provider answers what it must not, or refuses this installation: `detail` says what to mend. */
+            /** @description The login provider, or a host's agent, cannot be reached or answers what it must not: `detail` says what to mend. */
             502: {
                 headers: {
                     [name: string]: unknown;
@@ -7078,7 +8804,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description The login provider answers what it must not, or refuses this installation: `detail` says what to mend. */
+            /** @description The login provider, or a host's agent, cannot be reached or answers what it must not: `detail` says what to mend. */
             502: {
                 headers: {
                     [name: string]: unknown;
@@ -9524,7 +11250,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -10841,7 +12567,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -12300,7 +14026,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -12701,7 +14427,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -14445,7 +16171,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -15327,7 +17053,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -16913,6 +18639,3486 @@ export interface operations {
             };
         };
     };
+    list_hosts: {
+        parameters: {
+            query?: {
+                /** @description Most hosts in the answer. */
+                limit?: number;
+                /** @description `next_cursor` of the answer before. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HostList"];
+                };
+            };
+            /** @description The cursor was cut or changed, or belongs to another question or user: start again without it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "cursor was cut or changed, or belongs to another store",
+                     *       "status": 400,
+                     *       "title": "The cursor cannot be used",
+                     *       "type": "urn:logfeed:problem:cursor"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    put_host: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The host's name: ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$. */
+                host: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Address
+                     * @description Where the server reaches the agent: http or https, host and port, no path. It must lie in `hosts.networks`.
+                     * @example http://127.0.0.1:8085
+                     */
+                    address: string;
+                    /**
+                     * Services
+                     * @description Whose files it has, for lists.
+                     * @example [
+                     *       "nginx"
+                     *     ]
+                     */
+                    services: string[];
+                    /**
+                     * Token
+                     * @description What the server is to show the agent: 256 random bits, made anew at each start.
+                     * @example AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
+                     */
+                    token: string;
+                    /**
+                     * Version
+                     * @description Of the agent.
+                     * @example 0.1.0
+                     */
+                    version: string;
+                };
+            };
+        };
+        responses: {
+            /** @description It is heard. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HostRegistered"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    delete_host: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The host's name: ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$. */
+                host: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description There is no host of this name, or none any more. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    host_files: {
+        parameters: {
+            query?: {
+                /** @description Most files that the agent looks at. */
+                limit?: number;
+                /** @description `next_cursor` of the answer before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The host's name: ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$. */
+                host: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HostFileList"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The login provider, or a host's agent, cannot be reached or answers what it must not: `detail` says what to mend. */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the login provider refuses this installation (invalid_client): check client_id and client_secret",
+                     *       "status": 502,
+                     *       "title": "The login provider cannot be used",
+                     *       "type": "urn:logfeed:problem:login-provider"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A host's agent does not answer in time. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the agent of host web-1 does not answer in time",
+                     *       "status": 504,
+                     *       "title": "The host does not answer in time",
+                     *       "type": "urn:logfeed:problem:host-slow"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    host_file: {
+        parameters: {
+            query?: {
+                /** @description Most lines: the newest that match, newest first; with `follow` the newest to begin with. */
+                n?: number;
+                /** @description The line contains this text. Several: all of them. Example: `timeout`. */
+                keyword?: string[];
+                /** @description The line matches this regular expression (RE2) somewhere. Example: `status=5\d\d`. */
+                regex?: string;
+                /** @description Letters must be in the same case. */
+                case?: boolean;
+                /** @description Keywords may be in different lines. */
+                across_lines?: boolean;
+                /** @description Go on with lines as they are written. */
+                follow?: boolean;
+                /** @description `ndjson`: a record a line, the end as the last one. `text`: the lines alone, the end as the last one. */
+                format?: "ndjson" | "text";
+                /** @description Most seconds; then it ends with the status `deadline`. */
+                max_s?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The host's name: ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$. */
+                host: string;
+                /** @description The file's name as the list of files has it; it has `/` in it. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Lines, and as the last record how it ended. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The login provider, or a host's agent, cannot be reached or answers what it must not: `detail` says what to mend. */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the login provider refuses this installation (invalid_client): check client_id and client_secret",
+                     *       "status": 502,
+                     *       "title": "The login provider cannot be used",
+                     *       "type": "urn:logfeed:problem:login-provider"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A host's agent does not answer in time. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the agent of host web-1 does not answer in time",
+                     *       "status": 504,
+                     *       "title": "The host does not answer in time",
+                     *       "type": "urn:logfeed:problem:host-slow"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    list_keys: {
+        parameters: {
+            query?: {
+                /** @description The name contains this text, letters in either case, or it is the key's prefix. Example: `shop`. */
+                name?: string;
+                /** @description Revoked and expired ones too. */
+                all?: boolean;
+                /** @description Most in the page. */
+                limit?: number;
+                /** @description `next_cursor` of a page of the same question. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeyList"];
+                };
+            };
+            /** @description The cursor was cut or changed, or belongs to another question or user: start again without it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "cursor was cut or changed, or belongs to another store",
+                     *       "status": 400,
+                     *       "title": "The cursor cannot be used",
+                     *       "type": "urn:logfeed:problem:cursor"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    make_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Burst S
+                     * @description After a pause so many seconds' worth may come at once.
+                     * @default 1
+                     */
+                    burst_s?: number;
+                    /**
+                     * Bytes Per S
+                     * @description Of bodies, decompressed.
+                     */
+                    bytes_per_s?: number | "none" | null;
+                    /**
+                     * Expires At
+                     * @description From then on it opens nothing; null: never.
+                     */
+                    expires_at?: string | null;
+                    /**
+                     * Logs Per S
+                     * @description What it may send; null: as the settings say.
+                     */
+                    logs_per_s?: number | "none" | null;
+                    /**
+                     * Name
+                     * @description Who has it, for people.
+                     * @example shop-production
+                     */
+                    name: string;
+                    /**
+                     * Networks
+                     * @description Where requests may come from (CIDR); none: anywhere.
+                     * @default []
+                     * @example [
+                     *       "10.0.0.0/8"
+                     *     ]
+                     */
+                    networks?: string[];
+                    /**
+                     * Permissions
+                     * @description What may be done, with which services each.
+                     */
+                    permissions: {
+                        /**
+                         * Admin
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        admin?: string[];
+                        /**
+                         * Alert
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        alert?: string[];
+                        /**
+                         * Export
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        export?: string[];
+                        /**
+                         * Read
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        read?: string[];
+                        /**
+                         * Tail
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        tail?: string[];
+                        /**
+                         * Write
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        write?: string[];
+                    };
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MadeKey"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    revoke_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The characters of the key after `lf_`. */
+                prefix: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
     ledger: {
         parameters: {
             query?: {
@@ -17505,7 +22711,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -19737,7 +24943,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -20205,7 +25411,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -21026,7 +26232,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -23228,7 +28434,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -23347,6 +28553,1873 @@ export interface operations {
                          * @enum {string}
                          */
                         reason: "expired" | "remade";
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    list_users: {
+        parameters: {
+            query?: {
+                /** @description The name contains this text, letters in either case. Example: `shop`. */
+                name?: string;
+                /** @description Most in the page. */
+                limit?: number;
+                /** @description `next_cursor` of a page of the same question. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserList"];
+                };
+            };
+            /** @description The cursor was cut or changed, or belongs to another question or user: start again without it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "cursor was cut or changed, or belongs to another store",
+                     *       "status": 400,
+                     *       "title": "The cursor cannot be used",
+                     *       "type": "urn:logfeed:problem:cursor"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    make_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Name
+                     * @description Lower-case letters, digits and . _ @ + -
+                     * @example ann
+                     */
+                    name: string;
+                    /** Password */
+                    password: string;
+                    /**
+                     * Permissions
+                     * @description What may be done, with which services each.
+                     */
+                    permissions: {
+                        /**
+                         * Admin
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        admin?: string[];
+                        /**
+                         * Alert
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        alert?: string[];
+                        /**
+                         * Export
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        export?: string[];
+                        /**
+                         * Read
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        read?: string[];
+                        /**
+                         * Tail
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        tail?: string[];
+                        /**
+                         * Write
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        write?: string[];
+                    };
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserModel"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    change_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The user's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Disabled
+                     * @description true ends their sessions, and lets them in no more.
+                     */
+                    disabled?: boolean | null;
+                    /** @description Instead of those that there are. */
+                    permissions?: {
+                        /**
+                         * Admin
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        admin?: string[];
+                        /**
+                         * Alert
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        alert?: string[];
+                        /**
+                         * Export
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        export?: string[];
+                        /**
+                         * Read
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        read?: string[];
+                        /**
+                         * Tail
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        tail?: string[];
+                        /**
+                         * Write
+                         * @default []
+                         * @example [
+                         *       "pay/*"
+                         *     ]
+                         */
+                        write?: string[];
+                    } | null;
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserModel"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    set_password: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The user's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Current Password
+                     * @description Needed where the user is yourself.
+                     */
+                    current_password?: string | null;
+                    /** Password */
+                    password: string;
+                };
+            };
+        };
+        responses: {
+            /** @description It is done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
                         /**
                          * Status
                          * @example 422
@@ -24638,6 +31711,1172 @@ export interface operations {
                          * @example urn:logfeed:problem:invalid-parameter
                          */
                         type: string;
+                    };
+                };
+            };
+        };
+    };
+    elastic_elastic: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    put_elastic__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post_elastic__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    elastic_elastic__cat_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    elastic_elastic__cluster_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__data_stream_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__ilm_policy_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__index_template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__ingest_pipeline_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__license: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__nodes_http: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__xpack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    put_elastic_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post_elastic_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
                     };
                 };
             };
@@ -26063,6 +34302,466 @@ export interface operations {
                         message: string;
                     };
                     "application/x-protobuf": string;
+                };
+            };
+        };
+    };
+    put_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
                 };
             };
         };
