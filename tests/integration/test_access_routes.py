@@ -237,24 +237,6 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
     assert set(found) == set(ROUTES), "classify the route here, and give it what its kind asks for"
     for name, operation in found.items():
         asks = ROUTES[name] not in (OPEN, LOGIN, PROVIDER)
-        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, ADMIN, TOPIC, EXPORT, OWN, WATCH, PUT, SHOWN, SENT, ANY, BULK)
-        asks = ROUTES[name] in (
-            READ,
-            WRITE,
-            SHIPPED,
-            ASKED,
-            TAIL,
-            ALERT,
-            ADMIN,
-            TOPIC,
-            EXPORT,
-            OWN,
-            WATCH,
-            PUT,
-            SHOWN,
-            SENT,
-            ANY,
-        )
         assert operation.get("security", []) == (SECURITY if asks else []), name
         assert {"401", "403"} <= set(operation["responses"]) or not asks, name
 
