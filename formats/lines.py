@@ -35,7 +35,7 @@ _HINT: Final = re.compile(r"req-|id[\"' =:]")
 _BEFORE_HINT: Final = len("correlation_")
 
 
-_BEGINS: Final = frozenset("0123456789[{<\"")
+_BEGINS: Final = frozenset('0123456789[{<"')
 """With these no line goes on."""
 
 
@@ -91,12 +91,17 @@ class LineParser:
 
     def continues(self, previous: str, text: str) -> bool:
         """Whether a line belongs to the log before it: it reads like a continuation and has no time of its own."""
-        if text[:1] in _BEGINS or not is_continuation(text) or (self.format is Format.JSON and previous.lstrip()[:1] == "{"):
+        if (
+            text[:1] in _BEGINS
+            or not is_continuation(text)
+            or (self.format is Format.JSON and previous.lstrip()[:1] == "{")
+        ):
             return False
         return self.time_of(text) is None
 
     def _may_name_id_at(self, text: str) -> int:
-        """From where on to look; -1: it names none. Cheap: the built-in pattern costs ten times as much, and most of a line is none."""
+        """From where on to look; -1: it names none. Cheap: the built-in pattern costs ten times as much, and most of a
+        line is none."""
         if self._has_own_pattern:
             return 0
         lower = text.lower()

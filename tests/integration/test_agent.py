@@ -1,5 +1,5 @@
-"""Agents as processes beside a real server: each line is stored once through rotation under load, truncation, kill -9, and a server
-that is away; syslog over TCP and UDP; files are read while all that happens.
+"""Agents as processes beside a real server: each line is stored once through rotation under load, truncation, kill -9,
+and a server that is away; syslog over TCP and UDP; files are read while all that happens.
 """
 
 from __future__ import annotations

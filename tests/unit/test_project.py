@@ -57,12 +57,26 @@ EMPTY_SAMPLES = {
     "alerts.channels": '{"ops": {"type": "topic"}}',
     "alerts.default_channels": "[ops]",
     "alerts.allowed_networks": "[10.1.0.0/16]",
+    "agent.ingest_url": "https://ingest.example.org",
+    "agent.api_key_file": "/etc/logfeed/key",
+    "agent.ca_file": "/etc/ca.pem",
+    "agent.address": "http://10.0.0.5:8085",
+    "agent.tls_cert": "/etc/logfeed/tls.pem",
+    "agent.tls_key": "/etc/logfeed/tls.key",
+    "agent.syslog.tcp_port": "6514",
+    "agent.syslog.udp_port": "5514",
+    "agent.syslog.service": "syslog/all",
     "routing.services": "[shop, pay/*]",
     "alerts.inhibitions": '[{"source": ["severity=critical"], "target": ["severity=info"]}]',
     "ingest.filters": '[{"type": "level", "name": "quiet", "minimum": "WARN"}]',
 }
 """A value for settings whose default is none."""
-PARTNERS = {"http.tls_cert": "http.tls_key", "http.tls_key": "http.tls_cert"}
+PARTNERS = {
+    "http.tls_cert": "http.tls_key",
+    "http.tls_key": "http.tls_cert",
+    "agent.tls_cert": "agent.tls_key",
+    "agent.tls_key": "agent.tls_cert",
+}
 """Settings that need another one."""
 NEEDED_BESIDE = {"alerts.default_channels": ["alerts.channels"]}
 """Settings without which another has no value that fits."""

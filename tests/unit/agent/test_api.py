@@ -98,7 +98,8 @@ async def test_files_are_listed_in_pages_of_what_the_scope_permits(client: httpx
 
 
 @pytest.mark.parametrize(
-    "path", ["mail/a.log", "shop/none.log", "none/a.log", "shop", "shop/", "shop/../mail/a.log", "shop/%2e%2e/mail/a.log"]
+    "path",
+    ["mail/a.log", "shop/none.log", "none/a.log", "shop", "shop/", "shop/../mail/a.log", "shop/%2e%2e/mail/a.log"],
 )
 async def test_what_the_scope_does_not_permit_is_not_there(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(f"/files/{path}", params=SHOP)
@@ -211,7 +212,9 @@ async def test_a_file_system_that_hangs_holds_threads_and_nobody_else(
         stuck = await client.get("/files/shop/a.log", params=SHOP)
         assert stuck.status_code == 503
         assert hangs.is_set()
-        assert (await client.get("/files/shop/a.log", params=SHOP)).json()["detail"].startswith("1 files are being read")
+        assert (
+            (await client.get("/files/shop/a.log", params=SHOP)).json()["detail"].startswith("1 files are being read")
+        )
         released.set()
         monkeypatch.setattr(os, "pread", read)
         async with asyncio.timeout(20):

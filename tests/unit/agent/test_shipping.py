@@ -1,5 +1,5 @@
-"""Each line is sent once, whatever becomes of the files and of the agent: real files, an agent that is killed at any step, and a
-server that remembers bodies by their keys.
+"""Each line is sent once, whatever becomes of the files and of the agent: real files, an agent that is killed at any
+step, and a server that remembers bodies by their keys.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ def host(tmp_path: Path) -> Host:
 
 
 def test_lines_become_logs_with_their_time_level_and_place(host: Host) -> None:
-    host.append("a.log", "2026-11-18T10:00:00Z ERROR cannot pay", "without a time", '{"level": "warn", "msg": "x", "n": 1}')
+    host.append(
+        "a.log", "2026-11-18T10:00:00Z ERROR cannot pay", "without a time", '{"level": "warn", "msg": "x", "n": 1}'
+    )
     host.append("j.log", '{"time": "2026-11-18T10:00:01Z", "level": "warn", "msg": "json", "n": 1, "trace_id": "t-1"}')
     host.settle()
     logs = {log["message"]: log for log in host.logs()}
