@@ -104,24 +104,25 @@ def test_rotation_under_load_kills_and_a_server_that_is_away(
 def test_syslog_over_tcp_and_udp_is_stored_also_when_it_came_while_the_server_was_away(
     site: Site, tmp_path: Path, agents: list[AgentProcess]
 ) -> None:
-    syslog = {"tcp_port": free_port(), "udp_port": free_port(), "service": "agent-syslog"}
+    tcp_port, udp_port = free_port(), free_port()
+    syslog = {"tcp_port": tcp_port, "udp_port": udp_port, "service": "agent-syslog"}
     nowhere = f"http://127.0.0.1:{free_port()}"
     agent = AgentProcess(tmp_path / "web-2", nowhere, site.key, service="unused", syslog=syslog)
     agents.append(agent)
     agent.start()
     until(lambda: "listening for syslog" in agent.log_text(), agent.log_text)
     expected = []
-    with socket.create_connection(("127.0.0.1", int(syslog["tcp_port"]))) as connection:
+    with socket.create_connection(("127.0.0.1", tcp_port)) as connection:
         counted = b"<165>1 2026-11-18T11:00:00Z host app 7 ID - counted, with\na line end"
         connection.sendall(b"%d " % len(counted) + counted + b"<34>Nov 18 11:00:01 host su: ended by a newline\n")
         expected += ["counted, with\na line end", "ended by a newline"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         for number in range(20):
-            datagrams.sendto(b"<13>app: datagram %d" % number, ("127.0.0.1", int(syslog["udp_port"])))
+            datagrams.sendto(b"<13>app: datagram %d" % number, ("127.0.0.1", udp_port))
             expected.append(f"datagram {number}")
     if shutil.which("logger"):
         for number, transport in enumerate(("--tcp", "--udp")):
-            port = str(syslog["tcp_port" if transport == "--tcp" else "udp_port"])
+            port = str(tcp_port if transport == "--tcp" else udp_port)
             command = ["logger", transport, "--server", "127.0.0.1", "--port", port, "--priority", "auth.err"]
             subprocess.run([*command, "--tag", "tests", f"from logger {number}"], check=True, timeout=30)
             expected.append(f"from logger {number}")
