@@ -1,4 +1,5 @@
-"""Who looked at what: one log of the service logfeed/audit for each question that was answered.
+"""Who looked at what: one log of the service logfeed/audit for each question that was answered, and for each change over HTTP
+of who may what.
 
 Entries go the way of every log (frame, broker, writer), so they are stored once, found like any other and kept as long as
 retention says; who has `admin` over that service reads them. They are published beside the questions, half a second together
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -74,6 +75,20 @@ class Look(msgspec.Struct, frozen=True):
     """Of what lasts: `begin`, and `end` with the number of logs until then."""
 
 
+class Change(msgspec.Struct, frozen=True):
+    """What somebody changed of who may what."""
+
+    what: str
+    """For people, behind who did it: `made the key 3kzj6qvw2xah (shop)`."""
+    target: str
+    """The subject that it is of: key:PREFIX, user:NUMBER."""
+    grants: Sequence[str]
+    """What it may from now on."""
+    path: str
+    """Percent-encoded."""
+    address: str
+
+
 class AuditLog:
     """Entries of one process."""
 
@@ -93,7 +108,14 @@ class AuditLog:
 
     def note(self, principal: Principal, look: Look) -> None:
         """Write down that an answer is given. Raises nothing."""
-        line = orjson.dumps(_entry(principal, look, self._clock.now_us()), option=orjson.OPT_APPEND_NEWLINE)
+        self._add(_entry(principal, look, self._clock.now_us()))
+
+    def note_change(self, principal: Principal, change: Change) -> None:
+        """Write down that something was changed. Raises nothing."""
+        self._add(_change_entry(principal, change, self._clock.now_us()))
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        line = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
         self._waiting.append(line)
         self._bytes += len(line)
         AUDIT_WAITING.set(len(self._waiting))
@@ -175,6 +197,24 @@ def _entry(principal: Principal, look: Look, now_us: int) -> dict[str, Any]:
             "status": look.status,
             "address": look.address,
             **({"phase": look.phase} if look.phase else {}),
+        },
+    }
+
+
+def _change_entry(principal: Principal, change: Change, now_us: int) -> dict[str, Any]:
+    return {
+        "service_name": AUDIT_SERVICE,
+        "timestamp": now_us,
+        "level": "INFO",
+        "message": f"{principal.name or principal.subject} {_sound(change.what)}",
+        "metadata": {
+            "subject": principal.subject,
+            "name": principal.name,
+            "path": _sound(change.path[:_PATH_CHARS_MAX]),
+            "change": _sound(change.what),
+            "target": change.target,
+            "permissions": _sound(" ".join(change.grants)[:QUESTION_CHARS_MAX]),
+            "address": change.address,
         },
     }
 

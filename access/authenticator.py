@@ -1,4 +1,7 @@
-"""Says who sent a request, by its `Authorization: Bearer` alone: an API key or an access token. Nothing else gives a right.
+"""Says who sent a request, by its `Authorization` alone: an API key or an access token. Nothing else gives a right.
+
+Both come as `Bearer`. Shippers that know no such header send their API key as the password of `Basic`, whoever the user,
+or as Elasticsearch's `ApiKey`. Only Bearer is ever asked for, so that no browser shows a prompt and keeps what is typed there.
 
 A key costs one SHA-256 and one comparison in constant time (4 µs, tests/unit/access/test_authenticator.py); an access token
 one HMAC. Wrong, unknown and revoked ones are answered alike; that one has expired is told to whoever has it.
@@ -7,6 +10,7 @@ one HMAC. Wrong, unknown and revoked ones are answered alike; that one has expir
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import ipaddress
 from typing import Final
@@ -79,7 +83,7 @@ class AccessControl:
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         """See Authenticate. Raises Unauthenticated, Forbidden, AccessUnknown."""
-        token = _bearer(connection)
+        token = _token(connection)
         if not token.startswith(KEY_START):
             return self._by_access_token(token)
         prefix = key_prefix(token)
@@ -120,16 +124,31 @@ class AccessControl:
         return principal
 
 
-def _bearer(connection: HTTPConnection) -> str:
+def _token(connection: HTTPConnection) -> str:
     """The one token. Read from the raw head: cheaper than a mapping, and a second header is seen."""
     found: list[bytes] = [value for name, value in connection.scope["headers"] if name == _HEADER]
     if not found:
         REFUSALS.labels(reason="none").inc()
         raise Unauthenticated
     scheme, _, token = found[0].decode("latin-1").partition(" ")
-    if len(found) > 1 or scheme.lower() != "bearer" or not 0 < len(token) <= _TOKEN_CHARS_MAX:
-        raise _refused("malformed", "expected one header `Authorization: Bearer` with an API key or an access token")
-    return token.strip(" ")
+    scheme, token = scheme.lower(), token.strip(" ")
+    if len(found) == 1 and 0 < len(token) <= _TOKEN_CHARS_MAX:
+        if scheme == "bearer":
+            return token
+        key = _packed_key(scheme, token)
+        if key.startswith(KEY_START):
+            return key
+    raise _refused("malformed", "expected one header `Authorization: Bearer` with an API key or an access token")
+
+
+def _packed_key(scheme: str, token: str) -> str:
+    """The API key of `Basic` (RFC 7617) and of Elasticsearch's `ApiKey`, base64 of two texts and a colon; else anything."""
+    if scheme not in ("basic", "apikey") or token.startswith(KEY_START):
+        return token if scheme == "apikey" else ""
+    try:
+        return base64.b64decode(token, validate=True).decode("latin-1").partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _refused(reason: str, message: str) -> Unauthenticated:

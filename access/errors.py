@@ -45,3 +45,15 @@ class ProviderFaulty(LogfeedError):
 
 class AccountError(InvalidInput):
     """The key or user cannot be made or changed so."""
+
+
+class AccountUnknown(AccountError):
+    """There is no such key or user."""
+
+
+class AccountConflict(AccountError):
+    """The key or user cannot be so beside what there is."""
+
+
+class WrongPassword(AccountError):
+    """This is not the password."""

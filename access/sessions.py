@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from access.directory import Directory
-from access.errors import LoginDenied, Unauthenticated
+from access.errors import LoginDenied, Unauthenticated, WrongPassword
 from access.metrics import LOGINS
 from access.passwords import PASSWORD_BYTES_MAX, PasswordChecks
 from access.settings import AccessSettings
@@ -77,7 +77,7 @@ class Sessions:
         self._directory = directory
         self._clock = clock
         self._throttle = LoginThrottle()
-        self._passwords = PasswordChecks(at_once=settings.passwords_at_once)
+        self.passwords = PasswordChecks(at_once=settings.passwords_at_once)
 
     async def login(self, name: str, password: str, *, address: str) -> Tokens:
         """A new session. Raises Unauthenticated, TooManyLogins, DatabaseUnavailable, AccessUnknown."""
@@ -99,20 +99,48 @@ class Sessions:
         await self._directory.refresh()  # a user who was just made is let in here at once
         return self._tokens(Claims(user_id, session_id), refresh_token, float(self.settings.session_s), secret)
 
+    async def check_password(self, name: str, password: str, *, address: str) -> str:
+        """What is stored of a user's password, for who gives it. Attempts are counted with those of logging in. Raises
+        WrongPassword, TooManyLogins, DatabaseUnavailable."""
+        self._throttle.begin(name, address, now_s=self._clock.monotonic_s())
+        try:
+            found = await self._found(name, password)
+        except Overloaded:
+            self._throttle.take_back(name, address)
+            raise
+        if found is None:
+            raise WrongPassword
+        self._throttle.succeeded(name, address)
+        return found[1]
+
+    async def know_changes(self) -> None:
+        """Let what was changed of keys and users act here at once; elsewhere it does within two seconds. Raises
+        DatabaseUnavailable."""
+        await self._directory.refresh()
+
     async def _begin(self, name: str, password: str, session_id: str, refresh_token: str) -> int | None:
         """Whose session has begun; None: nobody's. Raises TooManyLogins, DatabaseUnavailable."""
+        found = await self._found(name, password)
+        if found is None:
+            return None
+        user_id, stored = found
+        params = (session_id, _sha256(f"{session_id}.{refresh_token}"), self.settings.session_s, user_id, stored)
+        return None if await self._database.fetch_one(_BEGIN, params) is None else user_id
+
+    async def _found(self, name: str, password: str) -> tuple[int, str] | None:
+        """Whose name and password these are, and what is stored of it; None: nobody's who is let in. Raises TooManyLogins,
+        DatabaseUnavailable."""
         row = await self._database.fetch_one(
             "SELECT user_id, password_hash, disabled_at IS NULL FROM users WHERE name = %s", (_sound(name),)
         )
         user_id, stored, is_enabled = (0, None, False) if row is None else row
         is_short = len(password) <= PASSWORD_BYTES_MAX
-        is_right = await self._passwords.check(stored if is_short else None, password[:PASSWORD_BYTES_MAX])
+        is_right = await self.passwords.check(stored if is_short else None, password[:PASSWORD_BYTES_MAX])
         if not (is_right and is_enabled):
             # Passwords are sometimes typed where the name belongs: only one that is a name is written down.
             log.warning("wrong password, or disabled", user=None if row is None else name)
             return None
-        params = (session_id, _sha256(f"{session_id}.{refresh_token}"), self.settings.session_s, user_id, stored)
-        return None if await self._database.fetch_one(_BEGIN, params) is None else user_id
+        return user_id, stored
 
     async def begin(self, user_id: int, *, session_s: int) -> Tokens:
         """A new session of somebody whom a login provider knows. Raises LoginDenied, DatabaseUnavailable, AccessUnknown."""
@@ -159,7 +187,7 @@ class Sessions:
 
     def close(self) -> None:
         """End the threads that check passwords."""
-        self._passwords.close()
+        self.passwords.close()
 
     def _tokens(self, claims: Claims, refresh_token: str, left_s: float, secret: bytes) -> Tokens:
         lives_s = self.settings.access_token_s

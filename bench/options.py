@@ -11,7 +11,9 @@ SECTIONS: Final = (
     "floor",
     "throughput",
     "accept",
+    "wire",
     "single",
+    "client",
     "freshness",
     "live",
     "pages",
@@ -47,9 +49,13 @@ class Options:
     warm_up_s: float = 6.0
     run_s: float = 30.0
     accept_s: float = 12.0
+    wire_s: float = 6.0
+    """Of one format of another shipper."""
     single_s: float = 8.0
     single_connections: int = 64
     """Enough that ingest is never without a request: what one costs is asked, not how long one takes."""
+    client_logs: int = 400_000
+    """That a program sends through the Python client."""
     floor_s: float = 3.0
     """Of one repetition."""
     floor_repetitions: int = 5
@@ -85,7 +91,9 @@ def quick(options: Options) -> Options:
         warm_up_s=2.0,
         run_s=5.0,
         accept_s=3.0,
+        wire_s=1.5,
         single_s=2.0,
+        client_logs=20_000,
         floor_s=0.7,
         floor_repetitions=3,
         naive_s=1.5,

@@ -20,6 +20,7 @@ from cli.permissions import (
     AdminOption,
     AlertOption,
     ExportOption,
+    HostOption,
     ReadOption,
     TailOption,
     WriteOption,
@@ -63,6 +64,7 @@ def create(
     export: ExportOption = None,
     alert: AlertOption = None,
     admin: AdminOption = None,
+    host: HostOption = None,
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="TIME", help="Good for so long: 12h, 90d, 8w, 1y.")
     ] = None,
@@ -92,8 +94,9 @@ def create(
       logfeed keys create shop --write shop --rate 5000/s --rate-bytes 5MB/s
       logfeed keys create payments-team --read 'pay/*' --tail 'pay/*' --expires 90d
       logfeed keys create agents --write '*' --from 10.0.0.0/8
+      logfeed keys create web-1 --write nginx --host web-1
     """
-    grants = grants_of(write=write, read=read, tail=tail, export=export, alert=alert, admin=admin)
+    grants = grants_of(write=write, read=read, tail=tail, export=export, alert=alert, admin=admin, host=host)
     expires_at = None if expires is None else datetime.now(UTC) + lifetime(expires)
     rates = _rates(rate, rate_bytes, burst)
     created_by = f"{getpass.getuser()}@{socket.gethostname()}"
@@ -115,7 +118,7 @@ def list_keys(
     """Newest first: prefix, state, name, and what each may. Exit code 1 when there is none."""
     now = datetime.now(UTC)
     found = with_accounts(config, lambda accounts: accounts.keys())
-    shown = [key for key in found if everything or _state(key, now) == "good"]
+    shown = [key for key in found if everything or key.state(now) == "good"]
     for key in shown:
         print(json.dumps(_as_json(key, now)) if as_json else _line(key, now))
     if not shown:
@@ -172,16 +175,10 @@ def _finite(rate: float | None) -> float | str | None:
     return "none" if rate is not None and math.isinf(rate) else rate
 
 
-def _state(key: KeyInfo, now: datetime) -> str:
-    if key.revoked_at is not None:
-        return "revoked"
-    return "expired" if key.expires_at is not None and key.expires_at <= now else "good"
-
-
 def _line(key: KeyInfo, now: datetime) -> str:
     until = "" if key.expires_at is None else f"  until {key.expires_at:%Y-%m-%d %H:%M}"
     places = "" if not key.networks else f"  from {', '.join(key.networks)}"
-    state = f"{_state(key, now):8}"
+    state = f"{key.state(now):8}"
     return harmless(f"{key.prefix}  {state} {key.name}  {' '.join(key.grants)}{places}{_rates_text(key)}{until}")
 
 
@@ -192,7 +189,7 @@ def _as_json(key: KeyInfo, now: datetime) -> dict[str, Any]:
     return {
         "prefix": key.prefix,
         "name": key.name,
-        "state": _state(key, now),
+        "state": key.state(now),
         "grants": key.grants,
         "networks": key.networks,
         "created_at": text(key.created_at),

@@ -23,6 +23,7 @@ from ingest.settings import IngestSettings
 from live.settings import LiveSettings
 from mining.settings import MiningSettings
 from query.experiments.settings import ExperimentSettings
+from query.hosts.settings import HostSettings
 from query.settings import QuerySettings
 from query.tail.settings import TailSettings
 from query.topics.settings import TopicReadSettings
@@ -204,6 +205,8 @@ class Settings(Section):
     connections: TextSettings = TextSettings()
     """Connections and their logs."""
 
+    hosts: HostSettings = HostSettings()
+    """Hosts whose files are read through this server."""
     agent: AgentSettings = AgentSettings()
     """The agent on a host (docs/agent.md)."""
 

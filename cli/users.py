@@ -64,14 +64,19 @@ def list_users(
     """By name: state, what each may, and where they come from who have no password here. Exit code 1 when there is none."""
     found = with_accounts(config, lambda accounts: accounts.users())
     for user in found:
-        state = "good" if user.disabled_at is None else "disabled"
         if as_json:
             made = user.created_at.astimezone(UTC).isoformat()
-            line = {"name": user.name, "state": state, "grants": user.grants, "created_at": made, "issuer": user.issuer}
+            line = {
+                "name": user.name,
+                "state": user.state,
+                "grants": user.grants,
+                "created_at": made,
+                "issuer": user.issuer,
+            }
             print(json.dumps(line))
         else:
             comes_from = "" if user.issuer is None else f"  from {user.issuer}"
-            print(harmless(f"{user.name}  {state:8}  {' '.join(user.grants)}{comes_from}"))
+            print(harmless(f"{user.name}  {user.state:8}  {' '.join(user.grants)}{comes_from}"))
     if not found:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ or a problem (RFC 9457). Bodies are read raw, so that size, encoding and per-ite
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -23,8 +23,10 @@ from ingest import metrics, openapi
 from ingest.body import read_body
 from ingest.errors import FieldError, InvalidFields, UnsupportedBody
 from ingest.in_flight import Hold, InFlight
-from ingest.problems import internal, problem_of
-from ingest.receive import Answer
+from ingest.parse import Item
+from ingest.problems import problem_of
+from ingest.quick import PlainLog
+from ingest.receive import Answer, Received
 from ingest.settings import IngestSettings
 from ingest.spelling import suggestion
 from runtime.direct import DirectRouter
@@ -57,26 +59,47 @@ class TakesLogs(Protocol):
     ) -> Answer:
         """A batch; closes the hold."""
 
+    async def take_records(
+        self,
+        body: bytes,
+        hold: Hold,
+        principal: Principal,
+        key: str | None,
+        *,
+        route: str,
+        records: Sequence[Item],
+        answer: Callable[[Received], Answer],
+        plain: Sequence[PlainLog] = (),
+    ) -> Answer:
+        """Records that were read of a body of any format, one at least; closes the hold. plain: instead of records."""
+
+    def ready(self) -> list[str]:
+        """What keeps the service from taking logs, for people; empty when it is ready."""
+
 
 Handler = Callable[[Request, Principal], Awaitable[Response]]
 
 
-async def answered(path: str, handle: Handler, service: TakesLogs, request: Request) -> Response:
-    """The handler's answer, or our errors as problems; measured."""
+async def answered(
+    path: str,
+    handle: Handler,
+    service: TakesLogs,
+    request: Request,
+    refuse: Callable[[Exception], Response] = problem_of,
+) -> Response:
+    """The handler's answer, or errors as `refuse` words them; measured."""
     started_s = time.perf_counter()
     try:
         principal = await service.authenticate(request)
         if principal.may_write.is_empty:
             raise Forbidden("you may not send logs of any service")
         response = await handle(request, principal)
-    except LogfeedError as error:
-        response = problem_of(error)
     except ClientDisconnect:
         response = Response(status_code=_CLIENT_GONE)
-    except Exception:
-        log.exception("request failed", path=path)
-        metrics.REFUSALS.labels(reason="internal").inc()
-        response = internal()
+    except Exception as error:
+        if not isinstance(error, LogfeedError):
+            log.exception("request failed", path=path)
+        response = refuse(error)
     _seconds(path, response.status_code).observe(time.perf_counter() - started_s)
     return response
 
@@ -95,7 +118,7 @@ def make_router(service: TakesLogs) -> DirectRouter:
         check_query(request, known=())
         _check_content_type(request, lines=False)
         service.check(principal)
-        body, hold = await _read(service, request, principal)
+        body, hold = await read_held(service, request, principal)
         answer = await service.take_one(body, hold, principal, request.headers.get("idempotency-key"))
         headers = {}
         if answer.status == 201:
@@ -107,7 +130,7 @@ def make_router(service: TakesLogs) -> DirectRouter:
         _check_content_type(request, lines=True)
         return_ids = _flag(request, "return_ids")
         service.check(principal)
-        body, hold = await _read(service, request, principal)
+        body, hold = await read_held(service, request, principal)
         key = request.headers.get("idempotency-key")
         return _json(await service.take_batch(body, hold, principal, key, return_ids=return_ids))
 
@@ -136,14 +159,18 @@ def make_router(service: TakesLogs) -> DirectRouter:
     return router
 
 
-async def _read(service: TakesLogs, request: Request, principal: Principal) -> tuple[bytes, Hold]:
-    """The body, and the hold on its bytes, which whoever gets it closes."""
+async def read_held(
+    service: TakesLogs, request: Request, principal: Principal, *, content_encoding: str | None = None
+) -> tuple[bytes, Hold]:
+    """The body, and the hold on its bytes, which whoever gets it closes. content_encoding: None: as the head says."""
     length = request.headers.get("content-length", "")
     hold = service.in_flight.hold(principal.subject)
     try:
         body = await read_body(
             request.stream(),
-            content_encoding=request.headers.get("content-encoding", ""),
+            content_encoding=request.headers.get("content-encoding", "")
+            if content_encoding is None
+            else content_encoding,
             content_length=int(length) if length.isdecimal() else None,
             bytes_max=service.settings.body_bytes_max,
             deadline_s=service.settings.body_deadline_s,

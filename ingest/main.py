@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import orjson
 import structlog
-from fastapi import APIRouter
 
 from access.principal import Authenticate, Principal, anyone
 from broker.port import Broker
@@ -33,9 +32,9 @@ from ingest.filters.verdicts import Occasion
 from ingest.idempotency import Keyed, Reservation, Reservations, keyed
 from ingest.in_flight import Hold, InFlight
 from ingest.key_rates import KeyRates
-from ingest.parse import Item, Window, decode_batch, decode_one, is_array, may_hold_nul
+from ingest.parse import Item, Window, decode_batch, decode_one, is_array, may_hold_nul, too_many
 from ingest.publish import Publisher
-from ingest.quick import PlainLog, read_plain, read_plain_one
+from ingest.quick import PlainLog, opened, plain_of, read_plain, read_plain_one
 from ingest.receive import (
     NOT_PERMITTED,
     Answer,
@@ -47,6 +46,7 @@ from ingest.receive import (
     single_answer,
 )
 from ingest.settings import IngestSettings
+from ingest.wire.formats import add_formats
 from runtime.clock import Clock, SystemClock
 from runtime.stopping import Stop
 from schemas.errors import Overloaded
@@ -82,7 +82,8 @@ class _Request:
     principal: Principal
     keyed: Keyed | None
     answer: Callable[[Received, list[int]], Answer]
-    nothing_valid: Callable[[Received], Exception]
+    nothing_valid: Callable[[Received], Exception] | None
+    """The error where no log is valid; None: `answer` says that as well."""
     _items: list[Item] | None = None
 
     @property
@@ -135,7 +136,8 @@ class IngestService:
         self._requests: set[asyncio.Task[Answer]] = set()
         self._stop = Stop()
         self._background: list[asyncio.Task[None]] = []
-        self.router: APIRouter = make_router(self)
+        self.router = make_router(self)
+        add_formats(self.router, self)
         if connections is not None:
             texts = ConnectionTexts(
                 database,
@@ -247,6 +249,38 @@ class IngestService:
 
         return await self._finish(self._take(request, hold, principal, len(body)))
 
+    async def take_records(
+        self,
+        body: bytes,
+        hold: Hold,
+        principal: Principal,
+        key: str | None,
+        *,
+        route: str,
+        records: Sequence[Item],
+        answer: Callable[[Received], Answer],
+        plain: Sequence[PlainLog] = (),
+    ) -> Answer:
+        """Records that were read of a body of any format, one at least; as `take_one`. route: of the key as well: the same key
+        elsewhere is another. answer: also where no record is valid. plain: instead of records, see Records."""
+
+        def request() -> _Request:
+            count = len(plain) or len(records)
+            if count > self.settings.logs_max:
+                raise too_many(count, self.settings.logs_max)
+            return _Request(
+                route=route,
+                body=body,
+                plain=None if self._chain.reads_metadata else plain or plain_of(records),
+                decode=lambda: [*map(opened, plain)] if plain else [*records],
+                principal=principal,
+                keyed=None if key is None else keyed(subject=principal.subject, key=key, route=route, body=body),
+                answer=lambda received, _: answer(received),
+                nothing_valid=None,
+            )
+
+        return await self._finish(self._take(request, hold, principal, len(body)))
+
     async def _take_text(self, body: bytes, principal: Principal, key: str) -> dict[str, Any]:
         """See ingest.connections.intake.Publish."""
         self.check(principal)
@@ -293,9 +327,12 @@ class IngestService:
             counts = {} if received.kept else received.counts()
             with self._publisher.room(len(counts)):
                 if not received.kept and not received.dropped:
+                    # Nothing is reserved: with other rights, or at another time, the same request may be a good one.
                     self._publisher.note(received_ms_of(ids[0]), counts)
                     self._count(received)
-                    raise request.nothing_valid(received)
+                    if request.nothing_valid is not None:
+                        raise request.nothing_valid(received)
+                    return request.answer(received, ids)
                 value = frame_value(received.kept)
                 answer = request.answer(received, ids)
                 if request.keyed is not None:
@@ -337,7 +374,7 @@ class IngestService:
             request.items,
             ids,
             window=window,
-            may_hold_nul=may_hold_nul(request.body),
+            may_hold_nul=may_hold_nul(request.body) or b"\0" in request.body,
             may_write=may_write,
             chain=self._chain,
             occasion=occasion,

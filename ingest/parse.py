@@ -98,7 +98,7 @@ def decode_batch(body: bytes, *, logs_max: int) -> list[Item]:
     if not items:
         raise InvalidFields([FieldError("body", "expected at least one log, found none")])
     if len(items) > logs_max:
-        raise _too_many(len(items), logs_max)
+        raise too_many(len(items), logs_max)
     return items
 
 
@@ -129,7 +129,7 @@ def _decode_lines(body: bytes, logs_max: int) -> list[Item]:
     if body.count(b"\n") >= logs_max:
         count = sum(1 for line in body.split(b"\n") if line.strip(_WHITESPACE))
         if count > logs_max:
-            raise _too_many(count, logs_max)
+            raise too_many(count, logs_max)
     try:
         items: list[Item] = [*_one.decode_lines(body)]
     except UNREADABLE:
@@ -205,12 +205,8 @@ def _explain(raw: bytes, *, at_length: bool) -> Item:
     """Every field that cannot be decoded, by name. at_length: whether unknown ones are all named, with suggestions."""
     try:
         fields = _raw_fields.decode(raw)
-    except msgspec.ValidationError:
-        return _no_json(f"expected a JSON object, got {_kind(raw)}")
-    except RecursionError:
-        return _no_json("nested too deeply")
     except UNREADABLE as error:
-        return _no_json(f"not valid JSON: {_reason(error, raw)}")
+        return unreadable(error, raw)
     errors: list[FieldError] = []
     values: dict[str, Any] = {"message": ""}
     for name in [name for name in fields if name not in _fields][: _UNKNOWN_SHOWN_MAX if at_length else 1]:
@@ -231,6 +227,19 @@ def _explain(raw: bytes, *, at_length: bool) -> Item:
             code = name
     rest = Incoming(**values)
     return Malformed(code, errors, rest) if errors else rest
+
+
+def unreadable(error: Exception, raw: bytes) -> Malformed:
+    """An item that is no JSON object. error: what decoding it raised, of `UNREADABLE`."""
+    match error:
+        case RecursionError():
+            return _no_json("nested too deeply")
+        case msgspec.ValidationError() if not str(error).startswith("Expected"):
+            return _no_json("holds a number that is out of range")
+        case msgspec.ValidationError():
+            return _no_json(f"expected a JSON object, got {_kind(raw)}")
+        case _:
+            return _no_json(f"not valid JSON: {_reason(error, raw)}")
 
 
 def _no_json(text: str) -> Malformed:
@@ -273,7 +282,8 @@ def _kind(raw: bytes) -> str:
     return kinds.get(first, "a number")
 
 
-def _too_many(count: int, logs_max: int) -> BodyTooLarge:
+def too_many(count: int, logs_max: int) -> BodyTooLarge:
+    """What a request of more logs than one may hold is refused with."""
     return BodyTooLarge(f"a request may hold {logs_max} logs, this one has {count}: send several")
 
 

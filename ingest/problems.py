@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -10,6 +11,7 @@ from fastapi import Response
 from access.errors import Forbidden, Unauthenticated
 from db.worker_ids import ClockSkewed
 from ingest import metrics
+from ingest.body import ENCODINGS
 from ingest.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -61,47 +63,63 @@ def problem(
     return Response(orjson.dumps(document), status_code=status, media_type=PROBLEM_JSON, headers=headers)
 
 
-def problem_of(error: LogfeedError) -> Response:
-    """The problem of an error. Unknown classes are 500 and say nothing of their inside."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What an error is to a client, in whatever form its protocol has for errors."""
+
+    status: int
+    slug: str
+    title: str
+    detail: str
+    headers: dict[str, str]
+
+
+_INTERNAL: Final = Refusal(
+    500,
+    "internal",
+    "Something went wrong here",
+    "The request failed for a reason that is not the caller's. It may have been stored.",
+    {},
+)
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """The refusal of an error, counted. Unknown classes are 500 and say nothing of their inside."""
     for kind, status, slug, title in _TABLE:
         if isinstance(error, kind):
             metrics.REFUSALS.labels(reason=slug).inc()
-            return problem(
-                status=status,
-                slug=slug,
-                title=title,
-                detail=str(error),
-                headers=_headers(error, status),
-                **_members(error),
-            )
-    metrics.REFUSALS.labels(reason="internal").inc()
-    return internal()
+            return Refusal(status, slug, title, str(error), _headers(error, status))
+    metrics.REFUSALS.labels(reason=_INTERNAL.slug).inc()
+    return _INTERNAL
 
 
-def internal() -> Response:
-    """The problem of a defect."""
+def problem_of(error: Exception) -> Response:
+    """The problem of an error."""
+    refusal = refusal_of(error)
     return problem(
-        status=500,
-        slug="internal",
-        title="Something went wrong here",
-        detail="The request failed for a reason that is not the caller's. It may have been stored.",
+        status=refusal.status,
+        slug=refusal.slug,
+        title=refusal.title,
+        detail=refusal.detail,
+        headers=refusal.headers,
+        **_members(error),
     )
 
 
-def _headers(error: LogfeedError, status: int) -> dict[str, str]:
+def _headers(error: Exception, status: int) -> dict[str, str]:
     headers = {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = error.challenge
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, UnsupportedBody):
-        headers["Accept-Encoding"] = "gzip, zstd, identity"
+        headers["Accept-Encoding"] = ", ".join(ENCODINGS)
     if status in (401, 403, 404, 408, 409, 413, 415):
         headers["Connection"] = "close"  # what is left of the body is not read
     return headers
 
 
-def _members(error: LogfeedError) -> dict[str, Any]:
+def _members(error: Exception) -> dict[str, Any]:
     if isinstance(error, InvalidFields):
         return {"errors": [{"field": each.field, "message": each.message} for each in error.errors]}
     if isinstance(error, NothingAccepted):

@@ -162,26 +162,28 @@ def frame_headers(header: FrameHeader, value: bytes) -> Headers:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status and JSON body of a request that was taken."""
+    """Status and body of a request that was taken."""
 
     status: int
     body: bytes
-
-    @property
-    def accepted(self) -> int:
-        """Number of logs that the body acknowledges."""
-        content = orjson.loads(self.body)
-        return int(content["accepted"]) if "accepted" in content else int(content["log_id"] is not None)
+    accepted: int
+    """Number of logs that it acknowledges."""
 
     def pack(self) -> bytes:
         """As kept in a reservation."""
-        return b"%d\n%b" % (self.status, self.body)
+        return b"%d %d\n%b" % (self.status, self.accepted, self.body)
 
     @classmethod
     def unpack(cls, packed: bytes) -> Answer:
-        """The reverse of `pack`."""
-        status, _, body = packed.partition(b"\n")
-        return cls(int(status), body)
+        """The reverse of `pack`. Reads what the first releases kept, too: the status alone, and always a body of JSON."""
+        head, _, body = packed.partition(b"\n")
+        status, _, accepted = head.partition(b" ")
+        return cls(int(status), body, int(accepted) if accepted else _acknowledged(body))
+
+
+def _acknowledged(body: bytes) -> int:
+    content = orjson.loads(body)
+    return int(content["accepted"]) if "accepted" in content else int(content["log_id"] is not None)
 
 
 def batch_answer(received: Received, ids: Sequence[int], *, return_ids: bool) -> Answer:
@@ -198,14 +200,14 @@ def batch_answer(received: Received, ids: Sequence[int], *, return_ids: bool) ->
     if return_ids:
         kept_ids = {log.id for log in kept}
         answer["ids"] = [str(log_id) if log_id in kept_ids else None for log_id in ids]
-    return Answer(201 if kept else 200, orjson.dumps(answer))
+    return Answer(201 if kept else 200, orjson.dumps(answer), len(kept))
 
 
 def single_answer(received: Received) -> Answer:
     """201 with the id, or 200 with the name of the filter that dropped the log."""
     if received.kept:
-        return Answer(201, orjson.dumps({"log_id": str(received.kept[0].id)}))
-    return Answer(200, orjson.dumps({"log_id": None, "filtered_by": received.dropped[0][1]}))
+        return Answer(201, orjson.dumps({"log_id": str(received.kept[0].id)}), 1)
+    return Answer(200, orjson.dumps({"log_id": None, "filtered_by": received.dropped[0][1]}), 0)
 
 
 def rejected_list(rejected: Sequence[tuple[int, ItemError]]) -> list[dict[str, object]]:

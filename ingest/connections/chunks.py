@@ -86,7 +86,8 @@ def check_first(lines: Sequence[Line], shift_us: int, window: Window, *, retenti
     else:
         problem = (
             f"line {first.number} is of {said}, older than the {retention_days} days that logs are kept: send the text with"
-            " ?time=shift, which moves all its times so that `last_updated` is now, or raise ingest.retention_days"
+            " ?time=shift (`logfeed import-connections --time shift`), which moves all its times so that `last_updated` is now,"
+            " or raise ingest.retention_days"
         )
     raise InvalidFields([FieldError("body", problem)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -56,6 +57,35 @@ async def test_a_key_writes_its_services_and_no_other(site: Site) -> None:
     batch = (await site.ask(key, "POST", "/api/v1/logs/batch", json=logs)).json()
     assert (batch["accepted"], [item["code"] for item in batch["rejected"]]) == (2, ["not_permitted"])
     problem(await site.ask(key, "GET", "/api/v1/logs"), 403)
+
+
+async def test_a_key_comes_in_the_headers_of_shippers_that_know_no_bearer(site: Site) -> None:
+    key = (await site.key("write:shop")).text
+
+    def packed(text: str) -> str:
+        return base64.b64encode(text.encode()).decode()
+
+    async def status(authorization: str) -> int:
+        async with site.client() as client:
+            return (await client.post("/api/v1/logs", json=SHOP, headers={"Authorization": authorization})).status_code
+
+    taken = (
+        f"Basic {packed(f'anybody:{key}')}",
+        f"Basic {packed(f':{key}')}",
+        f"ApiKey {packed(f'1:{key}')}",
+        f"ApiKey {key}",
+    )
+    assert [await status(each) for each in taken] == [201] * 4
+    refused = (
+        f"Basic {packed(key)}",  # a name without a password
+        f"Basic {packed(f'{key}:')}",
+        f"Basic {packed(f'anybody:{key}x')}",
+        f"Basic {key}",
+        "Basic !",
+        "ApiKey ",
+        f"Digest {packed(f'anybody:{key}')}",
+    )
+    assert [await status(each) for each in refused] == [401] * len(refused)
 
 
 async def test_a_key_of_one_service_need_not_name_it(site: Site) -> None:

@@ -243,7 +243,7 @@ async def test_no_session_of_the_old_password_outlives_its_change(
 
 async def test_attempts_that_nobody_judged_lock_nobody_out(site: Site, client: httpx.AsyncClient) -> None:
     await site.user("ann", "read:*")
-    checks = site.access.sessions._passwords
+    checks = site.access.sessions.passwords
     waiting, checks._waiting = checks._waiting, 1_000
     try:
         answers = [await log_in(client) for _ in range(8)]

@@ -116,3 +116,4 @@ def test_answer_survives_its_reservation() -> None:
     assert answer.status == 200
     assert json.loads(answer.body) == {"log_id": None, "filtered_by": "min"}
     assert Answer.unpack(answer.pack()) == answer
+    assert Answer.unpack(b"%d\n%b" % (answer.status, answer.body)) == answer  # as the first releases kept it

@@ -708,6 +708,95 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/hosts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Hosts
+         * @description Hosts whose agent is, or was, heard of, and that have files of services that you may read; by name.
+         */
+        get: operations["list_hosts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{host}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Register a host
+         * @description What the agent of a host sends at its start and every ten seconds. Needs a key with the host's name (`logfeed keys
+         *     create … --host NAME`). The name belongs to the key that registered it first (409), until it is forgotten.
+         */
+        put: operations["put_host"];
+        post?: never;
+        /**
+         * Forget a host
+         * @description Its name is free for another key. An agent that goes on registers it anew. Needs `admin` on all services.
+         */
+        delete: operations["delete_host"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{host}/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Files of a host
+         * @description Files of services that you may read, as the host's agent finds them now.
+         */
+        get: operations["host_files"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{host}/files/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Lines of a file of a host
+         * @description Lines of a file as it lies on the host, rotated and compressed ones too: the newest that match, newest first,
+         *     or, with `follow`, as they are written. The agent there looks for them; they pass through as they are read.
+         *
+         *     The last record is `{"end": {"status": …, "lines": …, "error": …}}`: `complete`, `limit`, `deadline` or `error`. An answer
+         *     without it was cut on its way.
+         */
+        get: operations["host_file"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/ledger": {
         parameters: {
             query?: never;
@@ -771,7 +860,7 @@ export interface paths {
         put?: never;
         /**
          * Send many logs
-         * @description Takes up to 10,000 logs (8 MiB decompressed) as a JSON array or as NDJSON, plain, gzip or zstd.
+         * @description Takes up to 10,000 logs (8 MiB decompressed) as a JSON array or as NDJSON, plain or compressed.
          *
          *     Its logs may name at most 1,000 services. Bad items are rejected one by one with the reason, the others are taken. 201 means
          *     that every accepted log is durable. All or nothing for refusals: 413, 429 and 503 leave nothing behind, so that the whole
@@ -1085,6 +1174,33 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/otlp/v1/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send logs by OTLP/HTTP
+         * @description Takes an `ExportLogsServiceRequest`, as OpenTelemetry's SDKs and Collectors send it: up to 10,000
+         *     records (8 MiB decompressed). The answer has the request's type.
+         *
+         *     200 means that every record that `partialSuccess` does not count is durable, or was dropped by a filter. Errors are
+         *     `google.rpc.Status`. Send again what was answered 429 or 503. A body in which every record has its own time is its own
+         *     `Idempotency-Key`: sent again, it is stored once.
+         *
+         *     Mapping: `docs/shippers/opentelemetry.md`. `/v1/logs` and `/otlp/v1/logs` are the same.
+         */
+        post: operations["post_otlp_v1_logs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/readyz": {
         parameters: {
             query?: never;
@@ -1099,6 +1215,33 @@ export interface paths {
         get: operations["readyz"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send logs by OTLP/HTTP
+         * @description Takes an `ExportLogsServiceRequest`, as OpenTelemetry's SDKs and Collectors send it: up to 10,000
+         *     records (8 MiB decompressed). The answer has the request's type.
+         *
+         *     200 means that every record that `partialSuccess` does not count is durable, or was dropped by a filter. Errors are
+         *     `google.rpc.Status`. Send again what was answered 429 or 503. A body in which every record has its own time is its own
+         *     `Idempotency-Key`: sent again, it is stored once.
+         *
+         *     Mapping: `docs/shippers/opentelemetry.md`. `/v1/logs` and `/otlp/v1/logs` are the same.
+         */
+        post: operations["post_v1_logs"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1833,6 +1976,137 @@ export interface components {
             total: number;
         };
         /**
+         * HostFile
+         * @description One file.
+         */
+        HostFile: {
+            /**
+             * Bytes
+             * @description As it lies there, compressed or not.
+             * @example 123456
+             */
+            bytes: number;
+            /**
+             * Compressed
+             * @description `gzip`, `zstd`, or null.
+             * @example null
+             */
+            compressed: string | null;
+            /**
+             * Modified At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            modified_at: string;
+            /**
+             * Name
+             * @description As it is asked for.
+             * @example nginx/access.log
+             */
+            name: string;
+            /**
+             * Rotated
+             * @description Nothing is written to it any more.
+             */
+            rotated: boolean;
+            /**
+             * Service Name
+             * @example nginx
+             */
+            service_name: string;
+        };
+        /**
+         * HostFileList
+         * @description Files of a host that you may read.
+         */
+        HostFileList: {
+            /**
+             * Errors
+             * @description What the agent could not list.
+             */
+            errors: string[];
+            /** Files */
+            files: components["schemas"]["HostFile"][];
+            /**
+             * Next Cursor
+             * @description Goes on; null when nothing follows.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * HostList
+         * @description Hosts, by name.
+         */
+        HostList: {
+            /** Hosts */
+            hosts: components["schemas"]["HostModel"][];
+            /**
+             * Next Cursor
+             * @description Goes on; null when nothing follows.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * HostModel
+         * @description One host.
+         */
+        HostModel: {
+            /**
+             * Host
+             * @example web-1
+             */
+            host: string;
+            /**
+             * Last Seen
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            last_seen: string;
+            /**
+             * Services
+             * @description Whose files it has, of those that you may read.
+             * @example [
+             *       "nginx"
+             *     ]
+             */
+            services: string[];
+            /** @description `away` after 30 s without a heartbeat: its files cannot be read. */
+            status: components["schemas"]["HostStatus"];
+            /**
+             * Version
+             * @description Of its agent.
+             * @example 0.1.0
+             */
+            version: string;
+        };
+        /**
+         * HostRegistered
+         * @description It is heard.
+         */
+        HostRegistered: {
+            /**
+             * Heartbeat S
+             * @description Seconds after which the next heartbeat is expected.
+             * @example 10
+             */
+            heartbeat_s: number;
+            /**
+             * Host
+             * @example web-1
+             */
+            host: string;
+            /**
+             * Server Time
+             * @description Of the database: a host whose clock is wrong can tell.
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            server_time: string;
+        };
+        /**
+         * HostStatus
+         * @description Whether a host is heard of.
+         * @enum {string}
+         */
+        HostStatus: "up" | "away";
+        /**
          * Identity
          * @description Who asks, and what they may.
          */
@@ -1845,7 +2119,7 @@ export interface components {
             name: string;
             /**
              * Permissions
-             * @description Permission -> services, by name, prefix with *, or * for all. What is not named is not permitted.
+             * @description Permission -> services (of `host`: hosts), by name, prefix with *, or * for all. What is not named is not permitted.
              * @example {
              *       "read": [
              *         "pay/*"
@@ -6203,7 +6477,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description The login provider answers what it must not, or refuses this installation: `detail` says what to mend. */
+            /** @description The login provider, or a host's agent, cannot be reached or answers what it must not: `detail` says what to mend. */
             502: {
                 headers: {
                     [name: string]: unknown;
@@ -6666,7 +6940,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description The login provider answers what it must not, or refuses this installation: `detail` says what to mend. */
+            /** @description The login provider, or a host's agent, cannot be reached or answers what it must not: `detail` says what to mend. */
             502: {
                 headers: {
                     [name: string]: unknown;
@@ -9112,7 +9386,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -9422,7 +9696,7 @@ export interface operations {
                     "application/json": components["schemas"]["ConnectionPut"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -9942,7 +10216,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -10429,7 +10703,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -10785,7 +11059,7 @@ export interface operations {
                     "application/json": components["schemas"]["TextPut"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -11390,7 +11664,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -11888,7 +12162,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -12289,7 +12563,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -14033,7 +14307,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -14915,7 +15189,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -16501,6 +16775,2125 @@ export interface operations {
             };
         };
     };
+    list_hosts: {
+        parameters: {
+            query?: {
+                /** @description Most hosts in the answer. */
+                limit?: number;
+                /** @description `next_cursor` of the answer before. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HostList"];
+                };
+            };
+            /** @description The cursor was cut or changed, or belongs to another question or user: start again without it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "cursor was cut or changed, or belongs to another store",
+                     *       "status": 400,
+                     *       "title": "The cursor cannot be used",
+                     *       "type": "urn:logfeed:problem:cursor"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    put_host: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The host's name: ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$. */
+                host: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Address
+                     * @description Where the server reaches the agent: http or https, host and port, no path. It must lie in `hosts.networks`.
+                     * @example http://127.0.0.1:8085
+                     */
+                    address: string;
+                    /**
+                     * Services
+                     * @description Whose files it has, for lists.
+                     * @example [
+                     *       "nginx"
+                     *     ]
+                     */
+                    services: string[];
+                    /**
+                     * Token
+                     * @description What the server is to show the agent: 256 random bits, made anew at each start.
+                     * @example AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
+                     */
+                    token: string;
+                    /**
+                     * Version
+                     * @description Of the agent.
+                     * @example 0.1.0
+                     */
+                    version: string;
+                };
+            };
+        };
+        responses: {
+            /** @description It is heard. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HostRegistered"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    delete_host: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The host's name: ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$. */
+                host: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description There is no host of this name, or none any more. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    host_files: {
+        parameters: {
+            query?: {
+                /** @description Most files that the agent looks at. */
+                limit?: number;
+                /** @description `next_cursor` of the answer before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The host's name: ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$. */
+                host: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HostFileList"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The login provider, or a host's agent, cannot be reached or answers what it must not: `detail` says what to mend. */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the login provider refuses this installation (invalid_client): check client_id and client_secret",
+                     *       "status": 502,
+                     *       "title": "The login provider cannot be used",
+                     *       "type": "urn:logfeed:problem:login-provider"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A host's agent does not answer in time. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the agent of host web-1 does not answer in time",
+                     *       "status": 504,
+                     *       "title": "The host does not answer in time",
+                     *       "type": "urn:logfeed:problem:host-slow"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    host_file: {
+        parameters: {
+            query?: {
+                /** @description Most lines: the newest that match, newest first; with `follow` the newest to begin with. */
+                n?: number;
+                /** @description The line contains this text. Several: all of them. Example: `timeout`. */
+                keyword?: string[];
+                /** @description The line matches this regular expression (RE2) somewhere. Example: `status=5\d\d`. */
+                regex?: string;
+                /** @description Letters must be in the same case. */
+                case?: boolean;
+                /** @description Keywords may be in different lines. */
+                across_lines?: boolean;
+                /** @description Go on with lines as they are written. */
+                follow?: boolean;
+                /** @description `ndjson`: a record a line, the end as the last one. `text`: the lines alone, the end as the last one. */
+                format?: "ndjson" | "text";
+                /** @description Most seconds; then it ends with the status `deadline`. */
+                max_s?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The host's name: ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$. */
+                host: string;
+                /** @description The file's name as the list of files has it; it has `/` in it. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Lines, and as the last record how it ended. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The login provider, or a host's agent, cannot be reached or answers what it must not: `detail` says what to mend. */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the login provider refuses this installation (invalid_client): check client_id and client_secret",
+                     *       "status": 502,
+                     *       "title": "The login provider cannot be used",
+                     *       "type": "urn:logfeed:problem:login-provider"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A host's agent does not answer in time. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the agent of host web-1 does not answer in time",
+                     *       "status": 504,
+                     *       "title": "The host does not answer in time",
+                     *       "type": "urn:logfeed:problem:host-slow"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
     ledger: {
         parameters: {
             query?: {
@@ -17093,7 +19486,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -17416,7 +19809,7 @@ export interface operations {
                 /** @description 1..255 printable ASCII characters, new for each new request, the same for its retries. Lives 72 h. */
                 "Idempotency-Key"?: string;
                 /** @description How the body is compressed. */
-                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
             };
             path?: never;
             cookie?: never;
@@ -17504,7 +19897,7 @@ export interface operations {
                     "application/json": components["schemas"]["LogAnswer"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -17939,7 +20332,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -18293,7 +20686,7 @@ export interface operations {
                 /** @description 1..255 printable ASCII characters, new for each new request, the same for its retries. Lives 72 h. */
                 "Idempotency-Key"?: string;
                 /** @description How the body is compressed. */
-                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
             };
             path?: never;
             cookie?: never;
@@ -18399,7 +20792,7 @@ export interface operations {
                     "application/json": components["schemas"]["BatchAnswer"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -18834,7 +21227,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -19325,7 +21718,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -19793,7 +22186,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -20614,7 +23007,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -22816,7 +25209,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment or connection, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -24271,6 +26664,251 @@ export interface operations {
             };
         };
     };
+    post_otlp_v1_logs: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Instead of the body's own. */
+                "Idempotency-Key"?: string;
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "resourceLogs": [
+                 *         {
+                 *           "resource": {
+                 *             "attributes": [
+                 *               {
+                 *                 "key": "service.name",
+                 *                 "value": {
+                 *                   "stringValue": "shop/checkout"
+                 *                 }
+                 *               }
+                 *             ]
+                 *           },
+                 *           "scopeLogs": [
+                 *             {
+                 *               "logRecords": [
+                 *                 {
+                 *                   "attributes": [
+                 *                     {
+                 *                       "key": "order",
+                 *                       "value": {
+                 *                         "intValue": "17"
+                 *                       }
+                 *                     }
+                 *                   ],
+                 *                   "body": {
+                 *                     "stringValue": "payment declined"
+                 *                   },
+                 *                   "severityNumber": 17,
+                 *                   "severityText": "ERROR",
+                 *                   "spanId": "00f067aa0ba902b7",
+                 *                   "timeUnixNano": "1795000000000000000",
+                 *                   "traceId": "4bf92f3577b34da6a3ce929d0e0e4736"
+                 *                 }
+                 *               ],
+                 *               "scope": {
+                 *                 "name": "checkout"
+                 *               }
+                 *             }
+                 *           ]
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": {
+                    resourceLogs?: {
+                        resource?: {
+                            attributes?: Record<string, never>[];
+                        };
+                        scopeLogs?: {
+                            logRecords?: Record<string, never>[];
+                            scope?: Record<string, never>;
+                        }[];
+                    }[];
+                };
+                "application/x-protobuf": string;
+            };
+        };
+        responses: {
+            /** @description What is not counted in `partialSuccess` was taken. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /** @example {} */
+                    "application/json": {
+                        partialSuccess?: {
+                            errorMessage?: string;
+                            rejectedLogRecords?: string;
+                        };
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body cannot be read, or none of its records is valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "the gzip body is cut off"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 16,
+                     *       "message": "this API key is not known: it was mistyped or revoked"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The key may not send logs of any of these services, or from this address. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 7,
+                     *       "message": "record 0: service_name: the token does not permit writing logs of 'shop/checkout'"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body is larger than one request may be: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "the body is larger than 8388608 bytes (decompressed): send several requests"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body's type or encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "this Content-Type is not supported: send application/x-protobuf or application/json"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 8,
+                     *       "message": "the limit 'pace' is exceeded"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The request cannot be taken now, or its body came too slowly. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 14,
+                     *       "message": "the broker does not answer"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+        };
+    };
     readyz: {
         parameters: {
             query?: never;
@@ -24304,6 +26942,251 @@ export interface operations {
                         problems: string[];
                         ready: boolean;
                     };
+                };
+            };
+        };
+    };
+    post_v1_logs: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Instead of the body's own. */
+                "Idempotency-Key"?: string;
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "resourceLogs": [
+                 *         {
+                 *           "resource": {
+                 *             "attributes": [
+                 *               {
+                 *                 "key": "service.name",
+                 *                 "value": {
+                 *                   "stringValue": "shop/checkout"
+                 *                 }
+                 *               }
+                 *             ]
+                 *           },
+                 *           "scopeLogs": [
+                 *             {
+                 *               "logRecords": [
+                 *                 {
+                 *                   "attributes": [
+                 *                     {
+                 *                       "key": "order",
+                 *                       "value": {
+                 *                         "intValue": "17"
+                 *                       }
+                 *                     }
+                 *                   ],
+                 *                   "body": {
+                 *                     "stringValue": "payment declined"
+                 *                   },
+                 *                   "severityNumber": 17,
+                 *                   "severityText": "ERROR",
+                 *                   "spanId": "00f067aa0ba902b7",
+                 *                   "timeUnixNano": "1795000000000000000",
+                 *                   "traceId": "4bf92f3577b34da6a3ce929d0e0e4736"
+                 *                 }
+                 *               ],
+                 *               "scope": {
+                 *                 "name": "checkout"
+                 *               }
+                 *             }
+                 *           ]
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": {
+                    resourceLogs?: {
+                        resource?: {
+                            attributes?: Record<string, never>[];
+                        };
+                        scopeLogs?: {
+                            logRecords?: Record<string, never>[];
+                            scope?: Record<string, never>;
+                        }[];
+                    }[];
+                };
+                "application/x-protobuf": string;
+            };
+        };
+        responses: {
+            /** @description What is not counted in `partialSuccess` was taken. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /** @example {} */
+                    "application/json": {
+                        partialSuccess?: {
+                            errorMessage?: string;
+                            rejectedLogRecords?: string;
+                        };
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body cannot be read, or none of its records is valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "the gzip body is cut off"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 16,
+                     *       "message": "this API key is not known: it was mistyped or revoked"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The key may not send logs of any of these services, or from this address. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 7,
+                     *       "message": "record 0: service_name: the token does not permit writing logs of 'shop/checkout'"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body is larger than one request may be: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "the body is larger than 8388608 bytes (decompressed): send several requests"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body's type or encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "this Content-Type is not supported: send application/x-protobuf or application/json"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 8,
+                     *       "message": "the limit 'pace' is exceeded"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The request cannot be taken now, or its body came too slowly. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 14,
+                     *       "message": "the broker does not answer"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
                 };
             };
         };

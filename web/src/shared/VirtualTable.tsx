@@ -18,9 +18,10 @@ import {
   useImperativeHandle,
   useRef,
 } from "react";
+import { Slots } from "./slots";
 
 export const ROW_PX = 22;
-const OVERSCAN_ROWS = 24;
+const OVERSCAN_ROWS = 12;
 
 export interface VirtualTableHandle {
   /** Bring a row into sight. align: where; `auto` moves only as far as needed. */
@@ -84,6 +85,10 @@ export function VirtualTable({
     ...(keyOf === undefined ? {} : { getItemKey: keyOf }),
   });
   const items = virtual.getVirtualItems();
+  const slots = useRef(new Slots()).current.assign(items.map(({ key }) => key));
+  const drawn = items.map((item, place) => ({ item, slot: slots[place] as number }));
+  // In the order of elements while they take turns, so that none is moved; at rest in that of rows, for who marks several.
+  if (virtual.isScrolling) drawn.sort((one, other) => one.slot - other.slot);
   const first = items[0]?.index ?? 0;
   const last = items.at(-1)?.index ?? -1;
 
@@ -129,12 +134,12 @@ export function VirtualTable({
         onScroll={(event) => onScroll?.(event.currentTarget.scrollTop < rowPx)}
       >
         <div role="presentation" style={{ height: virtual.getTotalSize(), position: "relative" }}>
-          {items.map((item) => {
+          {drawn.map(({ item, slot }) => {
             const { className: more = "", ...data } = rowProps?.(item.index) ?? {};
             return (
               // biome-ignore lint/a11y/useKeyWithClickEvents: the table has focus and keys
               <div
-                key={item.key}
+                key={slot}
                 id={`${id}-${item.index}`}
                 className={`table-row ${more}`}
                 role="row"

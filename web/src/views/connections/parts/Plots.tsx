@@ -3,8 +3,8 @@ import { useEffect, useRef, useState } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { useTheme, useZone } from "../../../app/theme";
+import { tickText } from "../../../logs/times";
 import { shownCount } from "../../../shared/times";
-import { tickText } from "../../explore/engine/times";
 import { plotted, sharedRange, shownValue } from "../engine/figures";
 import { METRICS, type Series, type Side, useSeries } from "../queries";
 

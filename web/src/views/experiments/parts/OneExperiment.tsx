@@ -1,5 +1,7 @@
 import { type KeyboardEvent, useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 import { useZone } from "../../../app/theme";
+import { Explorer } from "../../../logs/explorer";
+import { parseTime } from "../../../logs/times";
 import { Link, navigate, useSearch } from "../../../router/router";
 import { Button } from "../../../shared/Button";
 import { LEVELS, Level } from "../../../shared/Level";
@@ -7,8 +9,6 @@ import { Empty, ErrorState, Loading } from "../../../shared/states";
 import { Time } from "../../../shared/Time";
 import { shownCount, shownMoment } from "../../../shared/times";
 import { VirtualTable, type VirtualTableHandle } from "../../../shared/VirtualTable";
-import { Explorer } from "../../explore/engine/explorer";
-import { parseTime } from "../../explore/engine/times";
 import { questionOf } from "../engine/question";
 import { type Details, useExperiment } from "../queries";
 import { ONE, type OneState } from "../state";

@@ -1,8 +1,8 @@
 /** What the search box offers for the term at the caret: fields, then their values. Pure. */
 
+import type { Row } from "../../../logs/row";
 import { LEVELS } from "../../../shared/Level";
 import { quoted, tokenAt } from "./query";
-import type { Row } from "./row";
 
 export interface Sources {
   services: readonly string[];

@@ -1,4 +1,5 @@
 import { describe, expect, test, vi } from "vitest";
+import type { Row } from "../../../logs/row";
 import {
   Highlighter,
   joined,
@@ -9,7 +10,6 @@ import {
   textSpans,
 } from "./highlight";
 import { marksOf } from "./query";
-import type { Row } from "./row";
 
 function row(id: string, message: string): Row {
   return {

@@ -5,8 +5,9 @@
  * their time: one that takes longer than LIMIT_MS for a screenful is ended with its worker, said to be too slow, and not run
  * again until the question changes. Spans are kept by row; nothing is looked at twice.
  */
+
+import type { Row } from "../../../logs/row";
 import type { Marks } from "./query";
-import type { Row } from "./row";
 
 /** First character, and the one behind the last. */
 export type Span = readonly [number, number];

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
+import type { Row } from "../../../logs/row";
 import { completions, fieldsOf } from "./complete";
 import { marksOf, metadataTerm, quoted, tokens, withTerm } from "./query";
-import type { Row } from "./row";
 
 describe("tokens", () => {
   test("know signs, fields, phrases and regular expressions, with their places", () => {

@@ -2,12 +2,12 @@
 import { type ReactNode, useState } from "react";
 import type { Log } from "../../../api/client";
 import { useZone } from "../../../app/theme";
+import { shownTime } from "../../../logs/times";
 import { Button } from "../../../shared/Button";
 import { Level } from "../../../shared/Level";
 import { copy } from "../../../shared/toast";
 import type { Span } from "../engine/highlight";
 import { quoted } from "../engine/query";
-import { shownTime } from "../engine/times";
 import { JsonTree, type OnTerm, TermButtons } from "./JsonTree";
 import { Message } from "./Message";
 

@@ -5,9 +5,9 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { getIfThere } from "../../../api/client";
 import { useTheme, useZone } from "../../../app/theme";
+import { tickText } from "../../../logs/times";
 import { LEVELS } from "../../../shared/Level";
 import { type HistogramAnswer, stackOf } from "../engine/stack";
-import { tickText } from "../engine/times";
 import { ALL_TIME, type ExploreState, questionOf } from "../state";
 
 const HEIGHT_PX = 84;

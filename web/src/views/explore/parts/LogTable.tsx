@@ -1,13 +1,13 @@
 /** The table of logs over an explorer's rows. */
 import { type KeyboardEvent, type Ref, useCallback, useSyncExternalStore } from "react";
 import { useZone } from "../../../app/theme";
+import type { Explorer } from "../../../logs/explorer";
+import type { Row } from "../../../logs/row";
+import { dayAndClock } from "../../../logs/times";
 import { Level } from "../../../shared/Level";
 import { VirtualTable, type VirtualTableHandle } from "../../../shared/VirtualTable";
 import { fieldText } from "../engine/complete";
-import type { Explorer } from "../engine/explorer";
 import type { Highlighter } from "../engine/highlight";
-import type { Row } from "../engine/row";
-import { dayAndClock } from "../engine/times";
 import { Message } from "./Message";
 
 /** More of a message than fits a line of any screen. */

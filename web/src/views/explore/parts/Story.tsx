@@ -3,11 +3,11 @@ import { useInfiniteQuery } from "@tanstack/react-query";
 import { useMemo } from "react";
 import { answerOf, client, type Log } from "../../../api/client";
 import { useZone } from "../../../app/theme";
+import { shownOffset, shownTime } from "../../../logs/times";
 import { Button } from "../../../shared/Button";
 import { Level } from "../../../shared/Level";
 import { Empty, ErrorState, Loading } from "../../../shared/states";
 import { VirtualTable } from "../../../shared/VirtualTable";
-import { shownOffset, shownTime } from "../engine/times";
 
 const PAGE_LIMIT = 500;
 const LANES_MAX = 8;

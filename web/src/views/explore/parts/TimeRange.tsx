@@ -1,7 +1,7 @@
 import { type FormEvent, useState } from "react";
 import { useZone } from "../../../app/theme";
+import { parseTime, shownMoment } from "../../../logs/times";
 import { Button } from "../../../shared/Button";
-import { parseTime, shownMoment } from "../engine/times";
 import { ALL_TIME } from "../state";
 import { Popover } from "./Popover";
 

@@ -3,8 +3,8 @@ import { useEffect, useRef, useState } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { useTheme, useZone } from "../../../app/theme";
+import { tickText } from "../../../logs/times";
 import { shownCount, shownMoment } from "../../../shared/times";
-import { tickText } from "../../explore/engine/times";
 import { type Minutes, OUTCOME_NAMES, OUTCOMES, stacked } from "../engine/ledger";
 
 const HEIGHT_PX = 200;
