@@ -264,10 +264,20 @@ def test_ingress_shows_the_api_and_the_page_and_keeps_the_rest_inside() -> None:
             )
 
         assert leads("/api/v1/logs")
+        if role == "ingest":
+            assert all(leads(path) for path in _sending_paths())
         assert not any(leads(path) for path in ("/metrics", "/livez", "/readyz"))
         assert all(leads(path) == (role == "query") for path in (*PATHS, "/docs", "/assets/index.js", "/favicon.svg"))
         assert {path["backend"]["service"]["name"] for path in rule["http"]["paths"]} == {f"logfeed-{role}"}
     assert len(hosts) == 2, "both have /api/v1/logs"
+
+
+def _sending_paths() -> list[str]:
+    """Of the API's document: what shippers post to."""
+    paths: Json = json.loads((ROOT / "schemas/openapi.json").read_text())["paths"]
+    found = [path for path, verbs in paths.items() if "ingest" in verbs.get("post", {}).get("tags", [])]
+    assert "/api/v1/logs/batch" in found
+    return found
 
 
 @every_rendering
