@@ -17246,57 +17246,17 @@ export interface operations {
                     networks?: string[];
                     /**
                      * Permissions
-                     * @description What may be done, with which services each.
+                     * @example {
+                     *       "read": [
+                     *         "pay/*"
+                     *       ],
+                     *       "tail": [
+                     *         "pay/*"
+                     *       ]
+                     *     }
                      */
                     permissions: {
-                        /**
-                         * Admin
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        admin?: string[];
-                        /**
-                         * Alert
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        alert?: string[];
-                        /**
-                         * Export
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        export?: string[];
-                        /**
-                         * Read
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        read?: string[];
-                        /**
-                         * Tail
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        tail?: string[];
-                        /**
-                         * Write
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        write?: string[];
+                        [key: string]: string[];
                     };
                 };
             };
@@ -25223,57 +25183,17 @@ export interface operations {
                     password: string;
                     /**
                      * Permissions
-                     * @description What may be done, with which services each.
+                     * @example {
+                     *       "read": [
+                     *         "pay/*"
+                     *       ],
+                     *       "tail": [
+                     *         "pay/*"
+                     *       ]
+                     *     }
                      */
                     permissions: {
-                        /**
-                         * Admin
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        admin?: string[];
-                        /**
-                         * Alert
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        alert?: string[];
-                        /**
-                         * Export
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        export?: string[];
-                        /**
-                         * Read
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        read?: string[];
-                        /**
-                         * Tail
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        tail?: string[];
-                        /**
-                         * Write
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        write?: string[];
+                        [key: string]: string[];
                     };
                 };
             };
@@ -25686,56 +25606,12 @@ export interface operations {
                      * @description true ends their sessions, and lets them in no more.
                      */
                     disabled?: boolean | null;
-                    /** @description Instead of those that there are. */
+                    /**
+                     * Permissions
+                     * @description Instead of those that there are.
+                     */
                     permissions?: {
-                        /**
-                         * Admin
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        admin?: string[];
-                        /**
-                         * Alert
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        alert?: string[];
-                        /**
-                         * Export
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        export?: string[];
-                        /**
-                         * Read
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        read?: string[];
-                        /**
-                         * Tail
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        tail?: string[];
-                        /**
-                         * Write
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        write?: string[];
+                        [key: string]: string[];
                     } | null;
                 };
             };
