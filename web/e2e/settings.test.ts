@@ -68,7 +68,7 @@ for (const [scheme, size] of [["light"], ["dark", PHONE]] as [Scheme, typeof PHO
     await login(page, "/settings");
     await part(page, "Keys").click();
     await page.waitForURL("**/settings?tab=keys");
-    await page.getByRole("cell", { name: "admin key of" }).waitFor();
+    await page.getByRole("button", { name: "Revoke admin key of" }).waitFor();
     await assertSound(opened, `settings-keys-${where}`);
 
     await page.getByRole("button", { name: "New key" }).click();
