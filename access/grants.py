@@ -1,6 +1,7 @@
 """What a key or user may: texts as they are stored and typed, and the sets of services they mean. Pure.
 
-A grant is `permission:service`, `permission:prefix*` or `permission:*`. `admin` holds `read`, `tail`, `export` and `alert` for
+A grant is `permission:service`, `permission:prefix*` or `permission:*`; of `host` the names are those of hosts that may be
+registered, and no other permission holds it. `admin` holds `read`, `tail`, `export` and `alert` for
 its services. The audit log is read by who has `admin` over it by name, and in nobody's `*`: it would fill every page with what
 was asked before. Nothing but `write` lets anybody write, and nobody writes the audit log.
 """
@@ -14,6 +15,7 @@ from typing import Final
 
 from access.errors import AccountError
 from access.principal import Principal
+from schemas.hosts import is_host_name
 from schemas.record import SERVICE_NAME_PATTERN
 from schemas.scope import NO_SERVICES, RESERVED_SERVICES, ServiceScope
 
@@ -23,7 +25,7 @@ GRANTS_MAX: Final = 1_000
 
 
 class Permission(StrEnum):
-    """What may be done with the logs of a service."""
+    """What may be done with the logs of a service, and which hosts may be registered."""
 
     WRITE = "write"
     READ = "read"
@@ -31,14 +33,22 @@ class Permission(StrEnum):
     EXPORT = "export"
     ALERT = "alert"
     ADMIN = "admin"
+    HOST = "host"
 
 
 _NAMES: Final = frozenset(map(str, Permission))
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._/-]{0,99}\*")
+_HOST_PREFIX: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,98})?\*")
 
 
 def grant(permission: Permission, services: str) -> str:
-    """The text of one grant. services: a name, a prefix with * behind it, or *. Raises AccountError."""
+    """The text of one grant. services: a name, a prefix with * behind it, or *; of `host`: of hosts. Raises AccountError."""
+    if permission is Permission.HOST:
+        if not is_host_name(services) and not _HOST_PREFIX.fullmatch(services):
+            raise AccountError(
+                f"{permission}: expected a host's name, a prefix with * behind it, or *, got {services[:120]!r}"
+            )
+        return f"{permission}:{services}"
     if services in RESERVED_SERVICES and permission is not Permission.ADMIN:
         raise AccountError(f"{services} is Logfeed's own: nobody else writes it, and to read it takes `admin` over it")
     if not SERVICE_NAME_PATTERN.fullmatch(services) and not _PREFIX.fullmatch(services):
@@ -92,6 +102,7 @@ def principal_of(subject: str, name: str, grants: Iterable[str]) -> Principal:
         may_export=scope(Permission.EXPORT),
         may_alert=scope(Permission.ALERT),
         may_admin=_scope(admin, hidden),
+        may_host=_scope(by_permission.get(Permission.HOST, []), frozenset()),
         name=name,
     )
 

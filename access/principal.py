@@ -31,6 +31,8 @@ class Principal(msgspec.Struct, frozen=True):
     may_export: ServiceScope = NO_SERVICES
     may_alert: ServiceScope = NO_SERVICES
     may_admin: ServiceScope = NO_SERVICES
+    may_host: ServiceScope = NO_SERVICES
+    """Names of hosts, not of services: those that it may register."""
     name: str = ""
     """For people: of the key or user."""
     rates: RateLimits | None = None
@@ -45,6 +47,7 @@ ANYONE: Final = Principal(
     may_export=ALL_SERVICES,
     may_alert=ALL_SERVICES,
     may_admin=ALL_SERVICES,
+    may_host=ALL_SERVICES,
     name="anyone",
 )
 """Used while access control is off: everyone is one subject that may everything."""

@@ -15,7 +15,8 @@ SELECT
     level AS severity,
     message,
     correlation_id,
-    metadata
+    metadata,
+    id::text AS log_id
 FROM (
     SELECT id, timestamp, service_name, level, message, correlation_id, metadata FROM logs
     UNION ALL

@@ -10,9 +10,9 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from alerts.channels.safe_http import check_url
 from alerts.durations import Duration
 from alerts.matching import MATCHERS_MAX, parse_matcher
+from runtime.outgoing import check_url
 from runtime.settings import Section
 from schemas.errors import ConfigurationError
 

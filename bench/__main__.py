@@ -2,9 +2,9 @@
 
     python -m bench [--quick] [--profile full|embedded] [--only SECTION,…] [--minutes M] [--rows N] [--runs R] …
 
-Sections: floor, throughput, accept, single, freshness, live, pages, tiers, patterns, peers. Absolute figures belong to the
-machine and the minute; ratios to the floor of the same run are what may be compared. One section's failure is recorded and the
-others go on; the exit code is then 1. No figure ever fails a run.
+Sections: floor, throughput, accept, wire, single, client, freshness, live, pages, tiers, patterns, agent, peers. Absolute
+figures belong to the machine and the minute; ratios to the floor of the same run are what may be compared. One section's
+failure is recorded and the others go on; the exit code is then 1. No figure ever fails a run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 
 from bench import (
     accept,
+    agent,
+    client,
     floor,
     freshness,
     live,
@@ -31,6 +33,7 @@ from bench import (
     single,
     throughput,
     tiers,
+    wire_ratios,
 )
 from bench.figures import Figures, ProfileFigures
 from bench.options import BY_DEFAULT, SECTIONS, Options, quick
@@ -46,7 +49,9 @@ _ON_ONE_SITE: tuple[dict[str, Measure], ...] = (
         "floor": floor.measure,
         "throughput": throughput.measure,
         "accept": accept.measure,
+        "wire": wire_ratios.measure,
         "single": single.measure,
+        "client": client.measure,
         "freshness": freshness.measure,
         "live": live.measure,
     },
@@ -85,6 +90,9 @@ def run(task: Task, figures: Figures) -> None:
     if any("patterns" in task.sections_of(profile) for profile in task.profiles):
         progress("patterns")
         _attempt("patterns", patterns.measure(task.options, figures.of(FULL)), task.options, figures)
+    if any("agent" in task.sections_of(profile) for profile in task.profiles):
+        progress("agent")
+        _attempt("agent", agent.measure(task.options, figures.of(FULL)), task.options, figures)
     if any("peers" in task.sections_of(profile) for profile in task.profiles):
         progress("peers")
         _attempt("peers", peers.measure(task.options, figures.of(FULL)), task.options, figures)

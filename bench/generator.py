@@ -34,10 +34,13 @@ import uvloop
 
 from bench.lines import LOGS_PER_REQUEST, bodies, moulds, single_lines
 from bench.wire import Answer, ConnectionBroken, HttpConnection, Target
+from bench.wire_formats import FORMATS, format_moulds
 
 BATCH_PATH: Final = "/api/v1/logs/batch"
 SINGLE_PATH: Final = "/api/v1/logs"
 MOULDS: Final = 32
+FORMAT_MOULDS: Final = 8
+"""Of a format that others send: 0.5 s each."""
 _RETRIED: Final = (429, 503)
 _ACCEPTED: Final = re.compile(rb'"accepted":\s*(\d+)')
 _LATENCIES_MAX: Final = 1_000_000
@@ -84,6 +87,8 @@ class Plan:
     keyed: bool = False
     credit: bool = False
     seed: int = 1
+    format: str | None = None
+    """Of `bench.wire_formats`; None: our own."""
 
 
 @dataclass(slots=True)
@@ -118,7 +123,12 @@ class Generator:
         """Makes the moulds: 0.02 s each."""
         self._plan = plan
         self._is_single = plan.logs_per_request == 1
-        made = moulds(MOULDS, logs=LOGS_PER_REQUEST if self._is_single else plan.logs_per_request, seed=plan.seed)
+        logs = LOGS_PER_REQUEST if self._is_single else plan.logs_per_request
+        self._format = None if plan.format is None else FORMATS[plan.format]
+        if plan.format is None:
+            made = moulds(MOULDS, logs=logs, seed=plan.seed)
+        else:
+            made = format_moulds(plan.format, FORMAT_MOULDS, logs=logs, seed=plan.seed)
         self._bodies: Iterator[bytes] = single_lines(made) if self._is_single else bodies(made)
         self._sent = 0
         self._credit = 0 if plan.credit else None
@@ -158,7 +168,8 @@ class Generator:
 
     async def _post_on(self, target: Target, tally: _Tally) -> None:
         connection = HttpConnection(target)
-        head = target.post_head("application/json" if self._is_single else "application/x-ndjson")
+        content_type = "application/json" if self._is_single else "application/x-ndjson"
+        head = target.post_head(content_type if self._format is None else self._format.content_type)
         plan = self._plan
         interval_s = plan.logs_per_request / plan.rate if plan.rate else 0.0
         end_s = tally.began_s + plan.seconds if plan.seconds is not None else float("inf")
@@ -202,6 +213,8 @@ class Generator:
                     raise
                 continue
             if answer.status not in _RETRIED:
+                if self._format is not None and not self._format.is_whole(answer):
+                    raise Refused(f"{answer.status}: {answer.body[:500].decode(errors='replace')}")
                 return accepted_logs(answer, self._plan.logs_per_request)
             status = str(answer.status)
             tally.retried[status] = tally.retried.get(status, 0) + 1
@@ -255,13 +268,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Plan:
     parser.add_argument("--seconds", type=float, help="how long")
     parser.add_argument("--requests", type=int, help="how many requests")
     parser.add_argument("--connections", type=int, default=4, help="requests under way at once (default 4)")
+    parser.add_argument("--format", choices=FORMATS, help="what other shippers send (default: our own)")
     parser.add_argument("--keyed", action="store_true", help="an Idempotency-Key on every request")
     parser.add_argument("--credit", action="store_true", help="wait for credit on standard input")
     parser.add_argument("--seed", type=int, default=1, help="of the moulds (default 1)")
     given = parser.parse_args(arguments)
     return Plan(
         urls=tuple(given.urls),
-        path=given.path or (SINGLE_PATH if given.logs == 1 else BATCH_PATH),
+        path=given.path
+        or (FORMATS[given.format].path if given.format else SINGLE_PATH if given.logs == 1 else BATCH_PATH),
         logs_per_request=given.logs,
         rate=given.rate,
         seconds=given.seconds,
@@ -270,6 +285,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Plan:
         keyed=given.keyed,
         credit=given.credit,
         seed=given.seed,
+        format=given.format,
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from bench.wire_formats import FORMATS
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:
@@ -50,9 +52,12 @@ GOALS: Final = (
     Goal("stored_ratio", "stored with everything on: half of the floor", at_least=0.5),
     Goal("stored_per_s", "stored with everything on: 100,000 logs/s", at_least=100_000),
     Goal("accepted_alone_ratio", "accepted while writers are stopped: 0.7 of the floor", at_least=0.7),
+    *(Goal(f"wire_ratio.{name}", f"accepted as {name}: half of our own format", at_least=0.5) for name in FORMATS),
     Goal("embedded_stored_ratio", "stored in the embedded profile: 0.2 of the floor", at_least=0.2),
     Goal("cpu_us_per_post.ingest", "single POSTs: 4,000/s a core of ingest", at_most=250),
     Goal("cpu_us_per_post_keyed.ingest", "single POSTs with keys: 1,000/s a core of ingest", at_most=1_000),
+    Goal("client_caller_us", "a log through the Python client: 10 µs for its caller", at_most=10),
+    Goal("client_logs_per_cpu_s", "logs through the Python client: 50,000/s a core", at_least=50_000),
     Goal("peak_mib.ingest", "memory of ingest: 300 MB", at_most=286),
     Goal("peak_mib.writer", "memory of a writer: 500 MB", at_most=477),
     Goal("freshness_p50_ms", "visible at 10,000 logs/s, p50: 250 ms after its POST", at_most=250),
@@ -72,6 +77,9 @@ GOALS: Final = (
     Goal("correlation_filters_first_ms", "a correlation id over 2,000 files, first: 500 ms", at_most=500),
     Goal("correlation_filters_again_ms", "a correlation id over 2,000 files, again: 50 ms", at_most=50),
     Goal("patterns_accuracy_mean", "patterns: grouping accuracy over six systems: 0.9", at_least=0.9),
+    Goal("agent_mib_per_s", "the agent sends 20 MiB of lines a core-second", at_least=20),
+    Goal("agent_memory_mib", "memory of the agent: 60 MB", at_most=57.2),
+    Goal("agent_first_line_ms", "the last line of 10 GB, over HTTP: 50 ms", at_most=50),
     Goal("patterns_lines_per_cpu_s", "patterns: 100,000 lines/s a core", at_least=100_000),
     *(
         Goal(f"page_busy_p99_ms.{kind}", f"page, {what}, while logs come in, p99: 200 ms", at_most=200)

@@ -19,7 +19,7 @@ import csv
 import os
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from functools import cache
 from itertools import count, cycle
@@ -48,6 +48,8 @@ _REAL_HOLES_MAX: Final = 3
 """Numbers of a real line that change: the correlation id alone makes a line new, and each hole costs 0.05 µs."""
 _HOLE: Final = re.compile(r"\{([dh])(\d+)\}")
 _VARYING: Final = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{12,}(?![0-9A-Za-z])|\d{2,}")
+_DIFFERENT: Final = re.compile(rb"[^\0]+")
+_HEX_DIGITS: Final = b"0123456789abcdef"
 _TO_DIGITS: Final = bytes(ord("0") + value % 10 for value in range(256))
 # {d3}: three random digits, {h8}: eight random hex digits.
 _TEMPLATES: Final = (
@@ -88,31 +90,45 @@ class Mould:
 
     def __init__(self, lines: Sequence[str]) -> None:
         """lines: JSON text with {dN} and {hN} for holes, none of it with a line end. Joined by line ends."""
+        self._fill(_pieces("\n".join(lines)), len(lines))
+
+    @classmethod
+    def of_bodies(cls, bodies: Sequence[bytes], logs: int) -> Mould:
+        """From bodies of any format that were made of the same mould: holes are where they differ. bodies: of one length, and
+        enough of them that no place has the same byte in all by chance."""
+        made = cls.__new__(cls)
+        made._fill(_differences(bodies), logs)
+        return made
+
+    def _fill(self, pieces: Iterable[bytes | tuple[str, int]], logs: int) -> None:
         texts: list[bytes] = []
-        widths: dict[str, list[int]] = {"d": [], "h": []}
+        widths: dict[str, list[int]] = {"d": [], "h": [], "r": []}
         order: list[tuple[str, int]] = []
-        for piece in _pieces("\n".join(lines)):
-            if isinstance(piece, str):
+        for piece in pieces:
+            if isinstance(piece, bytes):
                 order.append(("t", len(texts)))
-                texts.append(piece.encode())
+                texts.append(piece)
             else:
                 kind, width = piece
                 order.append((kind, len(widths[kind])))
                 widths[kind].append(width)
-        starts = {"t": 0, "h": len(texts), "d": len(texts) + len(widths["h"])}
+        hexes, digits = len(widths["h"]), len(widths["d"])
+        starts = {"t": 0, "h": len(texts), "d": len(texts) + hexes, "r": len(texts) + hexes + digits}
         self._texts = tuple(texts)
-        self._hex = Struct("".join(f"{width}s" for width in widths["h"]))
-        self._digits = Struct("".join(f"{width}s" for width in widths["d"]))
+        self._hex, self._digits, self._raw = (
+            Struct("".join(f"{width}s" for width in widths[kind])) for kind in ("h", "d", "r")
+        )
         self._hex_bytes = (self._hex.size + 1) // 2
         self._pick = itemgetter(*(starts[kind] + index for kind, index in order))
-        self.logs: Final = len(lines)
-        self.size_bytes: Final = sum(map(len, texts)) + self._hex.size + self._digits.size
+        self.logs = logs
+        self.size_bytes = sum(map(len, texts)) + self._hex.size + self._digits.size + self._raw.size
 
     def body(self) -> bytes:
         """A new body of `logs` lines and `size_bytes` bytes. Measured: 0.45 µs a log."""
         hex_digits = self._hex.unpack_from(binascii.hexlify(os.urandom(self._hex_bytes)))
         digits = self._digits.unpack(os.urandom(self._digits.size).translate(_TO_DIGITS))
-        return b"".join(self._pick(self._texts + hex_digits + digits))
+        raw = self._raw.unpack(os.urandom(self._raw.size))
+        return b"".join(self._pick(self._texts + hex_digits + digits + raw))
 
 
 def moulds(how_many: int, *, logs: int = LOGS_PER_REQUEST, seed: int = 1, form: Form = Form.HTTP) -> list[Mould]:
@@ -147,15 +163,33 @@ def marked_lines(marker: str, *, service_name: str) -> Iterator[bytes]:
         )
 
 
-def _pieces(text: str) -> Iterator[str | tuple[str, int]]:
+def _pieces(text: str) -> Iterator[bytes | tuple[str, int]]:
     end = 0
     for hole in _HOLE.finditer(text):
         if hole.start() > end:
-            yield text[end : hole.start()]
+            yield text[end : hole.start()].encode()
         yield hole[1], int(hole[2])
         end = hole.end()
     if end < len(text):
-        yield text[end:]
+        yield text[end:].encode()
+
+
+def _differences(bodies: Sequence[bytes]) -> Iterator[bytes | tuple[str, int]]:
+    """The first body, with holes where others differ from it: of digits, hex digits or any bytes, as they were found there."""
+    first, numbers = bodies[0], [int.from_bytes(body) for body in bodies]
+    differing = 0
+    for number in numbers:
+        differing |= number ^ numbers[0]
+    end = 0
+    for run in _DIFFERENT.finditer(differing.to_bytes(len(first))):
+        if run.start() > end:
+            yield first[end : run.start()]
+        found = b"".join(body[run.start() : run.end()] for body in bodies)
+        kind = "d" if found.isdigit() else "r" if found.translate(None, _HEX_DIGITS) else "h"
+        yield kind, run.end() - run.start()
+        end = run.end()
+    if end < len(first):
+        yield first[end:]
 
 
 def _line(chance: random.Random, real: Sequence[str], form: Form) -> str:

@@ -11,12 +11,15 @@ SECTIONS: Final = (
     "floor",
     "throughput",
     "accept",
+    "wire",
     "single",
+    "client",
     "freshness",
     "live",
     "pages",
     "tiers",
     "patterns",
+    "agent",
     "peers",
 )
 BY_DEFAULT: Final[dict[str, tuple[str, ...]]] = {
@@ -46,9 +49,13 @@ class Options:
     warm_up_s: float = 6.0
     run_s: float = 30.0
     accept_s: float = 12.0
+    wire_s: float = 6.0
+    """Of one format of another shipper."""
     single_s: float = 8.0
     single_connections: int = 64
     """Enough that ingest is never without a request: what one costs is asked, not how long one takes."""
+    client_logs: int = 400_000
+    """That a program sends through the Python client."""
     floor_s: float = 3.0
     """Of one repetition."""
     floor_repetitions: int = 5
@@ -68,6 +75,8 @@ class Options:
     """Which page of a walk is the deep one."""
     busy_rate: float = 50_000.0
     """Logs a second that come in while the questions are asked again; 0 leaves that out."""
+    agent_mib: int = 64
+    """MiB of lines that the agent sends."""
     pattern_lines: int = 100_000
     """Lines that the template miner gets at a time."""
     peer_s: float = 20.0
@@ -82,7 +91,9 @@ def quick(options: Options) -> Options:
         warm_up_s=2.0,
         run_s=5.0,
         accept_s=3.0,
+        wire_s=1.5,
         single_s=2.0,
+        client_logs=20_000,
         floor_s=0.7,
         floor_repetitions=3,
         naive_s=1.5,
@@ -94,6 +105,7 @@ def quick(options: Options) -> Options:
         questions=10,
         deep_pages=100,
         busy_rate=10_000.0,
+        agent_mib=4,
         pattern_lines=20_000,
         peer_s=4.0,
     )

@@ -16,9 +16,10 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from cli.http_client import Problem, Refused, Unreachable, pause_before, retry_after_s
+from cli.http_client import Problem, Refused, Unreachable
 from cli.pages import Parameters
 from runtime.clock import Clock
+from runtime.patience import pause_before, retry_after_s
 
 PATH: Final = "/api/v1/tail"
 IDS_MAX: Final = 20_000

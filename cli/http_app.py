@@ -45,6 +45,8 @@ _TAGS: Final = [
     {"name": "topics", "description": "Derived topics: one log per record, for subscribers."},
     {"name": "experiments", "description": "What runs, how it stands, its logs, every change as it comes."},
     {"name": "connections", "description": "The logs of both sides of a connection: sent, shown, figures."},
+    {"name": "hosts", "description": "Hosts whose agent is heard of, and the files there."},
+    {"name": "loki", "description": "Loki's push API, and a subset of its query API for Grafana and logcli."},
     {"name": "alerts", "description": "Rules, what fires, silences, circuit breakers, messages."},
     {"name": "health", "description": "For probes and monitoring."},
 ]

@@ -12,8 +12,6 @@ import os
 import random
 import ssl
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,6 +20,7 @@ import httpx
 import orjson
 
 from runtime.clock import Clock
+from runtime.patience import pause_before, retry_after_s
 from schemas.errors import InvalidInput, LogfeedError
 
 URL_DEFAULT: Final = "http://127.0.0.1:8080"
@@ -36,10 +35,6 @@ Trust = ssl.SSLContext | bool
 _LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 _TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
 """Seconds. A server under load may hold a request 30 s until its broker has it."""
-_PAUSE_FIRST_S: Final = 0.25
-_PAUSE_MAX_S: Final = 15.0
-_RETRY_AFTER_DIGITS_MAX: Final = 9
-"""Digits of seconds: a server that asks for more than decades says nothing of use."""
 _RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -179,27 +174,6 @@ async def request_patiently(
         on_wait(reason, pause_s)
         await asyncio.sleep(pause_s)
         attempt += 1
-
-
-def pause_before(attempt: int, asked_s: float | None, chance: float) -> float:
-    """Seconds before the next attempt. attempt: from 0. asked_s: what the server asked for. chance: 0..1, spreads clients."""
-    grown_s = min(_PAUSE_MAX_S, _PAUSE_FIRST_S * 2.0 ** min(attempt, 16)) * (0.5 + chance / 2)
-    return grown_s if asked_s is None else asked_s + chance * 0.1
-
-
-def retry_after_s(header: str | None, now_us: int) -> float | None:
-    """Seconds that a Retry-After header asks for (a number or a date, RFC 9110); None when it asks for none."""
-    if header is None:
-        return None
-    seconds = header.strip()
-    if seconds.isascii() and seconds.isdigit() and len(seconds) <= _RETRY_AFTER_DIGITS_MAX:
-        return float(seconds)
-    try:
-        until = parsedate_to_datetime(header)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.fromtimestamp(now_us / 1e6, UTC)).total_seconds())
 
 
 def _transport_reason(error: httpx.TransportError) -> str:

@@ -31,7 +31,7 @@ from cli.unread import UnreadRecords
 from cli.write_store import write_store
 from db.database import Database
 from ingest.main import ConnectionSource, IngestService
-from query.main import ExperimentSource, QueryService, TailSource, TopicSource
+from query.main import ExperimentSource, HostSource, QueryService, TailSource, TopicSource
 from query.status import StatusSource
 from routes.settings import derived_topics
 from runtime.addresses import is_loopback
@@ -98,6 +98,7 @@ def http_services(
             ),
             experiments=ExperimentSource(settings.experiments, settings.store.retention_days, stop or Stop()),
             connections=settings.connections,
+            hosts=HostSource(settings.hosts, stop or Stop()),
             status=StatusSource(
                 settings.tiers, settings.retention_policy(), settings.objects.url is not None, unread.ends
             ),

@@ -20,6 +20,7 @@ from cli.permissions import (
     AdminOption,
     AlertOption,
     ExportOption,
+    HostOption,
     ReadOption,
     TailOption,
     WriteOption,
@@ -63,6 +64,7 @@ def create(
     export: ExportOption = None,
     alert: AlertOption = None,
     admin: AdminOption = None,
+    host: HostOption = None,
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="TIME", help="Good for so long: 12h, 90d, 8w, 1y.")
     ] = None,
@@ -92,8 +94,9 @@ def create(
       logfeed keys create shop --write shop --rate 5000/s --rate-bytes 5MB/s
       logfeed keys create payments-team --read 'pay/*' --tail 'pay/*' --expires 90d
       logfeed keys create agents --write '*' --from 10.0.0.0/8
+      logfeed keys create web-1 --write nginx --host web-1
     """
-    grants = grants_of(write=write, read=read, tail=tail, export=export, alert=alert, admin=admin)
+    grants = grants_of(write=write, read=read, tail=tail, export=export, alert=alert, admin=admin, host=host)
     expires_at = None if expires is None else datetime.now(UTC) + lifetime(expires)
     rates = _rates(rate, rate_bytes, burst)
     created_by = f"{getpass.getuser()}@{socket.gethostname()}"

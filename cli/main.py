@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cli import alerts, config, database, dead, keys, lake, tier, topics, users
+from cli import agent, alerts, config, database, dead, hosts, keys, lake, tier, topics, users
+from cli.canary.command import canary
 from cli.connections.command import import_connections
+from cli.doctor.command import doctor
 from cli.erase import erase
 from cli.exporting.command import export
 from cli.first_keys import (
@@ -33,7 +35,9 @@ from cli.first_keys import (
 from cli.http_client import URL_DEFAULT
 from cli.importing.command import import_logs
 from cli.logs import logs
+from cli.mcp.command import mcp
 from cli.patterns import patterns
+from cli.status import status
 from cli.terminal import harmless
 from cli.usage import Command, Group
 from runtime.collector import keep_what_exists, look_seldom
@@ -240,6 +244,10 @@ app.command("patterns", cls=Command)(patterns)
 app.command("export", cls=Command)(export)
 app.command("import", cls=Command)(import_logs)
 app.command("import-connections", cls=Command)(import_connections)
+app.command("mcp", cls=Command)(mcp)
+app.command("status", cls=Command)(status)
+app.command("canary", cls=Command)(canary)
+app.command("doctor", cls=Command)(doctor)
 
 
 @app.command("serve", cls=Command)
@@ -305,6 +313,7 @@ def route_command(
 
 
 app.command("erase", cls=Command)(erase)
+app.add_typer(agent.app, name="agent")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")
@@ -313,6 +322,7 @@ app.add_typer(dead.app, name="dead")
 app.add_typer(tier.app, name="tier")
 app.add_typer(lake.app, name="lake")
 app.add_typer(topics.app, name="topics")
+app.add_typer(hosts.app, name="hosts")
 app.add_typer(config.app, name="config")
 
 

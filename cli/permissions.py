@@ -29,9 +29,14 @@ AdminOption = Annotated[
     ),
 ]
 
+HostOption = Annotated[
+    list[str] | None,
+    typer.Option("--host", metavar="HOST", help="May register this host, or PREFIX*: for `logfeed agent`."),
+]
+
 
 def grants_of(**services: Sequence[str] | None) -> list[str]:
-    """Permission -> services, as grants. Raises AccountError."""
+    """Permission -> services (of `host`: hosts), as grants. Raises AccountError."""
     from access.grants import Permission, check_grants, grant
 
     return check_grants(grant(Permission(name), each) for name, those in services.items() for each in those or ())

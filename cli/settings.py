@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from access.oidc.addresses import checked_origin
 from access.settings import AccessSettings
+from agent.settings import AgentSettings
 from alerts.settings import AlertSettings
 from broker.settings import BrokerSettings
 from connections.settings import ConnectionSettings as TextSettings
@@ -22,12 +23,14 @@ from ingest.settings import IngestSettings
 from live.settings import LiveSettings
 from mining.settings import MiningSettings
 from query.experiments.settings import ExperimentSettings
+from query.hosts.settings import HostSettings
 from query.settings import QuerySettings
 from query.tail.settings import TailSettings
 from query.topics.settings import TopicReadSettings
 from routes.settings import RouteSettings, RoutingSettings, check_routes
 from runtime.addresses import is_loopback
 from runtime.http import HttpSettings as ConnectionSettings
+from runtime.log_settings import LogSettings
 from runtime.origins import origin_of
 from runtime.settings import Section, load
 from schemas.errors import ConfigurationError
@@ -126,16 +129,6 @@ class DatabaseSettings(Section):
         return url
 
 
-class LogSettings(Section):
-    """Logfeed's own logs, written to standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least level that is written."""
-
-    json_lines: bool | None = None
-    """JSON lines (true), coloured text (false), or by whether standard error is a terminal (empty)."""
-
-
 class Settings(Section):
     """Everything that can be set."""
 
@@ -211,6 +204,11 @@ class Settings(Section):
 
     connections: TextSettings = TextSettings()
     """Connections and their logs."""
+
+    hosts: HostSettings = HostSettings()
+    """Hosts whose files are read through this server."""
+    agent: AgentSettings = AgentSettings()
+    """The agent on a host (docs/agent.md)."""
 
     log: LogSettings = LogSettings()
     """Logfeed's own logs."""

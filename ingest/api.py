@@ -25,6 +25,7 @@ from ingest.errors import FieldError, InvalidFields, UnsupportedBody
 from ingest.in_flight import Hold, InFlight
 from ingest.parse import Item
 from ingest.problems import problem_of
+from ingest.quick import PlainLog
 from ingest.receive import Answer, Received
 from ingest.settings import IngestSettings
 from ingest.spelling import suggestion
@@ -68,8 +69,12 @@ class TakesLogs(Protocol):
         route: str,
         records: Sequence[Item],
         answer: Callable[[Received], Answer],
+        plain: Sequence[PlainLog] = (),
     ) -> Answer:
-        """Records that were read of a body of any format, one at least; closes the hold."""
+        """Records that were read of a body of any format, one at least; closes the hold. plain: instead of records."""
+
+    def ready(self) -> list[str]:
+        """What keeps the service from taking logs, for people; empty when it is ready."""
 
 
 Handler = Callable[[Request, Principal], Awaitable[Response]]
@@ -154,14 +159,18 @@ def make_router(service: TakesLogs) -> DirectRouter:
     return router
 
 
-async def read_held(service: TakesLogs, request: Request, principal: Principal) -> tuple[bytes, Hold]:
-    """The body, and the hold on its bytes, which whoever gets it closes."""
+async def read_held(
+    service: TakesLogs, request: Request, principal: Principal, *, content_encoding: str | None = None
+) -> tuple[bytes, Hold]:
+    """The body, and the hold on its bytes, which whoever gets it closes. content_encoding: None: as the head says."""
     length = request.headers.get("content-length", "")
     hold = service.in_flight.hold(principal.subject)
     try:
         body = await read_body(
             request.stream(),
-            content_encoding=request.headers.get("content-encoding", ""),
+            content_encoding=request.headers.get("content-encoding", "")
+            if content_encoding is None
+            else content_encoding,
             content_length=int(length) if length.isdecimal() else None,
             bytes_max=service.settings.body_bytes_max,
             deadline_s=service.settings.body_deadline_s,

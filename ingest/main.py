@@ -34,7 +34,7 @@ from ingest.in_flight import Hold, InFlight
 from ingest.key_rates import KeyRates
 from ingest.parse import Item, Window, decode_batch, decode_one, is_array, may_hold_nul, too_many
 from ingest.publish import Publisher
-from ingest.quick import PlainLog, read_plain, read_plain_one
+from ingest.quick import PlainLog, opened, plain_of, read_plain, read_plain_one
 from ingest.receive import (
     NOT_PERMITTED,
     Answer,
@@ -259,18 +259,20 @@ class IngestService:
         route: str,
         records: Sequence[Item],
         answer: Callable[[Received], Answer],
+        plain: Sequence[PlainLog] = (),
     ) -> Answer:
         """Records that were read of a body of any format, one at least; as `take_one`. route: of the key as well: the same key
-        elsewhere is another. answer: also where no record is valid."""
+        elsewhere is another. answer: also where no record is valid. plain: instead of records, see Records."""
 
         def request() -> _Request:
-            if len(records) > self.settings.logs_max:
-                raise too_many(len(records), self.settings.logs_max)
+            count = len(plain) or len(records)
+            if count > self.settings.logs_max:
+                raise too_many(count, self.settings.logs_max)
             return _Request(
                 route=route,
                 body=body,
-                plain=None,
-                decode=lambda: [*records],
+                plain=None if self._chain.reads_metadata else plain or plain_of(records),
+                decode=lambda: [*map(opened, plain)] if plain else [*records],
                 principal=principal,
                 keyed=None if key is None else keyed(subject=principal.subject, key=key, route=route, body=body),
                 answer=lambda received, _: answer(received),
@@ -324,10 +326,13 @@ class IngestService:
                 )
             counts = {} if received.kept else received.counts()
             with self._publisher.room(len(counts)):
-                if not received.kept and not received.dropped and request.nothing_valid is not None:
+                if not received.kept and not received.dropped:
+                    # Nothing is reserved: with other rights, or at another time, the same request may be a good one.
                     self._publisher.note(received_ms_of(ids[0]), counts)
                     self._count(received)
-                    raise request.nothing_valid(received)
+                    if request.nothing_valid is not None:
+                        raise request.nothing_valid(received)
+                    return request.answer(received, ids)
                 value = frame_value(received.kept)
                 answer = request.answer(received, ids)
                 if request.keyed is not None:

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ingest.body import ENCODINGS
 from schemas.access import SECURITY
 from schemas.connections import ConnectionIn, ConnectionPut, TextPut
 from schemas.levels import LEVELS
@@ -16,7 +17,7 @@ ONE_DESCRIPTION: Final = """Takes one log as a JSON object. 201 means that it is
 With an `Idempotency-Key` the request may be repeated as often as needed: the log is stored once, and each repetition gets
 the same answer. Retry on 429 and 503 only, after `Retry-After` seconds."""
 
-BATCH_DESCRIPTION: Final = """Takes up to 10,000 logs (8 MiB decompressed) as a JSON array or as NDJSON, plain, gzip or zstd.
+BATCH_DESCRIPTION: Final = """Takes up to 10,000 logs (8 MiB decompressed) as a JSON array or as NDJSON, plain or compressed.
 
 Its logs may name at most 1,000 services. Bad items are rejected one by one with the reason, the others are taken. 201 means
 that every accepted log is durable. All or nothing for refusals: 413, 429 and 503 leave nothing behind, so that the whole
@@ -170,7 +171,7 @@ def _problem(
 _COMMON: Final[dict[int | str, dict[str, Any]]] = {
     400: _problem(
         400,
-        "The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was"
+        "The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was"
         " taken.",
         kind="malformed-body",
         title="The body cannot be read",
@@ -212,7 +213,7 @@ _COMMON: Final[dict[int | str, dict[str, Any]]] = {
         "The body's type or encoding is not supported.",
         kind="unsupported-body",
         title="The body's type or encoding is not supported",
-        detail="Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+        detail=f"Content-Encoding 'br' is not supported (one of {', '.join(ENCODINGS)})",
     ),
     422: _problem(
         422,
@@ -340,7 +341,7 @@ _ENCODING: Final = {
     "in": "header",
     "required": False,
     "description": "How the body is compressed.",
-    "schema": {"type": "string", "enum": ["gzip", "zstd", "identity"]},
+    "schema": {"type": "string", "enum": list(ENCODINGS)},
 }
 _RETURN_IDS: Final = {
     "name": "return_ids",

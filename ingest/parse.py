@@ -205,12 +205,8 @@ def _explain(raw: bytes, *, at_length: bool) -> Item:
     """Every field that cannot be decoded, by name. at_length: whether unknown ones are all named, with suggestions."""
     try:
         fields = _raw_fields.decode(raw)
-    except msgspec.ValidationError:
-        return _no_json(f"expected a JSON object, got {_kind(raw)}")
-    except RecursionError:
-        return _no_json("nested too deeply")
     except UNREADABLE as error:
-        return _no_json(f"not valid JSON: {_reason(error, raw)}")
+        return unreadable(error, raw)
     errors: list[FieldError] = []
     values: dict[str, Any] = {"message": ""}
     for name in [name for name in fields if name not in _fields][: _UNKNOWN_SHOWN_MAX if at_length else 1]:
@@ -231,6 +227,19 @@ def _explain(raw: bytes, *, at_length: bool) -> Item:
             code = name
     rest = Incoming(**values)
     return Malformed(code, errors, rest) if errors else rest
+
+
+def unreadable(error: Exception, raw: bytes) -> Malformed:
+    """An item that is no JSON object. error: what decoding it raised, of `UNREADABLE`."""
+    match error:
+        case RecursionError():
+            return _no_json("nested too deeply")
+        case msgspec.ValidationError() if not str(error).startswith("Expected"):
+            return _no_json("holds a number that is out of range")
+        case msgspec.ValidationError():
+            return _no_json(f"expected a JSON object, got {_kind(raw)}")
+        case _:
+            return _no_json(f"not valid JSON: {_reason(error, raw)}")
 
 
 def _no_json(text: str) -> Malformed:

@@ -11,6 +11,7 @@ from fastapi import Response
 from access.errors import Forbidden, Unauthenticated
 from db.worker_ids import ClockSkewed
 from ingest import metrics
+from ingest.body import ENCODINGS
 from ingest.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -112,7 +113,7 @@ def _headers(error: Exception, status: int) -> dict[str, str]:
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, UnsupportedBody):
-        headers["Accept-Encoding"] = "gzip, zstd, identity"
+        headers["Accept-Encoding"] = ", ".join(ENCODINGS)
     if status in (401, 403, 404, 408, 409, 413, 415):
         headers["Connection"] = "close"  # what is left of the body is not read
     return headers

@@ -13,12 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import re2
 
-from ingest.parse import BOM, DEFAULT_LEVEL, STORY_KEYS, UNREADABLE, Window, is_array, may_hold_nul
+from ingest.parse import (
+    BOM,
+    DEFAULT_LEVEL,
+    STORY_KEYS,
+    UNREADABLE,
+    Incoming,
+    Item,
+    Window,
+    is_array,
+    may_hold_nul,
+)
 from ingest.timestamps import parse_timestamp
 from schemas.levels import SEVERITY_MAX, level_spellings
 from schemas.record import (
@@ -47,6 +57,8 @@ class PlainLog(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 _one: Final = msgspec.json.Decoder(PlainLog)
 _many: Final = msgspec.json.Decoder(list[PlainLog])
+_metadata: Final = msgspec.json.Decoder(dict[str, Any])
+_encoder: Final = msgspec.json.Encoder()
 
 _SEVERITIES: Final[dict[str | int | None, int]] = {severity: severity for severity in range(1, SEVERITY_MAX + 1)}
 _SEVERITIES.update(level_spellings())
@@ -94,7 +106,7 @@ def read_plain(body: bytes, *, logs_max: int) -> Sequence[PlainLog] | None:
         logs = _one.decode_lines(body) if lines else _many.decode(body)
     except UNREADABLE:
         return None
-    return logs if 0 < len(logs) <= logs_max and _are_plain([log.metadata for log in logs]) else None
+    return logs if 0 < len(logs) <= logs_max and are_plain([log.metadata for log in logs]) else None
 
 
 def read_plain_one(body: bytes) -> Sequence[PlainLog] | None:
@@ -105,7 +117,27 @@ def read_plain_one(body: bytes) -> Sequence[PlainLog] | None:
         log = _one.decode(body.removeprefix(BOM))
     except UNREADABLE:
         return None
-    return [log] if _are_plain([log.metadata]) else None
+    return [log] if are_plain([log.metadata]) else None
+
+
+def plain_of(items: Sequence[Item]) -> Sequence[PlainLog] | None:
+    """Items that were read of any format as logs with their metadata written out, or None when one is remarkable. Raises
+    nothing. 0.8 µs a log; spares writing metadata twice, to measure and to store them."""
+    logs: list[PlainLog] = []
+    append, encode = logs.append, _encoder.encode
+    try:
+        for item in items:
+            if (
+                type(item) is not Incoming
+                or "\0" in item.message
+                or (item.correlation_id is not None and "\0" in item.correlation_id)
+            ):
+                return None
+            metadata = msgspec.Raw(encode(item.metadata)) if item.metadata else _NO_METADATA
+            append(PlainLog(item.message, item.service_name, item.timestamp, item.level, item.correlation_id, metadata))
+    except (RecursionError, UnicodeEncodeError):
+        return None
+    return logs if logs and are_plain([log.metadata for log in logs]) else None
 
 
 def plain_lines(
@@ -139,8 +171,20 @@ def plain_lines(
     return lines
 
 
-def _are_plain(texts: Sequence[msgspec.Raw]) -> bool:
-    """Whether each text is an object that may go through as it is. All of them at once: 0.25 µs a log."""
+def opened(log: PlainLog) -> Incoming:
+    """The same log for a closer look. Its metadata are an object."""
+    return Incoming(
+        log.message,
+        log.service_name,
+        log.timestamp,
+        log.level,
+        log.correlation_id,
+        _metadata.decode(log.metadata),
+    )
+
+
+def are_plain(texts: Sequence[msgspec.Raw]) -> bool:
+    """Whether each text, one at least, is an object that may go through as it is. All of them at once: 0.25 µs a log."""
     blob = b"\n".join(texts)
     brackets = blob.count(b"{") + blob.count(b"[")
     return (

@@ -57,8 +57,8 @@ class IngestSettings(Section):
     reservation_pause_s: Annotated[float, Field(ge=0, le=300)] = 5.0
     """Seconds for which reservations are left out after the database did not answer."""
     implied_keys: bool = True
-    """Whether a body of OTLP or Loki in which every record has its own time is its own Idempotency-Key, so that what these
-    clients send again is stored once."""
+    """Whether a body of OTLP or Loki in which every record has its own time, or of Elasticsearch in which every document has an
+    id, is its own Idempotency-Key, so that what these clients send again is stored once."""
     drain_deadline_s: Annotated[float, Field(gt=0, le=600)] = 20.0
     """Seconds that requests under way get at a clean stop."""
     key_rate: KeyRate = KeyRate()

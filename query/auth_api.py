@@ -134,6 +134,7 @@ def _identity(principal: Principal) -> dict[str, Any]:
         "export": principal.may_export,
         "alert": principal.may_alert,
         "admin": principal.may_admin,
+        "host": principal.may_host,
     }
     return {
         "subject": principal.subject,

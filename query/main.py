@@ -37,6 +37,13 @@ from query.experiments.service import Experiments
 from query.experiments.settings import ExperimentSettings
 from query.export.api import make_export_router
 from query.export.service import Exports
+from query.hosts.agents import Agents
+from query.hosts.api import make_hosts_router
+from query.hosts.service import Hosts
+from query.hosts.settings import HostSettings
+from query.loki.api import make_loki_router
+from query.loki.service import LokiAnswers
+from query.loki.tail import make_loki_tail_router
 from query.oidc_api import make_oidc_router
 from query.overview import Overview
 from query.patterns import PatternAnswers, PatternTexts
@@ -55,6 +62,7 @@ from runtime.stopping import Stop, every
 from schemas.topics import LOGS_TOPIC, TopicInfo
 from store.connections.reading import ConnectionReader
 from store.experiments import ExperimentStore
+from store.hosts import HostStore
 from store.patterns.reading import PatternReader
 from store.personal.kept import PersonalStore
 from store.postgres_read import PostgresReadStore
@@ -105,6 +113,15 @@ class ExperimentSource:
     """Ends streams of changes: the server cannot stop before they have ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class HostSource:
+    """What reading files of hosts needs besides."""
+
+    settings: HostSettings
+    stop: Stop
+    """Ends reads: the server cannot stop before they have ended."""
+
+
 class QueryService:
     """Composed by the caller from an opened database; `router` is mounted into a FastAPI application."""
 
@@ -128,6 +145,7 @@ class QueryService:
         topics: TopicSource | None = None,
         experiments: ExperimentSource | None = None,
         connections: ConnectionSettings | None = None,
+        hosts: HostSource | None = None,
         status: StatusSource | None = None,
         origins: Origins | None = None,
         pattern_minutes_days: int = 1,
@@ -138,9 +156,9 @@ class QueryService:
         who was let in by `authenticate` before. sessions: closed by the caller; None where nobody logs in. oidc: closed by the
         caller; None where no login provider is asked. audit: run by the caller; None writes nothing down. segments: opened and
         closed here; None where no directory of files is known. retention: None shows whatever is there. tail: what tails are
-        made of; None has none. topics: derived topics; None shows none. experiments, connections: None knows none. status: None
-        tells none. origins: whose pages may open WebSockets; None: the server's own alone. pattern_minutes_days: for which
-        counts of patterns are there by the minute.
+        made of; None has none. topics: derived topics; None shows none. experiments, connections, hosts: None knows none.
+        status: None tells none. origins: whose pages may open WebSockets; None: the server's own alone. pattern_minutes_days:
+        for which counts of patterns are there by the minute.
         """
         self.settings = settings
         self.authenticate = authenticate
@@ -183,6 +201,8 @@ class QueryService:
             PersonalStore(database), settings, self._authenticated, self._answers.place
         )
         self.router.routes.extend([*export_router.routes, *personal_router.routes])
+        loki = LokiAnswers(self._answers, clock, budget_ms=settings.scan_budget_ms)
+        self.router.routes.extend(make_loki_router(loki, clock, self._authenticated, audit).routes)
         if sessions is not None:
             # Side by side, not one inside the other: whoever mounts them sees each route.
             self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)
@@ -206,6 +226,10 @@ class QueryService:
             )
             tail_router = make_tail_router(self.tails, self._authenticated, origins=origins or Origins())
             self.router.routes.extend(tail_router.routes)
+            loki_tail_router = make_loki_tail_router(
+                self.tails, self._answers, loki, self._authenticated, origins=origins or Origins()
+            )
+            self.router.routes.extend(loki_tail_router.routes)
         self._topic_reads: TopicReads | None = None
         if topics is not None:
             self._topic_reads = TopicReads(topics.settings, topics.topics, topics.named, stop=topics.stop)
@@ -234,6 +258,19 @@ class QueryService:
                 connections, ConnectionReader(database), self._answers, secret=store.cursor_secret, clock=clock
             )
             self.router.routes.extend(make_connections_router(shown, self._authenticated, audit).routes)
+        self._agents: Agents | None = None
+        if hosts is not None:
+            self._agents = Agents(hosts.settings)
+            asked = Hosts(
+                hosts.settings,
+                HostStore(database, kept_max=hosts.settings.kept_max),
+                self._agents,
+                current=current,
+                clock=clock,
+                audit=audit,
+                stop=hosts.stop,
+            )
+            self.router.routes.extend(make_hosts_router(asked, self._authenticated, audit).routes)
 
     async def start(self) -> None:
         """Begin to look after the database and the files. Succeeds while they are away."""
@@ -253,6 +290,8 @@ class QueryService:
             await self._topic_reads.stop()
         if self._experiments is not None:
             await self._experiments.stop()
+        if self._agents is not None:
+            await self._agents.close()
         if self._looking is not None:
             await self._looking
             self._looking = None

@@ -43,10 +43,20 @@ from query.errors import (
     TopicGone,
     TopicNotFound,
 )
+from query.hosts.errors import (
+    HostAway,
+    HostBusy,
+    HostFileNotFound,
+    HostNotFound,
+    HostSlow,
+    HostUnreachable,
+    TooManyHostReads,
+)
 from schemas.errors import InvalidInput, LogfeedError, Overloaded
 from schemas.pages import Problem
 from search.params import ParameterError
 from store.experiments import TooManyExperiments
+from store.hosts import HostTaken, TooManyHosts
 from store.objects.cache import ObjectTooLarge
 from store.objects.port import ObjectStoreRefused
 from store.personal.kept import NoRoom
@@ -72,6 +82,12 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (ConnectionNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such connection"),
     (ExperimentConflict, HTTPStatus.CONFLICT, "conflict", "It is otherwise by now"),
     (TooManyExperiments, HTTPStatus.CONFLICT, "too-many-experiments", "There are too many experiments"),
+    (HostNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such host"),
+    (HostFileNotFound, HTTPStatus.NOT_FOUND, "not-found", "There is no such file"),
+    (HostTaken, HTTPStatus.CONFLICT, "host-taken", "The host belongs to another key"),
+    (TooManyHosts, HTTPStatus.CONFLICT, "too-many-hosts", "There are too many hosts"),
+    (HostUnreachable, HTTPStatus.BAD_GATEWAY, "host-unreachable", "The host cannot be asked"),
+    (HostSlow, HTTPStatus.GATEWAY_TIMEOUT, "host-slow", "The host does not answer in time"),
     (AccountUnknown, HTTPStatus.NOT_FOUND, "not-found", "There is no such key or user"),
     (AccountConflict, HTTPStatus.CONFLICT, "conflict", "It cannot be so"),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-parameter", "A parameter is not valid"),
@@ -84,6 +100,9 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (TooManyWatchers, HTTPStatus.TOO_MANY_REQUESTS, "too-many-watchers", "Too many streams of changes of one subject"),
     (TooManyQuestions, HTTPStatus.TOO_MANY_REQUESTS, "too-many-questions", "Too many of your questions at once"),
     (TooManyExports, HTTPStatus.TOO_MANY_REQUESTS, "too-many-exports", "Too many exports of one subject"),
+    (TooManyHostReads, HTTPStatus.TOO_MANY_REQUESTS, "too-many-host-reads", "Too many questions to hosts at once"),
+    (HostAway, HTTPStatus.SERVICE_UNAVAILABLE, "host-away", "The host is away"),
+    (HostBusy, HTTPStatus.SERVICE_UNAVAILABLE, "host-busy", "The host is busy"),
     (TooManyScans, HTTPStatus.SERVICE_UNAVAILABLE, "too-many-scans", "Too many questions at once"),
     (SnapshotBehind, HTTPStatus.SERVICE_UNAVAILABLE, "snapshot-behind", "The database is behind this walk"),
     (Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The question cannot be answered now"),
@@ -95,14 +114,15 @@ _DESCRIPTIONS: Final = {
     400: "The cursor was cut or changed, or belongs to another question or user: start again without it.",
     401: "No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected.",
     403: "You may not do this: `detail` says what is missing.",
-    404: "There is no such log, pattern, experiment, connection, key or user, or you may not read it.",
+    404: "There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it.",
     409: "It is otherwise by now, or there is no room for another one: `detail` says which.",
     410: "Records behind this place are past their retention, or of a topic that was made again: go on from `next`.",
     422: "A parameter is unknown or not valid; `detail` says what was expected.",
     429: "Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`.",
     500: "A file of logs is damaged or cannot be read: `detail` names it. Other times can be asked.",
-    502: "The login provider answers what it must not, or refuses this installation: `detail` says what to mend.",
+    502: "The login provider, or a host's agent, cannot be reached or answers what it must not: `detail` says what to mend.",
     503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",
+    504: "A host's agent does not answer in time.",
 }
 _EXAMPLES: Final = {
     400: ("cursor", "The cursor cannot be used", "cursor was cut or changed, or belongs to another store"),
@@ -136,6 +156,7 @@ _EXAMPLES: Final = {
         "the login provider refuses this installation (invalid_client): check client_id and client_secret",
     ),
     503: ("unavailable", "The question cannot be answered now", "the database does not answer; try again shortly"),
+    504: ("host-slow", "The host does not answer in time", "the agent of host web-1 does not answer in time"),
 }
 _LOGIN_EXAMPLES: Final = _EXAMPLES | {
     429: ("too-many-logins", "Too many attempts to log in", "too many failed attempts: wait 30 s")

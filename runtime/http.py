@@ -58,6 +58,8 @@ _KERNEL_UNSENT_BYTES_MAX: Final = 128 * 1024
 """What the kernel takes of an answer beyond what is on its way. Without a limit it takes megabytes in steps of a third of
 them: a slow client would look like one that does not read."""
 
+CUT_OFF: Final = "logfeed.cut_off"
+"""ASGI extension: a function without arguments that ends the connection of a request at once, its answer half written."""
 FILES_RESERVED: Final = 256
 """Open files beside connections: the database's, the broker's, the listener, our own."""
 _BURST: Final = 2_048
@@ -296,6 +298,8 @@ def http_protocol_class(settings: HttpSettings, *, trusted_proxies: Iterable[str
             cycle: RequestResponseCycle | None = self.cycle
             if cycle is not None:
                 cycle.transport = _Answering(self, cycle)  # type: ignore[assignment]  # what a cycle uses of one
+                extensions: dict[str, Any] = cycle.scope.setdefault("extensions", {})  # ours holds no dictionary
+                extensions[CUT_OFF] = self.cut_off
 
         def on_message_complete(self) -> None:
             """What was left of a body that was answered before: the next request is waited for as after any other."""
@@ -307,6 +311,10 @@ def http_protocol_class(settings: HttpSettings, *, trusted_proxies: Iterable[str
                     self.timeout_keep_alive, self.timeout_keep_alive_handler
                 )
             super().on_message_complete()
+
+        def cut_off(self) -> None:
+            """End the connection with what was written, in the middle of an answer."""
+            self.end("cut_off")
 
         def linger(self) -> None:
             """Nothing more is written; what still comes of the body is dropped, for a moment."""

@@ -49,7 +49,7 @@ class Identity(BaseModel):
     name: str = Field(examples=["ann"])
     """Of the user or key, for people."""
     permissions: dict[str, list[str]] = Field(examples=[{"read": ["pay/*"]}])
-    """Permission -> services, by name, prefix with *, or * for all. What is not named is not permitted."""
+    """Permission -> services (of `host`: hosts), by name, prefix with *, or * for all. What is not named is not permitted."""
 
 
 class OidcOffer(BaseModel):

@@ -103,13 +103,21 @@ async def running(
     *,
     is_first: bool = True,
     query: dict[str, Any] | None = None,
+    hosts: dict[str, Any] | None = None,
     public_url: str | None = None,
     clock: Clock | None = None,
+    ingest: dict[str, Any] | None = None,
     **access: Any,
 ) -> AsyncIterator[Site]:
     """is_first: on this database. public_url: what clients ask is https://logfeed.test. clock: of access control.
-    query, access: settings of these sections."""
-    sections = {"query": query or {}, "access": access, "http": {"public_url": public_url}}
+    query, hosts, ingest, access: settings of these sections."""
+    sections = {
+        "query": query or {},
+        "hosts": hosts or {},
+        "ingest": ingest or {},
+        "access": access,
+        "http": {"public_url": public_url},
+    }
     settings = Settings.model_validate({"database": {"url": url}, **sections})
     async with AsyncExitStack() as stack:
         database = Database(url, application_name="access test", connections_max=10, wait_s=5)

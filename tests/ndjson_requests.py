@@ -16,3 +16,9 @@ def lines(_: schemathesis.SerializationContext, value: Any) -> bytes:  # what th
     items = value if isinstance(value, list) else [value]
     texts = [item if isinstance(item, str) else json.dumps(item, default=str) for item in items]
     return "\n".join(texts).encode("utf-8", "surrogatepass")
+
+
+@schemathesis.serializer("application/x-protobuf")
+def message(_: schemathesis.SerializationContext, value: Any) -> bytes:
+    """Bytes as they are; text goes out as it is."""
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")

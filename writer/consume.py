@@ -304,6 +304,7 @@ class Consumer:
             self._waiting.clear()
             self._stored = {lease.partition: lease.next_offset for lease in leases}
             metrics.LAG_RECORDS.clear()
+            metrics.STORED_TO.clear()
             if leases:
                 await reader.seek(self._positions.start(leases, first))
                 log.info("reading", partitions=sorted(self._stored), offsets=self._stored)
@@ -426,6 +427,7 @@ class Consumer:
     def _note_stored(self, plan: StorePlan) -> None:
         for move in plan.moves:
             self._stored[move.partition] = move.next_offset
+            metrics.STORED_TO.labels(str(move.partition)).set(move.stored_to_us / 1e6)
             self._suspects.clear(move.partition)
             metrics.FRAMES_STORED.inc(move.next_offset - move.from_offset)
         metrics.ROWS_STORED.inc(len(plan.hot) + len(plan.late))
@@ -477,6 +479,7 @@ class Consumer:
         ]
         if done:
             await self._store.mark_caught_up(done)
-        for lease, _, _ in done:
+        for lease, _, at_us in done:
+            metrics.STORED_TO.labels(str(lease.partition)).set(at_us / 1e6)
             if self._positions.is_verified(lease.partition):
                 self._suspects.clear(lease.partition)

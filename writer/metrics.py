@@ -19,6 +19,12 @@ FENCED: Final = Counter(
 )
 RETRIED: Final = Counter("logfeed_batches_retried_total", "Batches planned again", ["reason"], registry=REGISTRY)
 LAG_RECORDS: Final = Gauge("logfeed_lag_records", "Frames not stored yet", ["partition"], registry=REGISTRY)
+STORED_TO: Final = Gauge(
+    "logfeed_stored_to_timestamp_seconds",
+    "Everything that was appended to the partition before is stored, and seen by pages; seconds since the Unix epoch",
+    ["partition"],
+    registry=REGISTRY,
+)
 GROUP_COMMITS_FAILED: Final = Counter(
     "logfeed_group_commits_failed_total", "Times the broker was not told how far is stored", registry=REGISTRY
 )

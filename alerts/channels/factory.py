@@ -6,7 +6,7 @@ import ssl
 
 from alerts.channels.email import EmailChannel
 from alerts.channels.port import Channel
-from alerts.channels.safe_http import Resolve, SafeHttp, resolve
+from alerts.channels.safe_http import SafeHttp
 from alerts.channels.slack import SlackChannel
 from alerts.channels.topic import StoredChannel, TopicChannel
 from alerts.channels.webhook import WebhookChannel
@@ -14,6 +14,7 @@ from alerts.settings import AlertSettings, EmailSettings, SlackSettings, TopicSe
 from broker.factory import make_broker
 from broker.settings import BrokerSettings
 from runtime.clock import Clock
+from runtime.outgoing import Resolve, resolve
 
 
 class Channels:

@@ -7,10 +7,11 @@ from typing import Final
 import orjson
 
 from alerts.channels.port import Message
-from alerts.channels.safe_http import SafeHttp, check_url
+from alerts.channels.safe_http import SafeHttp
 from alerts.errors import DeliveryRefused
 from alerts.messages import text_of
 from alerts.settings import SlackSettings, read_secret
+from runtime.outgoing import check_url
 
 TEXT_CHARS_MAX: Final = 3_500
 """Slack cuts at 4,000; escapes take more room."""

@@ -16,10 +16,10 @@ import msgspec
 import orjson
 import zstandard
 
-from cli.importing.formats.entry import LEVEL_DEFAULT, Entry
-from cli.importing.lines import LineParser
 from cli.importing.records import LineSource, Record, read_records
 from cli.importing.timeline import Times, moment
+from formats.entry import LEVEL_DEFAULT, Entry
+from formats.lines import LineParser
 from schemas.record import MESSAGE_BYTES_MAX, TRUNCATED_KEY
 
 CUT_VERSION: Final = 1

@@ -14,7 +14,6 @@ import typer
 
 from cli.first_keys import FirstKey, api_key_for
 from cli.http_client import URL_DEFAULT, URL_HELP, URL_VARIABLE, Refused, Unreachable, check_url, new_client
-from cli.importing.lines import Format, compile_correlation
 from cli.importing.prepare import Choices, Job, prepare
 from cli.importing.progress import Bar, Screen
 from cli.importing.run import FileImport, Rejects
@@ -22,6 +21,7 @@ from cli.importing.sending import Sender
 from cli.importing.sources import STANDARD_INPUT, Kind, Source
 from cli.importing.state import Counts, Options, default_path
 from cli.importing.timeline import RETENTION_DAYS_DEFAULT, TimeMode
+from formats.lines import Format, compile_correlation
 from runtime.clock import SystemClock
 from schemas.errors import InvalidInput, LogfeedError
 from schemas.record import SERVICE_NAME_CHARS_MAX, is_service_name

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from cli.importing.lines import Format, LineParser, detect
 from cli.importing.records import read_records
 from cli.importing.sources import Fingerprint, Kind, Source, SourceError, texts
 from cli.importing.state import OPEN_END, Extent, ImportState, Options, StateError, load
 from cli.importing.timeline import Found, Span, TimeMode, refuse_past_retention, warn_of_future
+from formats.lines import Format, LineParser, detect
 from schemas.errors import InvalidInput
 
 _SPOTS: Final = 16

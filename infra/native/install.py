@@ -1,4 +1,4 @@
-"""Installs Kafka and Keycloak (Maven) and TimescaleDB (Debian packages) into a cache of their own.
+"""Installs Kafka and Keycloak (Maven), TimescaleDB and shippers of logs (Debian packages) into a cache of their own.
 
 Promises: an installation is there completely or not at all (built in a scratch directory, renamed into place under a
 file lock), a second call returns at once, and two processes may ask at the same time. The system's own packages are
@@ -50,6 +50,59 @@ _PACKAGES = (
     "libkrb5support0 libkeyutils1 libcom-err2 libpam0g libaudit1 libcap-ng0 libcap2 libsystemd0 liblz4-1 libzstd1 zlib1g "
     "liblzma5 libxxhash0 libreadline8t64 libtinfo6"
 ).split()
+_SHIPPERS_REVISION = 1
+"""Counts changes of the list below."""
+_SHIPPER_PACKAGES = [
+    "rsyslog",
+    "rsyslog-elasticsearch",
+    "syslog-ng-core",
+    "syslog-ng-mod-http",
+    "libatomic1",
+    "libblkid1",
+    "libbrotli1",
+    "libc6",
+    "libcap2",
+    "libcom-err2",
+    "libcurl4t64",
+    "libestr0",
+    "libfastjson4",
+    "libffi8",
+    "libgcc-s1",
+    "libglib2.0-0t64",
+    "libgmp10",
+    "libgnutls30t64",
+    "libgssapi-krb5-2",
+    "libhogweed6t64",
+    "libidn2-0",
+    "libivykis0t64",
+    "libjson-c5",
+    "libk5crypto3",
+    "libkeyutils1",
+    "libkrb5-3",
+    "libkrb5support0",
+    "libldap2",
+    "liblognorm5",
+    "libmount1",
+    "libnet1",
+    "libnettle8t64",
+    "libnghttp2-14",
+    "libnghttp3-9",
+    "libp11-kit0",
+    "libpcre2-8-0",
+    "libpsl5t64",
+    "librtmp1",
+    "libsasl2-2",
+    "libselinux1",
+    "libssh2-1t64",
+    "libssl3t64",
+    "libsystemd0",
+    "libtasn1-6",
+    "libunistring5",
+    "libuuid1",
+    "libwrap0",
+    "libzstd1",
+    "zlib1g",
+]
 _UNNEEDED = (
     "usr/share/doc",
     "usr/share/man",
@@ -71,6 +124,13 @@ def install_timescale() -> Path:
     """The prefix of PostgreSQL with TimescaleDB, installed when not there. `InstallError` says what is missing."""
     account = server_account()
     return _installed(f"timescaledb-{TIMESCALE_VERSION}-pg{POSTGRES_MAJOR}", account, _build_timescale)
+
+
+def install_shippers() -> Path:
+    """The prefix of rsyslog and syslog-ng with what they send by HTTP with, installed when not there. `InstallError` says
+    what is missing."""
+    account = server_account()
+    return _installed(f"shippers-debian13-{_SHIPPERS_REVISION}", account, _build_shippers)
 
 
 def install_iceberg() -> Path:
@@ -257,7 +317,23 @@ def _build_timescale(product: Path, scratch: Path, target: Path) -> None:
             ],
             cwd=scratch,
         )
-        _check_libraries(loader, program, product, scratch)
+        _check_libraries([str(loader), str(program)], product, scratch)
+
+
+def _build_shippers(product: Path, scratch: Path, target: Path) -> None:
+    apt.unpack(_SHIPPER_PACKAGES, suite="trixie", into=product, scratch=scratch)
+    for name in ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/lintian", "etc", "var"):
+        remove_tree(product / name)
+    modules = (next(product.glob(f"usr/lib/**/{name}.so")) for name in ("omelasticsearch", "libhttp"))
+    for file in (product / "usr/sbin/rsyslogd", product / "usr/sbin/syslog-ng", *modules):
+        _check_libraries(shipper_command(product, str(file.relative_to(product))), product, scratch)
+
+
+def shipper_command(prefix: Path, path: str) -> list[str]:
+    """A program of the shippers' prefix, with the prefix's loader and libraries; its arguments follow."""
+    libraries = next(found.parent for found in prefix.glob("usr/lib/*/libc.so.6"))
+    loader = next(libraries.glob("ld-linux*.so.*"))
+    return [str(loader), "--library-path", f"{libraries}:{prefix / 'usr/lib/syslog-ng'}", str(prefix / path)]
 
 
 def bin_directory(prefix: Path) -> Path:
@@ -265,8 +341,10 @@ def bin_directory(prefix: Path) -> Path:
     return prefix / "usr/lib/postgresql" / POSTGRES_MAJOR / "bin"
 
 
-def _check_libraries(loader: Path, program: Path, prefix: Path, scratch: Path) -> None:
-    for line in run([str(loader), "--list", str(program)], cwd=scratch).splitlines():
+def _check_libraries(command: list[str], prefix: Path, scratch: Path) -> None:
+    """command: the prefix's loader, and a program or module that it finds everything for."""
+    program = Path(command[-1])
+    for line in run([command[0], *command[1:-1], "--list", command[-1]], cwd=scratch).splitlines():
         name, _, place = line.strip().partition(" => ")
         if (
             place.startswith("/")

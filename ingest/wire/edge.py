@@ -6,7 +6,7 @@ A format reads bodies and words answers: pure. Query parameters that we do not k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, Protocol
@@ -17,6 +17,7 @@ from access.principal import Principal
 from ingest.api import TakesLogs, answered, read_held
 from ingest.parse import Item
 from ingest.problems import Refusal, refusal_of
+from ingest.quick import PlainLog
 from ingest.receive import Answer, Received
 from runtime.direct import DirectRouter
 
@@ -31,7 +32,11 @@ class Records:
     items: Sequence[Item]
     """In the body's order; their place is their index in `Received`."""
     have_own_times: bool
-    """Whether each says its own time, so that the same body means the same records."""
+    """Whether each says its own time, or has an id of the client's, so that the same body means the same records."""
+    plain: Sequence[PlainLog] = ()
+    """Instead of items: all of them, where each is as it should be (`ingest.quick.are_plain`) and none holds a NUL."""
+    expanded_bytes: int = 0
+    """What the records take beyond the body's size, since what they share is written into each."""
 
 
 class Format(Protocol):
@@ -68,9 +73,13 @@ def add_format(
     paths: Sequence[str],
     methods: Sequence[str] = ("POST",),
     format_of: FormatOf,
+    encoding_of: Callable[[Request], str] | None = None,
     **documentation: Any,  # FastAPI's arguments are of many types
 ) -> None:
-    """Routes for one format. All of `paths` are the same to a key; the first names them in metrics."""
+    """Routes for one format. All of `paths` are the same to a key; the first names them in metrics.
+
+    encoding_of: the Content-Encoding of a request, for protocols that pack bodies without saying so; None: as its head says.
+    """
     route = paths[0].strip("/")
 
     async def answer(request: Request) -> Response:
@@ -78,20 +87,30 @@ def add_format(
 
         async def handle(request: Request, principal: Principal) -> Response:
             service.check(principal)
-            body, hold = await read_held(service, request, principal)
+            body, hold = await read_held(
+                service, request, principal, content_encoding=encoding_of and encoding_of(request)
+            )
             try:
                 records = spoken.read(body, principal)
+                hold.grow(records.expanded_bytes)
             except BaseException:
                 hold.close()
                 raise
-            if not records.items:
+            if not (records.items or records.plain):
                 hold.close()
                 return spoken.respond(spoken.answer(Received()))
             key = request.headers.get("idempotency-key")
             if key is None and spoken.implies_keys and records.have_own_times and service.settings.implied_keys:
                 key = _IMPLIED + sha256(body).hexdigest()
             taken = await service.take_records(
-                body, hold, principal, key, route=route, records=records.items, answer=spoken.answer
+                body,
+                hold,
+                principal,
+                key,
+                route=route,
+                records=records.items,
+                answer=spoken.answer,
+                plain=records.plain,
             )
             return spoken.respond(taken)
 

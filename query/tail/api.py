@@ -211,11 +211,16 @@ async def _send_all(socket: WebSocket, session: TailSession) -> None:
     if is_talkative:
         await _close(socket, _UNSUPPORTED_DATA, "nothing may be sent on this connection")
     elif session.end is not None:
-        await _close(socket, _CODES.get(session.end, _POLICY_VIOLATION), _REASONS[session.end])
+        await _close(socket, *close_code(session.end))
     expected = (asyncio.CancelledError, WebSocketDisconnect, TimeoutError, OSError)
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, expected):
             raise result
+
+
+def close_code(reason: EndReason) -> tuple[int, str]:
+    """What a WebSocket is closed with, and why, for people."""
+    return _CODES.get(reason, _POLICY_VIOLATION), _REASONS[reason]
 
 
 async def _send_frames(socket: WebSocket, session: TailSession) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import httpx
 import orjson
 
+from cli.canary.oracle import judge
 from infra.fleet import until
 
 
@@ -135,14 +135,13 @@ async def assert_exactly_once(url: str, producers: Producers, *, timeout_s: floa
 
     await until(drained, what="everything published is stored", timeout_s=timeout_s)
     logs = await fetch_all(url)
-    found = Counter((log["metadata"]["producer"], log["metadata"]["number"]) for log in logs)
-    lost = producers.acked - found.keys()
-    assert not lost, f"{len(lost)} acknowledged logs are lost, e.g. {sorted(lost)[:5]}"
-    twice = [pair for pair, times in found.items() if times > 1]
-    assert not twice, f"{len(twice)} logs are stored twice, e.g. {sorted(twice)[:5]}"
-    assert found.keys() <= producers.sent
-    positions = [(log["timestamp"], int(log["id"])) for log in logs]
-    assert positions == sorted(positions, reverse=True)
+    found = judge(
+        sent=producers.sent,
+        acknowledged=producers.acked,
+        seen=[(log["metadata"]["producer"], log["metadata"]["number"]) for log in logs],
+        positions=[(log["timestamp"], int(log["id"])) for log in reversed(logs)],
+    )
+    assert found.ok, str(found)
     ledger = await ledger_settled(url)
     assert ledger["totals"]["balanced"], ledger
     unbalanced = [row for row in ledger["rows"] if not row["balanced"]]

@@ -5,7 +5,9 @@ other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import ipaddress
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -15,10 +17,18 @@ from typing import Final
 
 import httpx
 import msgspec
+from logfeed_client import LogfeedError as ClientError
+from logfeed_client.headers import incoming, outgoing
+from logfeed_client.querying import results
+from logfeed_client.querying.asking import answered
+from logfeed_client.querying.events import EventReader, frame_of
+from logfeed_client.sending.answers import Taken, judge
+from logfeed_client.sending.batch import Batch
+from logfeed_client.sending.spool import parse_name, whole_lines
 from starlette.requests import HTTPConnection
 
 from access.accounts import check_networks
-from access.authenticator import _bearer
+from access.authenticator import _token as _credential
 from access.errors import AccountError, Unauthenticated
 from access.grants import check_grants
 from access.keys import key_prefix, key_sha256
@@ -29,9 +39,7 @@ from alerts.service import read_document
 from broker.port import Delivered
 from broker.topic_names import service_of
 from cli.exporting.lines import read_page
-from cli.http_client import Problem, check_url, retry_after_s
-from cli.importing.formats.times import TimeReader
-from cli.importing.lines import Format, LineParser, compile_correlation, detect
+from cli.http_client import Problem, check_url
 from cli.importing.records import read_records
 from cli.log_view import LineView
 from cli.settings import Settings
@@ -39,22 +47,35 @@ from cli.terminal import harmless, harmless_json
 from connections.figures import figures_of
 from connections.lines import Place, read_lines
 from connections.metrics import BUILT_IN, Finder, Side
+from formats.lines import Format, LineParser, compile_correlation, detect
+from formats.times import TimeReader
 from ingest.body import read_body
 from ingest.errors import BodyTooLarge, InvalidFields, ItemError, MalformedBody, UnsupportedBody
 from ingest.filters.config import build_chain, parse_chain
 from ingest.idempotency import keyed
 from ingest.parse import Window, decode_batch, decode_one, may_hold_nul, to_log
-from ingest.quick import plain_lines, read_plain, read_plain_one
+from ingest.quick import PlainLog, are_plain, opened, plain_lines, plain_of, read_plain, read_plain_one
+from ingest.receive import Received
 from ingest.timestamps import parse_timestamp, show
+from ingest.wire.elastic.answers import EVERYTHING, Outcome, members_of, outcome_of, worded
+from ingest.wire.elastic.bulk import read_bulk
+from ingest.wire.otlp.json_body import read_json
+from ingest.wire.otlp.protobuf import read_protobuf
+from ingest.wire.otlp.records import Made
 from patterns.masks import Masker
 from query import params
 from query.cursor import CursorSeal
 from query.errors import CursorError
+from query.hosts.addresses import read_address
+from query.hosts.agents import problem_detail
+from query.hosts.records import AnswerFaulty, Form, Records, read_files
 from query.tail.token import TailSeal
 from query.topics.place import parse_place, place_text
 from runtime.addresses import network_of
 from runtime.origins import Origins, origin_of
+from runtime.patience import retry_after_s
 from runtime.settings import load
+from runtime.traceparent import traceparent_of
 from schemas.errors import ConfigurationError, InvalidInput
 from schemas.export_lines import csv_records, ndjson
 from schemas.frames import (
@@ -64,9 +85,11 @@ from schemas.frames import (
     decode_headers,
     decode_line,
     decompress,
+    encode_lines,
 )
 from schemas.levels import band
 from schemas.record import Log
+from schemas.scope import ServiceScope
 from search.language import QueryError, parse
 from search.match import compile_match
 from search.params import ParameterError
@@ -130,9 +153,34 @@ def _quick(raw: bytes) -> None:
             plain_lines(logs, range(len(logs)), _WINDOW)
 
 
+def _elastic_bulk(raw: bytes) -> None:
+    """Read both ways to the same lines, and answered item by item."""
+    bulk = read_bulk(raw, index=None, default_service="d", logs_max=1_000)
+    received = Received()
+    plain = plain_of(bulk.items)
+    lines = None if plain is None else plain_lines(plain, range(len(plain)), _WINDOW)
+    for number, item in enumerate(bulk.items):
+        log = to_log(item, number, _WINDOW, may_hold_nul=True)
+        if isinstance(log, Log):
+            received.kept.append(log)
+        else:
+            received.rejected.append((number, log))
+    if lines is not None:
+        assert encode_lines(lines) == encode_lines(received.kept)
+    outcome = Outcome.unpack(outcome_of(received, bulk).pack())
+    items = json.loads(worded(outcome, bulk))["items"]
+    assert [found["status"] for item in items for found in item.values()].count(201) == len(received.kept)
+    assert len(items) == len(bulk.items)
+
+
+def _filter_path(text: str) -> None:
+    assert members_of(text) <= EVERYTHING
+
+
 def _body(raw: bytes) -> None:
     """The first byte says how it is packed, the second in what pieces it comes."""
-    encoding = ("gzip", "zstd", "identity", "")[raw[0] % 4] if raw else ""
+    encodings = ("gzip", "zstd", "identity", "", "deflate", "snappy", "x-snappy-framed")
+    encoding = encodings[raw[0] % len(encodings)] if raw else ""
     size = 1 + (raw[1] if len(raw) > 1 else 0)
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -151,6 +199,16 @@ def _body(raw: bytes) -> None:
         assert len(body) <= _BODY_BYTES_MAX
 
     asyncio.run(read())
+
+
+def _otlp(read: Callable[..., Made], raw: bytes) -> None:
+    made = read(raw, default_service="unknown_service", logs_max=1_000)
+    for log in made.logs:
+        item = opened(log) if isinstance(log, PlainLog) else log
+        assert isinstance(to_log(item, 1, _WINDOW, may_hold_nul=True), (Log, ItemError))
+    plain = [log for log in made.logs if isinstance(log, PlainLog)]
+    if plain and are_plain([log.metadata for log in plain]):
+        plain_lines(plain, range(len(plain)), _WINDOW)
 
 
 def _key(text: str) -> None:
@@ -227,7 +285,7 @@ def _head(raw: bytes) -> None:
     headers = [(name.lower(), value.strip()) for name, _, value in fields]
     connection = HTTPConnection({"type": "http", "scheme": "http", "path": "/", "headers": headers})
     Origins(["https://logs.example"]).admit(connection)
-    _bearer(connection)
+    _credential(connection)
 
 
 def _grants(text: str) -> None:
@@ -313,6 +371,34 @@ def _terminal(text: str) -> None:
         assert not any(0x7F <= ord(character) < 0xA0 or 0x202A <= ord(character) < 0x202F for character in shown)
 
 
+def _host_answer(raw: bytes) -> None:
+    """What an agent answers: the first byte says as which form, the second in what pieces it comes."""
+    form = (Form.NDJSON, Form.TEXT)[raw[0] % 2] if raw else Form.TEXT
+    size = 1 + (raw[1] if len(raw) > 1 else 0)
+    assert "\x1b" not in problem_detail(raw[2:])
+    try:
+        allowed = ServiceScope(names=frozenset({"shop"}))
+        assert all(file.service_name == "shop" for file in read_files(raw[2:], allowed).files)
+    except AnswerFaulty:
+        pass
+    records, found = Records(form), b""
+    for start in range(2, len(raw), size):
+        found += records.feed(raw[start : start + size])
+    assert not found or found.endswith(b"\n")
+    assert form is Form.TEXT or found.count(b"\n") == records.lines
+    if records.end is not None:
+        assert records.end.written(form).endswith(b"\n")
+
+
+def _host_address(text: str) -> None:
+    address = read_address(text, [ipaddress.ip_network("10.0.0.0/8")])
+    assert read_address(address, [ipaddress.ip_network("10.0.0.0/8")]) == address
+
+
+def _traceparent(text: str) -> None:
+    assert traceparent_of(text).isascii()
+
+
 def _connection_text(data: bytes) -> None:
     """Read and measured."""
     lines = list(read_lines(io.BytesIO(data).readline, Place()))
@@ -325,11 +411,62 @@ def _connection_text(data: bytes) -> None:
     assert bool(lines) == any(line.strip() for line in said)
 
 
+# The Python client
+
+
+def _client_answers(raw: bytes) -> None:
+    """What a server, or something else at its address, answers to the Python client: a status, and the body behind a line
+    end."""
+    head, _, body = raw.partition(b"\n")
+    status = int(head) if head.isdigit() and len(head) == 3 else 200
+    found = judge(status, {"Retry-After": text_of(head)}, body, logs=1, now_s=NOW_MS / 1000)
+    assert not isinstance(found, Taken) or status in (200, 201, 422)
+    for build in (results.page_of, results.one_of, results.context_of, results.histogram_of):
+        with contextlib.suppress(ClientError):
+            answered(200, {}, body, build)
+
+
+def _client_events(raw: bytes) -> None:
+    """Whole, and cut into two: the same events."""
+    reader = EventReader()
+    whole = EventReader().feed(raw)
+    assert whole == [*reader.feed(raw[: len(raw) // 2]), *reader.feed(raw[len(raw) // 2 :])]
+    for event in whole:
+        with contextlib.suppress(ClientError):
+            frame_of(event)
+
+
+def _client_headers(text: str) -> None:
+    """Headers a line each, as a middleware reads them; what goes on is harmless."""
+    headers = {name.lower(): value for name, _, value in (line.partition(":") for line in text.split("\n"))}
+    found = incoming(headers.get)
+    for value in outgoing(found.correlation_id, flags=found.flags, state=found.state).values():
+        assert value.isascii()
+        assert value.isprintable()
+
+
+def _client_segment(raw: bytes) -> None:
+    """A spooled file after a crash: its name, then its content."""
+    name, _, content = raw.partition(b"\n")
+    parse_name(text_of(name))
+    body = whole_lines(content)
+    halves = Batch("k", body, body.count(b"\n")).halves()
+    assert halves is None or halves[0].body + halves[1].body == body
+
+
 TARGETS: Final[dict[str, Target]] = {
+    "client_answers": Target(_client_answers),
+    "client_events": Target(_client_events),
+    "client_headers": Target(_by_text(_client_headers)),
+    "client_segment": Target(_client_segment),
     "connection_text": Target(_connection_text),
+    "otlp_protobuf": Target(lambda raw: _otlp(read_protobuf, raw), (MalformedBody, BodyTooLarge)),
+    "otlp_json": Target(lambda raw: _otlp(read_json, raw), (MalformedBody, BodyTooLarge)),
     "batch": Target(_batch, (InvalidFields, MalformedBody, BodyTooLarge)),
     "one_log": Target(_one, (InvalidFields, MalformedBody)),
     "quick": Target(_quick),
+    "elastic_bulk": Target(_elastic_bulk, (MalformedBody, BodyTooLarge)),
+    "filter_path": Target(_by_text(_filter_path)),
     "body": Target(_body, (BodyTooLarge, MalformedBody, UnsupportedBody)),
     "idempotency_key": Target(_by_text(_key), (InvalidFields,)),
     "timestamp": Target(_by_text(_timestamp), (ValueError,)),
@@ -363,5 +500,8 @@ TARGETS: Final[dict[str, Target]] = {
     "correlation_pattern": Target(_by_text(compile_correlation), (InvalidInput,)),
     "url": Target(_by_text(check_url), (InvalidInput,)),
     "answers": Target(_answers),
+    "host_answer": Target(_host_answer, (AnswerFaulty,)),
+    "host_address": Target(_by_text(_host_address), (ParameterError,)),
+    "traceparent": Target(_by_text(_traceparent)),
     "terminal": Target(_by_text(_terminal)),
 }

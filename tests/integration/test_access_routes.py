@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -47,8 +48,41 @@ SHOWN: Final = "shown"
 """Whoever may read a service of connections; of all others there are none."""
 SENT: Final = "sent"
 """Whoever may write a service of connections; more: test_connections.py."""
+LISTED: Final = "listed"
+"""Whoever may read; here is nothing to see: test_hosts.py."""
+THERE: Final = "there"
+"""Whoever may read; here is no such host: test_hosts.py."""
+HOST: Final = "host"
+"""Whoever may register hosts; which: test_hosts.py."""
+FORGET: Final = "forget"
+"""Whoever administers all services."""
+
+BULK: Final = "bulk"
+"""Whoever may write; which services then, item by item: test_elastic_bulk.py."""
+ELASTIC_GREETINGS: Final = (
+    "",
+    "_license",
+    "_xpack",
+    "_cluster/health",
+    "_cat/health",
+    "_nodes/http",
+    "_index_template/{name}",
+    "_template/{name}",
+    "_data_stream/{name}",
+    "_ilm/policy/{name}",
+    "_ingest/pipeline/{name}",
+)
+SHIPPED: Final = "shipped"
+"""Whoever may write, in the words of another protocol: bodies of `SHIPMENTS`."""
 
 ROUTES: Final = {
+    **{f"GET {prefix}/{path}": OPEN for prefix in ("", "/elastic") for path in ELASTIC_GREETINGS},
+    **{
+        f"{method} {prefix}/{path}": BULK
+        for method in ("POST", "PUT")
+        for prefix in ("", "/elastic")
+        for path in ("_bulk", "{index}/_bulk")
+    },
     "GET /livez": OPEN,
     "GET /readyz": OPEN,
     "GET /metrics": OPEN,
@@ -61,6 +95,8 @@ ROUTES: Final = {
     "GET /api/v1/auth/me": ANY,
     "POST /api/v1/logs": WRITE,
     "POST /api/v1/logs/batch": WRITE,
+    "POST /v1/logs": SHIPPED,
+    "POST /otlp/v1/logs": SHIPPED,
     "GET /api/v1/logs": READ,
     "GET /api/v1/logs/{log_id}": READ,
     "GET /api/v1/logs/{log_id}/context": READ,
@@ -101,6 +137,11 @@ ROUTES: Final = {
     "PUT /api/v1/connections/{connection_id}/logs/{side}": SENT,
     "GET /api/v1/tail": TAIL,
     "POST /api/v1/tail/tickets": TAIL,
+    "GET /api/v1/hosts": LISTED,
+    "PUT /api/v1/hosts/{host}": HOST,
+    "DELETE /api/v1/hosts/{host}": FORGET,
+    "GET /api/v1/hosts/{host}/files": THERE,
+    "GET /api/v1/hosts/{host}/files/{name}": THERE,
     "GET /api/v1/topics": TOPIC,
     "GET /api/v1/topics/{name}/records": TOPIC,
     "GET /api/v1/alerts": ALERT,
@@ -118,8 +159,17 @@ ROUTES: Final = {
     "GET /api/v1/alerts/notifications": ALERT,
 }
 THEIRS: Final = "other/secret"
+
+
+def _otlp(service: str) -> tuple[Any, int]:
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": service}}]}
+    records = [{"logRecords": [{"body": {"stringValue": "m"}}]}]
+    return {"resourceLogs": [{"resource": resource, "scopeLogs": records}]}, 200
+
+
+SHIPMENTS: Final[dict[str, Callable[[str], tuple[Any, int]]]] = {"/v1/logs": _otlp, "/otlp/v1/logs": _otlp}
+"""Path -> the body of a log of a service, and the status that takes it."""
 UNDOCUMENTED: Final = {
-    "/",
     "/docs",
     "/openapi.json",
     "/swagger/favicon-32x32.png",
@@ -142,6 +192,7 @@ class Kind:
     may_alert: bool = False
     may_admin: bool = False
     may_export: bool = False
+    may_host: bool = False
 
 
 ALL: Final = frozenset({"shop", "pay/a", "pay/b", THEIRS})
@@ -161,6 +212,23 @@ def test_every_route_is_classified_and_says_what_it_asks_for() -> None:
     assert set(found) == set(ROUTES), "classify the route here, and give it what its kind asks for"
     for name, operation in found.items():
         asks = ROUTES[name] not in (OPEN, LOGIN, PROVIDER)
+        asks = ROUTES[name] in (READ, WRITE, TAIL, ALERT, ADMIN, TOPIC, EXPORT, OWN, WATCH, PUT, SHOWN, SENT, ANY, BULK)
+        asks = ROUTES[name] in (
+            READ,
+            WRITE,
+            SHIPPED,
+            TAIL,
+            ALERT,
+            ADMIN,
+            TOPIC,
+            EXPORT,
+            OWN,
+            WATCH,
+            PUT,
+            SHOWN,
+            SENT,
+            ANY,
+        )
         assert operation.get("security", []) == (SECURITY if asks else []), name
         assert {"401", "403"} <= set(operation["responses"]) or not asks, name
 
@@ -217,6 +285,7 @@ async def kinds(site: Site) -> dict[str, Kind]:
         "writer of all": Kind((await site.key("write:*")).text, True, writes=ALL),
         "tails one service": Kind((await site.key("tail:shop")).text, True, may_tail=True),
         "admin": Kind(admin, True, reads=ALL, may_tail=True, may_alert=True, may_export=True, may_admin=True),
+        "registers hosts": Kind((await site.key("host:*")).text, True, may_host=True),
         "exports one service": Kind((await site.key("export:shop")).text, True, may_export=True),
         "admin of a prefix": Kind(
             (await site.key("admin:pay/*")).text, True, reads=PAY, may_tail=True, may_alert=True, may_export=True
@@ -283,13 +352,19 @@ async def _check(
             .replace("{connection_id}", "c")
             .replace("{side}", "server")
         )
-        path = path.replace("/series", "/series?metric=latency")
+        path = path.replace("/series", "/series?metric=latency").replace("{host}", "web-1")
         body: Any = None if wanted != WRITE else {"service_name": service, "message": "m"}
         if wanted == PUT:
             body = {"status": "running", "service_name": service}
+        elif wanted == SHIPPED:
+            body, shipped_status = SHIPMENTS[template](service)
         elif wanted == SENT:
             body = None if "{side}" in template else _CONNECTION
-        answer = await client.request(method, path, json=[body] if path.endswith("/batch") else body)
+        if wanted == BULK:
+            lines = f'{{"create":{{}}}}\n{json.dumps({"service": {"name": service}, "message": "m"})}\n'
+            answer = await client.request(method, path, content=lines)
+        else:
+            answer = await client.request(method, path, json=[body] if path.endswith("/batch") else body)
         where = f"{name} by {label} of {service}: {answer.status_code} {answer.text[:300]}"
         match wanted:
             case "open":
@@ -320,8 +395,12 @@ async def _check(
                 expected = 200 if method == "GET" else 404 if method == "DELETE" else 422
             case "topic":
                 expected = 403 if not kind.may_tail else 404 if "{" in template else 200
+            case "shipped":
+                expected = shipped_status if service in kind.writes else 403
             case "write":
                 expected = 201 if service in kind.writes else 403
+            case "bulk":
+                expected = 200 if kind.writes else 403
             case "tail" if not kind.may_tail:
                 expected = 403
             case "tail":
@@ -332,8 +411,14 @@ async def _check(
                 expected = 403
             case "sent":
                 expected = 200
+            case "host":
+                expected = 422 if kind.may_host else 403
+            case "forget":
+                expected = 204 if kind.may_admin else 403
             case _ if not kind.reads:
                 expected = 403
+            case "there":
+                expected = 404
             case "watch":
                 expected = 422
             case "shown":
@@ -341,6 +426,9 @@ async def _check(
             case _:
                 expected = 200 if not is_of_one or service in kind.reads else 404
         assert answer.status_code == expected, where
+        if wanted == BULK and expected == 200:
+            [item] = answer.json()["items"]
+            assert item["create"]["status"] == (201 if service in kind.writes else 400), where
         assert (answer.status_code == 401) == ("www-authenticate" in answer.headers), where
         if wanted != OPEN and expected != 201:
             hidden = [each for each in by_service if each not in kind.reads and each != service]

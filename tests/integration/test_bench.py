@@ -11,15 +11,18 @@ import pytest
 
 from infra.fleet import EMBEDDED, FULL, REPOSITORY
 
-SECTIONS = "floor,throughput,accept,single,freshness,live,pages,tiers"
+SECTIONS = "floor,throughput,accept,single,client,freshness,live,pages,tiers"
+SECTIONS = "floor,throughput,accept,wire,single,freshness,live,pages,tiers"
 FIGURES = (
     "floor_rows_per_s", "naive_rows_per_s", "accepted_per_s", "accepted_ratio", "stored_per_s", "stored_ratio",
     "accepted_alone_per_s", "accepted_alone_ratio", "single_posts_per_s", "single_posts_keyed_per_s",
+    "client_caller_us", "client_logs_per_cpu_s", "client_logs_per_s",
     "freshness_p50_ms", "freshness_p99_ms", "page_p50_ms.newest", "page_p99_ms.rare_word", "page_p99_ms.deep",
     "page_busy_p99_ms.correlation_present", "bytes_per_log.open", "bytes_per_log.finished", "cpu_us_per_log.ingest",
     "cpu_us_per_log.writer", "cpu_us_per_log.database", "peak_mib.ingest", "peak_mib.database",
     "segment_rows_per_cpu_s", "segment_json_ratio", "page_p99_ms.files_id", "segment_scan_ms_per_million_rows",
     "correlation_filters_again_ms", "match_us_per_log", "match_ratio", "tail_cores", "tail_logs_shown_per_s",
+    "wire_ratio.otlp_protobuf", "wire_ratio.otlp_json",
 )  # fmt: skip
 
 

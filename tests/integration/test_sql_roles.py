@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import textwrap
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, LiteralString
 
 import msgspec
@@ -184,8 +186,51 @@ async def test_columns_are_what_pages_show(site: SqlSite) -> None:
             f"message {log_id + n}",
             "c-1",
             {"a": [1]},
+            str(log_id + n),
         )
     assert len(rows) == 24
+
+
+def examples() -> list[str]:
+    """Queries in docs/sql.md, with Grafana's macros and variables as it writes them out."""
+    text = (Path(__file__).parents[2] / "docs" / "sql.md").read_text()
+    blocks = re.findall(r"(?:^    .+\n)+", text, re.MULTILINE)
+    queries = [textwrap.dedent(block).strip() for block in blocks if re.match(r"    (SELECT|WITH)\b", block)]
+    for macro, meaning in (
+        (r"\$__timeFilter\((\w+)\)", r"\1 BETWEEN now() - interval '1 day' AND now()"),
+        (r"\$__timeGroupAlias\((\w+), '1m'\)", r"floor(extract(epoch from \1)/60)*60 AS time"),
+        (r"'\$(\w+)'", r"'\1'"),
+        (r"\(\$level\)", "('ERROR','FATAL')"),
+    ):
+        queries = [re.sub(macro, meaning, query) for query in queries]
+    return queries
+
+
+async def test_examples_of_the_documentation_are_answered(site: SqlSite) -> None:
+    at_us = now_us() - SECOND_US
+    metadata = msgspec.Raw(b'{"duration_ms":5}')
+    await site.store(
+        [
+            line(5_000 + n, at_us + n, "service", level=17, correlation_id="correlation_id", metadata=metadata)
+            for n in range(3)
+        ]
+    )
+    queries = examples()
+    assert len(queries) >= 6
+    with site.session(await site.reader("*")) as session:
+        for query in queries:
+            assert "$" not in query, query
+            rows = session.execute(query.encode()).fetchall()
+            assert rows, query
+
+
+async def test_an_id_as_text_is_that_of_the_api(site: SqlSite) -> None:
+    """JavaScript, and so Grafana, rounds numbers past 2^53."""
+    log_id = first_id_at(now_us() // 1000)
+    await site.store([line(log_id, now_us() - SECOND_US, "shop")])
+    assert log_id > 2**53
+    role = await site.reader("shop")
+    assert site.seen(role, "SELECT log_id FROM logs ORDER BY id DESC LIMIT 1") == [str(log_id)]
 
 
 async def test_chunks_and_late_tables_made_later_are_seen(site: SqlSite) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from logfeed_client import Gap, GapError, Subscriber, SubscriptionError
+from logfeed_client import AsyncClient, Client, Gap, GapError, Subscriber, SubscriptionError
 
 from access.grants import principal_of
 from access.principal import ANYONE, Principal
@@ -362,6 +362,26 @@ async def test_the_client_waits_out_what_passes_and_raises_what_does_not(site: S
     async with serving(site.app, port=port):
         assert await waiting == sent
         subscriber.close()
+
+
+async def test_the_clients_subscribe_with_their_address_and_key(site: Site, filler: Filler) -> None:
+    token = (await site.key("tail:*")).text
+    sent = await filler.put(*SERVICES)
+    async with serving(site.app) as port:
+        url = f"http://127.0.0.1:{port}"
+        async with AsyncClient(url, api_key=token) as client:
+            seen: list[str] = []
+            after = ""
+            for count in (3, 4):
+                async with client.subscriber(ERRORS_TOPIC, after=after, limit=2, wait_s=1) as records:
+                    async for record in records:
+                        seen.append(record.id)
+                        if len(seen) == count:
+                            break
+                    after = records.after
+            assert seen == sent
+        with Client(url, api_key=token) as waiting:
+            assert await taken(waiting.subscriber(ERRORS_TOPIC), 4) == sent
 
 
 async def test_closing_ends_the_iteration(site: Site, filler: Filler) -> None:

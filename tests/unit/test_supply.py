@@ -27,7 +27,14 @@ EXTRAS: Final = PROJECT["optional-dependencies"]
 ASKED: Final = {
     "requirements.lock": [*PROJECT["dependencies"], *EXTRAS["build"]],
     "requirements-lake.lock": [*PROJECT["dependencies"], *EXTRAS["build"], *EXTRAS["lake"]],
-    "requirements-test.lock": [*PROJECT["dependencies"], *EXTRAS["build"], *EXTRAS["lake"], *EXTRAS["test"]],
+    "requirements-mcp.lock": [*PROJECT["dependencies"], *EXTRAS["build"], *EXTRAS["mcp"]],
+    "requirements-test.lock": [
+        *PROJECT["dependencies"],
+        *EXTRAS["build"],
+        *EXTRAS["lake"],
+        *EXTRAS["mcp"],
+        *EXTRAS["test"],
+    ],
     "requirements-long.lock": [*PROJECT["dependencies"], *EXTRAS["long"]],
 }
 SCANNED_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -97,7 +104,7 @@ def test_what_is_installed_is_what_is_locked_and_complete() -> None:
 
 
 def test_licences_ask_for_nothing_that_the_project_cannot_give() -> None:
-    shipped = _in_force("requirements-lake.lock")
+    shipped = _in_force("requirements-lake.lock") | _in_force("requirements-mcp.lock")
     for name in _in_force("requirements-test.lock"):
         licences = licences_of(metadata.distribution(name))
         assert licences, f"{name} names no licence"
@@ -108,7 +115,7 @@ def test_licences_ask_for_nothing_that_the_project_cannot_give() -> None:
 
 
 def licences_of(distribution: metadata.Distribution) -> list[str]:
-    """All that hold together: the expression (PEP 639), else the classifiers, else the field or file."""
+    """All that hold together: the expression (PEP 639), else the classifiers, else the field, else titles of files."""
     about = distribution.metadata
     if "License-Expression" in about:
         expression = about["License-Expression"]
@@ -118,8 +125,15 @@ def licences_of(distribution: metadata.Distribution) -> list[str]:
         each.rpartition(" :: ")[2] for each in classifiers if each.startswith("License :: OSI Approved :: ")
     ]:
         return licences
-    text = about["License"].strip() if "License" in about else ""
-    return text.splitlines()[:1]
+    if text := (about["License"] or "").strip():
+        return text.splitlines()[:1]
+    return [_title(distribution, name) for name in about.get_all("License-File") or []]
+
+
+def _title(distribution: metadata.Distribution, name: str) -> str:
+    """First line of a licence's file."""
+    text = distribution.read_text(f"licenses/{name}") or distribution.read_text(name) or ""
+    return text.strip().partition("\n")[0].strip()
 
 
 # Secrets

@@ -26,6 +26,8 @@ from urllib.parse import quote
 
 import httpx
 
+from logfeed_client.connecting import client_options
+
 _BACKOFF_S_MIN: Final = 0.5
 _BACKOFF_S_MAX: Final = 60.0
 _CONNECT_S: Final = 10.0
@@ -86,6 +88,123 @@ class GapError(Exception):
         self.gap = gap
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer of the server."""
+
+    status: int
+    retry_after: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What an answer means for the iteration."""
+
+    is_final: bool
+    """False: ask the same again, later."""
+    records: dict[str, Any] | None = None
+    """The answer with records; None after a gap that was told."""
+
+
+class TopicPlace:
+    """Where a subscriber stands, what it asks for, and what answers mean. Decides only; both subscribers share it."""
+
+    def __init__(
+        self,
+        url: str,
+        topic: str,
+        api_key: str | None,
+        after: str,
+        limit: int,
+        wait_s: float,
+        ids_max: int,
+        on_gap: Callable[[Gap], None] | None,
+    ) -> None:
+        """As `Subscriber` takes them."""
+        self.after = after
+        self._topic = topic
+        self._address = f"{url.rstrip('/')}/api/v1/topics/{quote(topic, safe='')}/records"
+        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._limit = limit
+        self._wait_s = wait_s
+        self._ids_max = ids_max
+        self._ids: dict[str, None] = {}
+        self._on_gap = on_gap
+        self._backoff_s = _BACKOFF_S_MIN
+
+    def begin(self) -> None:
+        """A question that was not asked before."""
+        self._backoff_s = _BACKOFF_S_MIN
+
+    def request(self) -> dict[str, Any]:
+        """Arguments of httpx's stream: values of many types."""
+        return {
+            "url": self._address,
+            "params": {"after": self.after, "limit": self._limit, "wait": self._wait_s},
+            "headers": self._headers,
+            "timeout": httpx.Timeout(self._wait_s + 30.0, connect=_CONNECT_S),
+        }
+
+    def grow(self, body: bytearray, piece: bytes, status: int) -> None:
+        """Take a piece of an answer. Raises SubscriptionError when it has too many."""
+        body += piece
+        if len(body) > ANSWER_BYTES_MAX:
+            raise SubscriptionError(status, f"the answer has more than {ANSWER_BYTES_MAX} bytes")
+
+    def judge(self, answered: Answered) -> Judged:
+        """Raises SubscriptionError, GapError."""
+        if answered.status == httpx.codes.OK:
+            return Judged(True, _records(answered.body))
+        if answered.status == httpx.codes.GONE:
+            self._gap(answered.body)
+            return Judged(True)
+        if answered.status != httpx.codes.TOO_MANY_REQUESTS and answered.status < 500:
+            raise SubscriptionError(answered.status, _detail(answered.body))
+        return Judged(False)
+
+    def pause_s(self, answered: Answered | None, chance: float) -> float:
+        """Seconds before the same question is asked again. answered: None where there was no answer. chance: stretches it, so
+        that this one is not in step with others who were refused at the same moment."""
+        wanted_s = None if answered is None else _retry_after_s(answered.retry_after)
+        pause_s = (self._backoff_s if wanted_s is None else wanted_s) * chance
+        self._backoff_s = min(self._backoff_s * 2, _BACKOFF_S_MAX)
+        return pause_s
+
+    def records(self, answer: dict[str, Any]) -> Iterator[Record]:
+        """The records of an answer that were not handed out; `after` stands behind each of them in turn, then behind all."""
+        place = None if self.after == _NOW else _positions(self.after)
+        for document in answer["records"]:
+            record = Record(self._topic, document["partition"], document["offset"], document["key"], document["log"])
+            if place is not None:
+                # From the first request on all partitions stand in the place; before, those that do not begin with
+                # their oldest record, which is where this one began too.
+                place[record.partition] = record.offset + 1
+                self.after = _text(place)
+            if self._is_new(record.id):
+                yield record
+        self.after = answer["next"]
+
+    def _gap(self, body: bytes) -> None:
+        document = _document(body, httpx.codes.GONE)
+        place, reason, detail = (document.get(name) for name in ("next", "reason", "detail"))
+        if not (_is_place(place) and place != self.after):
+            raise _not_ours(httpx.codes.GONE)
+        gap = Gap(self._topic, self.after, str(place), str(reason), str(detail))
+        if self._on_gap is None:
+            raise GapError(gap)
+        self._on_gap(gap)
+        self.after = gap.next
+
+    def _is_new(self, log_id: str) -> bool:
+        if log_id in self._ids:
+            return False
+        self._ids[log_id] = None
+        if len(self._ids) > self._ids_max:
+            del self._ids[next(iter(self._ids))]
+        return True
+
+
 class Subscriber:
     """Iterates over the records of a topic, for ever."""
 
@@ -106,18 +225,15 @@ class Subscriber:
         of a request. wait_s: how long one request waits for records. ids_max: ids that are remembered. on_gap: is told of
         expired records, and the subscriber goes on; without it GapError is raised. client: one of your own (proxies,
         certificates), closed by you."""
-        self.after = after
-        self._topic = topic
-        self._address = f"{url.rstrip('/')}/api/v1/topics/{quote(topic, safe='')}/records"
-        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._limit = limit
-        self._wait_s = wait_s
-        self._ids_max = ids_max
-        self._ids: dict[str, None] = {}
-        self._on_gap = on_gap
-        self._client = client or httpx.Client()
+        self._place = TopicPlace(url, topic, api_key, after, limit, wait_s, ids_max, on_gap)
+        self._client = client or httpx.Client(**client_options(url))
         self._is_own = client is None
         self._closed = threading.Event()
+
+    @property
+    def after(self) -> str:
+        """The place behind the last record that was handed out."""
+        return self._place.after
 
     def __enter__(self) -> Self:
         """The subscriber."""
@@ -141,80 +257,35 @@ class Subscriber:
             answer = self._answer()
             if answer is None:
                 continue
-            place = None if self.after == _NOW else _positions(self.after)
-            for document in answer["records"]:
-                record = Record(
-                    self._topic, document["partition"], document["offset"], document["key"], document["log"]
-                )
-                if place is not None:
-                    # From the first request on all partitions stand in the place; before, those that do not begin with
-                    # their oldest record, which is where this one began too.
-                    place[record.partition] = record.offset + 1
-                    self.after = _text(place)
-                if self._is_new(record.id):
-                    yield record
-                    if self._closed.is_set():
-                        return
-            self.after = answer["next"]
+            for record in self._place.records(answer):
+                yield record
+                if self._closed.is_set():
+                    return
 
     def _answer(self) -> dict[str, Any] | None:
         """The next answer; None after a gap that was told, and when it is closed. Waits out what passes by itself."""
-        backoff_s = _BACKOFF_S_MIN
+        self._place.begin()
         while not self._closed.is_set():
-            wanted_s: float | None = None
+            answered: Answered | None = None
             try:
-                response, body = self._get()
+                answered = self._get()
             except (httpx.TransportError, httpx.DecodingError, RuntimeError):
                 if self._closed.is_set():
                     return None
-            else:
-                if response.status_code == httpx.codes.OK:
-                    return _records(body)
-                if response.status_code == httpx.codes.GONE:
-                    self._gap(body)
-                    return None
-                if response.status_code != httpx.codes.TOO_MANY_REQUESTS and response.status_code < 500:
-                    raise SubscriptionError(response.status_code, _detail(body))
-                wanted_s = _retry_after_s(response)
-            # Not in step with others who were refused at the same moment.
-            self._closed.wait((backoff_s if wanted_s is None else wanted_s) * random.uniform(1.0, 1.3))
-            backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
+            if answered is not None:
+                judged = self._place.judge(answered)
+                if judged.is_final:
+                    return judged.records
+            self._closed.wait(self._place.pause_s(answered, random.uniform(1.0, 1.3)))
         return None
 
-    def _get(self) -> tuple[httpx.Response, bytes]:
-        """One answer and its body. Raises SubscriptionError for one that is too long, and what httpx raises."""
+    def _get(self) -> Answered:
+        """One answer. Raises SubscriptionError for one that is too long, and what httpx raises."""
         body = bytearray()
-        with self._client.stream(
-            "GET",
-            self._address,
-            params={"after": self.after, "limit": self._limit, "wait": self._wait_s},
-            headers=self._headers,
-            timeout=httpx.Timeout(self._wait_s + 30.0, connect=_CONNECT_S),
-        ) as response:
+        with self._client.stream("GET", **self._place.request()) as response:
             for piece in response.iter_bytes():
-                body += piece
-                if len(body) > ANSWER_BYTES_MAX:
-                    raise SubscriptionError(response.status_code, f"the answer has more than {ANSWER_BYTES_MAX} bytes")
-        return response, bytes(body)
-
-    def _gap(self, body: bytes) -> None:
-        document = _document(body, httpx.codes.GONE)
-        place, reason, detail = (document.get(name) for name in ("next", "reason", "detail"))
-        if not (_is_place(place) and place != self.after):
-            raise _not_ours(httpx.codes.GONE)
-        gap = Gap(self._topic, self.after, str(place), str(reason), str(detail))
-        if self._on_gap is None:
-            raise GapError(gap)
-        self._on_gap(gap)
-        self.after = gap.next
-
-    def _is_new(self, log_id: str) -> bool:
-        if log_id in self._ids:
-            return False
-        self._ids[log_id] = None
-        if len(self._ids) > self._ids_max:
-            del self._ids[next(iter(self._ids))]
-        return True
+                self._place.grow(body, piece, response.status_code)
+        return Answered(response.status_code, response.headers.get("Retry-After", ""), bytes(body))
 
 
 def _not_ours(status: int) -> SubscriptionError:
@@ -273,6 +344,5 @@ def _detail(body: bytes) -> str:
         return body[:500].decode("utf-8", "replace")
 
 
-def _retry_after_s(response: httpx.Response) -> float | None:
-    text = response.headers.get("Retry-After", "")
+def _retry_after_s(text: str) -> float | None:
     return min(float(text), _BACKOFF_S_MAX) if text.isascii() and text.isdecimal() else None

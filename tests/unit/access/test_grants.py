@@ -49,6 +49,24 @@ def test_the_audit_log_is_read_by_who_may_by_its_name_and_written_by_nobody(serv
     assert by_hand.may_write.only_name is None
 
 
+def test_hosts_are_registered_by_their_names_and_by_no_other_right() -> None:
+    key = principal_of("key:a", "", ["host:web-*", "host:db.1", "write:nginx"])
+    assert [key.may_host.permits(name) for name in ("web-1", "db.1", "db.10", "web", "nginx")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert not key.may_write.permits("web-1")
+    assert key.may_read.is_empty
+    assert principal_of("key:b", "", ["admin:*", "write:*"]).may_host.is_empty
+    assert grant(Permission.HOST, "*") == "host:*"
+    for wrong in ("", "a/b", "-a", ".a", "a b", "a*b", "**", "x" * 101, "a\n"):
+        with pytest.raises(AccountError, match="host"):
+            grant(Permission.HOST, wrong)
+
+
 def test_what_nobody_knows_grants_nothing() -> None:
     principal = principal_of("key:a", "", ["own:*", "read", "", "readx:*", "READ:*"])
     assert principal.may_read.is_empty

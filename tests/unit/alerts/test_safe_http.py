@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from alerts.channels.safe_http import ANSWER_BYTES_MAX, SafeHttp, check_url, is_permitted
+from alerts.channels.safe_http import ANSWER_BYTES_MAX, SafeHttp, is_permitted
 from alerts.errors import DeliveryFailed, DeliveryRefused
+from runtime.outgoing import check_url
 from tests.certificates import make_certificate
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable[None]]

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.http_client import Problem, Refused, Unreachable, check_url, pause_before, retry_after_s
+from cli.http_client import Problem, Refused, Unreachable, check_url
 from cli.importing.sending import Rejection, read_outcome
 from cli.log_view import LineView
 from cli.pages import explain
 from cli.terminal import harmless, harmless_json
+from runtime.patience import pause_before, retry_after_s
 from schemas.errors import InvalidInput
 from schemas.export_lines import PageLog, csv_records
 

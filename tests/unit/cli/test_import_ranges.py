@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from cli.importing import batches as batches_module
 from cli.importing import records as records_module
 from cli.importing.batches import Batch, Region, Rules, cut, key_of, logs_of
-from cli.importing.lines import Format, LineParser
 from cli.importing.records import Record, read_records
 from cli.importing.sources import Fingerprint
 from cli.importing.state import OPEN_END, Extent, ImportState, Options, StateError, default_path, load, save
 from cli.importing.timeline import TimeMode, Times
+from formats.lines import Format, LineParser
 from ingest.parse import Window, decode_batch, to_log
 from schemas.record import MESSAGE_BYTES_MAX, TRUNCATED_KEY, Log
 

@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from cli.importing.formats.json_lines import parse_json
-from cli.importing.formats.pipes import parse_pipes
-from cli.importing.formats.times import TimeReader
-from cli.importing.lines import Format, LineParser, detect
+from formats.json_lines import parse_json
+from formats.lines import Format, LineParser, detect
+from formats.pipes import parse_pipes
+from formats.times import TimeReader
 from schemas.levels import LEVELS
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.importing.formats.patterns import PATTERNS
-from cli.importing.formats.plain import PlainParser, is_continuation, usual_pattern
-from cli.importing.formats.times import TimeReader
-from cli.importing.lines import Format, LineParser, detect
 from cli.importing.records import read_records
 from cli.importing.sources import Source, texts
+from formats.lines import Format, LineParser, detect
+from formats.patterns import PATTERNS
+from formats.plain import PlainParser, is_continuation, usual_pattern
+from formats.times import TimeReader
 from schemas.levels import LEVELS
 
 NOW_US = int(datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()) * 1_000_000

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-from logfeed_client import Gap, Subscriber, SubscriptionError, subscriber
+from logfeed_client import AsyncSubscriber, Gap, Subscriber, SubscriptionError, subscriber
 
 RECORD = b'{"partition":0,"offset":1,"key":"shop","log":{"id":"1"}}'
 
@@ -76,6 +76,21 @@ def test_an_answer_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(200, b" " * 5_000) as url, Subscriber(url, "t") as records:
         with pytest.raises(SubscriptionError, match="more than 1000 bytes"):
             next(iter(records))
+
+
+async def test_the_one_for_asyncio_judges_the_same() -> None:
+    async def first(status: int, body: bytes) -> str:
+        with answering(status, body) as url:
+            async with AsyncSubscriber(url, "t", after="0:1") as records:
+                async for record in records:
+                    return record.id
+        raise AssertionError("it ended")
+
+    assert await first(200, b'{"records":[' + RECORD + b'],"next":"0:2"}') == "1"
+    for status, body in ((200, b"{}"), (410, b"{}"), (401, b"{}"), (404, b"no")):
+        with pytest.raises(SubscriptionError) as raised:
+            await first(status, body)
+        assert raised.value.status == status
 
 
 def test_an_answer_is_taken() -> None:

@@ -6,14 +6,16 @@ import asyncio
 import gzip
 import time
 import tracemalloc
+import zlib
 from collections.abc import AsyncIterator
 
+import cramjam
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.body import MEMBERS_MAX, read_body
+from ingest.body import CHUNKS_MAX, MEMBERS_MAX, read_body
 from ingest.errors import BodyTooLarge, BodyTooSlow, MalformedBody, UnsupportedBody
 from ingest.in_flight import InFlight
 from schemas.errors import LogfeedError, Overloaded
@@ -53,11 +55,29 @@ def pack(body: bytes, encoding: str) -> bytes:
         case "zstd without size":
             packer = zstandard.ZstdCompressor().compressobj()
             return packer.compress(body) + packer.flush()
+        case "deflate":
+            return zlib.compress(body)
+        case "deflate without header":
+            packer_of_raw = zlib.compressobj(wbits=-15)
+            return packer_of_raw.compress(body) + packer_of_raw.flush()
+        case "snappy":
+            return bytes(cramjam.snappy.compress_raw(body))
+        case "x-snappy-framed" | "snappy of frames":
+            return bytes(cramjam.snappy.compress(body))
+        case "x-snappy-framed in pieces":
+            pieces = [cramjam.snappy.compress(body[:10]), cramjam.snappy.compress(body[10:])]
+            return PADDING.join(map(bytes, pieces)) + PADDING
         case _:
             return body
 
 
-ENCODINGS = ["identity", "gzip", "gzip of members", "zstd", "zstd of frames", "zstd without size"]
+PADDING = b"\xfe\x03\x00\x00pad"
+"""A chunk of framed snappy that holds nothing."""
+ENCODINGS = [
+    *("identity", "gzip", "gzip of members", "zstd", "zstd of frames", "zstd without size"),
+    *("deflate", "deflate without header", "snappy", "snappy of frames"),
+    *("x-snappy-framed", "x-snappy-framed in pieces"),
+]
 
 
 @given(body=st.binary(min_size=1, max_size=5_000), encoding=st.sampled_from(ENCODINGS), size=st.integers(1, 4_000))
@@ -73,7 +93,7 @@ async def test_limit_holds_for_the_decompressed_size(encoding: str) -> None:
         await read(pack(b"x" * (MiB + 1), encoding), name)
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "gzip of members", "zstd", "zstd without size"])
+@pytest.mark.parametrize("encoding", [each for each in ENCODINGS if each not in ("identity", "zstd of frames")])
 async def test_bomb_is_refused_in_bounded_memory(encoding: str) -> None:
     bomb = pack(bytes(100 * MiB), encoding)
     tracemalloc.start()
@@ -85,13 +105,40 @@ async def test_bomb_is_refused_in_bounded_memory(encoding: str) -> None:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "deflate", "deflate without header", "snappy", "x-snappy-framed"])
 @pytest.mark.parametrize("damage", ["cut", "rubbish", "tail"])
 async def test_broken_packing_is_malformed(encoding: str, damage: str) -> None:
     packed = pack(bytes(range(256)) * 40, encoding)
     broken = {"cut": packed[:-5], "rubbish": b"rubbish" * 20, "tail": packed + b"rubbish"}[damage]
     with pytest.raises(MalformedBody):
-        await read(broken, encoding)
+        await read(broken, encoding.split()[0])
+
+
+async def test_a_snappy_body_with_another_checksum_is_malformed() -> None:
+    packed = bytearray(pack(b"x" * 1_000, "x-snappy-framed"))
+    packed[14] ^= 1
+    with pytest.raises(MalformedBody):
+        await read(bytes(packed), "x-snappy-framed")
+
+
+async def test_a_snappy_block_says_its_size_before_it_is_kept() -> None:
+    """A block of 4 GiB is refused by its first bytes, and what waits for its end is in flight."""
+    budget = InFlight(1_000)
+    with pytest.raises(BodyTooLarge):
+        await read(b"\xff\xff\xff\xff\x0f" + bytes(100), "snappy", budget=budget)
+    with pytest.raises(Overloaded):
+        await read(b"\xff\x07" + bytes(600), "snappy", size=100, budget=budget)
+    with pytest.raises(MalformedBody):
+        await read(b"\xff" * 9, "snappy")
+    assert budget.bytes == 0
+
+
+@pytest.mark.parametrize("size", [7, 65_536])
+async def test_snappy_chunks_of_a_body_are_bounded(size: int) -> None:
+    begin, rest = pack(b"x", "x-snappy-framed")[:10], pack(b"x", "x-snappy-framed")[10:]
+    assert await read(begin + PADDING * (CHUNKS_MAX - 2) + rest, "x-snappy-framed", size=size) == b"x"
+    with pytest.raises(MalformedBody, match="more than 10000"):
+        await read(begin + PADDING * (CHUNKS_MAX - 1) + rest, "x-snappy-framed", size=size)
 
 
 EMPTY = {
@@ -121,8 +168,8 @@ async def test_many_empty_members_are_refused_at_once(kind: str) -> None:
 
 
 async def test_unknown_encoding_is_unsupported() -> None:
-    for encoding in ("br", "gzip, zstd", "deflate"):
-        with pytest.raises(UnsupportedBody, match="gzip, zstd, identity"):
+    for encoding in ("br", "gzip, zstd", "snappy-framed"):
+        with pytest.raises(UnsupportedBody, match="gzip, zstd, deflate, snappy, x-snappy-framed, identity"):
             await read(b"x", encoding)
     assert await read(b"x", " GZIP ".lower().replace("gzip", "identity")) == b"x"
 

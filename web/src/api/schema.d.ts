@@ -4,6 +4,250 @@
  */
 
 export interface paths {
+    "/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which server it is, for clients */
+        get: operations["elastic"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post__bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_cat/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers, for rsyslog */
+        get: operations["elastic__cat_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_cluster/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers */
+        get: operations["elastic__cluster_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_data_stream/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__data_stream_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_ilm/policy/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__ilm_policy_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_index_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__index_template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_ingest/pipeline/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__ingest_pipeline_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_license": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** An active licence, for Logstash */
+        get: operations["elastic__license"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_nodes/http": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** No other servers */
+        get: operations["elastic__nodes_http"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_xpack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the server has besides: nothing */
+        get: operations["elastic__xpack"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/prom/push": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send logs as to Loki
+         * @description As Grafana Loki takes it: JSON, plain, gzip or deflate; anything else is protobuf in a snappy block.
+         *
+         *     The service is the label `service_name`, `service`, `app`, `application`, `name`, `container`, `component` or `job`, the first
+         *     that there is. 204 means durable. A body is its own idempotency key, so that what a client sends again is stored once.
+         */
+        post: operations["post_api_prom_push"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/alerts": {
         parameters: {
             query?: never;
@@ -708,6 +952,95 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/hosts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Hosts
+         * @description Hosts whose agent is, or was, heard of, and that have files of services that you may read; by name.
+         */
+        get: operations["list_hosts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{host}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Register a host
+         * @description What the agent of a host sends at its start and every ten seconds. Needs a key with the host's name (`logfeed keys
+         *     create … --host NAME`). The name belongs to the key that registered it first (409), until it is forgotten.
+         */
+        put: operations["put_host"];
+        post?: never;
+        /**
+         * Forget a host
+         * @description Its name is free for another key. An agent that goes on registers it anew. Needs `admin` on all services.
+         */
+        delete: operations["delete_host"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{host}/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Files of a host
+         * @description Files of services that you may read, as the host's agent finds them now.
+         */
+        get: operations["host_files"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{host}/files/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Lines of a file of a host
+         * @description Lines of a file as it lies on the host, rotated and compressed ones too: the newest that match, newest first,
+         *     or, with `follow`, as they are written. The agent there looks for them; they pass through as they are read.
+         *
+         *     The last record is `{"end": {"status": …, "lines": …, "error": …}}`: `complete`, `limit`, `deadline` or `error`. An answer
+         *     without it was cut on its way.
+         */
+        get: operations["host_file"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/keys": {
         parameters: {
             query?: never;
@@ -815,7 +1148,7 @@ export interface paths {
         put?: never;
         /**
          * Send many logs
-         * @description Takes up to 10,000 logs (8 MiB decompressed) as a JSON array or as NDJSON, plain, gzip or zstd.
+         * @description Takes up to 10,000 logs (8 MiB decompressed) as a JSON array or as NDJSON, plain or compressed.
          *
          *     Its logs may name at most 1,000 services. Bad items are rejected one by one with the reason, the others are taken. 201 means
          *     that every accepted log is durable. All or nothing for refusals: 413, 429 and 503 leave nothing behind, so that the whole
@@ -1154,6 +1487,261 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/elastic/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which server it is, for clients */
+        get: operations["elastic_elastic"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put_elastic__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post_elastic__bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_cat/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers, for rsyslog */
+        get: operations["elastic_elastic__cat_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_cluster/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers */
+        get: operations["elastic_elastic__cluster_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_data_stream/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__data_stream_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_ilm/policy/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__ilm_policy_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_index_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__index_template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_ingest/pipeline/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__ingest_pipeline_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_license": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** An active licence, for Logstash */
+        get: operations["elastic_elastic__license"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_nodes/http": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** No other servers */
+        get: operations["elastic_elastic__nodes_http"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_xpack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the server has besides: nothing */
+        get: operations["elastic_elastic__xpack"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/{index}/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put_elastic_index__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post_elastic_index__bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/livez": {
         parameters: {
             query?: never;
@@ -1166,6 +1754,189 @@ export interface paths {
          * @description Says nothing of broker and database: a restart would not mend those.
          */
         get: operations["livez"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/detected_fields": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Fields of the newest logs
+         * @description Labels that the newest logs have, how many values each has, and of which type they are.
+         */
+        get: operations["loki_detected_fields"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/index/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How many logs match
+         * @description `entries` is counted; streams, chunks and bytes are Loki's own and 0 here.
+         */
+        get: operations["loki_index_stats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/label/{name}/values": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Values of a label
+         * @description Services and levels that may be read; of other labels the values that the newest logs of the time have.
+         */
+        get: operations["loki_label_values"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/labels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Labels
+         * @description Names of the labels that the newest logs of the time have: `service_name`, `level`, fields of metadata.
+         */
+        get: operations["loki_labels"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/push": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send logs as to Loki
+         * @description As Grafana Loki takes it: JSON, plain, gzip or deflate; anything else is protobuf in a snappy block.
+         *
+         *     The service is the label `service_name`, `service`, `app`, `application`, `name`, `container`, `component` or `job`, the first
+         *     that there is. 204 means durable. A body is its own idempotency key, so that what a client sends again is stored once.
+         */
+        post: operations["post_loki_api_v1_push"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/query": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A measure at one time, in LogQL
+         * @description As Loki answers it: a vector. Logs are asked for with `query_range`.
+         */
+        get: operations["loki_query"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/query_range": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Logs, or a measure over time, in LogQL
+         * @description As Loki answers it: streams for `{…}`, a matrix for `count_over_time` and its like. With the header X-Loki-Response-Encoding-Flags: categorize-labels each line says which labels are structured metadata and which were parsed. At most 5,000 lines.
+         */
+        get: operations["loki_query_range"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/series": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Streams
+         * @description Services and levels of the newest logs that match.
+         */
+        get: operations["loki_series"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/status/buildinfo": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Which Loki this is like
+         * @description The version of Loki whose answers these are like, and our own as the revision.
+         */
+        get: operations["loki_status_buildinfo"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1194,6 +1965,53 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/otlp/v1/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send logs by OTLP/HTTP
+         * @description Takes an `ExportLogsServiceRequest`, as OpenTelemetry's SDKs and Collectors send it: up to 10,000
+         *     records (8 MiB decompressed). The answer has the request's type.
+         *
+         *     200 means that every record that `partialSuccess` does not count is durable, or was dropped by a filter. Errors are
+         *     `google.rpc.Status`. Send again what was answered 429 or 503. A body in which every record has its own time is its own
+         *     `Idempotency-Key`: sent again, it is stored once.
+         *
+         *     Mapping: `docs/shippers/opentelemetry.md`. `/v1/logs` and `/otlp/v1/logs` are the same.
+         */
+        post: operations["post_otlp_v1_logs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ready": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Can it take logs now?
+         * @description As Loki answers it; `/readyz` says more.
+         */
+        get: operations["loki_ready"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/readyz": {
         parameters: {
             query?: never;
@@ -1208,6 +2026,67 @@ export interface paths {
         get: operations["readyz"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send logs by OTLP/HTTP
+         * @description Takes an `ExportLogsServiceRequest`, as OpenTelemetry's SDKs and Collectors send it: up to 10,000
+         *     records (8 MiB decompressed). The answer has the request's type.
+         *
+         *     200 means that every record that `partialSuccess` does not count is durable, or was dropped by a filter. Errors are
+         *     `google.rpc.Status`. Send again what was answered 429 or 503. A body in which every record has its own time is its own
+         *     `Idempotency-Key`: sent again, it is stored once.
+         *
+         *     Mapping: `docs/shippers/opentelemetry.md`. `/v1/logs` and `/otlp/v1/logs` are the same.
+         */
+        post: operations["post_v1_logs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/{index}/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put_index__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post_index__bulk"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1942,6 +2821,137 @@ export interface components {
             total: number;
         };
         /**
+         * HostFile
+         * @description One file.
+         */
+        HostFile: {
+            /**
+             * Bytes
+             * @description As it lies there, compressed or not.
+             * @example 123456
+             */
+            bytes: number;
+            /**
+             * Compressed
+             * @description `gzip`, `zstd`, or null.
+             * @example null
+             */
+            compressed: string | null;
+            /**
+             * Modified At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            modified_at: string;
+            /**
+             * Name
+             * @description As it is asked for.
+             * @example nginx/access.log
+             */
+            name: string;
+            /**
+             * Rotated
+             * @description Nothing is written to it any more.
+             */
+            rotated: boolean;
+            /**
+             * Service Name
+             * @example nginx
+             */
+            service_name: string;
+        };
+        /**
+         * HostFileList
+         * @description Files of a host that you may read.
+         */
+        HostFileList: {
+            /**
+             * Errors
+             * @description What the agent could not list.
+             */
+            errors: string[];
+            /** Files */
+            files: components["schemas"]["HostFile"][];
+            /**
+             * Next Cursor
+             * @description Goes on; null when nothing follows.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * HostList
+         * @description Hosts, by name.
+         */
+        HostList: {
+            /** Hosts */
+            hosts: components["schemas"]["HostModel"][];
+            /**
+             * Next Cursor
+             * @description Goes on; null when nothing follows.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * HostModel
+         * @description One host.
+         */
+        HostModel: {
+            /**
+             * Host
+             * @example web-1
+             */
+            host: string;
+            /**
+             * Last Seen
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            last_seen: string;
+            /**
+             * Services
+             * @description Whose files it has, of those that you may read.
+             * @example [
+             *       "nginx"
+             *     ]
+             */
+            services: string[];
+            /** @description `away` after 30 s without a heartbeat: its files cannot be read. */
+            status: components["schemas"]["HostStatus"];
+            /**
+             * Version
+             * @description Of its agent.
+             * @example 0.1.0
+             */
+            version: string;
+        };
+        /**
+         * HostRegistered
+         * @description It is heard.
+         */
+        HostRegistered: {
+            /**
+             * Heartbeat S
+             * @description Seconds after which the next heartbeat is expected.
+             * @example 10
+             */
+            heartbeat_s: number;
+            /**
+             * Host
+             * @example web-1
+             */
+            host: string;
+            /**
+             * Server Time
+             * @description Of the database: a host whose clock is wrong can tell.
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            server_time: string;
+        };
+        /**
+         * HostStatus
+         * @description Whether a host is heard of.
+         * @enum {string}
+         */
+        HostStatus: "up" | "away";
+        /**
          * Identity
          * @description Who asks, and what they may.
          */
@@ -1954,7 +2964,7 @@ export interface components {
             name: string;
             /**
              * Permissions
-             * @description Permission -> services, by name, prefix with *, or * for all. What is not named is not permitted.
+             * @description Permission -> services (of `host`: hosts), by name, prefix with *, or * for all. What is not named is not permitted.
              * @example {
              *       "read": [
              *         "pay/*"
@@ -3357,6 +4367,844 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    elastic: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    put__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    elastic__cat_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    elastic__cluster_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__data_stream_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__ilm_policy_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__index_template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__ingest_pipeline_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__license: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__nodes_http: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__xpack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    post_api_prom_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "streams": [
+                 *         {
+                 *           "stream": {
+                 *             "app": "shop"
+                 *           },
+                 *           "values": [
+                 *             [
+                 *               "1795000000000000000",
+                 *               "payment declined"
+                 *             ]
+                 *           ]
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": {
+                    streams: {
+                        stream?: {
+                            [key: string]: string;
+                        };
+                        values?: unknown[][];
+                    }[];
+                };
+                "application/x-protobuf": string;
+            };
+        };
+        responses: {
+            /** @description Everything accepted is durable. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The body cannot be read, or some entries were not taken: the others are stored. Sending it again helps nobody. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The key may not send logs of these services. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body is too large, or holds too many entries or services: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The Idempotency-Key was used with another body. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A rate limit refuses the whole request: send it again. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The request cannot be taken now: send it again. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
     alerts: {
         parameters: {
             query?: {
@@ -6493,7 +8341,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description The login provider answers what it must not, or refuses this installation: `detail` says what to mend. */
+            /** @description The login provider, or a host's agent, cannot be reached or answers what it must not: `detail` says what to mend. */
             502: {
                 headers: {
                     [name: string]: unknown;
@@ -6956,7 +8804,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description The login provider answers what it must not, or refuses this installation: `detail` says what to mend. */
+            /** @description The login provider, or a host's agent, cannot be reached or answers what it must not: `detail` says what to mend. */
             502: {
                 headers: {
                     [name: string]: unknown;
@@ -9402,7 +11250,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -9712,7 +11560,7 @@ export interface operations {
                     "application/json": components["schemas"]["ConnectionPut"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -10232,7 +12080,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -10719,7 +12567,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -11075,7 +12923,7 @@ export interface operations {
                     "application/json": components["schemas"]["TextPut"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -11680,7 +13528,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -12178,7 +14026,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -12579,7 +14427,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -14323,7 +16171,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -15205,7 +17053,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -16791,6 +18639,2125 @@ export interface operations {
             };
         };
     };
+    list_hosts: {
+        parameters: {
+            query?: {
+                /** @description Most hosts in the answer. */
+                limit?: number;
+                /** @description `next_cursor` of the answer before. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HostList"];
+                };
+            };
+            /** @description The cursor was cut or changed, or belongs to another question or user: start again without it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "cursor was cut or changed, or belongs to another store",
+                     *       "status": 400,
+                     *       "title": "The cursor cannot be used",
+                     *       "type": "urn:logfeed:problem:cursor"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    put_host: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The host's name: ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$. */
+                host: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Address
+                     * @description Where the server reaches the agent: http or https, host and port, no path. It must lie in `hosts.networks`.
+                     * @example http://127.0.0.1:8085
+                     */
+                    address: string;
+                    /**
+                     * Services
+                     * @description Whose files it has, for lists.
+                     * @example [
+                     *       "nginx"
+                     *     ]
+                     */
+                    services: string[];
+                    /**
+                     * Token
+                     * @description What the server is to show the agent: 256 random bits, made anew at each start.
+                     * @example AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
+                     */
+                    token: string;
+                    /**
+                     * Version
+                     * @description Of the agent.
+                     * @example 0.1.0
+                     */
+                    version: string;
+                };
+            };
+        };
+        responses: {
+            /** @description It is heard. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HostRegistered"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    delete_host: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The host's name: ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$. */
+                host: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description There is no host of this name, or none any more. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    host_files: {
+        parameters: {
+            query?: {
+                /** @description Most files that the agent looks at. */
+                limit?: number;
+                /** @description `next_cursor` of the answer before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The host's name: ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$. */
+                host: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HostFileList"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The login provider, or a host's agent, cannot be reached or answers what it must not: `detail` says what to mend. */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the login provider refuses this installation (invalid_client): check client_id and client_secret",
+                     *       "status": 502,
+                     *       "title": "The login provider cannot be used",
+                     *       "type": "urn:logfeed:problem:login-provider"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A host's agent does not answer in time. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the agent of host web-1 does not answer in time",
+                     *       "status": 504,
+                     *       "title": "The host does not answer in time",
+                     *       "type": "urn:logfeed:problem:host-slow"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    host_file: {
+        parameters: {
+            query?: {
+                /** @description Most lines: the newest that match, newest first; with `follow` the newest to begin with. */
+                n?: number;
+                /** @description The line contains this text. Several: all of them. Example: `timeout`. */
+                keyword?: string[];
+                /** @description The line matches this regular expression (RE2) somewhere. Example: `status=5\d\d`. */
+                regex?: string;
+                /** @description Letters must be in the same case. */
+                case?: boolean;
+                /** @description Keywords may be in different lines. */
+                across_lines?: boolean;
+                /** @description Go on with lines as they are written. */
+                follow?: boolean;
+                /** @description `ndjson`: a record a line, the end as the last one. `text`: the lines alone, the end as the last one. */
+                format?: "ndjson" | "text";
+                /** @description Most seconds; then it ends with the status `deadline`. */
+                max_s?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The host's name: ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$. */
+                host: string;
+                /** @description The file's name as the list of files has it; it has `/` in it. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Lines, and as the last record how it ended. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The login provider, or a host's agent, cannot be reached or answers what it must not: `detail` says what to mend. */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the login provider refuses this installation (invalid_client): check client_id and client_secret",
+                     *       "status": 502,
+                     *       "title": "The login provider cannot be used",
+                     *       "type": "urn:logfeed:problem:login-provider"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A host's agent does not answer in time. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the agent of host web-1 does not answer in time",
+                     *       "status": 504,
+                     *       "title": "The host does not answer in time",
+                     *       "type": "urn:logfeed:problem:host-slow"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
     list_keys: {
         parameters: {
             query?: {
@@ -17796,7 +21763,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -18704,7 +22671,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -19027,7 +22994,7 @@ export interface operations {
                 /** @description 1..255 printable ASCII characters, new for each new request, the same for its retries. Lives 72 h. */
                 "Idempotency-Key"?: string;
                 /** @description How the body is compressed. */
-                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
             };
             path?: never;
             cookie?: never;
@@ -19115,7 +23082,7 @@ export interface operations {
                     "application/json": components["schemas"]["LogAnswer"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -19550,7 +23517,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -19904,7 +23871,7 @@ export interface operations {
                 /** @description 1..255 printable ASCII characters, new for each new request, the same for its retries. Lives 72 h. */
                 "Idempotency-Key"?: string;
                 /** @description How the body is compressed. */
-                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
             };
             path?: never;
             cookie?: never;
@@ -20010,7 +23977,7 @@ export interface operations {
                     "application/json": components["schemas"]["BatchAnswer"];
                 };
             };
-            /** @description The body cannot be read: broken gzip or zstd, more than 1,000 members, or an array that is cut off. Nothing was taken. */
+            /** @description The body cannot be read: broken compression, more than 1,000 members, or an array that is cut off. Nothing was taken. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -20445,7 +24412,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, identity)",
+                     *       "detail": "Content-Encoding 'br' is not supported (one of gzip, zstd, deflate, snappy, x-snappy-framed, identity)",
                      *       "status": 415,
                      *       "title": "The body's type or encoding is not supported",
                      *       "type": "urn:logfeed:problem:unsupported-body"
@@ -20936,7 +24903,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -21404,7 +25371,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -22225,7 +26192,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -24427,7 +28394,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -25752,7 +29719,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -26225,7 +30192,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, key or user, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -27625,6 +31592,1172 @@ export interface operations {
             };
         };
     };
+    elastic_elastic: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    put_elastic__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post_elastic__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    elastic_elastic__cat_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    elastic_elastic__cluster_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__data_stream_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__ilm_policy_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__index_template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__ingest_pipeline_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__license: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__nodes_http: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__xpack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    put_elastic_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post_elastic_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
     livez: {
         parameters: {
             query?: never;
@@ -27645,6 +32778,834 @@ export interface operations {
             };
         };
     };
+    loki_detected_fields: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+                /** @description Most logs, 1..5000. Default 100. */
+                limit?: string;
+                /** @description Most logs that are looked at. */
+                line_limit?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_index_stats: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_label_values: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The label's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_labels: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    post_loki_api_v1_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "streams": [
+                 *         {
+                 *           "stream": {
+                 *             "app": "shop"
+                 *           },
+                 *           "values": [
+                 *             [
+                 *               "1795000000000000000",
+                 *               "payment declined"
+                 *             ]
+                 *           ]
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": {
+                    streams: {
+                        stream?: {
+                            [key: string]: string;
+                        };
+                        values?: unknown[][];
+                    }[];
+                };
+                "application/x-protobuf": string;
+            };
+        };
+        responses: {
+            /** @description Everything accepted is durable. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The body cannot be read, or some entries were not taken: the others are stored. Sending it again helps nobody. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The key may not send logs of these services. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body is too large, or holds too many entries or services: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The Idempotency-Key was used with another body. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A rate limit refuses the whole request: send it again. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The request cannot be taken now: send it again. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_query: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description When: as `start`. Default: now. */
+                time?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_query_range: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+                /** @description Most logs, 1..5000. Default 100. */
+                limit?: string;
+                /** @description `backward` (the default): the newest first; or `forward`. */
+                direction?: string;
+                /** @description Between two points: a duration, or seconds. Default: 250 points. */
+                step?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_series: {
+        parameters: {
+            query?: {
+                /** @description A selector; several: series of any of them. `match` is the same. */
+                "match[]"?: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_status_buildinfo: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
     metrics: {
         parameters: {
             query?: never;
@@ -27656,6 +33617,280 @@ export interface operations {
         responses: {
             /** @description Prometheus text format. */
             200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    post_otlp_v1_logs: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Instead of the body's own. */
+                "Idempotency-Key"?: string;
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "resourceLogs": [
+                 *         {
+                 *           "resource": {
+                 *             "attributes": [
+                 *               {
+                 *                 "key": "service.name",
+                 *                 "value": {
+                 *                   "stringValue": "shop/checkout"
+                 *                 }
+                 *               }
+                 *             ]
+                 *           },
+                 *           "scopeLogs": [
+                 *             {
+                 *               "logRecords": [
+                 *                 {
+                 *                   "attributes": [
+                 *                     {
+                 *                       "key": "order",
+                 *                       "value": {
+                 *                         "intValue": "17"
+                 *                       }
+                 *                     }
+                 *                   ],
+                 *                   "body": {
+                 *                     "stringValue": "payment declined"
+                 *                   },
+                 *                   "severityNumber": 17,
+                 *                   "severityText": "ERROR",
+                 *                   "spanId": "00f067aa0ba902b7",
+                 *                   "timeUnixNano": "1795000000000000000",
+                 *                   "traceId": "4bf92f3577b34da6a3ce929d0e0e4736"
+                 *                 }
+                 *               ],
+                 *               "scope": {
+                 *                 "name": "checkout"
+                 *               }
+                 *             }
+                 *           ]
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": {
+                    resourceLogs?: {
+                        resource?: {
+                            attributes?: Record<string, never>[];
+                        };
+                        scopeLogs?: {
+                            logRecords?: Record<string, never>[];
+                            scope?: Record<string, never>;
+                        }[];
+                    }[];
+                };
+                "application/x-protobuf": string;
+            };
+        };
+        responses: {
+            /** @description What is not counted in `partialSuccess` was taken. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /** @example {} */
+                    "application/json": {
+                        partialSuccess?: {
+                            errorMessage?: string;
+                            rejectedLogRecords?: string;
+                        };
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body cannot be read, or none of its records is valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "the gzip body is cut off"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 16,
+                     *       "message": "this API key is not known: it was mistyped or revoked"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The key may not send logs of any of these services, or from this address. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 7,
+                     *       "message": "record 0: service_name: the token does not permit writing logs of 'shop/checkout'"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body is larger than one request may be: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "the body is larger than 8388608 bytes (decompressed): send several requests"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body's type or encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "this Content-Type is not supported: send application/x-protobuf or application/json"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 8,
+                     *       "message": "the limit 'pace' is exceeded"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The request cannot be taken now, or its body came too slowly. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 14,
+                     *       "message": "the broker does not answer"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+        };
+    };
+    loki_ready: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It can. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description Not now; the text says why. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -27697,6 +33932,711 @@ export interface operations {
                         /** @description What keeps it from working, one sentence each. */
                         problems: string[];
                         ready: boolean;
+                    };
+                };
+            };
+        };
+    };
+    post_v1_logs: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Instead of the body's own. */
+                "Idempotency-Key"?: string;
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "deflate" | "snappy" | "x-snappy-framed" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "resourceLogs": [
+                 *         {
+                 *           "resource": {
+                 *             "attributes": [
+                 *               {
+                 *                 "key": "service.name",
+                 *                 "value": {
+                 *                   "stringValue": "shop/checkout"
+                 *                 }
+                 *               }
+                 *             ]
+                 *           },
+                 *           "scopeLogs": [
+                 *             {
+                 *               "logRecords": [
+                 *                 {
+                 *                   "attributes": [
+                 *                     {
+                 *                       "key": "order",
+                 *                       "value": {
+                 *                         "intValue": "17"
+                 *                       }
+                 *                     }
+                 *                   ],
+                 *                   "body": {
+                 *                     "stringValue": "payment declined"
+                 *                   },
+                 *                   "severityNumber": 17,
+                 *                   "severityText": "ERROR",
+                 *                   "spanId": "00f067aa0ba902b7",
+                 *                   "timeUnixNano": "1795000000000000000",
+                 *                   "traceId": "4bf92f3577b34da6a3ce929d0e0e4736"
+                 *                 }
+                 *               ],
+                 *               "scope": {
+                 *                 "name": "checkout"
+                 *               }
+                 *             }
+                 *           ]
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": {
+                    resourceLogs?: {
+                        resource?: {
+                            attributes?: Record<string, never>[];
+                        };
+                        scopeLogs?: {
+                            logRecords?: Record<string, never>[];
+                            scope?: Record<string, never>;
+                        }[];
+                    }[];
+                };
+                "application/x-protobuf": string;
+            };
+        };
+        responses: {
+            /** @description What is not counted in `partialSuccess` was taken. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /** @example {} */
+                    "application/json": {
+                        partialSuccess?: {
+                            errorMessage?: string;
+                            rejectedLogRecords?: string;
+                        };
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body cannot be read, or none of its records is valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "the gzip body is cut off"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 16,
+                     *       "message": "this API key is not known: it was mistyped or revoked"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The key may not send logs of any of these services, or from this address. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 7,
+                     *       "message": "record 0: service_name: the token does not permit writing logs of 'shop/checkout'"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body is larger than one request may be: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "the body is larger than 8388608 bytes (decompressed): send several requests"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The body's type or encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 3,
+                     *       "message": "this Content-Type is not supported: send application/x-protobuf or application/json"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 8,
+                     *       "message": "the limit 'pace' is exceeded"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+            /** @description The request cannot be taken now, or its body came too slowly. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": 14,
+                     *       "message": "the broker does not answer"
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description google.rpc.Code */
+                        code: number;
+                        /** @description What happened, what was expected, what to do. */
+                        message: string;
+                    };
+                    "application/x-protobuf": string;
+                };
+            };
+        };
+    };
+    put_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
                     };
                 };
             };

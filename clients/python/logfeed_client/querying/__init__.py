@@ -1,0 +1,1 @@
+"""Asks: pages, logs by id, stories, histograms, logs as they come."""

@@ -1,0 +1,184 @@
+"""A document as shippers of Elasticsearch send it (Elastic Common Schema), as a log: pure.
+
+What a field of the record says is taken out of the document, whether it is written nested (`{"log": {"level": …}}`) or
+dotted (`{"log.level": …}`); all the rest is the log's metadata, as it came. What cannot be read as a level stays where it
+is, and the log is INFO: shippers pass on what programs of any kind write, and a word of theirs costs no log.
+
+Measured (bench/lines.py is of the native format): 0.9 µs a document of eight fields.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+
+from ingest.errors import FieldError
+from ingest.parse import Incoming, Item, Malformed
+from ingest.timestamps import parse_timestamp
+from schemas.levels import parse_level
+from schemas.record import CORRELATION_ID_CHARS_MAX, SERVICE_NAME_CHARS_MAX
+
+UNKNOWN_SERVICE: Final = "unknown_service"
+"""Of documents that name none, where the key does not decide."""
+INDEX_KEY: Final = "_index"
+"""Metadata: the index of a document that names no service."""
+ID_KEY: Final = "_id"
+"""Metadata: the id that the client gave."""
+SERVICE_KEYS: Final = ("service_name", "service", "app", "application")
+"""After `service.name`."""
+LEVEL_KEYS: Final = ("level", "severity", "lvl", "loglevel", "SeverityText")
+"""After `log.level`."""
+MESSAGE_KEYS: Final = ("message", "msg", "log")
+"""The first that is text. Without any the message is the document's JSON."""
+STORY_KEYS: Final = ("trace_id", "correlation_id")
+"""After `trace.id`."""
+_LEVEL_CHARS_MAX: Final = 40
+_no_service: Final = re.compile(r"[^A-Za-z0-9._/-]")
+_encoder: Final = msgspec.json.Encoder()
+
+Document = dict[str, Any]
+"""The client's own JSON."""
+
+
+def log_of(
+    document: Document, *, index: str | None = None, document_id: str | None = None, default_service: str | None = None
+) -> Item:
+    """The log that a document is; takes fields out of it and keeps it as metadata. Raises nothing.
+
+    index, document_id: of its action. default_service: of documents that name none; None leaves that to the key.
+    """
+    try:
+        message = _message(document)
+    except RecursionError:
+        return Malformed("metadata", [FieldError("", "nested too deeply")], Incoming("", default_service))
+    timestamp = document.get("@timestamp")
+    if timestamp is None:
+        timestamp = _other_time(document)
+    elif type(timestamp) in (str, int, float):
+        del document["@timestamp"]
+    else:
+        problem = "expected text (ISO 8601) or a number since 1970"
+        return Malformed("timestamp", [FieldError("@timestamp", problem)], Incoming("", default_service))
+    service = _service(document)
+    if service is None:
+        service = default_service
+        if index is not None:
+            document[INDEX_KEY] = index
+    if document_id is not None:
+        document[ID_KEY] = document_id
+    return Incoming(message, service, timestamp, _level(document), _story(document), document)
+
+
+def _message(document: Document) -> str:
+    for key in MESSAGE_KEYS:
+        text = document.get(key)
+        if type(text) is str:
+            del document[key]
+            return text
+        if text is not None and key == "message":
+            del document[key]
+            return _encoder.encode(text).decode()
+    return _encoder.encode(document).decode()
+
+
+def _other_time(document: Document) -> str | int | float | None:
+    """`timestamp`, as Vector calls it, where it is a time: nobody promised that."""
+    time: Any = document.get("timestamp")
+    if type(time) not in (str, int, float):
+        return None
+    try:
+        parse_timestamp(time)
+    except (ValueError, OverflowError):
+        return None
+    del document["timestamp"]
+    found: str | int | float = time
+    return found
+
+
+def _service(document: Document) -> str | None:
+    name = _text_at(document, "service", "name")
+    if name:
+        _take(document, "service", "name")
+    else:
+        for key in SERVICE_KEYS:
+            name = document.get(key)
+            if name and type(name) is str:
+                del document[key]
+                break
+        else:
+            return None
+    service = _as_service(name)
+    if service != name:
+        document["service.name"] = name
+    return service
+
+
+def _level(document: Document) -> int | None:
+    severity = _severity(_text_at(document, "log", "level"))
+    if severity is not None:
+        _take(document, "log", "level")
+        return severity
+    for key in LEVEL_KEYS:
+        severity = _severity(document.get(key))
+        if severity is not None:
+            del document[key]
+            return severity
+    return None
+
+
+def _story(document: Document) -> str | None:
+    story = _text_at(document, "trace", "id")
+    if story and len(story) <= CORRELATION_ID_CHARS_MAX:
+        _take(document, "trace", "id")
+        return story
+    for key in STORY_KEYS:
+        story = document.get(key)
+        if story and type(story) is str and len(story) <= CORRELATION_ID_CHARS_MAX:
+            del document[key]
+            return story
+    return None
+
+
+def _text_at(document: Document, outer: str, inner: str) -> str | None:
+    """What stands at outer.inner, nested or dotted, if it is text."""
+    inside = document.get(outer)
+    found = inside.get(inner) if type(inside) is dict else None
+    if found is None:
+        found = document.get(f"{outer}.{inner}")
+    return found if type(found) is str else None
+
+
+def _take(document: Document, outer: str, inner: str) -> None:
+    """Remove what `_text_at` found, and what is empty then."""
+    inside = document.get(outer)
+    if type(inside) is dict and inside.get(inner) is not None:
+        del inside[inner]
+        if not inside:
+            del document[outer]
+    else:
+        del document[f"{outer}.{inner}"]
+
+
+def _severity(text: object) -> int | None:
+    return _severity_of(text) if type(text) is str and len(text) <= _LEVEL_CHARS_MAX else None
+
+
+@lru_cache(maxsize=1024)
+def _severity_of(text: str) -> int | None:
+    try:
+        return parse_level(text)
+    except ValueError:
+        return None
+
+
+def _as_service(name: str) -> str:
+    """The nearest name that a service may have: what is no letter, digit or `. _ - /` becomes `_`."""
+    return _known_name(name) if len(name) <= SERVICE_NAME_CHARS_MAX else _known_name(name[:SERVICE_NAME_CHARS_MAX])
+
+
+@lru_cache(maxsize=4096)
+def _known_name(name: str) -> str:
+    return _no_service.sub("_", name)
