@@ -365,11 +365,9 @@ async def test_the_commands_list_hosts_and_files_and_show_lines(site: Site) -> N
         assert (code, [line.split()[2] for line in shown.splitlines()]) == (0, ["shop", "shop"])
         code, shown, _ = await run("cat", "web-1", "nginx/access.log", "-n", "5")
         assert (code, shown) == (0, "\\x1b[31mtwo\none\n")
-        assert await run("cat", "web-1", "nginx/access.log", "-k", "nothing") == (1, "", "")
         code, _, told = await run("cat", "web-1", "nginx/access.log", who="shop")
         assert (code, "There is no such file" in told) == (2, True)
         agent.raw = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: 9\r\n\r\n{}"
         code, shown, told = await run("cat", "web-1", "nginx/access.log")
         assert (code, shown, told) == (3, "", "not all was looked at: the agent's answer was cut\n")
         assert (await run("forget", "web-1"))[:2] == (0, "web-1 forgotten\n")
-        assert (await run())[0] == 1
