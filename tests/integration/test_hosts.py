@@ -83,6 +83,17 @@ async def test_a_host_belongs_to_the_key_that_registered_it_until_it_is_forgotte
     await put(site, first, "web-1", said, 409)
 
 
+async def test_a_key_that_an_administrator_makes_by_the_api_registers_its_host(site: Site) -> None:
+    admin = (await site.key("admin:*")).text
+    wanted = {"name": "agent of db-1", "permissions": {"host": ["db-1"], "write": ["postgres"]}}
+    made = await site.ask(admin, "POST", "/api/v1/keys", json=wanted)
+    assert made.status_code == 201, made.text
+    await site.access.directory.refresh()
+    await put(site, made.json()["key"], "db-1", HostAgent(port=8085).heartbeat())
+    shown = await site.ask(made.json()["key"], "GET", "/api/v1/auth/me")
+    assert shown.json()["permissions"] == wanted["permissions"]
+
+
 async def test_a_heartbeat_that_means_nothing_is_refused(site: Site) -> None:
     token = (await site.key("host:*")).text
     said = HostAgent(port=8085).heartbeat()
