@@ -10,12 +10,12 @@ from schemas.pages import Answer
 
 Permissions = Annotated[
     dict[
-        Literal["write", "read", "tail", "export", "alert", "admin"],
+        Literal["write", "read", "tail", "export", "alert", "admin", "host"],
         Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=1_000)],
     ],
     Field(examples=[{"read": ["pay/*"], "tail": ["pay/*"]}]),
 ]
-"""What may be done, with which services each: by name, prefix with * behind it, or * for all."""
+"""What may be done, with which services (of `host`: hosts) each: by name, prefix with * behind it, or * for all."""
 Rate = Annotated[float, Field(gt=0, le=1e15)] | Literal["none"] | None
 
 
