@@ -67,8 +67,12 @@ from ingest.parse import Window, decode_batch, decode_one, may_hold_nul, to_log
 from ingest.quick import PlainLog, are_plain, opened, plain_lines, plain_of, read_plain, read_plain_one
 from ingest.receive import Received
 from ingest.timestamps import parse_timestamp, show
+from ingest.wire.edge import Records as Pushed
 from ingest.wire.elastic.answers import EVERYTHING, Outcome, members_of, outcome_of, worded
 from ingest.wire.elastic.bulk import read_bulk
+from ingest.wire.loki.labels import InvalidLabels, parse_labels
+from ingest.wire.loki.read import read_json as read_loki_json
+from ingest.wire.loki.read import read_protobuf as read_loki_protobuf
 from ingest.wire.otlp.json_body import read_json
 from ingest.wire.otlp.protobuf import read_protobuf
 from ingest.wire.otlp.records import Made
@@ -79,6 +83,9 @@ from query.errors import CursorError
 from query.hosts.addresses import read_address
 from query.hosts.agents import problem_detail
 from query.hosts.records import AnswerFaulty, Form, Records, read_files
+from query.loki import logql, pipeline, shapes
+from query.loki.parameters import time_us
+from query.loki.syntax import LogQLError, LogQuery, MetricQuery
 from query.tail.token import TailSeal
 from query.topics.place import parse_place, place_text
 from runtime.addresses import network_of
@@ -352,6 +359,39 @@ def _import(raw: bytes) -> None:
         assert end == len(raw)
 
 
+def _loki(read: Callable[..., Pushed]) -> Callable[[bytes], None]:
+    def run(raw: bytes) -> None:
+        records = read(raw, default_service="unknown_service", logs_max=1_000)
+        for item in [*records.items, *map(opened, records.plain)]:
+            assert isinstance(to_log(item, 1, _WINDOW, may_hold_nul=True), (Log, ItemError))
+        if records.plain:
+            plain_lines(records.plain, range(len(records.plain)), _WINDOW)
+
+    return run
+
+
+def _logql(text: str) -> None:
+    query = logql.parse(text)
+    if isinstance(query, MetricQuery):
+        query = query.logs
+    if isinstance(query, LogQuery):
+        compiled = pipeline.plan(query, ("shop", "pay/api"))
+        log = Log(1, 1, 9, "shop", 'level=warn {"a": 1}', "c", {"pod": "p", "http": {"status": 500}})
+        compile_match(compiled.predicate)(log)
+        compiled.labelled(log)
+
+
+def _log_line(text: str) -> None:
+    """As `json` and `logfmt` read lines."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        return
+    for stage in ("json", "logfmt"):
+        found = pipeline.plan(logql.parse_logs("{} | " + stage)).labelled(Log(1, 1, 9, "s", text, None, {}))
+        assert found is not None
+        assert len(found.parsed) <= pipeline.PARSED_MAX + 1
+        shapes.logs_answer([found], is_categorized=False, warnings=[])
+
+
 def _times(text: str) -> None:
     """The spelling that needs no pattern to have matched before."""
     found = TimeReader(zone=UTC, now_us=NOW_US).iso(text)
@@ -536,6 +576,12 @@ TARGETS: Final[dict[str, Target]] = {
     "elastic_bulk": Target(_elastic_bulk, (MalformedBody, BodyTooLarge)),
     "filter_path": Target(_by_text(_filter_path)),
     "body": Target(_body, (BodyTooLarge, MalformedBody, UnsupportedBody)),
+    "loki_json": Target(_loki(read_loki_json), (MalformedBody, BodyTooLarge)),
+    "loki_protobuf": Target(_loki(read_loki_protobuf), (MalformedBody, BodyTooLarge)),
+    "loki_labels": Target(_by_text(parse_labels), (InvalidLabels,)),
+    "logql": Target(_by_text(_logql), (LogQLError,)),
+    "log_line": Target(_by_text(_log_line)),
+    "loki_time": Target(_by_text(lambda text: time_us(text, "start")), (ParameterError,)),
     "idempotency_key": Target(_by_text(_key), (InvalidFields,)),
     "timestamp": Target(_by_text(_timestamp), (ValueError,)),
     "level": Target(_by_text(band), (ValueError,)),

@@ -4,6 +4,250 @@
  */
 
 export interface paths {
+    "/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which server it is, for clients */
+        get: operations["elastic"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post__bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_cat/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers, for rsyslog */
+        get: operations["elastic__cat_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_cluster/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers */
+        get: operations["elastic__cluster_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_data_stream/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__data_stream_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_ilm/policy/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__ilm_policy_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_index_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__index_template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_ingest/pipeline/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__ingest_pipeline_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_license": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** An active licence, for Logstash */
+        get: operations["elastic__license"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_nodes/http": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** No other servers */
+        get: operations["elastic__nodes_http"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic__template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/_xpack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the server has besides: nothing */
+        get: operations["elastic__xpack"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/prom/push": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send logs as to Loki
+         * @description As Grafana Loki takes it: JSON, plain, gzip or deflate; anything else is protobuf in a snappy block.
+         *
+         *     The service is the label `service_name`, `service`, `app`, `application`, `name`, `container`, `component` or `job`, the first
+         *     that there is. 204 means durable. A body is its own idempotency key, so that what a client sends again is stored once.
+         */
+        post: operations["post_api_prom_push"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/alerts": {
         parameters: {
             query?: never;
@@ -797,6 +1041,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Keys
+         * @description API keys, the one that was made last first. Needs `admin` on all services.
+         */
+        get: operations["list_keys"];
+        put?: never;
+        /**
+         * Make a key
+         * @description The key is in this answer and nowhere else: only its hash is kept. Needs `admin` on all services.
+         */
+        post: operations["make_key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/keys/{prefix}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke a key
+         * @description For good: nobody lets it in from two seconds later on. Harmless when repeated. Needs `admin` on all services.
+         */
+        delete: operations["revoke_key"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/ledger": {
         parameters: {
             query?: never;
@@ -1090,6 +1378,71 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Users
+         * @description People by name, disabled ones too. Needs `admin` on all services.
+         */
+        get: operations["list_users"];
+        put?: never;
+        /**
+         * Make a user
+         * @description Somebody who logs in with this password. Needs `admin` on all services.
+         */
+        post: operations["make_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Change a user
+         * @description What they may, and whether they are let in: everywhere within two seconds. Needs `admin` on all services.
+         */
+        patch: operations["change_user"];
+        trace?: never;
+    };
+    "/api/v1/users/{name}/password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Set a password
+         * @description The user's sessions end. Your own takes your `current_password`, and wrong ones are slowed down as at logging in;
+         *     another's takes `admin` on all services.
+         */
+        post: operations["set_password"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/views": {
         parameters: {
             query?: never;
@@ -1134,6 +1487,261 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/elastic/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which server it is, for clients */
+        get: operations["elastic_elastic"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put_elastic__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post_elastic__bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_cat/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers, for rsyslog */
+        get: operations["elastic_elastic__cat_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_cluster/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It answers */
+        get: operations["elastic_elastic__cluster_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_data_stream/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__data_stream_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_ilm/policy/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__ilm_policy_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_index_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__index_template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_ingest/pipeline/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__ingest_pipeline_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_license": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** An active licence, for Logstash */
+        get: operations["elastic_elastic__license"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_nodes/http": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** No other servers */
+        get: operations["elastic_elastic__nodes_http"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_template/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** It is there, whatever it is called: nothing needs to be set up */
+        get: operations["elastic_elastic__template_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/_xpack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the server has besides: nothing */
+        get: operations["elastic_elastic__xpack"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/elastic/{index}/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put_elastic_index__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post_elastic_index__bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/livez": {
         parameters: {
             query?: never;
@@ -1146,6 +1754,189 @@ export interface paths {
          * @description Says nothing of broker and database: a restart would not mend those.
          */
         get: operations["livez"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/detected_fields": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Fields of the newest logs
+         * @description Labels that the newest logs have, how many values each has, and of which type they are.
+         */
+        get: operations["loki_detected_fields"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/index/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How many logs match
+         * @description `entries` is counted; streams, chunks and bytes are Loki's own and 0 here.
+         */
+        get: operations["loki_index_stats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/label/{name}/values": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Values of a label
+         * @description Services and levels that may be read; of other labels the values that the newest logs of the time have.
+         */
+        get: operations["loki_label_values"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/labels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Labels
+         * @description Names of the labels that the newest logs of the time have: `service_name`, `level`, fields of metadata.
+         */
+        get: operations["loki_labels"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/push": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send logs as to Loki
+         * @description As Grafana Loki takes it: JSON, plain, gzip or deflate; anything else is protobuf in a snappy block.
+         *
+         *     The service is the label `service_name`, `service`, `app`, `application`, `name`, `container`, `component` or `job`, the first
+         *     that there is. 204 means durable. A body is its own idempotency key, so that what a client sends again is stored once.
+         */
+        post: operations["post_loki_api_v1_push"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/query": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A measure at one time, in LogQL
+         * @description As Loki answers it: a vector. Logs are asked for with `query_range`.
+         */
+        get: operations["loki_query"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/query_range": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Logs, or a measure over time, in LogQL
+         * @description As Loki answers it: streams for `{…}`, a matrix for `count_over_time` and its like. With the header X-Loki-Response-Encoding-Flags: categorize-labels each line says which labels are structured metadata and which were parsed. At most 5,000 lines.
+         */
+        get: operations["loki_query_range"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/series": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Streams
+         * @description Services and levels of the newest logs that match.
+         */
+        get: operations["loki_series"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loki/api/v1/status/buildinfo": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Which Loki this is like
+         * @description The version of Loki whose answers these are like, and our own as the revision.
+         */
+        get: operations["loki_status_buildinfo"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1201,6 +1992,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/ready": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Can it take logs now?
+         * @description As Loki answers it; `/readyz` says more.
+         */
+        get: operations["loki_ready"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/readyz": {
         parameters: {
             query?: never;
@@ -1242,6 +2053,40 @@ export interface paths {
          *     Mapping: `docs/shippers/opentelemetry.md`. `/v1/logs` and `/otlp/v1/logs` are the same.
          */
         post: operations["post_v1_logs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/{index}/_bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        put: operations["put_index__bulk"];
+        /**
+         * Send documents, as to Elasticsearch
+         * @description Elasticsearch's `_bulk`: an action (`create` or `index`: the same) and a document, a line each.
+         *
+         *     Fields of the Elastic Common Schema become those of a log: `@timestamp`, `message`, `log.level`, `service.name`, `trace.id`;
+         *     all others its metadata. Items are taken or refused one by one: 201 durable, 200 dropped by a filter, 400 not valid; a refusal
+         *     of the whole request leaves nothing behind. Limits are those of `/api/v1/logs/batch`. A body in which every document has an
+         *     `_id` is its own Idempotency-Key.
+         */
+        post: operations["post_index__bulk"];
         delete?: never;
         options?: never;
         head?: never;
@@ -2138,6 +2983,73 @@ export interface components {
             subject: string;
         };
         /**
+         * KeyList
+         * @description A page of keys, newest first.
+         */
+        KeyList: {
+            /** Keys */
+            keys: components["schemas"]["KeyModel"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
+         * KeyModel
+         * @description A key, without what opens anything.
+         */
+        KeyModel: {
+            /** Burst S */
+            burst_s: number;
+            /** Bytes Per S */
+            bytes_per_s: number | "none" | null;
+            /**
+             * Created At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            created_at: string;
+            /** Created By */
+            created_by: string;
+            /** Expires At */
+            expires_at: string | null;
+            /**
+             * Logs Per S
+             * @description What it may send; null: as the settings say.
+             */
+            logs_per_s: number | "none" | null;
+            /** Name */
+            name: string;
+            /**
+             * Networks
+             * @description Where requests may come from (CIDR); none: anywhere.
+             */
+            networks: string[];
+            /**
+             * Permissions
+             * @description Permission -> services, by name, prefix with *, or * for all.
+             * @example {
+             *       "write": [
+             *         "shop"
+             *       ]
+             *     }
+             */
+            permissions: {
+                [key: string]: string[];
+            };
+            /**
+             * Prefix
+             * @description The characters after `lf_`: names the key.
+             * @example 3kzj6qvw2xah
+             */
+            prefix: string;
+            /** Revoked At */
+            revoked_at: string | null;
+            /**
+             * State
+             * @description good, expired or revoked.
+             * @example good
+             */
+            state: string;
+        };
+        /**
          * LedgerAnswer
          * @description The ledger of a stretch of time.
          */
@@ -2371,6 +3283,69 @@ export interface components {
              * @description Everything acknowledged before this time could be in this page; null when nothing was stored yet.
              */
             visible_through: string | null;
+        };
+        /**
+         * MadeKey
+         * @description A key that was just made.
+         */
+        MadeKey: {
+            /** Burst S */
+            burst_s: number;
+            /** Bytes Per S */
+            bytes_per_s: number | "none" | null;
+            /**
+             * Created At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            created_at: string;
+            /** Created By */
+            created_by: string;
+            /** Expires At */
+            expires_at: string | null;
+            /**
+             * Key
+             * @description All of it: shown this once, and kept nowhere.
+             * @example lf_3kzj6qvw2xah_…
+             */
+            key: string;
+            /**
+             * Logs Per S
+             * @description What it may send; null: as the settings say.
+             */
+            logs_per_s: number | "none" | null;
+            /** Name */
+            name: string;
+            /**
+             * Networks
+             * @description Where requests may come from (CIDR); none: anywhere.
+             */
+            networks: string[];
+            /**
+             * Permissions
+             * @description Permission -> services, by name, prefix with *, or * for all.
+             * @example {
+             *       "write": [
+             *         "shop"
+             *       ]
+             *     }
+             */
+            permissions: {
+                [key: string]: string[];
+            };
+            /**
+             * Prefix
+             * @description The characters after `lf_`: names the key.
+             * @example 3kzj6qvw2xah
+             */
+            prefix: string;
+            /** Revoked At */
+            revoked_at: string | null;
+            /**
+             * State
+             * @description good, expired or revoked.
+             * @example good
+             */
+            state: string;
         };
         /**
          * MatcherModel
@@ -3298,6 +4273,57 @@ export interface components {
             tried_through: string;
         };
         /**
+         * UserList
+         * @description A page of users, by name.
+         */
+        UserList: {
+            /** Next Cursor */
+            next_cursor: string | null;
+            /** Users */
+            users: components["schemas"]["UserModel"][];
+        };
+        /**
+         * UserModel
+         * @description A user.
+         */
+        UserModel: {
+            /**
+             * Created At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            created_at: string;
+            /** Disabled At */
+            disabled_at: string | null;
+            /**
+             * Issuer
+             * @description The login provider that they come from, whose groups say what they may; null: they have a password here.
+             */
+            issuer: string | null;
+            /** Name */
+            name: string;
+            /**
+             * Permissions
+             * @description Permission -> services, by name, prefix with *, or * for all.
+             * @example {
+             *       "read": [
+             *         "pay/*"
+             *       ],
+             *       "tail": [
+             *         "pay/*"
+             *       ]
+             *     }
+             */
+            permissions: {
+                [key: string]: string[];
+            };
+            /**
+             * State
+             * @description good or disabled.
+             * @example good
+             */
+            state: string;
+        };
+        /**
          * ViewList
          * @description Your views, by name.
          */
@@ -3341,6 +4367,844 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    elastic: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    put__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    elastic__cat_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    elastic__cluster_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__data_stream_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__ilm_policy_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__index_template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__ingest_pipeline_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__license: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__nodes_http: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic__xpack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    post_api_prom_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "streams": [
+                 *         {
+                 *           "stream": {
+                 *             "app": "shop"
+                 *           },
+                 *           "values": [
+                 *             [
+                 *               "1795000000000000000",
+                 *               "payment declined"
+                 *             ]
+                 *           ]
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": {
+                    streams: {
+                        stream?: {
+                            [key: string]: string;
+                        };
+                        values?: unknown[][];
+                    }[];
+                };
+                "application/x-protobuf": string;
+            };
+        };
+        responses: {
+            /** @description Everything accepted is durable. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The body cannot be read, or some entries were not taken: the others are stored. Sending it again helps nobody. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The key may not send logs of these services. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body is too large, or holds too many entries or services: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The Idempotency-Key was used with another body. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A rate limit refuses the whole request: send it again. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The request cannot be taken now: send it again. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
     alerts: {
         parameters: {
             query?: {
@@ -9386,7 +11250,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -10703,7 +12567,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -12162,7 +14026,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -12563,7 +14427,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -14307,7 +16171,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -15189,7 +17053,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -17971,7 +19835,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -18352,7 +20216,7 @@ export interface operations {
     host_file: {
         parameters: {
             query?: {
-                /** @description Most lines: the newest that match, newest first; with `follow` the newest to begin with. */
+                /** @description Most lines: the newest that match, newest first; with `follow` the newest to begin with, 0 for none. */
                 n?: number;
                 /** @description The line contains this text. Several: all of them. Example: `timeout`. */
                 keyword?: string[];
@@ -18516,7 +20380,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -18842,6 +20706,1327 @@ export interface operations {
                      *       "status": 504,
                      *       "title": "The host does not answer in time",
                      *       "type": "urn:logfeed:problem:host-slow"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    list_keys: {
+        parameters: {
+            query?: {
+                /** @description The name contains this text, letters in either case, or it is the key's prefix. Example: `shop`. */
+                name?: string;
+                /** @description Revoked and expired ones too. */
+                all?: boolean;
+                /** @description Most in the page. */
+                limit?: number;
+                /** @description `next_cursor` of a page of the same question. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeyList"];
+                };
+            };
+            /** @description The cursor was cut or changed, or belongs to another question or user: start again without it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "cursor was cut or changed, or belongs to another store",
+                     *       "status": 400,
+                     *       "title": "The cursor cannot be used",
+                     *       "type": "urn:logfeed:problem:cursor"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    make_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Burst S
+                     * @description After a pause so many seconds' worth may come at once.
+                     * @default 1
+                     */
+                    burst_s?: number;
+                    /**
+                     * Bytes Per S
+                     * @description Of bodies, decompressed.
+                     */
+                    bytes_per_s?: number | "none" | null;
+                    /**
+                     * Expires At
+                     * @description From then on it opens nothing; null: never.
+                     */
+                    expires_at?: string | null;
+                    /**
+                     * Logs Per S
+                     * @description What it may send; null: as the settings say.
+                     */
+                    logs_per_s?: number | "none" | null;
+                    /**
+                     * Name
+                     * @description Who has it, for people.
+                     * @example shop-production
+                     */
+                    name: string;
+                    /**
+                     * Networks
+                     * @description Where requests may come from (CIDR); none: anywhere.
+                     * @default []
+                     * @example [
+                     *       "10.0.0.0/8"
+                     *     ]
+                     */
+                    networks?: string[];
+                    /**
+                     * Permissions
+                     * @example {
+                     *       "read": [
+                     *         "pay/*"
+                     *       ],
+                     *       "tail": [
+                     *         "pay/*"
+                     *       ]
+                     *     }
+                     */
+                    permissions: {
+                        [key: string]: string[];
+                    };
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MadeKey"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    revoke_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The characters of the key after `lf_`. */
+                prefix: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
                      *     }
                      */
                     "application/problem+json": {
@@ -19486,7 +22671,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -21718,7 +24903,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -22186,7 +25371,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -23007,7 +26192,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -25209,7 +28394,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is no such log, pattern, experiment, connection, host or file, or you may not read it. */
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -25328,6 +28513,1789 @@ export interface operations {
                          * @enum {string}
                          */
                         reason: "expired" | "remade";
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    list_users: {
+        parameters: {
+            query?: {
+                /** @description The name contains this text, letters in either case. Example: `shop`. */
+                name?: string;
+                /** @description Most in the page. */
+                limit?: number;
+                /** @description `next_cursor` of a page of the same question. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserList"];
+                };
+            };
+            /** @description The cursor was cut or changed, or belongs to another question or user: start again without it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "cursor was cut or changed, or belongs to another store",
+                     *       "status": 400,
+                     *       "title": "The cursor cannot be used",
+                     *       "type": "urn:logfeed:problem:cursor"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    make_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Name
+                     * @description Lower-case letters, digits and . _ @ + -
+                     * @example ann
+                     */
+                    name: string;
+                    /** Password */
+                    password: string;
+                    /**
+                     * Permissions
+                     * @example {
+                     *       "read": [
+                     *         "pay/*"
+                     *       ],
+                     *       "tail": [
+                     *         "pay/*"
+                     *       ]
+                     *     }
+                     */
+                    permissions: {
+                        [key: string]: string[];
+                    };
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserModel"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    change_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The user's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Disabled
+                     * @description true ends their sessions, and lets them in no more.
+                     */
+                    disabled?: boolean | null;
+                    /**
+                     * Permissions
+                     * @description Instead of those that there are.
+                     */
+                    permissions?: {
+                        [key: string]: string[];
+                    } | null;
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserModel"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    set_password: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The user's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * Current Password
+                     * @description Needed where the user is yourself.
+                     */
+                    current_password?: string | null;
+                    /** Password */
+                    password: string;
+                };
+            };
+        };
+        responses: {
+            /** @description It is done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description It is otherwise by now, or there is no room for another one: `detail` says which. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "experiment exp-42 is one of training: an experiment keeps its service",
+                     *       "status": 409,
+                     *       "title": "It is otherwise by now",
+                     *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
                         /**
                          * Status
                          * @example 422
@@ -26624,6 +31592,1172 @@ export interface operations {
             };
         };
     };
+    elastic_elastic: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    put_elastic__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post_elastic__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    elastic_elastic__cat_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    elastic_elastic__cluster_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__data_stream_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__ilm_policy_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__index_template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__ingest_pipeline_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__license: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__nodes_http: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__template_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    elastic_elastic__xpack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Always the same. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    put_elastic_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post_elastic_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
     livez: {
         parameters: {
             query?: never;
@@ -26636,6 +32770,834 @@ export interface operations {
             /** @description It answers. */
             200: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_detected_fields: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+                /** @description Most logs, 1..5000. Default 100. */
+                limit?: string;
+                /** @description Most logs that are looked at. */
+                line_limit?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_index_stats: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_label_values: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The label's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_labels: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    post_loki_api_v1_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "streams": [
+                 *         {
+                 *           "stream": {
+                 *             "app": "shop"
+                 *           },
+                 *           "values": [
+                 *             [
+                 *               "1795000000000000000",
+                 *               "payment declined"
+                 *             ]
+                 *           ]
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": {
+                    streams: {
+                        stream?: {
+                            [key: string]: string;
+                        };
+                        values?: unknown[][];
+                    }[];
+                };
+                "application/x-protobuf": string;
+            };
+        };
+        responses: {
+            /** @description Everything accepted is durable. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The body cannot be read, or some entries were not taken: the others are stored. Sending it again helps nobody. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The key may not send logs of these services. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body is too large, or holds too many entries or services: send several. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The Idempotency-Key was used with another body. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A rate limit refuses the whole request: send it again. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The request cannot be taken now: send it again. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_query: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description When: as `start`. Default: now. */
+                time?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_query_range: {
+        parameters: {
+            query: {
+                /** @description LogQL, the part of it that docs/grafana.md lists. */
+                query: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+                /** @description Most logs, 1..5000. Default 100. */
+                limit?: string;
+                /** @description `backward` (the default): the newest first; or `forward`. */
+                direction?: string;
+                /** @description Between two points: a duration, or seconds. Default: 250 points. */
+                step?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_series: {
+        parameters: {
+            query?: {
+                /** @description A selector; several: series of any of them. `match` is the same. */
+                "match[]"?: string;
+                /** @description Inclusive: nanoseconds or seconds since 1970, or RFC 3339. Default: an hour before the end. */
+                start?: string;
+                /** @description Exclusive, as `start`. Default: now. */
+                end?: string;
+                /** @description How long before the end to begin, where there is no `start`. */
+                since?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    loki_status_buildinfo: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description The query is not in the part of LogQL that is understood, or a parameter is not valid: where, is said. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description You may not read logs of any service. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description As many of your questions as may be are being answered. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A file of logs is damaged or cannot be read. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description The database is away, behind or busy. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -26905,6 +33867,35 @@ export interface operations {
                         message: string;
                     };
                     "application/x-protobuf": string;
+                };
+            };
+        };
+    };
+    loki_ready: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It can. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description Not now; the text says why. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
                 };
             };
         };
@@ -27187,6 +34178,466 @@ export interface operations {
                         message: string;
                     };
                     "application/x-protobuf": string;
+                };
+            };
+        };
+    };
+    put_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+        };
+    };
+    post_index__bulk: {
+        parameters: {
+            query?: {
+                /** @description Members of the answer: paths with `*` and `**`, separated by commas; a leading `-` takes away. */
+                filter_path?: string;
+            };
+            header?: {
+                /** @description How the body is compressed. */
+                "Content-Encoding"?: "gzip" | "zstd" | "identity";
+            };
+            path: {
+                /** @description Of actions that name none. Kept in `metadata._index` of documents that name no service. */
+                index: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {"create":{}}
+                 *     {"service":{"name":"shop"},"log":{"level":"error"},"message":"payment declined"}
+                 */
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What became of each item. */
+            200: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "errors": false,
+                     *       "items": [
+                     *         {
+                     *           "create": {
+                     *             "_id": "391824718239461376",
+                     *             "_index": "logs",
+                     *             "result": "created",
+                     *             "status": 201
+                     *           }
+                     *         }
+                     *       ],
+                     *       "took": 1
+                     *     }
+                     */
+                    "application/json": {
+                        /** @description Whether an item was refused. */
+                        errors?: boolean;
+                        items?: {
+                            [key: string]: {
+                                /** @description The client's, else that of the log. */
+                                _id?: string;
+                                _index?: string;
+                                error?: Record<string, never>;
+                                /** @enum {string} */
+                                result?: "created" | "noop";
+                                /** @enum {integer} */
+                                status?: 200 | 201 | 400;
+                            };
+                        }[];
+                        took?: number;
+                    };
+                };
+            };
+            /** @description The body is empty, or its compression is broken. */
+            400: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more). */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The key may not send logs of any service, or not from this address. */
+            403: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body is larger than one request may be, or has too many items: send several. */
+            413: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The body's encoding is not supported. */
+            415: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The Idempotency-Key is not usable, or was used with another body. */
+            422: {
+                headers: {
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description A rate limit refuses the whole request. */
+            429: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
+                };
+            };
+            /** @description The request cannot be taken now. */
+            503: {
+                headers: {
+                    /** @description Seconds until a retry makes sense. */
+                    "Retry-After"?: number;
+                    /** @description Elasticsearch. */
+                    "X-Elastic-Product"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            reason: string;
+                            type: string;
+                        };
+                        status: number;
+                    };
                 };
             };
         };
