@@ -20216,7 +20216,7 @@ export interface operations {
     host_file: {
         parameters: {
             query?: {
-                /** @description Most lines: the newest that match, newest first; with `follow` the newest to begin with. */
+                /** @description Most lines: the newest that match, newest first; with `follow` the newest to begin with, 0 for none. */
                 n?: number;
                 /** @description The line contains this text. Several: all of them. Example: `timeout`. */
                 keyword?: string[];
