@@ -138,7 +138,8 @@ def _varint(value: int) -> bytes:
         value >>= 7
     parts.append(value)
     return bytes(parts)
-    ),
+
+
 def _bulk(lines: Lines, time_ns: int) -> bytes:
     """As Filebeat sends them: an action for each document, no ids."""
     at = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).isoformat(timespec="milliseconds")
