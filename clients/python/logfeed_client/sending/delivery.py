@@ -222,7 +222,7 @@ class Delivery:
                 self._goes_on()
                 self._done(batch, spool)
             case Refused(text=text):
-                self._counts.drop("refused", batch.logs)
+                self._counts.drop("refused", self._lost_with(batch, spool))
                 self._notes.tell("refused", f"the server refuses {batch.logs} logs for good: {text}")
                 self._goes_on()
                 self._done(batch, spool)
@@ -233,6 +233,10 @@ class Delivery:
                 self._rest(outcome)
                 if spool is None:
                     self._keep_held()
+
+    def _lost_with(self, batch: Batch, spool: Spool | None) -> int:
+        """Logs of the program in it: one that tells of dropped logs is none, or telling of it would have no end."""
+        return self._held[0].logs if spool is None else batch.logs
 
     def _goes_on(self) -> None:
         if self.trouble is not None and self._trouble_passed():
@@ -271,7 +275,7 @@ class Delivery:
     def _split(self, batch: Batch, spool: Spool | None, text: str) -> None:
         halves = batch.halves()
         if halves is None:
-            self._counts.drop("too_large")
+            self._counts.drop("too_large", self._lost_with(batch, spool))
             self._notes.tell("too large", f"a log is too large for the server and is dropped: {text}")
             self._done(batch, spool)
         elif spool is None:

@@ -8,7 +8,8 @@ taken is stored once (INV-2 of Logfeed), unless the process is killed while it i
 end of the program (`atexit`) what waits is sent within `close_s`, or spooled, or counted as dropped.
 
 Processes. The thread starts with the first log. A child of a fork starts one of its own and sends nothing of its parent's
-queue; where forks are made without Python's hooks (uWSGI), the first log finds it out by the process id.
+queue. The process id is looked at with each log too, for forks that Python was not told of; these are safe only where no thread
+was at work (uWSGI: `py-call-osafterfork`, or `lazy-apps`).
 """
 
 from __future__ import annotations

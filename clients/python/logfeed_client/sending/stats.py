@@ -54,6 +54,8 @@ class Counts:
 
     def drop(self, reason: str, logs: int = 1) -> None:
         """Logs are lost."""
+        if logs <= 0:
+            return
         with self._lock:
             self.dropped[reason] += logs
             self._unreported[reason] += logs
