@@ -82,7 +82,7 @@ class LineParser:
         if entry.correlation_id is not None or entry.is_complete:
             return entry
         if (place := self._may_name_id_at(text)) >= 0 and (found := self._correlation.search(text, place)):
-            entry.correlation_id = _first_group(found)
+            entry.correlation_id = _first_group(found) if self._has_own_pattern else found[found.lastindex or 0]
         return entry
 
     def time_of(self, text: str) -> int | None:

@@ -25,6 +25,7 @@ from logfeed_client.querying.events import EventReader, frame_of
 from logfeed_client.sending.answers import Taken, judge
 from logfeed_client.sending.batch import Batch
 from logfeed_client.sending.spool import parse_name, whole_lines
+from pydantic import ValidationError
 from starlette.requests import HTTPConnection
 
 from access.accounts import check_networks
@@ -78,6 +79,7 @@ from ingest.wire.otlp.protobuf import read_protobuf
 from ingest.wire.otlp.records import Made
 from patterns.masks import Masker
 from query import params
+from query.accounts.parameters import grants_of, parse_keys, parse_users
 from query.cursor import CursorSeal
 from query.errors import CursorError
 from query.hosts.addresses import read_address
@@ -93,6 +95,7 @@ from runtime.origins import Origins, origin_of
 from runtime.patience import retry_after_s
 from runtime.settings import load
 from runtime.traceparent import traceparent_of
+from schemas.accounts import NewKey, NewPassword, NewUser, UserChange
 from schemas.errors import ConfigurationError, InvalidInput
 from schemas.export_lines import csv_records, ndjson
 from schemas.frames import (
@@ -257,6 +260,8 @@ def _question(text: str) -> None:
         lambda: params.parse_correlation(items),
         lambda: params.parse_ledger(items, now_us=NOW_US, minutes_max=60),
         lambda: params.parse_none(items),
+        lambda: parse_keys(items),
+        lambda: parse_users(items),
         lambda: params.parse_log_id(text),
         lambda: params.parse_correlation_id(text),
     ):
@@ -264,6 +269,21 @@ def _question(text: str) -> None:
             read()
         except InvalidInput:
             continue
+
+
+def _account(raw: bytes) -> None:
+    """A key or user to be made or changed, as JSON."""
+    try:
+        content = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return
+    for model in (NewKey, NewUser, UserChange, NewPassword):
+        try:
+            wanted = model.model_validate(content)
+        except ValidationError:
+            continue
+        if isinstance(wanted, (NewKey, NewUser)):
+            grants_of(wanted.permissions)
 
 
 def _cursor(text: str) -> None:
@@ -588,6 +608,7 @@ TARGETS: Final[dict[str, Target]] = {
     "query": Target(_by_text(_query), (QueryError,)),
     "regex": Target(_by_text(_regex), (RegexError,)),
     "question": Target(_by_text(_question)),
+    "account": Target(_account, (ParameterError,)),
     "cursor": Target(_by_text(_cursor), (CursorError,)),
     "tail_token": Target(_by_text(_tail_token), (CursorError,)),
     "alert_rule": Target(_alert_rule, (RuleInvalid,)),

@@ -185,6 +185,21 @@ def test_three_hosts_send_their_lines_and_show_their_files_through_one_server(
     assert [agent.stop() for agent in agents] == [0, 0, 0]
 
 
+def test_a_server_that_takes_smaller_requests_gets_them(site: Site, tmp_path: Path, agents: list[AgentProcess]) -> None:
+    fleet = site.fleet
+    fleet.role("ingest", label="small", LOGFEED_INGEST__BODY_BYTES_MAX=str(64 * 1024))
+    asyncio.run(fleet.ready("small"))
+    service = "agent-halves"
+    agent = AgentProcess(tmp_path / "web-4", site.url, site.key, service=service, ingest_url=fleet.url("small"))
+    agents.append(agent)
+    agent.append("app.log", [*lines_of(0, 1_500), "x" * 100_000, *lines_of(1_500, 2_000)])
+    agent.start()
+    until(lambda: "one log is too large for the server" in agent.log_text(), agent.log_text)
+    agent.kill()
+    agent.start()
+    site.reader.has_each_once(service, lines_of(0, 2_000), agent)
+
+
 def test_a_configuration_that_cannot_be_used_is_said_at_the_start(tmp_path: Path) -> None:
     agent = AgentProcess(tmp_path / "web-3", "http://127.0.0.1:1", "key", service="not a service!")
     assert agent.start().ended() == 2

@@ -44,7 +44,7 @@ def scripts() -> Path:
 async def running(scripts: Path, script: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A client's process; killed where it does not end by itself."""
     process = await asyncio.create_subprocess_exec(
-        "node", script, *arguments, cwd=scripts, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        "node", script, *arguments, cwd=scripts, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
         yield process
@@ -126,7 +126,7 @@ async def test_winston_loki_sends_again_what_was_not_taken(site: LokiSite, scrip
     else:  # it owes for half a minute
         lines = [(time.time_ns(), "line", None)] * 60
         assert (await site.push(key, json_push([({"app": other}, lines)]))).status_code == 204
-    async with running(scripts, "winston.cjs", site.url, key, service, "40", "protobuf") as process:
+    async with running(scripts, "winston.cjs", site.url, key, service, "40", "protobuf", "stay") as process:
         assert process.stdout is not None
         async with asyncio.timeout(60):
             while b"refused" not in await process.stdout.readline():
@@ -134,8 +134,8 @@ async def test_winston_loki_sends_again_what_was_not_taken(site: LokiSite, scrip
         if trouble == "away":
             server.start()
             await site.fleet.ready("serve")
-        async with asyncio.timeout(180):
-            await process.communicate()
+        await site.stored(key, service, 40, timeout_s=120)
+        await process.communicate()  # its input ends
         assert process.returncode == 0
     assert len(await site.settled(key, service, 40)) == 40
 

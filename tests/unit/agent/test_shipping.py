@@ -30,6 +30,9 @@ SECOND_US = 1_000_000
 class Host:
     """Files, an agent over them, and what the server has. Time passes when told."""
 
+    files: FileSet
+    checkpoint: Checkpoint
+
     def __init__(self, directory: Path, **options: Any) -> None:
         self.folder = directory / "logs"
         self.folder.mkdir()
@@ -38,15 +41,15 @@ class Host:
         self.now_us = 1_795_000_000 * SECOND_US
         self.bodies: dict[str, bytes] = {}
         self.is_away = False
-        self.checkpoint: Checkpoint | None = None
-        self.files: FileSet | None = None
+        self._is_begun = False
         self.start()
 
     def start(self) -> None:
         """As after a kill: nothing but the checkpoint is there."""
-        if self.files is not None and self.checkpoint is not None:
+        if self._is_begun:
             self.files.close()
             self.checkpoint.close()
+        self._is_begun = True
         self.checkpoint = Checkpoint(self._state)
         self.state, body = self.checkpoint.load()
         shipped = ShippedRoot(Root("app", self.folder, "shop", ("**",)), **self._options)
