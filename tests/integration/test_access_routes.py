@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -249,7 +250,8 @@ async def test_every_route_of_the_application_is_in_the_document(site: Site) -> 
         # What is included keeps its routes to itself.
         inner = getattr(route, "original_router", None)
         paths |= {
-            str(getattr(each, "path", "?")).replace(":path}", "}") for each in (inner.routes if inner else [route])
+            re.sub(r":(path|text)}", "}", str(getattr(each, "path", "?")))
+            for each in (inner.routes if inner else [route])
         }
     documented = {name.partition(" ")[2] for name in ROUTES}
     strange = {path for path in paths - documented if path not in UNDOCUMENTED | SOCKETS}
