@@ -245,7 +245,7 @@ class AgentSettings(Section):
     scan_s: float = Field(default=1.0, gt=0, le=60)
     """Seconds between two looks for new files."""
 
-    batch_bytes_max: int = Field(default=1 * _MiB, ge=256 * 1024, le=3 * _MiB)
+    batch_bytes_max: int = Field(default=_MiB // 2, ge=256 * 1024, le=3 * _MiB)
     """Bytes of lines in one request."""
 
     unfinished_line_s: float = Field(default=30.0, gt=0, le=3_600)

@@ -1,5 +1,5 @@
-"""The agent on a host: how much it sends for each second of a core, how much memory it takes meanwhile, and how long the last line
-of a huge file takes. Over HTTP, in a process of its own, against a server that only takes.
+"""The agent on a host: how much it sends for each second of a core, how much memory it takes meanwhile, and how long the
+last line of a huge file takes. Over HTTP, in a process of its own, against a server that only takes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -81,10 +81,12 @@ def _first_line_ms() -> float:
 def _write(path: Path, size: int, *, is_json: bool) -> tuple[int, int]:
     """(lines, bytes) of a file of lines as programs write them."""
     written = lines = 0
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    begins = datetime.now(UTC) - timedelta(hours=1)
     with path.open("wb") as file:
         for raw in single_lines(moulds(8)):
             log = orjson.loads(raw)
+            moment = begins + timedelta(milliseconds=3 * lines)
+            now = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
             if is_json:
                 log["time"] = now
                 line = orjson.dumps(log, option=orjson.OPT_APPEND_NEWLINE)

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -139,6 +140,23 @@ def _varint(value: int) -> bytes:
     return bytes(parts)
 
 
+def _bulk(lines: Lines, time_ns: int) -> bytes:
+    """As Filebeat sends them: an action for each document, no ids."""
+    at = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).isoformat(timespec="milliseconds")
+    written = []
+    for line in lines:
+        document = {
+            "@timestamp": at,
+            "message": line["message"],
+            "log": {"level": line["level"]},
+            "service": {"name": line["service_name"]},
+            "trace": {"id": line["correlation_id"]},
+            **line["metadata"],
+        }
+        written += [b'{"create":{"_index":"bench"}}', orjson.dumps(document)]
+    return b"\n".join([*written, b""])
+
+
 FORMATS: Final[dict[str, WireFormat]] = {
     "otlp_protobuf": WireFormat(
         "/v1/logs", "application/x-protobuf", _otlp_protobuf, lambda answer: answer.body == b""
@@ -147,6 +165,12 @@ FORMATS: Final[dict[str, WireFormat]] = {
     "loki_json": WireFormat("/loki/api/v1/push", "application/json", _loki_json, lambda answer: answer.body == b""),
     "loki_protobuf": WireFormat(
         "/loki/api/v1/push", "application/x-protobuf", _loki_protobuf, lambda answer: answer.body == b""
+    ),
+    "bulk": WireFormat(
+        "/_bulk?filter_path=errors,items.*.error,items.*.status",
+        "application/x-ndjson",
+        _bulk,
+        lambda answer: answer.body.startswith(b'{"errors":false,'),
     ),
 }
 """Name, as in the figure `wire_ratio.NAME`, -> the format."""

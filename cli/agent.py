@@ -21,7 +21,7 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", metavar="FILE", help="YAML file with settings; else the one LOGFEED_CONFIG names."),
 ]
-_SMALL: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}
+_SMALL: Final = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}
 """For the C library: it would keep memory of its own for each thread."""
 
 

@@ -55,10 +55,12 @@ class ServerFacts(msgspec.Struct, frozen=True):
 
 async def server_facts(connection: Connection, settings: Iterable[str]) -> ServerFacts:
     """settings: names of those to look at. What a server does not have is left out."""
-    row = await (await connection.execute(_FACTS)).fetchone()
-    assert row is not None
+    facts = await (await connection.execute(_FACTS)).fetchone()
+    assert facts is not None
+    number, version, timescale, connections, size, is_standby = facts
     found = await (await connection.execute(_SETTINGS, (list(settings),))).fetchall()
-    return ServerFacts(*row, {name: in_base_unit(text, unit) for name, text, unit in found})
+    values = {name: in_base_unit(text, unit) for name, text, unit in found}
+    return ServerFacts(number, version, timescale, connections, size, is_standby, values)
 
 
 async def applied_migrations(connection: Connection) -> list[int]:

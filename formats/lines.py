@@ -82,7 +82,7 @@ class LineParser:
         if entry.correlation_id is not None or entry.is_complete:
             return entry
         if (place := self._may_name_id_at(text)) >= 0 and (found := self._correlation.search(text, place)):
-            entry.correlation_id = _first_group(found)
+            entry.correlation_id = _first_group(found) if self._has_own_pattern else found[found.lastindex or 0]
         return entry
 
     def time_of(self, text: str) -> int | None:
@@ -100,7 +100,8 @@ class LineParser:
         return self.time_of(text) is None
 
     def _may_name_id_at(self, text: str) -> int:
-        """From where on to look; -1: it names none. Cheap: the built-in pattern costs ten times as much, and most of a line is none."""
+        """From where on to look; -1: it names none. Cheap: the built-in pattern costs ten times as much, and most of a
+        line is none."""
         if self._has_own_pattern:
             return 0
         lower = text.lower()

@@ -20,6 +20,7 @@ SYSLOG_SEVERITIES: Final = tuple(
 )
 """RFC 5424, table 2: emergency, alert, critical, error, warning, notice, informational, debug."""
 
+_USUAL: Final = {"time", "level", "message"}
 _NOTHING: Final = frozenset((None, "", "-", "- - - - -"))
 """Values of groups that say nothing."""
 _LEADING_LEVEL = re.compile(r"[\[(<]?([A-Za-z]{3,9})[\])>]?: ")
@@ -81,6 +82,11 @@ def is_continuation(text: str) -> bool:
 
 
 def _entry(match: re.Match[str], time_us: int) -> Entry:
+    if match.re.groupindex.keys() == _USUAL:
+        # Most lines: half the price of what follows.
+        message, level = match["message"] or "", match["level"]
+        severity = read_level(level.rstrip("12345")) if level else None
+        return Entry(message, time_us, _level_in(message) if severity is None else severity)
     fields = match.groupdict()
     del fields["time"]
     message = fields.pop("message") or ""

@@ -47,7 +47,9 @@ class TimeReader:
 
     def iso(self, text: str) -> int | None:
         """`2015-10-18 18:01:47,978`, `2024-05-01T12:00:00.123Z`, `2024-05-01 12:00:00 UTC`."""
-        if text.endswith((" UTC", " GMT")):
+        if text[-1:] == "Z" and text[-2:-1] != " ":
+            pass
+        elif text.endswith((" UTC", " GMT")):
             text = text[:-4] + "Z"
         elif text[-6:-5] == " " or text[-7:-6] == " ":
             text = text.replace(" +", "+").replace(" -", "-")

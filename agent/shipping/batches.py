@@ -18,10 +18,10 @@ from agent.shipping.checkpoint import Part, State, write_state
 from agent.shipping.files import FileSet, Tailed
 from agent.shipping.tailing import Tailer
 
-LOGS_MAX: Final = 5_000
-_SHARE_BYTES: Final = 256 * 1024
+LOGS_MAX: Final = 2_500
+_SHARE_BYTES: Final = 128 * 1024
 """Of one file in one turn."""
-_SHARE_LOGS: Final = 1_500
+_SHARE_LOGS: Final = 1_250
 _BODY_BYTES_OPEN: Final = 5 * 1024 * 1024 // 2
 """A body of so many bytes gets no more: one share can become several times its bytes, and the server takes 8 MiB."""
 _ZSTD_LEVEL: Final = 1

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -214,13 +215,9 @@ class FileSet:
         if seen:
             # What a new file is a copy of must be known as it is now.
             for tailed in [each for each in self.files if each.shipped is shipped and each.is_read]:
-                if tailed.place.packing is not None:
-                    continue
-                if not is_same(tailed, os.fstat(tailed.descriptor).st_size):
-                    self.truncated(tailed)
-                elif tailed.place.head_bytes < HEAD_BYTES:
-                    head = head_of(tailed.descriptor)
-                    tailed.place.head, tailed.place.head_bytes = fingerprint(head), len(head)
+                if tailed.place.packing is None:
+                    with suppress(OSError):  # reading it will say so
+                        self._look_again(tailed)
         looked_us = self._state.looked_us.get(root.name)
         for found in sorted(seen.values(), key=lambda each: each.modified_ns):
             if sum(each.descriptor >= 0 for each in self.files) >= self._files_max:
@@ -231,6 +228,14 @@ class FileSet:
             except (NoSuchFile, OSError):
                 continue  # gone or changed meanwhile: the next look sees what it is
         self._state.looked_us[root.name] = now_us
+
+    def _look_again(self, tailed: Tailed) -> None:
+        """At an open plain file: whether it was truncated, and by what it is known. Raises OSError."""
+        if not is_same(tailed, os.fstat(tailed.descriptor).st_size):
+            self.truncated(tailed)
+        elif tailed.place.head_bytes < HEAD_BYTES:
+            head = head_of(tailed.descriptor)
+            tailed.place.head, tailed.place.head_bytes = fingerprint(head), len(head)
 
     def _seen(self, tailed: Tailed, found: Found, now_us: int, now_s: float) -> bool:
         """Under which name it is now. False: device and inode are those of another file by now."""
@@ -358,7 +363,8 @@ class FileSet:
 
 
 def is_same(tailed: Tailed, size: int) -> bool:
-    """Whether an open plain file is still the one that was read to its place: beginning and the KiB before it. Raises OSError."""
+    """Whether an open plain file is still the one that was read to its place: beginning and the KiB before it. Raises
+    OSError."""
     return _is_same(tailed.place, tailed.descriptor, size)
 
 

@@ -10,6 +10,7 @@ What is on its way was written down with its body. So nothing depends on what be
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -42,6 +43,9 @@ _LAST_ANSWER_S: Final = 5.0
 """How long a stop waits for the answer to a request that is on its way."""
 _DISK_PAUSE_S: Final = 2.0
 _REFUSED_PAUSE_S: Final = 5.0
+_COLLECT_EVERY: Final = 16
+"""Requests. Each leaves a few objects that refer to one another, with its body: too few for the collector to look by
+itself, and many bytes."""
 _BODY_BYTES_MAX: Final = 32 * 1024 * 1024
 
 Result = TypeVar("Result")
@@ -79,6 +83,7 @@ class Shipper:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shipper")
         self._scanned_s = self._saved_s = float("-inf")
         self._saved = b""
+        self._requests = 0
         self._away_since_s: float | None = None
         self.problem: str | None = None
         """What keeps lines from the server now, for people."""
@@ -119,6 +124,9 @@ class Shipper:
             if not sending.done():
                 sending.cancel()
                 await asyncio.wait({sending})
+        self._requests += 1
+        if self._requests % _COLLECT_EVERY == 0:
+            gc.collect()
         if following is None:
             await self._do(self._save)
         return following

@@ -63,11 +63,7 @@ def parse_users(items: Items) -> AccountQuestion:
 def grants_of(permissions: Permissions) -> list[str]:
     """Permissions as they are stored. Raises ParameterError."""
     try:
-        found = [
-            grant(permission, services)
-            for permission in Permission
-            for services in getattr(permissions, permission.value)
-        ]
+        found = [grant(Permission(name), each) for name, services in permissions.items() for each in services]
         if not found:
             raise ParameterError("permissions", "expected at least one service for one of them: else it may nothing")
         return check_grants(found)

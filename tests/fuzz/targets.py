@@ -25,6 +25,7 @@ from logfeed_client.querying.events import EventReader, frame_of
 from logfeed_client.sending.answers import Taken, judge
 from logfeed_client.sending.batch import Batch
 from logfeed_client.sending.spool import parse_name, whole_lines
+from pydantic import ValidationError
 from starlette.requests import HTTPConnection
 
 from access.accounts import check_networks
@@ -33,6 +34,16 @@ from access.errors import AccountError, Unauthenticated
 from access.grants import check_grants
 from access.keys import key_prefix, key_sha256
 from access.tokens import read_access_token
+from agent.errors import QuestionInvalid, StateError
+from agent.heartbeat import read_answer as read_heartbeat_answer
+from agent.questions import parse_file, parse_list
+from agent.shipping.checkpoint import read_state
+from agent.shipping.encoding import LogEncoder
+from agent.shipping.joining import JoinRules, split
+from agent.shipping.sending import read_answer as read_batch_answer
+from agent.syslog.framing import Frame, Framer
+from agent.syslog.parse import encode as encode_syslog
+from agent.syslog.parse import parse as parse_syslog
 from alerts.errors import RuleInvalid
 from alerts.matching import parse_matcher
 from alerts.service import read_document
@@ -68,6 +79,7 @@ from ingest.wire.otlp.protobuf import read_protobuf
 from ingest.wire.otlp.records import Made
 from patterns.masks import Masker
 from query import params
+from query.accounts.parameters import grants_of, parse_keys, parse_users
 from query.cursor import CursorSeal
 from query.errors import CursorError
 from query.hosts.addresses import read_address
@@ -83,6 +95,7 @@ from runtime.origins import Origins, origin_of
 from runtime.patience import retry_after_s
 from runtime.settings import load
 from runtime.traceparent import traceparent_of
+from schemas.accounts import NewKey, NewPassword, NewUser, UserChange
 from schemas.errors import ConfigurationError, InvalidInput
 from schemas.export_lines import csv_records, ndjson
 from schemas.frames import (
@@ -95,7 +108,7 @@ from schemas.frames import (
     encode_lines,
 )
 from schemas.levels import band
-from schemas.record import Log
+from schemas.record import Log, is_service_name
 from schemas.scope import ServiceScope
 from search.language import QueryError, parse
 from search.match import compile_match
@@ -247,6 +260,8 @@ def _question(text: str) -> None:
         lambda: params.parse_correlation(items),
         lambda: params.parse_ledger(items, now_us=NOW_US, minutes_max=60),
         lambda: params.parse_none(items),
+        lambda: parse_keys(items),
+        lambda: parse_users(items),
         lambda: params.parse_log_id(text),
         lambda: params.parse_correlation_id(text),
     ):
@@ -254,6 +269,21 @@ def _question(text: str) -> None:
             read()
         except InvalidInput:
             continue
+
+
+def _account(raw: bytes) -> None:
+    """A key or user to be made or changed, as JSON."""
+    try:
+        content = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return
+    for model in (NewKey, NewUser, UserChange, NewPassword):
+        try:
+            wanted = model.model_validate(content)
+        except ValidationError:
+            continue
+        if isinstance(wanted, (NewKey, NewUser)):
+            grants_of(wanted.permissions)
 
 
 def _cursor(text: str) -> None:
@@ -451,6 +481,59 @@ def _connection_text(data: bytes) -> None:
     assert bool(lines) == any(line.strip() for line in said)
 
 
+# The agent
+
+
+def _syslog(raw: bytes) -> None:
+    """A connection's bytes in pieces of the size that the first byte says, then each message read."""
+    framer, size = Framer(4_096), 1 + (raw[0] if raw else 0)
+    frames = [frame for start in range(0, len(raw), size) for frame in framer.feed(raw[start : start + size])]
+    times = TimeReader(zone=UTC, now_us=NOW_US)
+    for frame in (*frames, *framer.end(), Frame(raw, False)):
+        assert len(frame.raw) <= 4_096 or frame.raw is raw
+        message = parse_syslog(frame.raw, times)
+        line = encode_syslog(message, service=None, now_us=NOW_US, peer="peer", agent="host", is_cut=frame.is_cut)
+        assert line.count(b"\n") == 1
+        assert is_service_name(json.loads(line)["service_name"])
+
+
+def _joined_lines(raw: bytes) -> None:
+    """As a file that is over: every byte is taken, in either way of joining, and each log can be sent."""
+    encoder = LogEncoder(service="shop", metadata={"host": "h"})
+    for kind in (Format.JSON, Format.PLAIN):
+        parser = LineParser(kind, pattern=None, zone=UTC, now_us=NOW_US, correlation_pattern=None)
+        place, is_skipping = 0, False
+        while place < len(raw):
+            found = split(
+                raw[place:], JoinRules(parser.continues), is_skipping=is_skipping, is_final=True, takes_unfinished=True
+            )
+            assert found.taken
+            for text, is_cut in found.texts:
+                line = encoder.encode(parser.parse(text), NOW_US, is_cut=is_cut)
+                assert line.count(b"\n") == 1
+                assert isinstance(json.loads(line)["message"], str)
+            place, is_skipping = place + found.taken, found.is_skipping
+        assert place == len(raw)
+
+
+def _agent_answers(raw: bytes) -> None:
+    """What a server, or something else at its address, answers to an agent."""
+    for status in (200, 201, 403, 413, 422, 503):
+        read_batch_answer(status, raw, logs=10, pause_s=None)
+        pause_s, _ = read_heartbeat_answer(status, raw)
+        assert 1 <= pause_s <= 300
+
+
+def _agent_question(text: str) -> None:
+    """As a query string."""
+    items = httpx.QueryParams(text.encode("utf-8", "replace").decode()).multi_items()
+    for read in (parse_list, lambda items: parse_file(items, read_s_max=60, follow_s_max=60)):
+        try:
+            read(items)
+        except QuestionInvalid:
+            continue
+
+
 # The Python client
 
 
@@ -495,6 +578,11 @@ def _client_segment(raw: bytes) -> None:
 
 
 TARGETS: Final[dict[str, Target]] = {
+    "syslog": Target(_syslog),
+    "joined_lines": Target(_joined_lines),
+    "agent_state": Target(read_state, (StateError,)),
+    "agent_answers": Target(_agent_answers),
+    "agent_question": Target(_by_text(_agent_question)),
     "client_answers": Target(_client_answers),
     "client_events": Target(_client_events),
     "client_headers": Target(_by_text(_client_headers)),
@@ -520,6 +608,7 @@ TARGETS: Final[dict[str, Target]] = {
     "query": Target(_by_text(_query), (QueryError,)),
     "regex": Target(_by_text(_regex), (RegexError,)),
     "question": Target(_by_text(_question)),
+    "account": Target(_account, (ParameterError,)),
     "cursor": Target(_by_text(_cursor), (CursorError,)),
     "tail_token": Target(_by_text(_tail_token), (CursorError,)),
     "alert_rule": Target(_alert_rule, (RuleInvalid,)),

@@ -22,7 +22,7 @@ FIGURES = (
     "cpu_us_per_log.writer", "cpu_us_per_log.database", "peak_mib.ingest", "peak_mib.database",
     "segment_rows_per_cpu_s", "segment_json_ratio", "page_p99_ms.files_id", "segment_scan_ms_per_million_rows",
     "correlation_filters_again_ms", "match_us_per_log", "match_ratio", "tail_cores", "tail_logs_shown_per_s",
-    "wire_ratio.otlp_protobuf", "wire_ratio.otlp_json",
+    "wire_ratio.otlp_protobuf", "wire_ratio.otlp_json", "wire_ratio.bulk",
 )  # fmt: skip
 
 

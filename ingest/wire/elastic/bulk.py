@@ -72,18 +72,23 @@ def read_bulk(body: bytes, *, index: str | None, default_service: str | None, lo
 
 
 def _read_all(body: bytes, default_index: str | None, default_service: str | None) -> Bulk:
-    """Raises _Unusual, or what is UNREADABLE."""
+    """Raises _Unusual, or what is UNREADABLE. Without ids all actions are alike: each text is looked at once."""
     bulk = Bulk()
-    decoded = _objects.decode_lines(body)
-    if len(decoded) % 2 or len(decoded) != body.count(b"\n") + 1:
-        raise _Unusual  # blank lines were passed over: one may stand where a document should
-    lines = iter(decoded)
-    for head, document in zip(lines, lines, strict=True):
-        action, index, document_id = _target(head, default_index)
-        if action not in _ADDING:
-            raise _Unusual
-        item = log_of(document, index=index, document_id=document_id, default_service=default_service)
-        bulk.add(item, action, index, document_id)
+    lines = body.split(b"\n")
+    heads = lines[::2]
+    documents = _objects.decode_lines(b"\n".join(lines[1::2]))
+    if len(documents) != len(heads):
+        raise _Unusual  # it passes over blank lines: one may stand where a document should
+    targets: dict[bytes, tuple[str, str | None, str | None]] = {}
+    for head, document in zip(heads, documents, strict=True):
+        target = targets.get(head)
+        if target is None:
+            target = _target(_objects.decode(head), default_index)
+            if target[0] not in _ADDING:
+                raise _Unusual
+            targets[head] = target
+        action, index, document_id = target
+        bulk.add(log_of(document, index, document_id, default_service), action, index, document_id)
     return bulk
 
 
@@ -152,7 +157,7 @@ def _read_one(
     document = _object(raw)
     if isinstance(document, Malformed):
         return document, action, index, document_id
-    item = log_of(document, index=index, document_id=document_id, default_service=default_service)
+    item = log_of(document, index, document_id, default_service)
     return item, action, index, document_id
 
 

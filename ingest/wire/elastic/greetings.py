@@ -64,7 +64,16 @@ _THERE: Final = (
 """Whatever name: it is there."""
 _TEXT: Final = "text/plain"
 _PRODUCT_HEADER: Final = {"X-Elastic-Product": {"description": "Elasticsearch.", "schema": {"type": "string"}}}
-_NAME: Final = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+_NAME: Final = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "description": "Any.",
+    "schema": {"type": "string"},
+}
+_DESCRIPTION: Final = (
+    "For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key."
+)
 
 
 class _ForPrograms(APIRoute):
@@ -122,6 +131,7 @@ def _add(
         methods=["GET"],
         name=f"elastic{name}".rstrip("_"),
         summary=summary,
+        description=_DESCRIPTION,
         response_class=Response,
         responses={
             200: {

@@ -1,5 +1,5 @@
-"""Each line is sent once, whatever becomes of the files and of the agent: real files, an agent that is killed at any step, and a
-server that remembers bodies by their keys.
+"""Each line is sent once, whatever becomes of the files and of the agent: real files, an agent that is killed at any
+step, and a server that remembers bodies by their keys.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ SECOND_US = 1_000_000
 class Host:
     """Files, an agent over them, and what the server has. Time passes when told."""
 
+    files: FileSet
+    checkpoint: Checkpoint
+
     def __init__(self, directory: Path, **options: Any) -> None:
         self.folder = directory / "logs"
         self.folder.mkdir()
@@ -38,13 +41,15 @@ class Host:
         self.now_us = 1_795_000_000 * SECOND_US
         self.bodies: dict[str, bytes] = {}
         self.is_away = False
+        self._is_begun = False
         self.start()
 
     def start(self) -> None:
         """As after a kill: nothing but the checkpoint is there."""
-        if hasattr(self, "checkpoint"):
+        if self._is_begun:
             self.files.close()
             self.checkpoint.close()
+        self._is_begun = True
         self.checkpoint = Checkpoint(self._state)
         self.state, body = self.checkpoint.load()
         shipped = ShippedRoot(Root("app", self.folder, "shop", ("**",)), **self._options)
@@ -208,7 +213,7 @@ def test_rotations_while_the_agent_was_away_are_caught_up(host: Host, pack: Any)
     host.append("a.log", *numbered(0, 100))
     host.settle(1)
     host.append("a.log", *numbered(100, 150))
-    generations = []
+    generations: list[Path] = []
     for number in range(3):
         (host.folder / "a.log").rename(host.folder / f"old{number}")
         generations.insert(0, host.folder / f"old{number}")

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import frames
+from schemas.errors import RecordTooLarge
 from schemas.frames import (
     FRAME_DECODED_BYTES_MAX,
     RECORD_VERSION,
@@ -146,6 +147,17 @@ def test_value_that_grows_past_the_limit_is_refused_unread() -> None:
         decompress(zstandard.compress(bomb))
     with pytest.raises(FrameError):
         decompress(zstandard.ZstdCompressor(write_content_size=False).compress(bomb))
+
+
+def test_lines_past_the_limit_are_refused_before_they_are_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However well they compress: nobody could read them again."""
+    logs = [Log(1, 2, 9, "shop", "x" * 100, None, {})] * 10
+    size = len(decompress(encode_lines(logs)))
+    monkeypatch.setattr(frames, "FRAME_DECODED_BYTES_MAX", size)
+    assert decompress(encode_lines(logs))
+    monkeypatch.setattr(frames, "FRAME_DECODED_BYTES_MAX", size - 1)
+    with pytest.raises(RecordTooLarge, match="send fewer"):
+        encode_lines(logs)
 
 
 def test_value_at_the_limit_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Which server it is, for clients */
+        /**
+         * Which server it is, for clients
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic"];
         put?: never;
         post?: never;
@@ -62,7 +65,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It answers, for rsyslog */
+        /**
+         * It answers, for rsyslog
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic__cat_health"];
         put?: never;
         post?: never;
@@ -79,7 +85,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It answers */
+        /**
+         * It answers
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic__cluster_health"];
         put?: never;
         post?: never;
@@ -96,7 +105,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It is there, whatever it is called: nothing needs to be set up */
+        /**
+         * It is there, whatever it is called: nothing needs to be set up
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic__data_stream_name"];
         put?: never;
         post?: never;
@@ -113,7 +125,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It is there, whatever it is called: nothing needs to be set up */
+        /**
+         * It is there, whatever it is called: nothing needs to be set up
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic__ilm_policy_name"];
         put?: never;
         post?: never;
@@ -130,7 +145,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It is there, whatever it is called: nothing needs to be set up */
+        /**
+         * It is there, whatever it is called: nothing needs to be set up
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic__index_template_name"];
         put?: never;
         post?: never;
@@ -147,7 +165,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It is there, whatever it is called: nothing needs to be set up */
+        /**
+         * It is there, whatever it is called: nothing needs to be set up
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic__ingest_pipeline_name"];
         put?: never;
         post?: never;
@@ -164,7 +185,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** An active licence, for Logstash */
+        /**
+         * An active licence, for Logstash
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic__license"];
         put?: never;
         post?: never;
@@ -181,7 +205,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** No other servers */
+        /**
+         * No other servers
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic__nodes_http"];
         put?: never;
         post?: never;
@@ -198,7 +225,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It is there, whatever it is called: nothing needs to be set up */
+        /**
+         * It is there, whatever it is called: nothing needs to be set up
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic__template_name"];
         put?: never;
         post?: never;
@@ -215,7 +245,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What the server has besides: nothing */
+        /**
+         * What the server has besides: nothing
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic__xpack"];
         put?: never;
         post?: never;
@@ -1494,7 +1527,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Which server it is, for clients */
+        /**
+         * Which server it is, for clients
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic_elastic"];
         put?: never;
         post?: never;
@@ -1545,7 +1581,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It answers, for rsyslog */
+        /**
+         * It answers, for rsyslog
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic_elastic__cat_health"];
         put?: never;
         post?: never;
@@ -1562,7 +1601,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It answers */
+        /**
+         * It answers
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic_elastic__cluster_health"];
         put?: never;
         post?: never;
@@ -1579,7 +1621,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It is there, whatever it is called: nothing needs to be set up */
+        /**
+         * It is there, whatever it is called: nothing needs to be set up
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic_elastic__data_stream_name"];
         put?: never;
         post?: never;
@@ -1596,7 +1641,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It is there, whatever it is called: nothing needs to be set up */
+        /**
+         * It is there, whatever it is called: nothing needs to be set up
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic_elastic__ilm_policy_name"];
         put?: never;
         post?: never;
@@ -1613,7 +1661,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It is there, whatever it is called: nothing needs to be set up */
+        /**
+         * It is there, whatever it is called: nothing needs to be set up
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic_elastic__index_template_name"];
         put?: never;
         post?: never;
@@ -1630,7 +1681,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It is there, whatever it is called: nothing needs to be set up */
+        /**
+         * It is there, whatever it is called: nothing needs to be set up
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic_elastic__ingest_pipeline_name"];
         put?: never;
         post?: never;
@@ -1647,7 +1701,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** An active licence, for Logstash */
+        /**
+         * An active licence, for Logstash
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic_elastic__license"];
         put?: never;
         post?: never;
@@ -1664,7 +1721,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** No other servers */
+        /**
+         * No other servers
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic_elastic__nodes_http"];
         put?: never;
         post?: never;
@@ -1681,7 +1741,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** It is there, whatever it is called: nothing needs to be set up */
+        /**
+         * It is there, whatever it is called: nothing needs to be set up
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic_elastic__template_name"];
         put?: never;
         post?: never;
@@ -1698,7 +1761,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What the server has besides: nothing */
+        /**
+         * What the server has besides: nothing
+         * @description For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key.
+         */
         get: operations["elastic_elastic__xpack"];
         put?: never;
         post?: never;
@@ -4892,6 +4958,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Any. */
                 name: string;
             };
             cookie?: never;
@@ -4916,6 +4983,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Any. */
                 name: string;
             };
             cookie?: never;
@@ -4940,6 +5008,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Any. */
                 name: string;
             };
             cookie?: never;
@@ -4964,6 +5033,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Any. */
                 name: string;
             };
             cookie?: never;
@@ -5032,6 +5102,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Any. */
                 name: string;
             };
             cookie?: never;
@@ -20216,7 +20287,7 @@ export interface operations {
     host_file: {
         parameters: {
             query?: {
-                /** @description Most lines: the newest that match, newest first; with `follow` the newest to begin with. */
+                /** @description Most lines: the newest that match, newest first; with `follow` the newest to begin with, 0 for none. */
                 n?: number;
                 /** @description The line contains this text. Several: all of them. Example: `timeout`. */
                 keyword?: string[];
@@ -21213,57 +21284,17 @@ export interface operations {
                     networks?: string[];
                     /**
                      * Permissions
-                     * @description What may be done, with which services each.
+                     * @example {
+                     *       "read": [
+                     *         "pay/*"
+                     *       ],
+                     *       "tail": [
+                     *         "pay/*"
+                     *       ]
+                     *     }
                      */
                     permissions: {
-                        /**
-                         * Admin
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        admin?: string[];
-                        /**
-                         * Alert
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        alert?: string[];
-                        /**
-                         * Export
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        export?: string[];
-                        /**
-                         * Read
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        read?: string[];
-                        /**
-                         * Tail
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        tail?: string[];
-                        /**
-                         * Write
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        write?: string[];
+                        [key: string]: string[];
                     };
                 };
             };
@@ -29190,57 +29221,17 @@ export interface operations {
                     password: string;
                     /**
                      * Permissions
-                     * @description What may be done, with which services each.
+                     * @example {
+                     *       "read": [
+                     *         "pay/*"
+                     *       ],
+                     *       "tail": [
+                     *         "pay/*"
+                     *       ]
+                     *     }
                      */
                     permissions: {
-                        /**
-                         * Admin
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        admin?: string[];
-                        /**
-                         * Alert
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        alert?: string[];
-                        /**
-                         * Export
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        export?: string[];
-                        /**
-                         * Read
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        read?: string[];
-                        /**
-                         * Tail
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        tail?: string[];
-                        /**
-                         * Write
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        write?: string[];
+                        [key: string]: string[];
                     };
                 };
             };
@@ -29653,56 +29644,12 @@ export interface operations {
                      * @description true ends their sessions, and lets them in no more.
                      */
                     disabled?: boolean | null;
-                    /** @description Instead of those that there are. */
+                    /**
+                     * Permissions
+                     * @description Instead of those that there are.
+                     */
                     permissions?: {
-                        /**
-                         * Admin
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        admin?: string[];
-                        /**
-                         * Alert
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        alert?: string[];
-                        /**
-                         * Export
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        export?: string[];
-                        /**
-                         * Read
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        read?: string[];
-                        /**
-                         * Tail
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        tail?: string[];
-                        /**
-                         * Write
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        write?: string[];
+                        [key: string]: string[];
                     } | null;
                 };
             };
@@ -32241,6 +32188,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Any. */
                 name: string;
             };
             cookie?: never;
@@ -32265,6 +32213,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Any. */
                 name: string;
             };
             cookie?: never;
@@ -32289,6 +32238,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Any. */
                 name: string;
             };
             cookie?: never;
@@ -32313,6 +32263,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Any. */
                 name: string;
             };
             cookie?: never;
@@ -32381,6 +32332,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Any. */
                 name: string;
             };
             cookie?: never;

@@ -10,8 +10,8 @@ from ingest.parse import Incoming, Malformed
 from ingest.wire.elastic.document import log_of
 
 
-def incoming(document: dict[str, Any], **more: Any) -> Incoming:
-    log = log_of(document, **more)
+def incoming(document: dict[str, Any], default_service: str | None = None) -> Incoming:
+    log = log_of(document, None, None, default_service)
     assert isinstance(log, Incoming)
     return log
 
@@ -107,7 +107,7 @@ def test_a_time_is_handed_on(time: Any) -> None:
 
 @pytest.mark.parametrize("time", [True, [1], {"a": 1}])
 def test_a_time_of_another_type_is_an_error_of_its_document(time: Any) -> None:
-    log = log_of({"message": "m", "@timestamp": time})
+    log = log_of({"message": "m", "@timestamp": time}, None, None, None)
     assert isinstance(log, Malformed)
     assert log.code == "timestamp"
 
