@@ -1,9 +1,8 @@
-// Logs by winston through winston-loki: `node winston.cjs URL KEY SERVICE COUNT json|protobuf [stay]`. Ends when all were sent, or
-// stays until its input ends.
+// Logs by winston through winston-loki: `node winston.cjs URL KEY SERVICE COUNT json|protobuf`. Ends when all were taken.
 const winston = require("winston");
 const LokiTransport = require("winston-loki");
 
-const [url, key, service, count, form, stay] = process.argv.slice(2);
+const [url, key, service, count, form] = process.argv.slice(2);
 const transport = new LokiTransport({
   host: url,
   basicAuth: `anybody:${key}`,
@@ -18,11 +17,7 @@ const logger = winston.createLogger({ level: "silly", transports: [transport] })
 for (let n = 0; n < Number(count); n += 1) {
   logger.log({ level: n % 2 ? "error" : "info", message: `from winston ${n}`, timestamp: Date.now() });
 }
-if (stay) {
-  process.stdin.on("end", () => process.exit(0)).resume();
-} else {
-  setImmediate(async () => {
-    await transport.flush();
-    process.exit(0);
-  });
-}
+setImmediate(async () => {
+  await transport.flush();
+  process.exit(0);
+});
