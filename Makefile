@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled modules halve the start of every process, also where the environment asks for none.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up demo web install install-lake install-mcp install-test test test-unit test-long test-web test-browser bench-web screenshots lint types imports supply audit check openapi bench lock clean
+.PHONY: help up demo web install install-lake install-mcp install-test test test-unit test-long test-web test-browser bench-web screenshots lint types imports supply audit check openapi helm bench lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -124,6 +124,9 @@ openapi: install-test ## write schemas/*.json anew
 	$(BIN)/python -m cli.openapi schemas/openapi.json
 	$(BIN)/python -m cli.schema_documents schemas
 	if [ -d web/node_modules ]; then cd web && npm run --silent types; fi
+
+helm: install-test ## render the Helm chart into tests/data/helm (compiles helm with Go where there is none)
+	$(BIN)/python -m infra.helm_chart
 
 bench: install-test ## how fast it is, everything running at once, 20 minutes (BENCH=--quick: three, BENCH=--help)
 	$(BIN)/python -m bench $(BENCH)

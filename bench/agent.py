@@ -1,5 +1,5 @@
-"""The agent on a host: how much it sends for each second of a core, how much memory it takes meanwhile, and how long the last line
-of a huge file takes. Over HTTP, in a process of its own, against a server that only takes.
+"""The agent on a host: how much it sends for each second of a core, how much memory it takes meanwhile, and how long the
+last line of a huge file takes. Over HTTP, in a process of its own, against a server that only takes.
 """
 
 from __future__ import annotations

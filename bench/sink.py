@@ -1,4 +1,5 @@
-"""A server that takes what an agent sends and forgets it, so that the agent alone is measured; it keeps the token of heartbeats."""
+"""A server that takes what an agent sends and forgets it, so that the agent alone is measured; it keeps the token of
+heartbeats."""
 
 from __future__ import annotations
 

@@ -72,7 +72,9 @@ def cat(
     regex: Annotated[str | None, typer.Option("--regex", metavar="REGEX", help="Lines that match (RE2).")] = None,
     case: Annotated[bool, typer.Option("--case", help="Letters in the same case.")] = False,
     across_lines: Annotated[bool, typer.Option("--across-lines", help="Keywords may be in different lines.")] = False,
-    lines: Annotated[int, typer.Option("-n", metavar="N", min=1, help="At most so many lines.")] = 100,
+    lines: Annotated[
+        int, typer.Option("-n", metavar="N", min=0, help="At most so many lines; with -f to begin with.")
+    ] = 100,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with lines as they are written, until Ctrl-C.")
     ] = False,
@@ -161,7 +163,8 @@ async def _print_lines(
                 sys.stdout.buffer.flush()
                 shown += 1
     status = "cut" if end is None else str(end.get("status"))
-    if status in ("deadline", "limit", "error", "cut"):
+    is_short = status in ("deadline", "error", "cut") or (end is not None and end.get("error"))
+    if is_short:
         reason = "the server's answer was cut" if end is None else str(end.get("error") or status)
         print(f"not all was looked at: {harmless(reason)}", file=sys.stderr)
     if status in ("error", "cut"):

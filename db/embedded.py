@@ -41,6 +41,8 @@ from db.server_settings import SERVER_SETTINGS
 from schemas.errors import ConfigurationError, DatabaseUnavailable
 
 POSTGRES_VERSION: Final = 18
+POSTGRES_BIN: Final = POSTGRES_VERSIONS[POSTGRES_VERSION]
+"""The server's programs, and those to back it up with (docs/upgrading.md)."""
 DATABASE: Final = "logfeed"
 
 _SYSTEM_USER: Final = "pgserver"
@@ -77,7 +79,7 @@ class EmbeddedPostgres:
         self.data_dir = data_dir.expanduser().resolve()
         self._cluster = self.data_dir / "postgres"
         self._facts = self.data_dir / "postgres.json"
-        self._bin = POSTGRES_VERSIONS[POSTGRES_VERSION]
+        self._bin = POSTGRES_BIN
         self._port = port
         self._password = ""
         self._user: str | None = _SYSTEM_USER if os.geteuid() == 0 else None

@@ -100,7 +100,8 @@ class LineParser:
         return self.time_of(text) is None
 
     def _may_name_id_at(self, text: str) -> int:
-        """From where on to look; -1: it names none. Cheap: the built-in pattern costs ten times as much, and most of a line is none."""
+        """From where on to look; -1: it names none. Cheap: the built-in pattern costs ten times as much, and most of a
+        line is none."""
         if self._has_own_pattern:
             return 0
         lower = text.lower()

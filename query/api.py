@@ -26,6 +26,7 @@ from query.patterns import PatternAnswers, PatternTexts
 from query.problems import ProblemRoute, problem_responses
 from query.settings import QuerySettings
 from runtime.clock import Clock
+from runtime.path_text import any_text
 from schemas.access import SECURITY
 from schemas.overview import FacetsAnswer, HistogramAnswer
 from schemas.pages import CorrelationPage, LedgerAnswer, LogContext, LogPage, OneLog, ServiceList
@@ -102,7 +103,7 @@ def make_router(
         return note(audit, request, principal, _answer(answer))
 
     @router.get(
-        "/correlations/{correlation_id:path}/logs",
+        f"/correlations/{any_text('correlation_id')}/logs",
         summary="The story of a correlation id",
         **documented(CorrelationPage, params.CORRELATION, 400, 422, 500, 503, has_tag=True),
     )

@@ -8,26 +8,19 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from schemas.pages import Answer
 
-Services = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=1_000, examples=[["pay/*"]])
+Permissions = Annotated[
+    dict[
+        Literal["write", "read", "tail", "export", "alert", "admin"],
+        Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=1_000)],
+    ],
+    Field(examples=[{"read": ["pay/*"], "tail": ["pay/*"]}]),
 ]
-"""By name, prefix with * behind it, or * for all."""
+"""What may be done, with which services each: by name, prefix with * behind it, or * for all."""
 Rate = Annotated[float, Field(gt=0, le=1e15)] | Literal["none"] | None
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-class Permissions(_Body):
-    """What may be done, with which services each."""
-
-    write: Services = []
-    read: Services = []
-    tail: Services = []
-    export: Services = []
-    alert: Services = []
-    admin: Services = []
 
 
 class NewKey(_Body):

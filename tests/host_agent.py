@@ -191,6 +191,8 @@ async def host_agent(agent: HostAgent, *, tls: ssl.SSLContext | None = None) -> 
 
 def _permits(asked: Asked, service: str) -> bool:
     scope = json.loads(asked.parameters["scope"][0])
+    if service in scope.get("excluded", ()):
+        return False
     if scope.get("all"):
         return bool(service)
     return service in scope["names"] or any(service.startswith(prefix) for prefix in scope["prefixes"])

@@ -18,12 +18,19 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from access.accounts import Accounts
+from access.principal import RateLimits
 from db.database import Database
 from infra.fleet import EMBEDDED, Fleet
 from schemas.scope import AUDIT_SERVICE
 from tests.fleets import Fleets
 
 PUSH = "/loki/api/v1/push"
+_SETTINGS = {
+    "LOGFEED_TAIL__FRAME_EVERY_MS": "50",
+    # Bodies that clients once sent have times that grow old.
+    "LOGFEED_INGEST__RETENTION_DAYS": "36500",
+    "LOGFEED_STORE__RETENTION_DAYS": "36500",
+}
 _numbers = itertools.count()
 Json = dict[str, Any]
 
@@ -31,7 +38,7 @@ Json = dict[str, Any]
 @contextmanager
 def loki_site(fleets: Fleets, **extra: str) -> Iterator[LokiSite]:
     """Ingest and query in one process, as `logfeed up` has them, and a writer. extra: environment."""
-    fleet = fleets.make(EMBEDDED, partitions=2, access="true", extra={"LOGFEED_TAIL__FRAME_EVERY_MS": "50", **extra})
+    fleet = fleets.make(EMBEDDED, partitions=2, access="true", extra={**_SETTINGS, **extra})
     try:
         fleet.role("serve")
         fleet.role("write")
@@ -57,10 +64,10 @@ class LokiSite:
         """Of the one server."""
         return self.fleet.url("serve")
 
-    async def key(self, *grants: str) -> str:
+    async def key(self, *grants: str, rates: RateLimits | None = None) -> str:
         """A new key's text, known to the server."""
         async with self.database() as database:
-            key = await Accounts(database).create_key("test", grants, created_by="tests")
+            key = await Accounts(database).create_key("test", grants, created_by="tests", rates=rates or RateLimits())
         ends_s = time.monotonic() + 20
         while (await self.ask(key.text, "/api/v1/auth/me")).status_code == 401:
             assert time.monotonic() < ends_s, "the key is known within seconds"

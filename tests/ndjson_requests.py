@@ -1,4 +1,4 @@
-"""How schemathesis writes NDJSON, which it does not know by itself (its SCHEMATHESIS_HOOKS)."""
+"""What schemathesis does not know by itself (its SCHEMATHESIS_HOOKS): bodies of other types, and tuples."""
 
 from __future__ import annotations
 
@@ -22,3 +22,21 @@ def lines(_: schemathesis.SerializationContext, value: Any) -> bytes:  # what th
 def message(_: schemathesis.SerializationContext, value: Any) -> bytes:
     """Bytes as they are; text goes out as it is."""
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+
+
+@schemathesis.hook
+def before_load_schema(_: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
+    """It rewrites `prefixItems` as older drafts have them, and then calls the document invalid where an answer is checked
+    (4.32). Here any of the members may be at any place."""
+    _without_tuples(raw_schema)
+
+
+def _without_tuples(node: Any) -> None:  # of a JSON document
+    if isinstance(node, dict):
+        if "prefixItems" in node:
+            node["items"] = {"anyOf": node.pop("prefixItems")}
+        for value in node.values():
+            _without_tuples(value)
+    elif isinstance(node, list):
+        for value in node:
+            _without_tuples(value)

@@ -35,7 +35,7 @@ class ShipperSite:
         return self.fleet.url("ingest")
 
     def key(self, *grants: str, rates: RateLimits | None = None) -> str:
-        """The text of a new key; ingest knows it two seconds later at most."""
+        """The text of a new key, which ingest knows soon (`knows`). Not inside an event loop."""
         return asyncio.run(_make_key(self.fleet.database_url, grants, rates))
 
     async def logs(self, **parameters: Any) -> list[dict[str, Any]]:
@@ -64,6 +64,22 @@ class ShipperSite:
         logs = await self.logs(**parameters)
         assert len(logs) == count, f"{len(logs)} instead of {count}"
         return logs[::-1]
+
+    async def knows(self, key: str) -> None:
+        """Waits until ingest knows a key."""
+
+        async def is_known() -> bool:
+            headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/x-ndjson"}
+            async with httpx.AsyncClient(trust_env=False, timeout=30, headers=headers) as client:
+                return (await client.post(f"{self.url}/api/v1/logs/batch", content=b"")).status_code != 401
+
+        await until(is_known, what="the key is known", timeout_s=DEADLINE_S)
+
+    async def metric(self, name: str) -> float:
+        """A metric of ingest, with its labels; 0 where it was not counted yet."""
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+            lines = (await client.get(f"{self.url}/metrics")).text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
 
     async def _nothing_waits(self) -> bool:
         headers = {"Authorization": f"Bearer {self.read_key}"}

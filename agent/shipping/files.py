@@ -358,7 +358,8 @@ class FileSet:
 
 
 def is_same(tailed: Tailed, size: int) -> bool:
-    """Whether an open plain file is still the one that was read to its place: beginning and the KiB before it. Raises OSError."""
+    """Whether an open plain file is still the one that was read to its place: beginning and the KiB before it. Raises
+    OSError."""
     return _is_same(tailed.place, tailed.descriptor, size)
 
 

@@ -78,10 +78,10 @@ def split(
     joiner = _Joiner(rules.goes_on, begin, logs_max)
     if not joiner.add(raws):
         return joiner.done(False)
-    if is_long or (rest and is_whole and takes_unfinished):
-        # Of a long line what is kept is known, though its end is far.
-        if not joiner.add([rest], line_end_bytes=0):
-            return joiner.done(False)
+    # Of a long line what is kept is known, though its end is far.
+    takes_rest = is_long or (rest and is_whole and takes_unfinished)
+    if takes_rest and not joiner.add([rest], line_end_bytes=0):
+        return joiner.done(False)
     if (
         is_long
         or (is_final and is_whole)

@@ -66,7 +66,7 @@ def grants_of(permissions: Permissions) -> list[str]:
         found = [
             grant(permission, services)
             for permission in Permission
-            for services in getattr(permissions, permission.value)
+            for services in permissions.get(permission.value, [])
         ]
         if not found:
             raise ParameterError("permissions", "expected at least one service for one of them: else it may nothing")

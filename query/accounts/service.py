@@ -170,8 +170,11 @@ class AccountAnswers:
         AccountError, TooManyLogins, Overloaded."""
         is_own, stored = _is_own(principal, name), None
         self.check_may_set_password(name, principal)
+        before = await self._accounts.user(name)
+        if before.issuer is not None:
+            raise AccountConflict(f"{name} has no password here: they come from {before.issuer}")
         if not is_own:
-            _check_gives(principal, (await self._accounts.user(name)).grants)
+            _check_gives(principal, before.grants)
         elif wanted.current_password is None:
             raise ParameterError("current_password", "is needed where the user is yourself")
         password_hash = await self._hash(wanted.password)

@@ -24,6 +24,7 @@ from query.hosts.records import Form
 from query.hosts.service import FileRead, Hosts
 from query.json_body import read_json
 from query.problems import ProblemRoute, problem_responses, without_references
+from runtime.path_text import any_text
 from runtime.traceparent import traceparent_of
 from schemas.access import SECURITY
 from schemas.hosts import HOST_PATTERN, HostFileList, HostHeartbeat, HostList, HostRegistered
@@ -126,7 +127,7 @@ def make_hosts_router(hosts: Hosts, authenticate: Authenticate, audit: AuditLog 
         return Response(body, 200, _HEADERS, _JSON)
 
     @router.get(
-        "/{host}/files/{name:path}",
+        f"/{{host}}/files/{any_text('name')}",
         summary="Lines of a file of a host",
         description=_READ,
         response_class=StreamingResponse,

@@ -41,8 +41,8 @@ FILES: Final = (
 READ: Final = (
     Parameter(
         "n",
-        "Most lines: the newest that match, newest first; with `follow` the newest to begin with.",
-        {"type": "integer", "minimum": 1, "maximum": LINES_MAX, "default": LINES_DEFAULT},
+        "Most lines: the newest that match, newest first; with `follow` the newest to begin with, 0 for none.",
+        {"type": "integer", "minimum": 0, "maximum": LINES_MAX, "default": LINES_DEFAULT},
     ),
     Parameter("keyword", "The line contains this text. Several: all of them.", is_list=True, example="timeout"),
     Parameter("regex", "The line matches this regular expression (RE2) somewhere.", example="status=5\\d\\d"),
@@ -78,7 +78,8 @@ def parse_read(name: str, items: Items, settings: HostSettings) -> FileQuestion:
     """name: of the file. Raises ParameterError."""
     values = Values(items, READ)
     asked: list[tuple[str, str]] = []
-    lines = values.whole_number("n", least=1, most=LINES_MAX, default=LINES_DEFAULT)
+    flags = {flag: _flag(values, flag) for flag in _FLAGS}
+    lines = values.whole_number("n", least=0 if flags["follow"] else 1, most=LINES_MAX, default=LINES_DEFAULT)
     asked.append(("n", str(lines)))
     keywords = values.all("keyword")
     if len(keywords) > KEYWORDS_MAX:
@@ -87,7 +88,6 @@ def parse_read(name: str, items: Items, settings: HostSettings) -> FileQuestion:
     regex = values.one("regex")
     if regex is not None:
         asked.append(("regex", _text("regex", regex, TEXT_CHARS_MAX)))
-    flags = {flag: _flag(values, flag) for flag in _FLAGS}
     asked += [(flag, "true") for flag, is_set in flags.items() if is_set]
     most_s = settings.follow_s_max if flags["follow"] else settings.read_s_max
     if values.one("max_s") is not None:

@@ -9,7 +9,7 @@ Memory: one record, RECORD_BYTES_MAX at most.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -50,8 +50,9 @@ class EndStatus(StrEnum):
     """Why an answer ends."""
 
     COMPLETE = "complete"
-    """All of the file was looked at, or as many lines were found as were asked for."""
+    """All of the file was looked at."""
     LIMIT = "limit"
+    """As many lines as were asked for, or as are passed on; there may be more."""
     ERROR = "error"
     DEADLINE = "deadline"
 
@@ -124,7 +125,9 @@ class Records:
         self.lines += 1
         if self._form is Form.NDJSON:
             return line + b"\n"
-        return record.line.encode("utf-8", "replace") + b"\n"
+        # A line that looks like the end must not be taken for it.
+        escape = " " if record.line.startswith(_TEXT_END) else ""
+        return (escape + record.line).encode("utf-8", "replace") + b"\n"
 
 
 class _File(msgspec.Struct):
@@ -173,11 +176,10 @@ def read_files(body: bytes, allowed: ServiceScope) -> FileList:
 def scope_json(allowed: ServiceScope, services: Sequence[str]) -> str:
     """What the agent is told of which services may be read. services: of the host, as it said; where rights are very many,
     those of them that may be read are all that is asked for."""
+    excluded = {"excluded": sorted(allowed.excluded)} if allowed.excluded else {}
     if allowed.everything:
-        return '{"all":true}'
-    prefixes = sorted(allowed.prefixes)
-    names = sorted(allowed.names - allowed.excluded)
-    text = _json({"names": names, "prefixes": prefixes})
+        return _json({"all": True, **excluded})
+    text = _json({"names": sorted(allowed.names), "prefixes": sorted(allowed.prefixes), **excluded})
     if len(text) <= SCOPE_CHARS_MAX:
         return text
     there = [service for service in services if allowed.permits(service)]
@@ -186,7 +188,7 @@ def scope_json(allowed: ServiceScope, services: Sequence[str]) -> str:
     return text
 
 
-def _json(content: dict[str, list[str]]) -> str:
+def _json(content: Mapping[str, object]) -> str:
     return msgspec.json.encode(content).decode()
 
 

@@ -200,7 +200,7 @@ def _parse(parser: Parser, found: Labelled) -> None:
     if parser is Parser.JSON:
         try:
             flatten(_object.decode(line), taken)
-        except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             found.parsed.setdefault(ERROR, "JSONParserErr")
     else:
         for pair in _LOGFMT.finditer(line):

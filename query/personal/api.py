@@ -17,6 +17,7 @@ from query.patterns import Place
 from query.personal import parameters
 from query.problems import ProblemRoute, problem_responses, without_references
 from query.settings import QuerySettings
+from runtime.path_text import any_text
 from schemas.access import SECURITY
 from schemas.personal import BookmarkList, BookmarkModel, NewBookmark, NewView, ViewList, ViewModel
 from schemas.times import time_text
@@ -62,7 +63,7 @@ def make_personal_router(
         return _answer({"bookmarks": list(map(_bookmark_json, found))})
 
     @router.put(
-        "/bookmarks/{kind}/{target_id:path}",
+        f"/bookmarks/{{kind}}/{any_text('target_id')}",
         summary="Keep a bookmark",
         **_documented(BookmarkModel, 409, 422, body=NewBookmark),
     )
@@ -79,7 +80,10 @@ def make_personal_router(
         return _answer(_bookmark_json(kept))
 
     @router.delete(
-        "/bookmarks/{kind}/{target_id:path}", summary="Remove a bookmark", status_code=204, **_documented(None, 422)
+        f"/bookmarks/{{kind}}/{any_text('target_id')}",
+        summary="Remove a bookmark",
+        status_code=204,
+        **_documented(None, 422),
     )
     async def drop_bookmark(kind: _Kind, target_id: _TargetId, request: Request) -> Response:
         """Harmless where there is none."""
@@ -100,7 +104,7 @@ def make_personal_router(
             found = await store.views(principal.subject)
         return _answer({"views": list(map(_view_json, found))})
 
-    @router.put("/views/{name:path}", summary="Save a view", **_documented(ViewModel, 409, 422, body=NewView))
+    @router.put(f"/views/{any_text('name')}", summary="Save a view", **_documented(ViewModel, 409, 422, body=NewView))
     async def keep_view(name: _Name, request: Request) -> Response:
         """Make it, or change where it leads: a path of this site, with its query."""
         principal = await authenticate(request)
@@ -112,7 +116,9 @@ def make_personal_router(
             kept = await store.keep_view(principal.subject, checked, address, most=settings.views_max)
         return _answer(_view_json(kept))
 
-    @router.delete("/views/{name:path}", summary="Remove a saved view", status_code=204, **_documented(None, 422))
+    @router.delete(
+        f"/views/{any_text('name')}", summary="Remove a saved view", status_code=204, **_documented(None, 422)
+    )
     async def drop_view(name: _Name, request: Request) -> Response:
         """Harmless where there is none."""
         principal = await authenticate(request)

@@ -33,6 +33,16 @@ from access.errors import AccountError, Unauthenticated
 from access.grants import check_grants
 from access.keys import key_prefix, key_sha256
 from access.tokens import read_access_token
+from agent.errors import QuestionInvalid, StateError
+from agent.heartbeat import read_answer as read_heartbeat_answer
+from agent.questions import parse_file, parse_list
+from agent.shipping.checkpoint import read_state
+from agent.shipping.encoding import LogEncoder
+from agent.shipping.joining import JoinRules, split
+from agent.shipping.sending import read_answer as read_batch_answer
+from agent.syslog.framing import Frame, Framer
+from agent.syslog.parse import encode as encode_syslog
+from agent.syslog.parse import parse as parse_syslog
 from alerts.errors import RuleInvalid
 from alerts.matching import parse_matcher
 from alerts.service import read_document
@@ -57,8 +67,12 @@ from ingest.parse import Window, decode_batch, decode_one, may_hold_nul, to_log
 from ingest.quick import PlainLog, are_plain, opened, plain_lines, plain_of, read_plain, read_plain_one
 from ingest.receive import Received
 from ingest.timestamps import parse_timestamp, show
+from ingest.wire.edge import Records as Pushed
 from ingest.wire.elastic.answers import EVERYTHING, Outcome, members_of, outcome_of, worded
 from ingest.wire.elastic.bulk import read_bulk
+from ingest.wire.loki.labels import InvalidLabels, parse_labels
+from ingest.wire.loki.read import read_json as read_loki_json
+from ingest.wire.loki.read import read_protobuf as read_loki_protobuf
 from ingest.wire.otlp.json_body import read_json
 from ingest.wire.otlp.protobuf import read_protobuf
 from ingest.wire.otlp.records import Made
@@ -69,6 +83,9 @@ from query.errors import CursorError
 from query.hosts.addresses import read_address
 from query.hosts.agents import problem_detail
 from query.hosts.records import AnswerFaulty, Form, Records, read_files
+from query.loki import logql, pipeline, shapes
+from query.loki.parameters import time_us
+from query.loki.syntax import LogQLError, LogQuery, MetricQuery
 from query.tail.token import TailSeal
 from query.topics.place import parse_place, place_text
 from runtime.addresses import network_of
@@ -88,7 +105,7 @@ from schemas.frames import (
     encode_lines,
 )
 from schemas.levels import band
-from schemas.record import Log
+from schemas.record import Log, is_service_name
 from schemas.scope import ServiceScope
 from search.language import QueryError, parse
 from search.match import compile_match
@@ -342,6 +359,39 @@ def _import(raw: bytes) -> None:
         assert end == len(raw)
 
 
+def _loki(read: Callable[..., Pushed]) -> Callable[[bytes], None]:
+    def run(raw: bytes) -> None:
+        records = read(raw, default_service="unknown_service", logs_max=1_000)
+        for item in [*records.items, *map(opened, records.plain)]:
+            assert isinstance(to_log(item, 1, _WINDOW, may_hold_nul=True), (Log, ItemError))
+        if records.plain:
+            plain_lines(records.plain, range(len(records.plain)), _WINDOW)
+
+    return run
+
+
+def _logql(text: str) -> None:
+    query = logql.parse(text)
+    if isinstance(query, MetricQuery):
+        query = query.logs
+    if isinstance(query, LogQuery):
+        compiled = pipeline.plan(query, ("shop", "pay/api"))
+        log = Log(1, 1, 9, "shop", 'level=warn {"a": 1}', "c", {"pod": "p", "http": {"status": 500}})
+        compile_match(compiled.predicate)(log)
+        compiled.labelled(log)
+
+
+def _log_line(text: str) -> None:
+    """As `json` and `logfmt` read lines."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        return
+    for stage in ("json", "logfmt"):
+        found = pipeline.plan(logql.parse_logs("{} | " + stage)).labelled(Log(1, 1, 9, "s", text, None, {}))
+        assert found is not None
+        assert len(found.parsed) <= pipeline.PARSED_MAX + 1
+        shapes.logs_answer([found], is_categorized=False, warnings=[])
+
+
 def _times(text: str) -> None:
     """The spelling that needs no pattern to have matched before."""
     found = TimeReader(zone=UTC, now_us=NOW_US).iso(text)
@@ -411,6 +461,59 @@ def _connection_text(data: bytes) -> None:
     assert bool(lines) == any(line.strip() for line in said)
 
 
+# The agent
+
+
+def _syslog(raw: bytes) -> None:
+    """A connection's bytes in pieces of the size that the first byte says, then each message read."""
+    framer, size = Framer(4_096), 1 + (raw[0] if raw else 0)
+    frames = [frame for start in range(0, len(raw), size) for frame in framer.feed(raw[start : start + size])]
+    times = TimeReader(zone=UTC, now_us=NOW_US)
+    for frame in (*frames, *framer.end(), Frame(raw, False)):
+        assert len(frame.raw) <= 4_096 or frame.raw is raw
+        message = parse_syslog(frame.raw, times)
+        line = encode_syslog(message, service=None, now_us=NOW_US, peer="peer", agent="host", is_cut=frame.is_cut)
+        assert line.count(b"\n") == 1
+        assert is_service_name(json.loads(line)["service_name"])
+
+
+def _joined_lines(raw: bytes) -> None:
+    """As a file that is over: every byte is taken, in either way of joining, and each log can be sent."""
+    encoder = LogEncoder(service="shop", metadata={"host": "h"})
+    for kind in (Format.JSON, Format.PLAIN):
+        parser = LineParser(kind, pattern=None, zone=UTC, now_us=NOW_US, correlation_pattern=None)
+        place, is_skipping = 0, False
+        while place < len(raw):
+            found = split(
+                raw[place:], JoinRules(parser.continues), is_skipping=is_skipping, is_final=True, takes_unfinished=True
+            )
+            assert found.taken
+            for text, is_cut in found.texts:
+                line = encoder.encode(parser.parse(text), NOW_US, is_cut=is_cut)
+                assert line.count(b"\n") == 1
+                assert isinstance(json.loads(line)["message"], str)
+            place, is_skipping = place + found.taken, found.is_skipping
+        assert place == len(raw)
+
+
+def _agent_answers(raw: bytes) -> None:
+    """What a server, or something else at its address, answers to an agent."""
+    for status in (200, 201, 403, 413, 422, 503):
+        read_batch_answer(status, raw, logs=10, pause_s=None)
+        pause_s, _ = read_heartbeat_answer(status, raw)
+        assert 1 <= pause_s <= 300
+
+
+def _agent_question(text: str) -> None:
+    """As a query string."""
+    items = httpx.QueryParams(text.encode("utf-8", "replace").decode()).multi_items()
+    for read in (parse_list, lambda items: parse_file(items, read_s_max=60, follow_s_max=60)):
+        try:
+            read(items)
+        except QuestionInvalid:
+            continue
+
+
 # The Python client
 
 
@@ -455,6 +558,11 @@ def _client_segment(raw: bytes) -> None:
 
 
 TARGETS: Final[dict[str, Target]] = {
+    "syslog": Target(_syslog),
+    "joined_lines": Target(_joined_lines),
+    "agent_state": Target(read_state, (StateError,)),
+    "agent_answers": Target(_agent_answers),
+    "agent_question": Target(_by_text(_agent_question)),
     "client_answers": Target(_client_answers),
     "client_events": Target(_client_events),
     "client_headers": Target(_by_text(_client_headers)),
@@ -468,6 +576,12 @@ TARGETS: Final[dict[str, Target]] = {
     "elastic_bulk": Target(_elastic_bulk, (MalformedBody, BodyTooLarge)),
     "filter_path": Target(_by_text(_filter_path)),
     "body": Target(_body, (BodyTooLarge, MalformedBody, UnsupportedBody)),
+    "loki_json": Target(_loki(read_loki_json), (MalformedBody, BodyTooLarge)),
+    "loki_protobuf": Target(_loki(read_loki_protobuf), (MalformedBody, BodyTooLarge)),
+    "loki_labels": Target(_by_text(parse_labels), (InvalidLabels,)),
+    "logql": Target(_by_text(_logql), (LogQLError,)),
+    "log_line": Target(_by_text(_log_line)),
+    "loki_time": Target(_by_text(lambda text: time_us(text, "start")), (ParameterError,)),
     "idempotency_key": Target(_by_text(_key), (InvalidFields,)),
     "timestamp": Target(_by_text(_timestamp), (ValueError,)),
     "level": Target(_by_text(band), (ValueError,)),

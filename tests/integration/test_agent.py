@@ -1,5 +1,5 @@
-"""Agents as processes beside a real server: each line is stored once through rotation under load, truncation, kill -9, and a server
-that is away; syslog over TCP and UDP; files are read while all that happens.
+"""Agents as processes beside a real server: each line is stored once through rotation under load, truncation, kill -9,
+and a server that is away; syslog over TCP and UDP; files are read while all that happens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import pytest
 from infra.fleet import EMBEDDED, Fleet, Role, free_port
 from tests.fleets import Fleets
 from tests.integration.agent_site import AgentProcess, Reader, make_key, until
-from tests.integration.hosts_server import HostsServer
 
 pytestmark = pytest.mark.timeout(300)  # the first test starts the server
 
@@ -104,24 +103,25 @@ def test_rotation_under_load_kills_and_a_server_that_is_away(
 def test_syslog_over_tcp_and_udp_is_stored_also_when_it_came_while_the_server_was_away(
     site: Site, tmp_path: Path, agents: list[AgentProcess]
 ) -> None:
-    syslog = {"tcp_port": free_port(), "udp_port": free_port(), "service": "agent-syslog"}
+    tcp_port, udp_port = free_port(), free_port()
+    syslog = {"tcp_port": tcp_port, "udp_port": udp_port, "service": "agent-syslog"}
     nowhere = f"http://127.0.0.1:{free_port()}"
     agent = AgentProcess(tmp_path / "web-2", nowhere, site.key, service="unused", syslog=syslog)
     agents.append(agent)
     agent.start()
     until(lambda: "listening for syslog" in agent.log_text(), agent.log_text)
     expected = []
-    with socket.create_connection(("127.0.0.1", int(syslog["tcp_port"]))) as connection:
+    with socket.create_connection(("127.0.0.1", tcp_port)) as connection:
         counted = b"<165>1 2026-11-18T11:00:00Z host app 7 ID - counted, with\na line end"
         connection.sendall(b"%d " % len(counted) + counted + b"<34>Nov 18 11:00:01 host su: ended by a newline\n")
         expected += ["counted, with\na line end", "ended by a newline"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         for number in range(20):
-            datagrams.sendto(b"<13>app: datagram %d" % number, ("127.0.0.1", int(syslog["udp_port"])))
+            datagrams.sendto(b"<13>app: datagram %d" % number, ("127.0.0.1", udp_port))
             expected.append(f"datagram {number}")
     if shutil.which("logger"):
         for number, transport in enumerate(("--tcp", "--udp")):
-            port = str(syslog["tcp_port" if transport == "--tcp" else "udp_port"])
+            port = str(tcp_port if transport == "--tcp" else udp_port)
             command = ["logger", transport, "--server", "127.0.0.1", "--port", port, "--priority", "auth.err"]
             subprocess.run([*command, "--tag", "tests", f"from logger {number}"], check=True, timeout=30)
             expected.append(f"from logger {number}")
@@ -146,36 +146,43 @@ def test_syslog_over_tcp_and_udp_is_stored_also_when_it_came_while_the_server_wa
     site.reader.has_each_once("agent-syslog", expected, agent)
 
 
-def test_three_hosts_tell_the_server_where_they_are_and_show_their_files(
-    tmp_path: Path, agents: list[AgentProcess]
+def test_three_hosts_send_their_lines_and_show_their_files_through_one_server(
+    site: Site, tmp_path: Path, agents: list[AgentProcess]
 ) -> None:
-    with HostsServer() as server:
-        for number in range(3):
-            agent = AgentProcess(tmp_path / f"host-{number}", server.url, "lf_key", service=f"shop-{number}")
-            agents.append(agent)
-            agent.append("a.log", [f"host {number} line {line}" for line in range(3)])
-            agent.start()
-        until(lambda: len(server.hosts) == 3, lambda: agents[-1].log_text())
-        for number, agent in enumerate(agents):
-            told = server.hosts[f"host-{number}"]
-            assert told["services"] == [f"shop-{number}"]
-            assert told["version"]
-            assert len(told["token"]) == 43
-            scope = json.dumps({"names": [f"shop-{number}"]})
-            headers = {"Authorization": f"Bearer {told['token']}", "X-Logfeed-Subject": "user:ann"}
-            with httpx.Client(base_url=told["address"], headers=headers, trust_env=False) as client:
-                files = client.get("/files", params={"scope": scope}).json()["files"]
-                assert [file["name"] for file in files] == ["app/a.log"]
-                answer = client.get("/files/app/a.log", params={"scope": scope, "n": "1"})
-                assert json.loads(answer.text.splitlines()[0])["line"] == f"host {number} line 2"
-                assert client.get("/files/app/a.log", params={"scope": "{}"}).status_code == 404
-            until(lambda agent=agent: "user:ann" in agent.log_text(), agent.log_text)  # type: ignore[misc]  # of this turn
-        assert server.authorizations == {"Bearer lf_key"}
-        first = server.hosts["host-0"]["token"]
+    key = make_key(site.fleet, "write:*", "host:host-*")
+    ann = make_key(site.fleet, "read:rack-0", "read:rack-1")
+    for number in range(3):
+        agent = AgentProcess(tmp_path / f"host-{number}", site.url, key, service=f"rack-{number}")
+        agents.append(agent)
+        agent.append("a.log", [f"host {number} line {line}" for line in range(3)])
+        agent.start()
+    for number, agent in enumerate(agents):
+        site.reader.has_each_once(f"rack-{number}", [f"host {number} line {line}" for line in range(3)], agent)
+    with httpx.Client(
+        base_url=site.url, headers={"Authorization": f"Bearer {ann}"}, trust_env=False, timeout=30
+    ) as client:
+
+        def hosts() -> dict[str, list[str]]:
+            listed = client.get("/api/v1/hosts").json()["hosts"]
+            return {host["host"]: host["services"] for host in listed if host["status"] == "up"}
+
+        def newest(host: str) -> str:
+            answer = client.get(f"/api/v1/hosts/{host}/files/app/a.log", params={"n": "1"})
+            return str(json.loads(answer.text.splitlines()[0]).get("line")) if answer.status_code == 200 else ""
+
+        until(lambda: len(hosts()) >= 2, lambda: f"{hosts()} {agents[0].log_text()}")
+        assert {host: of for host, of in hosts().items() if of} == {"host-0": ["rack-0"], "host-1": ["rack-1"]}
+        files = client.get("/api/v1/hosts/host-0/files").json()["files"]
+        assert [file["name"] for file in files] == ["app/a.log"]
+        assert newest("host-0") == "host 0 line 2"
+        assert client.get("/api/v1/hosts/host-2/files/app/a.log").status_code == 404
+        until(lambda: '"file": "app/a.log"' in agents[0].log_text(), agents[0].log_text)
+        # Another start has another token, which the server is told at once.
         agents[0].kill()
+        agents[0].append("a.log", ["after a restart"])
         agents[0].start()
-        until(lambda: server.hosts["host-0"]["token"] != first, agents[0].log_text)
-        assert [agent.stop() for agent in agents] == [0, 0, 0]
+        until(lambda: newest("host-0") == "after a restart", agents[0].log_text)
+    assert [agent.stop() for agent in agents] == [0, 0, 0]
 
 
 def test_a_configuration_that_cannot_be_used_is_said_at_the_start(tmp_path: Path) -> None:

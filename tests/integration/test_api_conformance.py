@@ -25,11 +25,11 @@ CHECKS: Final = (
     "response_schema_conformance,unsupported_method"
 )
 PHASES: Final = "examples,coverage"
-"""Some 1,500 requests, the same ones each time: every rule of the document kept, and broken by itself."""
+"""Some 2,000 requests, the same ones each time: every rule of the document kept, and broken by itself."""
 PHASES_LONG: Final = f"{PHASES},fuzzing"
 """And random ones that break several at once."""
 EXAMPLES_LONG: Final = 400
-RUN_S_MAX: Final = 240.0
+RUN_S_MAX: Final = 360.0
 """On a machine that is busy with other tests; 30 s otherwise."""
 SERVICES: Final = ("shop", "pay/a", "other/secret")
 
@@ -82,7 +82,7 @@ ADMIN: Final = pytest.param(("admin:*", "write:*"), id="admin")
 NARROW: Final = ("read:pay/*", "write:pay/a")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(420)
 @pytest.mark.parametrize("grants", [ADMIN, pytest.param(NARROW, id="narrow", marks=pytest.mark.long)])
 async def test_every_answer_is_in_the_document(site: Site, grants: tuple[str, ...], tmp_path: Path) -> None:
     token = (await site.key(*grants)).text

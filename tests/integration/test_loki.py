@@ -17,6 +17,8 @@ import httpx
 import pytest
 import websockets
 
+from access.principal import RateLimits
+from infra.fleet import REPOSITORY
 from tests.fleets import Fleets
 from tests.loki_bodies import Streams, json_push, protobuf_push, snappy
 from tests.loki_site import LokiSite, loki_site, new_service
@@ -104,7 +106,7 @@ async def test_a_bad_entry_is_said_and_costs_no_other(site: LokiSite) -> None:
     service = new_service("bad")
     key = await site.key(f"write:{service}", f"read:{service}")
     at = now_ns()
-    values = [[str(at), "good"], [str(at), 5], ["1000000000000000000", "of 2001"], [str(at + 1000), "good too"]]
+    values = [[str(at), "good"], [str(at), 5], ["7000000000000000000", "of 2191"], [str(at + 1000), "good too"]]
     body = json.dumps({"streams": [{"stream": {"app": service}, "values": values}]}).encode()
     answer = await site.push(key, body)
     assert answer.status_code == 400
@@ -136,6 +138,16 @@ async def test_refusals_are_sentences_in_plain_text(site: LokiSite) -> None:
         assert answer.text.endswith("\n")
         assert "{" not in answer.text[:1]
         assert ("www-authenticate" in answer.headers) == (status == 401)
+
+
+async def test_a_key_that_sends_too_fast_is_told_to_wait(site: LokiSite) -> None:
+    service = new_service("fast")
+    key = await site.key(f"write:{service}", f"read:{service}", rates=RateLimits(logs_per_s=0.1))
+    assert (await site.push(key, json_push(lines(service, 5)))).status_code == 204
+    answer = await site.push(key, json_push(lines(service, 1)))
+    assert (answer.status_code, answer.headers["content-type"]) == (429, "text/plain; charset=utf-8")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert len(await site.settled(key, service, 5)) == 5
 
 
 async def test_a_key_of_one_service_needs_no_label(site: LokiSite) -> None:
@@ -436,6 +448,37 @@ async def test_who_asked_is_written_down(asked: Asked) -> None:
     await asked.lines(f'{{app="{asked.shop}"}} != "{marker}"', limit=7)
     (entry,) = await asked.site.audited("/loki/api/v1/query_range", marker.replace("/", "%2F"))
     assert entry["rows"] == 7
+
+
+DASHBOARD = REPOSITORY / "infra" / "grafana" / "dashboards" / "logs.json"
+
+
+async def test_every_panel_of_the_dashboard_is_answered(asked: Asked) -> None:
+    """As Grafana sends them, its variables filled in."""
+    dashboard = json.loads(await asyncio.to_thread(DASHBOARD.read_text))
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "query":
+            assert (
+                await asked.get(f"label/{variable['query']['label']}/values", start=asked.start_ns, end=asked.end_ns)
+            )["data"]
+    targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
+    assert targets
+    for target in targets:
+        query = target["expr"]
+        for placeholder, value in (
+            ("$service", ".+"),
+            ("$level", ".+"),
+            ("$search", ""),
+            ("$__range", "300s"),
+            ("$__auto", "60s"),
+        ):
+            query = query.replace(placeholder, value)
+        assert "$" not in query
+        if target["queryType"] == "instant":
+            found = (await asked.get("query", query=query, time=asked.end_ns, direction="backward"))["data"]
+        else:
+            found = await asked.range(query, CATEGORIZED, step="60000ms", limit=1000, direction="backward")
+        assert found["result"], query
 
 
 # Tail

@@ -80,6 +80,17 @@ async def test_a_view_is_kept_changed_and_removed(site: Site) -> None:
     assert await views(site, token) == [again.json()]
 
 
+async def test_a_name_with_a_line_end_is_none_and_says_so(site: Site) -> None:
+    token = await token_of(site, "ann", "read:shop")
+    for path, body in (
+        ("views/a%0Ab", {"address": "/"}),
+        ("views/a%0A", {"address": "/"}),
+        ("bookmarks/log/4%0A2", {}),
+    ):
+        assert (await put(site, token, path, body)).status_code == 422
+        assert (await site.ask(token, "DELETE", f"/api/v1/{path}")).status_code == 422
+
+
 async def test_nobody_sees_or_touches_what_is_anothers(site: Site) -> None:
     ann, bob = await token_of(site, "ann", "admin:*"), await token_of(site, "bob", "read:shop")
     key = (await site.key("write:shop")).text

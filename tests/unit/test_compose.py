@@ -36,9 +36,11 @@ COMMANDS = {
     "import",
     "logs",
     "config",
+    "agent",
 }
 ONE_SHOT = {"migrate"}
 ROLES = {"migrate", "ingest", "writer", "query", "tier", "alert", "mine", "route"}
+AGENTS = {"agent-1", "agent-2", "agent-3"}
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())  # Any: a parsed file
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -53,7 +55,7 @@ def test_file_is_valid_compose() -> None:
 
 
 def test_all_parts_of_the_full_profile_are_there() -> None:
-    assert set(SERVICES) == {"kafka", "timescale"} | ROLES
+    assert set(SERVICES) == {"kafka", "timescale"} | ROLES | AGENTS
 
 
 @every_service
@@ -134,6 +136,26 @@ def test_every_setting_of_a_role_exists(name: str, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(key, value)
     loaded = load_settings(None)
     assert loaded.profile == "full"
+
+
+@pytest.mark.parametrize("name", sorted(AGENTS))
+def test_agents_are_hosts_of_their_own_that_the_server_reaches(name: str) -> None:
+    from agent.settings import load_agent
+
+    service = SERVICES[name]
+    assert service["profiles"] == ["agents"]
+    assert service["command"] == ["agent"]
+    settings = load_agent(None, environment=service["environment"]).agent
+    assert settings.name == name.replace("agent", "host")
+    assert settings.shown_address(settings.port) == f"http://{name}:{settings.port}"
+    query, ingest = SERVICES["query"]["environment"], SERVICES["ingest"]["environment"]
+    assert settings.url == f"http://query:{query['LOGFEED_HTTP__PORT']}"
+    assert settings.ingest_url == f"http://ingest:{ingest['LOGFEED_HTTP__PORT']}"
+    (root,) = settings.roots.values()
+    host = settings.name
+    assert service["volumes"] == [f"{host}-logs:{root.path}:ro", f"{host}-state:{settings.state_dir}"]
+    assert str(settings.state_dir) in (ROOT / "infra/Dockerfile").read_text()
+    assert f"127.0.0.1:{settings.port}/livez" in service["healthcheck"]["test"][-1]
 
 
 @pytest.mark.parametrize("name", ["ingest", "query"])

@@ -57,6 +57,15 @@ EMPTY_SAMPLES = {
     "alerts.channels": '{"ops": {"type": "topic"}}',
     "alerts.default_channels": "[ops]",
     "alerts.allowed_networks": "[10.1.0.0/16]",
+    "agent.ingest_url": "https://ingest.example.org",
+    "agent.api_key_file": "/etc/logfeed/key",
+    "agent.ca_file": "/etc/ca.pem",
+    "agent.address": "http://10.0.0.5:8085",
+    "agent.tls_cert": "/etc/logfeed/tls.pem",
+    "agent.tls_key": "/etc/logfeed/tls.key",
+    "agent.syslog.tcp_port": "6514",
+    "agent.syslog.udp_port": "5514",
+    "agent.syslog.service": "syslog/all",
     "hosts.networks": "[10.1.0.0/16]",
     "hosts.ca_file": "/etc/ca.pem",
     "routing.services": "[shop, pay/*]",
@@ -64,7 +73,12 @@ EMPTY_SAMPLES = {
     "ingest.filters": '[{"type": "level", "name": "quiet", "minimum": "WARN"}]',
 }
 """A value for settings whose default is none, or a list."""
-PARTNERS = {"http.tls_cert": "http.tls_key", "http.tls_key": "http.tls_cert"}
+PARTNERS = {
+    "http.tls_cert": "http.tls_key",
+    "http.tls_key": "http.tls_cert",
+    "agent.tls_cert": "agent.tls_key",
+    "agent.tls_key": "agent.tls_cert",
+}
 """Settings that need another one."""
 NEEDED_BESIDE = {"alerts.default_channels": ["alerts.channels"]}
 """Settings without which another has no value that fits."""

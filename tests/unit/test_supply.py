@@ -41,7 +41,7 @@ SCANNED_BYTES_MAX: Final = 4 * 1024 * 1024
 
 PERMISSIVE: Final = re.compile(
     r"(the )?((new|modified|[023]-clause) )?(bsd|mit|0bsd)\b.*|apache\b.*|mpl[- ]?2.*|mozilla public license 2.*"
-    r"|psf.*|(cnri-)?python.*|isc\b.*|zlib\b.*|cc0\b.*|(the )?unlicense.*|public domain.*|postgresql\b.*",
+    r"|psf.*|(cnri-)?python.*|iscl?\b.*|zlib\b.*|cc0\b.*|(the )?unlicense.*|public domain.*|postgresql\b.*",
     re.IGNORECASE,
 )
 """Licences that ask for no more than their text to be kept (of the MPL: its own files)."""

@@ -172,7 +172,7 @@ test("lines go on to the last as the reader scrolls", async () => {
   await context.close();
 });
 
-test("who may not, or waits, is told so", async () => {
+test("who may not, waits, or meets an error is told so", async () => {
   const nobody = await open(browser);
   await login(nobody.page, "/connections", inject("site").nobody);
   await nobody.page.getByText("You lack the permission read").waitFor();
@@ -183,6 +183,39 @@ test("who may not, or waits, is told so", async () => {
   await narrow.page.getByRole("heading", { name: "No connection yet" }).waitFor();
   await assertSound(narrow, "connections-none");
   await narrow.context.close();
+
+  const opened = await open(browser);
+  const { page, context } = opened;
+  await login(page, "/settings");
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  let isBroken = true;
+  await page.route("**/api/v1/connections?*", async (route) => {
+    await held;
+    if (!isBroken) return route.continue();
+    await route.fulfill({
+      status: 422,
+      contentType: "application/problem+json",
+      body: JSON.stringify({
+        type: "urn:x:y",
+        title: "A parameter is not valid",
+        status: 422,
+        detail: "too many connections",
+      }),
+    });
+  });
+  await page.getByRole("navigation", { name: "Views" }).getByRole("link", { name: "Connections" }).click();
+  await page.getByText("Asking for connections").waitFor();
+  await assertSound(opened, "connections-loading");
+  release();
+  await page.getByText("too many connections").waitFor();
+  await assertSound(opened, "connections-error");
+  isBroken = false;
+  await page.getByRole("button", { name: "Try again" }).click();
+  await card(page, "c-1").waitFor();
+  await context.close();
 });
 
 test("a bookmarked connection is found among the bookmarked ones", async () => {

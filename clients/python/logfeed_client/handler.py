@@ -79,6 +79,12 @@ class LogfeedHandler(logging.Handler):
         self._head = head_of(service_name or sender.service_name)
         self._fields = program_fields(metadata)
 
+    def setFormatter(self, fmt: logging.Formatter | None) -> None:
+        """A formatter makes the message. The one that `logging.basicConfig` gives to handlers without one is none: level and
+        logger are fields of their own."""
+        is_basic = fmt is not None and type(fmt) is logging.Formatter and fmt._fmt == logging.BASIC_FORMAT
+        super().setFormatter(None if is_basic else fmt)
+
     def handle(self, record: logging.LogRecord) -> bool:
         """As `logging.Handler`, without its lock: nobody waits here because another thread does."""
         if self.filters:

@@ -71,7 +71,9 @@ _NAME: Final = {
     "description": "Any.",
     "schema": {"type": "string"},
 }
-_DESCRIPTION: Final = "For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key."
+_DESCRIPTION: Final = (
+    "For clients of Elasticsearch, which ask for it before they send: the same for everybody, without a key."
+)
 
 
 class _ForPrograms(APIRoute):

@@ -8,9 +8,8 @@ What becomes a field leaves the metadata; what cannot become one stays there.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -37,6 +36,9 @@ _ESCAPED: Final = {
 _STRANGE: Final = re.compile(r"[^A-Za-z0-9._/-]")
 _SHORT_CHARS: Final = 20
 """Longer texts are no names of levels, and are not remembered."""
+_KNOWN_MAX: Final = 1_000
+_KNOWN_CHARS_MAX: Final = 1_000
+_known_names: Final[dict[tuple[str, ...], tuple[str, ...]]] = {}
 _HEAD_CHARS: Final = 256
 """Of a line, where its level is looked for."""
 _LEVEL_IN_LINE: Final = re.compile(
@@ -90,8 +92,8 @@ def parse_labels(text: str) -> dict[str, str]:
     return labels
 
 
-def stream_of(labels: Mapping[str, str | None]) -> Stream:
-    """What the labels say. One without a value is none."""
+def stream_of(labels: dict[str, str | None] | dict[str, str]) -> Stream:
+    """What the labels say. One without a value is none. Takes the dictionary for its own."""
     own = own_of(labels)
     rest = own.metadata
     service = None
@@ -106,20 +108,34 @@ def stream_of(labels: Mapping[str, str | None]) -> Stream:
     return Stream(service, own.level, own.correlation_id, rest, raw, shared_bytes)
 
 
-def own_of(pairs: Mapping[str, str | None]) -> Own:
-    """What structured metadata say. A level that is none, and a correlation id that is too long, stay what they are."""
-    metadata = {name: value for name, value in pairs.items() if value}
+def own_of(pairs: dict[str, str | None] | dict[str, str]) -> Own:
+    """What structured metadata say. A level that is none, and a correlation id that is too long, stay what they are. Takes the
+    dictionary for its own."""
+    metadata = cast(dict[str, str], pairs)
+    if "" in pairs.values() or None in pairs.values():
+        metadata = {name: value for name, value in pairs.items() if value}
     level = correlation_id = None
-    for name in list(metadata):
-        if level is None and _says_level(name) and (level := level_of(metadata[name])) is not None:
-            del metadata[name]
-    for name in CORRELATION_LABELS:
-        value = metadata.get(name)
-        if value and len(value) <= CORRELATION_ID_CHARS_MAX:
-            correlation_id = value
-            del metadata[name]
-            break
+    for name in _telling(tuple(metadata)):
+        if name not in CORRELATION_LABELS:
+            if level is None and (level := level_of(metadata[name])) is not None:
+                del metadata[name]
+        elif correlation_id is None and len(metadata[name]) <= CORRELATION_ID_CHARS_MAX:
+            correlation_id = metadata.pop(name)
     return Own(level, correlation_id, metadata)
+
+
+def _telling(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that may say a level, then those that may name a story, in the order in which they count. Remembered, since logs of
+    one program have the same names."""
+    known = _known_names.get(names)
+    if known is None:
+        if len(_known_names) >= _KNOWN_MAX:
+            _known_names.clear()
+        levels = [name for name in names if len(name) <= _SHORT_CHARS and name.lower() in LEVEL_NAMES]
+        known = (*levels, *(name for name in CORRELATION_LABELS if name in names))
+        if sum(map(len, names)) <= _KNOWN_CHARS_MAX:
+            _known_names[names] = known
+    return known
 
 
 def service_name(label: str) -> str:
@@ -147,15 +163,6 @@ def _level(text: str) -> int | None:
         return parse_level(text)
     except ValueError:
         return None
-
-
-def _says_level(name: str) -> bool:
-    return len(name) <= _SHORT_CHARS and _is_level_name(name)
-
-
-@lru_cache(maxsize=1024)
-def _is_level_name(name: str) -> bool:
-    return name.lower() in LEVEL_NAMES
 
 
 def _unquoted(text: str) -> str:

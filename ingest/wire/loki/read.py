@@ -10,7 +10,6 @@ any body with something out of the common is read entry by entry (`ingest/parse.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -20,7 +19,7 @@ from ingest.parse import UNREADABLE, Incoming, Item, Malformed, may_hold_nul, to
 from ingest.quick import PlainLog, are_plain, opened
 from ingest.wire.edge import Records
 from ingest.wire.loki.labels import InvalidLabels, Stream, level_of_line, own_of, parse_labels, stream_of
-from ingest.wire.loki.protobuf import RawEntry, read_push
+from ingest.wire.loki.protobuf import read_entry, read_push
 
 _ENTRY: Final = "expected [time in nanoseconds as text, line, structured metadata of texts]"
 _NO_TIME: Final = "expected nanoseconds since 1970 as text, got "
@@ -91,7 +90,7 @@ class _Reading:
         self.shared_bytes = 0
         """What texts of streams take in all of their logs."""
 
-    def begin(self, labels: Mapping[str, str | None]) -> Stream:
+    def begin(self, labels: dict[str, str | None] | dict[str, str]) -> Stream:
         """A stream."""
         stream = stream_of(labels)
         if stream.service is None:
@@ -99,7 +98,9 @@ class _Reading:
         self.raws.append(stream.raw)
         return stream
 
-    def add(self, stream: Stream, time: str | int | None, line: str, own: Mapping[str, str | None] | None) -> None:
+    def add(
+        self, stream: Stream, time: str | int | None, line: str, own: dict[str, str | None] | dict[str, str] | None
+    ) -> None:
         """A log. time: as `PlainLog.timestamp`."""
         level, correlation_id, raw = stream.level, stream.correlation_id, stream.raw
         self.shared_bytes += stream.shared_bytes
@@ -108,7 +109,7 @@ class _Reading:
             level = said.level or level
             correlation_id = said.correlation_id or correlation_id
             if said.metadata:
-                raw = msgspec.Raw(_encode({**stream.metadata, **said.metadata}))
+                raw = msgspec.Raw(_encode({**stream.metadata, **said.metadata} if stream.metadata else said.metadata))
                 self.raws.append(raw)
         if level is None:
             level = level_of_line(line)
@@ -226,25 +227,20 @@ def _reason(error: Exception) -> str:
 def read_protobuf(body: bytes, *, default_service: str | None, logs_max: int) -> Records:
     """The records of a decompressed PushRequest, as `read_json`."""
     reading = _Reading(default_service, logs_max)
-    for found in read_push(body, entries_max=logs_max):
+    for labels, entries in read_push(body, entries_max=logs_max):
         try:
-            stream = reading.begin(parse_labels(found.labels.decode()))
+            stream = reading.begin(parse_labels(labels.decode()))
         except (InvalidLabels, UnicodeDecodeError) as error:
-            for _ in found.entries:
+            for _ in entries:
                 reading.refuse("metadata", str(error), _NOTHING, "labels")
             continue
-        for entry in found.entries:
-            _add_raw(reading, stream, entry)
+        for content in entries:
+            entry = read_entry(content)
+            if isinstance(entry, str):
+                reading.refuse("message", entry, stream, "entry")
+                continue
+            time_ns, line, own = entry
+            if time_ns is None:
+                reading.have_own_times = False
+            reading.add(stream, time_ns, line, own)
     return reading.records(has_nul=b"\0" in body)
-
-
-def _add_raw(reading: _Reading, stream: Stream, entry: RawEntry) -> None:
-    try:
-        line = entry.line.decode()
-        own = None if entry.pairs is None else {name.decode(): value.decode() for name, value in entry.pairs}
-    except UnicodeDecodeError:
-        reading.refuse("message", "is not valid UTF-8", stream)
-        return
-    if entry.time_ns is None:
-        reading.have_own_times = False
-    reading.add(stream, entry.time_ns, line, own)

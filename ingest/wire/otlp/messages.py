@@ -115,10 +115,10 @@ def parts(message: bytes, number: int) -> Iterator[bytes]:
     for _ in range(FIELDS_MAX):
         if at == end:
             return
-        tag, at = _varint(message, at)
+        tag, at = (message[at], at + 1) if message[at] < 0x80 else _varint(message, at)
         wire_type = tag & 7
         if wire_type == _LENGTH_DELIMITED:
-            size, at = _varint(message, at)
+            size, at = (message[at], at + 1) if at < end and message[at] < 0x80 else _varint(message, at)
         elif wire_type == 0:
             _, at = _varint(message, at)
             size = 0

@@ -60,6 +60,15 @@ def records(response: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in response.text.splitlines()]
 
 
+async def answered(client: httpx.AsyncClient, path: str) -> None:
+    """Ask until there is a place again."""
+    async with asyncio.timeout(20):
+        status = 0
+        while status != 200:
+            status = (await client.get(path, params=SHOP)).status_code
+            await asyncio.sleep(0.02)
+
+
 @pytest.mark.parametrize("token", [None, "", "x", TOKEN[:-1], TOKEN + "t", "é"])
 async def test_nobody_gets_in_without_the_token(folder: Path, token: str | None) -> None:
     api, pool = api_of(folder)
@@ -180,9 +189,7 @@ async def test_following_goes_on_over_a_real_connection_and_gives_its_place_back
                 refused = await client.get("/files", params=SHOP)
                 assert refused.status_code == 503
                 assert int(refused.headers["retry-after"]) >= 1
-            async with asyncio.timeout(20):
-                while (await client.get("/files", params=SHOP)).status_code != 200:
-                    await asyncio.sleep(0.05)
+            await answered(client, "/files")
     pool.stop()
 
 
@@ -217,7 +224,5 @@ async def test_a_file_system_that_hangs_holds_threads_and_nobody_else(
         )
         released.set()
         monkeypatch.setattr(os, "pread", read)
-        async with asyncio.timeout(20):
-            while (await client.get("/files/shop/a.log", params=SHOP)).status_code != 200:
-                await asyncio.sleep(0.02)
+        await answered(client, "/files/shop/a.log")
     pool.stop()

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,12 @@ def test_lines_that_are_meant_are_found_as_a_naive_reader_finds_them(
     lines = [f"line {number} {'Seven' if number % 7 == 0 else 'other'}" for number in range(200)]
     data = ("\n".join(lines) + "\n").encode()
     path = tmp_path / "a"
-    pack = {"plain": bytes, "gzip": gzip.compress, "zstd": zstandard.compress}[packing]
+    packs: dict[str, Callable[[bytes], bytes]] = {
+        "plain": bytes,
+        "gzip": gzip.compress,
+        "zstd": zstandard.compress,
+    }
+    pack = packs[packing]
     path.write_bytes(pack(data))
     flags = 0 if conditions.get("is_case_sensitive") else re.IGNORECASE
     expected = [

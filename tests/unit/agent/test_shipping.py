@@ -1,5 +1,5 @@
-"""Each line is sent once, whatever becomes of the files and of the agent: real files, an agent that is killed at any step, and a
-server that remembers bodies by their keys.
+"""Each line is sent once, whatever becomes of the files and of the agent: real files, an agent that is killed at any
+step, and a server that remembers bodies by their keys.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ class Host:
         self.now_us = 1_795_000_000 * SECOND_US
         self.bodies: dict[str, bytes] = {}
         self.is_away = False
+        self.checkpoint: Checkpoint | None = None
+        self.files: FileSet | None = None
         self.start()
 
     def start(self) -> None:
         """As after a kill: nothing but the checkpoint is there."""
-        if hasattr(self, "checkpoint"):
+        if self.files is not None and self.checkpoint is not None:
             self.files.close()
             self.checkpoint.close()
         self.checkpoint = Checkpoint(self._state)
@@ -208,7 +210,7 @@ def test_rotations_while_the_agent_was_away_are_caught_up(host: Host, pack: Any)
     host.append("a.log", *numbered(0, 100))
     host.settle(1)
     host.append("a.log", *numbered(100, 150))
-    generations = []
+    generations: list[Path] = []
     for number in range(3):
         (host.folder / "a.log").rename(host.folder / f"old{number}")
         generations.insert(0, host.folder / f"old{number}")

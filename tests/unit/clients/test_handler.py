@@ -178,6 +178,12 @@ def test_a_formatter_of_the_program_makes_the_message(log: logging.Logger, sende
     assert "message" not in sender.log.metadata
 
 
+def test_the_format_that_basic_config_gives_to_every_handler_is_none(log: logging.Logger, sender: Kept) -> None:
+    log.handlers[0].setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+    log.info("paid %d", 3)
+    assert sender.log.message == "paid 3"
+
+
 def test_levels_and_filters_of_a_handler_hold(log: logging.Logger, sender: Kept) -> None:
     log.handlers[0].setLevel(logging.WARNING)
     log.handlers[0].addFilter(lambda record: "secret" not in record.getMessage())

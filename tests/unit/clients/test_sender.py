@@ -381,11 +381,26 @@ if __name__ == "__main__":
 """
 
 
-def test_programs_and_their_processes_send_what_waits_when_they_end() -> None:
+WITHOUT_HOOKS = """
+import ctypes, os, sys
+from logfeed_client import Sender, SenderLimits
+
+sender = Sender(sys.argv[1], service_name="shop", limits=SenderLimits(linger_s=3600))
+sender.put(b'{"service_name":"shop","message":"parent"}\\n')
+pid = ctypes.CDLL(None).fork()
+sender.put(b'{"service_name":"shop","message":"child"}\\n') if pid == 0 else os.waitpid(pid, 0)
+"""
+"""As uWSGI forks its workers."""
+
+
+@pytest.mark.parametrize(
+    "program", [PROGRAM, WITHOUT_HOOKS], ids=["multiprocessing", "a fork that Python does not see"]
+)
+def test_programs_and_their_processes_send_what_waits_when_they_end(program: str) -> None:
     client = Path(notes.__file__).resolve().parents[1]
     with scripted() as server:
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, server.url],
+            [sys.executable, "-c", program, server.url],
             env={**os.environ, "PYTHONPATH": str(client)},
             capture_output=True,
             text=True,

@@ -20287,7 +20287,7 @@ export interface operations {
     host_file: {
         parameters: {
             query?: {
-                /** @description Most lines: the newest that match, newest first; with `follow` the newest to begin with. */
+                /** @description Most lines: the newest that match, newest first; with `follow` the newest to begin with, 0 for none. */
                 n?: number;
                 /** @description The line contains this text. Several: all of them. Example: `timeout`. */
                 keyword?: string[];
@@ -21284,57 +21284,17 @@ export interface operations {
                     networks?: string[];
                     /**
                      * Permissions
-                     * @description What may be done, with which services each.
+                     * @example {
+                     *       "read": [
+                     *         "pay/*"
+                     *       ],
+                     *       "tail": [
+                     *         "pay/*"
+                     *       ]
+                     *     }
                      */
                     permissions: {
-                        /**
-                         * Admin
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        admin?: string[];
-                        /**
-                         * Alert
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        alert?: string[];
-                        /**
-                         * Export
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        export?: string[];
-                        /**
-                         * Read
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        read?: string[];
-                        /**
-                         * Tail
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        tail?: string[];
-                        /**
-                         * Write
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        write?: string[];
+                        [key: string]: string[];
                     };
                 };
             };
@@ -29261,57 +29221,17 @@ export interface operations {
                     password: string;
                     /**
                      * Permissions
-                     * @description What may be done, with which services each.
+                     * @example {
+                     *       "read": [
+                     *         "pay/*"
+                     *       ],
+                     *       "tail": [
+                     *         "pay/*"
+                     *       ]
+                     *     }
                      */
                     permissions: {
-                        /**
-                         * Admin
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        admin?: string[];
-                        /**
-                         * Alert
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        alert?: string[];
-                        /**
-                         * Export
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        export?: string[];
-                        /**
-                         * Read
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        read?: string[];
-                        /**
-                         * Tail
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        tail?: string[];
-                        /**
-                         * Write
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        write?: string[];
+                        [key: string]: string[];
                     };
                 };
             };
@@ -29724,56 +29644,12 @@ export interface operations {
                      * @description true ends their sessions, and lets them in no more.
                      */
                     disabled?: boolean | null;
-                    /** @description Instead of those that there are. */
+                    /**
+                     * Permissions
+                     * @description Instead of those that there are.
+                     */
                     permissions?: {
-                        /**
-                         * Admin
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        admin?: string[];
-                        /**
-                         * Alert
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        alert?: string[];
-                        /**
-                         * Export
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        export?: string[];
-                        /**
-                         * Read
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        read?: string[];
-                        /**
-                         * Tail
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        tail?: string[];
-                        /**
-                         * Write
-                         * @default []
-                         * @example [
-                         *       "pay/*"
-                         *     ]
-                         */
-                        write?: string[];
+                        [key: string]: string[];
                     } | null;
                 };
             };

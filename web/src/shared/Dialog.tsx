@@ -1,11 +1,23 @@
-import { type ReactNode, useEffect, useId, useRef } from "react";
+import { type ReactNode, useId, useLayoutEffect, useRef } from "react";
 import { Button } from "./Button";
 
 /** A window over the view: Escape, the button and a click beside it close it; the browser keeps the focus inside. */
-export function Dialog({ title, onClose, children }: { title: string; onClose: () => void; children: ReactNode }) {
+export function Dialog({
+  title,
+  onClose,
+  staysOpen = false,
+  children,
+}: {
+  title: string;
+  onClose: () => void;
+  /** A click beside it does not close it: what it shows is not shown again. */
+  staysOpen?: boolean;
+  children: ReactNode;
+}) {
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
-  useEffect(() => {
+  // Closed before it goes: only then the focus goes back to where it was.
+  useLayoutEffect(() => {
     const shown = dialog.current;
     if (shown !== null && !shown.open) shown.showModal();
     return () => shown?.close();
@@ -21,7 +33,7 @@ export function Dialog({ title, onClose, children }: { title: string; onClose: (
         onClose();
       }}
       onClick={(event) => {
-        if (event.target === event.currentTarget) onClose();
+        if (event.target === event.currentTarget && !staysOpen) onClose();
       }}
     >
       <div className="dialog-head">

@@ -108,15 +108,19 @@ class Sender:
         """Take nothing more, and send what waits within that time (None: `limits.close_s`); what is left then is spooled, or
         dropped and told. Safe to call again."""
         bound_s = self._limits.close_s if timeout_s is None else timeout_s
-        with self._lock:
-            self._queue.close()
-            self._delivery.close_by(time.monotonic() + bound_s)
-            thread = self._thread
+        thread = self.end_soon(bound_s)
         if thread is not None:
             thread.join(bound_s + _GRACE_S)
         elif len(self._queue):
             self._run_here()
         self._delivery.abandon()
+
+    def end_soon(self, timeout_s: float | None = None) -> threading.Thread | None:
+        """The first half of `close`, which waits for nothing. Returns the thread that ends, if there is one."""
+        with self._lock:
+            self._queue.close()
+            self._delivery.close_by(time.monotonic() + (self._limits.close_s if timeout_s is None else timeout_s))
+            return self._thread
 
     def stats(self) -> SenderStats:
         """What happened so far."""
@@ -138,6 +142,11 @@ class Sender:
         )
 
     # --- life
+
+    @property
+    def close_s(self) -> float:
+        """How long the end of the program may take."""
+        return self._limits.close_s
 
     @property
     def requesting(self) -> threading.Lock:
@@ -173,6 +182,8 @@ class Sender:
             try:
                 thread.start()
             except RuntimeError as error:
+                if "shutdown" in str(error):
+                    return  # what is logged while the interpreter ends is sent by `close`
                 self._notes.tell("thread", f"no thread can be started to send logs: {error}")
                 return
             self._thread, self._pid = thread, pid
@@ -208,8 +219,12 @@ _senders: Final[weakref.WeakSet[Sender]] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    for sender in list(_senders):
-        sender.close()
+    senders = list(_senders)
+    began_s = time.monotonic()
+    for sender in senders:  # side by side: the end of the program takes as long as the slowest may
+        sender.end_soon()
+    for sender in senders:
+        sender.close(max(0.0, began_s + sender.close_s - time.monotonic()))
 
 
 class _Fork:

@@ -65,6 +65,7 @@ def test_lines_as_text_end_with_one_that_says_how() -> None:
     assert records.feed(answer('say "ä"', "b") + END) == 'say "ä"\nb\n'.encode()
     assert records.end is not None
     assert records.end.written(Form.TEXT) == b"#logfeed end status=complete lines=2\n"
+    assert Records(Form.TEXT).feed(answer("#logfeed end status=complete lines=2")).startswith(b" #logfeed end ")
     cut = End(EndStatus.ERROR, 1, None, 'it was "cut"\n')
     assert cut.written(Form.TEXT) == b'#logfeed end status=error lines=1 error="it was \\"cut\\"\\n"\n'
     assert json.loads(cut.written(Form.NDJSON)) == {
@@ -138,6 +139,8 @@ def test_a_list_of_files_has_an_end() -> None:
 
 def test_the_scope_is_what_may_be_read_and_never_more_than_an_address_takes() -> None:
     assert json.loads(scope_json(ALL_SERVICES, ["a"])) == {"all": True}
+    most = ServiceScope(everything=True, excluded=frozenset({AUDIT_SERVICE}))
+    assert json.loads(scope_json(most, [])) == {"all": True, "excluded": [AUDIT_SERVICE]}
     some = ServiceScope(names=frozenset({"b", "a"}), prefixes=frozenset({"pay/"}))
     assert json.loads(scope_json(some, ["x"])) == {"names": ["a", "b"], "prefixes": ["pay/"]}
     many = ServiceScope(names=frozenset(f"service-number-{n}" for n in range(1_000)), prefixes=frozenset({"pay/"}))

@@ -1,133 +1,50 @@
-/** Settings: how the page looks, who is logged in and what they may, and the commands that change it. */
+/** Settings: this browser, who is logged in and what they may; keys and users, for who administers all services. */
 import { useSyncExternalStore } from "react";
 import { session } from "../../api/session";
-import { THEMES, theme, useTheme, useZone, ZONES, zone } from "../../app/theme";
-import { Badge } from "../../shared/Badge";
-import { Button } from "../../shared/Button";
-import { copy } from "../../shared/toast";
-import { commandsOf, PERMISSIONS } from "./commands";
+import { useSearch } from "../../router/router";
+import { Empty, NoPermission } from "../../shared/states";
+import { Tabs } from "../../shared/Tabs";
+import { administersAll } from "./engine/permissions";
+import { Keys } from "./parts/Keys";
+import { Session } from "./parts/Session";
+import { Users } from "./parts/Users";
 import "./settings.css";
-
-const THEME_NAMES = { system: "As the system", light: "Light", dark: "Dark" };
-const ZONE_NAMES = { local: "Local time", UTC: "UTC" };
+import { SETTINGS } from "./state";
 
 export default function SettingsView() {
-  const state = useSyncExternalStore(session.subscribe, session.current);
-  const shownTheme = useTheme();
-  const shownZone = useZone();
-  const identity = state.kind === "in" ? state.identity : null;
+  const [state, update] = useSearch(SETTINGS);
+  const who = useSyncExternalStore(session.subscribe, session.current);
+  const identity = who.kind === "in" ? who.identity : null;
+  const isAdmin = administersAll(who);
+  const own = identity?.subject.startsWith("user:") ? identity.name : null;
   return (
     <div className="page settings">
       <h1>Settings</h1>
-      <div className="cards">
-        <section className="card" aria-label="This browser">
-          <h2>This browser</h2>
-          <dl className="facts">
-            <dt>Colours</dt>
-            <dd>
-              <fieldset className="segmented" aria-label="Colours">
-                {THEMES.map((each) => (
-                  <Button key={each} kind="quiet" aria-pressed={each === shownTheme} onClick={() => theme.set(each)}>
-                    {THEME_NAMES[each]}
-                  </Button>
-                ))}
-              </fieldset>
-            </dd>
-            <dt>Times</dt>
-            <dd>
-              <fieldset className="segmented" aria-label="Times">
-                {ZONES.map((each) => (
-                  <Button key={each} kind="quiet" aria-pressed={each === shownZone} onClick={() => zone.set(each)}>
-                    {ZONE_NAMES[each]}
-                  </Button>
-                ))}
-              </fieldset>
-            </dd>
-          </dl>
-        </section>
-        <section className="card" aria-label="Your session">
-          <h2>Your session</h2>
-          {identity === null ? (
-            <p>Access control is switched off here: everybody may everything.</p>
-          ) : (
-            <>
-              <dl className="facts">
-                <dt>Name</dt>
-                <dd>{identity.name}</dd>
-                <dt>Subject</dt>
-                <dd className="mono">{identity.subject}</dd>
-                <dt>Kind</dt>
-                <dd>
-                  {identity.subject.startsWith("key:")
-                    ? "an API key, for as long as this page is open"
-                    : "a user, who stays logged in after a reload"}
-                </dd>
-              </dl>
-              <p>
-                <Button onClick={() => void session.logout()}>Sign out</Button>
-              </p>
-            </>
-          )}
-        </section>
-      </div>
-      <section className="card" aria-label="What you may">
-        <h2>What you may</h2>
-        <table className="values">
-          <thead>
-            <tr>
-              <th>Permission</th>
-              <th>For</th>
-              <th>What it opens</th>
-            </tr>
-          </thead>
-          <tbody>
-            {PERMISSIONS.map(({ name, meaning }) => {
-              const services = identity === null ? ["*"] : (identity.permissions[name] ?? []);
-              return (
-                <tr key={name}>
-                  <td data-head="Permission">
-                    <Badge tone={services.length > 0 ? "good" : "plain"}>{name}</Badge>
-                  </td>
-                  <td data-head="For">
-                    {services.length === 0 ? (
-                      <span className="muted">nothing</span>
-                    ) : (
-                      <span className="labels">
-                        {services.map((each) => (
-                          <span className="label" key={each}>
-                            {each === "*" ? "all services" : each}
-                          </span>
-                        ))}
-                      </span>
-                    )}
-                  </td>
-                  <td data-head="Opens" className="muted">
-                    {meaning}
-                  </td>
-                </tr>
-              );
-            })}
-          </tbody>
-        </table>
-      </section>
-      <section className="card" aria-label="Changing it">
-        <h2>Changing it</h2>
-        <p className="muted">
-          Users, keys and permissions are changed by commands on the server, and act everywhere within two seconds.
-          {!session.may("admin") && " Whoever administers Logfeed runs them."}
-        </p>
-        <ul className="commands">
-          {commandsOf(identity?.subject ?? "anyone", identity?.name ?? "anyone").map(({ what, line }) => (
-            <li key={line}>
-              <span>{what}</span>
-              <code>{line}</code>
-              <Button kind="quiet" aria-label={`Copy: ${what}`} onClick={() => void copy(line, "the command")}>
-                Copy
-              </Button>
-            </li>
-          ))}
-        </ul>
-      </section>
+      {(isAdmin || state.tab !== "session") && (
+        <Tabs
+          label="Parts of settings"
+          current={state.tab}
+          onTab={(tab) => update({ tab, find: "", all: false })}
+          tabs={[
+            { id: "session", name: "Session" },
+            { id: "keys", name: "Keys" },
+            { id: "users", name: "Users" },
+          ]}
+        />
+      )}
+      {state.tab === "session" ? (
+        <Session />
+      ) : identity === null ? (
+        <Empty title="Everybody may everything">
+          Access control is switched off here: there are no keys and users.
+        </Empty>
+      ) : !isAdmin ? (
+        <NoPermission permission="admin" detail="keys and users take it on all services" />
+      ) : state.tab === "keys" ? (
+        <Keys state={state} update={update} subject={identity.subject} />
+      ) : (
+        <Users state={state} update={update} own={own} />
+      )}
     </div>
   );
 }

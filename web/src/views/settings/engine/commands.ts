@@ -1,14 +1,4 @@
 /** The commands that give what a principal lacks, or change what it has. Pure. */
-import type { Permission } from "../../api/session";
-
-export const PERMISSIONS: readonly { name: Permission; meaning: string }[] = [
-  { name: "read", meaning: "pages, look-ups, services, ledger, experiments, connections" },
-  { name: "tail", meaning: "logs as they come, derived topics" },
-  { name: "export", meaning: "results as files" },
-  { name: "alert", meaning: "rules, alerts, silences" },
-  { name: "write", meaning: "sending logs" },
-  { name: "admin", meaning: "all of these but write; over all services also how the installation stands" },
-];
 
 /** As a shell takes it, in single quotes where it must. */
 export function shellWord(text: string): string {
