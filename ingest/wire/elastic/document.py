@@ -66,7 +66,7 @@ def log_of(document: Document, index: str | None, document_id: str | None, defau
         problem = "expected text (ISO 8601) or a number since 1970"
         return Malformed("timestamp", [FieldError("@timestamp", problem)], Incoming("", default_service))
     # Nested is how nearly all write them, and calls cost more than what they do.
-    inside = document.get("log")
+    inside: Any = document.get("log")
     level = _severity(inside.get("level")) if type(inside) is dict else None
     if level is None:
         level = _other_level(document)
