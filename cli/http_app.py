@@ -41,6 +41,10 @@ _TAGS: Final = [
     {"name": "auth", "description": "Log in for an access token, stay logged in, log out."},
     {"name": "query", "description": "Find logs: pages along `next_cursor`, look-ups, correlations, the ledger."},
     {"name": "personal", "description": "What you keep for yourself: bookmarks, saved views."},
+    {
+        "name": "accounts",
+        "description": "Keys and users, for who has `admin` on all services; everybody's own password.",
+    },
     {"name": "tail", "description": "Logs as they come: server-sent events, WebSocket."},
     {"name": "topics", "description": "Derived topics: one log per record, for subscribers."},
     {"name": "experiments", "description": "What runs, how it stands, its logs, every change as it comes."},
