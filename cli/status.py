@@ -37,14 +37,17 @@ _CLEAR: Final = "\x1b[H\x1b[J"
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class Stock(msgspec.Struct):
     """See schemas/status.py, as the following; what a newer server says besides is passed over."""
 
     tier: str
     retention_class: str
-    pieces: int
-    rows: int
-    bytes: int
+    pieces: Count
+    rows: Count
+    bytes: Count
     oldest: str | None
     newest: str | None
 
@@ -52,10 +55,10 @@ class Stock(msgspec.Struct):
 class Partition(msgspec.Struct):
     """Of the broker."""
 
-    partition: int
+    partition: Count
     writer: str | None
-    stored_offset: int
-    lag_records: int | None
+    stored_offset: Count
+    lag_records: Count | None
     stored_to: str | None
     halted: str | None
 
@@ -72,7 +75,7 @@ class DeadLetters(msgspec.Struct):
 
     reason: str
     service_name: str
-    count: int
+    count: Count
     newest: str
     newest_id: str
 
@@ -81,7 +84,7 @@ class Status(msgspec.Struct):
     """The answer."""
 
     tiers: list[Stock]
-    due: dict[str, int]
+    due: dict[str, Count]
     partitions: list[Partition]
     writers: list[str]
     roles: list[Role]
@@ -151,7 +154,7 @@ async def _ask(url: str, show: Callable[[bytes], None], *, every_s: float | None
 def _read(content: bytes) -> Status:
     try:
         return msgspec.json.decode(content, type=Status)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unreachable(f"the answer is not that of a Logfeed server ({error}): {content[:200]!r}") from error
 
 
@@ -206,7 +209,7 @@ def _dead(found: Status, _now: datetime) -> Iterable[str]:
 def _ago(time: str, now: datetime) -> str:
     try:
         seconds = (now - datetime.fromisoformat(time)).total_seconds()
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):  # none, without a zone, or where the calendar ends
         return time
     if seconds < 120:
         return f"{max(0.0, seconds):.1f} s"

@@ -38,9 +38,11 @@ _READ_PATIENCE_S: Final = 10.0
 """How long one walk is tried before the next one is begun."""
 _FOREVER_S: Final = 1e9
 _SETTLE_MARGIN_S: Final = 15.0
+_LAST_US: Final = 250_000_000_000_000_000
+"""Of the calendar, about; in the year 9892."""
 
 
-class _Shown(msgspec.Struct):
+class Shown(msgspec.Struct):
     """What the canary reads of a log (schemas/pages.py, LogModel)."""
 
     id: str
@@ -69,6 +71,14 @@ class Plan:
 def message_of(run: str, number: int, sent_us: int) -> str:
     """The text of a log: it says all that is known of it, so that any change shows."""
     return f"canary log {number} of run {run}, sent at {sent_us}"
+
+
+def recognised(shown: Shown, run: str) -> tuple[int, int, bool]:
+    """(number, when it was sent, whether text and time agree with these). 0: it is no log of a canary, whoever wrote it."""
+    number, sent_us = shown.metadata.get("number"), shown.metadata.get("sent_us")
+    if type(number) is not int or type(sent_us) is not int or not 0 < number < 2**53 or not 0 < sent_us < _LAST_US:
+        return 0, 0, False
+    return number, sent_us, shown.message == message_of(run, number, sent_us) and shown.timestamp == time_text(sent_us)
 
 
 class Probe:
@@ -302,14 +312,10 @@ class Probe:
     def _tail_question(self) -> Parameters:
         return [*self._question(), ("start_time", time_text(self._began_us))]
 
-    def _recognise(self, shown: _Shown) -> tuple[int, bool]:
+    def _recognise(self, shown: Shown) -> tuple[int, bool]:
         """(number, whether it is as it was sent). 0: no log of a canary has this number."""
-        number, sent_us = shown.metadata.get("number"), shown.metadata.get("sent_us")
-        if not isinstance(number, int) or not isinstance(sent_us, int):
-            return 0, False
-        is_known = number not in self._sent_us or self._sent_us[number] == sent_us
-        as_sent = shown.message == message_of(self._plan.run, number, sent_us) and shown.timestamp == time_text(sent_us)
-        return number, is_known and as_sent
+        number, sent_us, as_sent = recognised(shown, self._plan.run)
+        return number, as_sent and self._sent_us.get(number, sent_us) == sent_us
 
     def _waiting(self, what: str) -> Callable[[str, float], None]:
         return lambda reason, _pause_s: self._tell(f"{what} waits: {reason}")
@@ -318,12 +324,12 @@ class Probe:
         return int(self._clock.monotonic_s() * 1e6)
 
 
-def _convert(log: dict[str, Any]) -> _Shown:  # JSON values
+def _convert(log: dict[str, Any]) -> Shown:  # JSON values
     try:
-        return msgspec.convert(log, _Shown)
+        return msgspec.convert(log, Shown)
     except msgspec.ValidationError as error:
         raise Unreachable(f"the tail sends what is no log: {error}") from error
 
 
-def _read(content: bytes) -> Page[_Shown]:
-    return msgspec.convert(orjson.loads(content), Page[_Shown])
+def _read(content: bytes) -> Page[Shown]:
+    return msgspec.convert(orjson.loads(content), Page[Shown])

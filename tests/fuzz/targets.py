@@ -11,7 +11,7 @@ import ipaddress
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -49,11 +49,14 @@ from alerts.matching import parse_matcher
 from alerts.service import read_document
 from broker.port import Delivered
 from broker.topic_names import service_of
+from cli.canary.probe import Shown, recognised
 from cli.exporting.lines import read_page
-from cli.http_client import Problem, check_url
+from cli.http_client import Problem, Unreachable, check_url
 from cli.importing.records import read_records
 from cli.log_view import LineView
 from cli.settings import Settings
+from cli.status import _read as read_status
+from cli.status import screen
 from cli.terminal import harmless, harmless_json
 from connections.figures import figures_of
 from connections.lines import Place, read_lines
@@ -441,6 +444,18 @@ def _terminal(text: str) -> None:
         assert not any(0x7F <= ord(character) < 0xA0 or 0x202A <= ord(character) < 0x202F for character in shown)
 
 
+def _status(raw: bytes) -> None:
+    shown = screen(read_status(raw), datetime(2026, 1, 1, tzinfo=UTC))
+    assert not any(ord(character) < 0x20 and character != "\n" for character in shown)
+
+
+def _canary_log(raw: bytes) -> None:
+    number, sent_us, as_sent = recognised(msgspec.json.decode(raw, type=Shown), "r")
+    assert number >= 0
+    assert sent_us >= 0
+    assert not (as_sent and number == 0)
+
+
 def _host_answer(raw: bytes) -> None:
     """What an agent answers: the first byte says as which form, the second in what pieces it comes."""
     form = (Form.NDJSON, Form.TEXT)[raw[0] % 2] if raw else Form.TEXT
@@ -639,4 +654,6 @@ TARGETS: Final[dict[str, Target]] = {
     "host_address": Target(_by_text(_host_address), (ParameterError,)),
     "traceparent": Target(_by_text(_traceparent)),
     "terminal": Target(_by_text(_terminal)),
+    "status": Target(_status, (Unreachable,)),
+    "canary_log": Target(_canary_log, (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)),
 }

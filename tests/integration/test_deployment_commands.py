@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +75,7 @@ class Installation:
 def installation(request: pytest.FixtureRequest, fleets: Fleets) -> Iterator[Installation]:
     for server in ("embedded_server",) if request.param == EMBEDDED else ("kafka_bootstrap", "timescale_server"):
         request.getfixturevalue(server)  # skips, with the reason, where there can be none
-    fleet = fleets.make(request.param, access="true")
+    fleet = fleets.make(request.param, access="true", writers_listen=True)
     try:
         for role in ("ingest", "query", "write") if request.param == FULL else ("serve", "write"):
             fleet.role(role)
@@ -154,6 +156,16 @@ def test_canary_beside_a_deployment_tells_prometheus_and_ends_well(installation:
     asyncio.run(until(tells, what="logs are read back both ways"))
     assert canary.stop(60) == 0, canary.log_text()
     assert "ok: each acknowledged log was seen exactly once, in order" in canary.log_text()
+
+
+def test_writers_tell_up_to_when_pages_are_complete(installation: Installation) -> None:
+    async def tell() -> bool:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            text = (await client.get(f"{installation.fleet.url('write')}/metrics")).text
+        stored_to = re.findall(r'^logfeed_stored_to_timestamp_seconds{partition="\d"} (\S+)$', text, re.MULTILINE)
+        return len(stored_to) == 4 and all(abs(time.time() - float(each)) < 30 for each in stored_to)
+
+    asyncio.run(until(tell, what="all partitions are stored up to about now"))
 
 
 def _value(text: str, sample: str) -> float:
