@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.usage import Group
+from cli.usage import Command, Group
 
 app = typer.Typer(cls=Group, invoke_without_command=True)
 
@@ -40,7 +40,7 @@ def run(context: typer.Context, config: ConfigOption = None) -> None:
     os.execve(sys.executable, [sys.executable, "-P", "-m", "agent", *arguments], {**os.environ, **_SMALL})
 
 
-@app.command("check")
+@app.command("check", cls=Command)
 def check(context: typer.Context, config: ConfigOption = None) -> None:
     """Validate the agent's settings as a start would, and say what it would do. Exit code 0: usable, 2: not."""
     from agent.settings import load_agent, read_api_key

@@ -25,6 +25,7 @@ from agent.reading.blocks import LINE_BYTES_MAX, Block
 KEYWORDS_MAX: Final = 20
 PATTERN_CHARS_MAX: Final = 1_000
 GROUP_LINES_MAX: Final = 16
+_WINDOW_LINES: Final = 4 * GROUP_LINES_MAX
 
 
 class Line(NamedTuple):
@@ -153,13 +154,22 @@ def lines_of(block: Block) -> list[Line]:
 
 
 def _groups(condition: re.Pattern[bytes], text: bytes, starts: list[int]) -> Iterator[tuple[int, int]]:
-    """(first, last line) of each match."""
-    place, line = 0, 0
-    while place <= len(text) and (found := condition.search(text, place)) is not None:
-        line = _line_at(starts, found.start(), line)
-        last = _line_at(starts, max(found.start(), found.end() - 1), line)
-        yield line, last
-        place = max(found.end(), found.start() + 1)
+    """(first, last line) of each match. One that ends in a later line leaves the lines between to others, so that what is
+    found in a line does not depend on the lines before it; some lines at a time, so that this stays cheap."""
+    first = 0
+    while first < len(starts):
+        end_line = min(first + _WINDOW_LINES, len(starts))
+        is_last = end_line == len(starts)
+        end, beyond = (len(text), end_line) if is_last else (starts[end_line], end_line - GROUP_LINES_MAX)
+        place, line = starts[first], first
+        while place <= end and (found := condition.search(text, place, end)) is not None:
+            line = _line_at(starts, found.start(), line)
+            if line >= beyond:
+                break
+            last = _line_at(starts, max(found.start(), found.end() - 1), line)
+            yield line, last
+            place = max(found.end(), found.start() + 1) if last == line else starts[line + 1]
+        first = beyond
 
 
 def _line_at(starts: list[int], place: int, line: int) -> int:

@@ -194,6 +194,15 @@ def test_matches_across_lines_do_not_depend_on_blocks(
     assert found == expected
 
 
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("count", [3, 17, 18, 200])
+def test_a_match_does_not_hide_the_one_that_begins_within_it(count: int, backward: bool) -> None:
+    blocks = [Block(2 * n, b"a\n") for n in range(count)]
+    matcher = GroupMatcher(Conditions(("a a",), across_lines=True), is_backward=backward)
+    found = {line.offset for block in (blocks[::-1] if backward else blocks) for line in matcher.find(block)}
+    assert found | {line.offset for line in matcher.rest()} == {2 * n for n in range(count)}
+
+
 @pytest.mark.parametrize(
     "conditions",
     [
