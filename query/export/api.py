@@ -6,9 +6,8 @@ would have, so that no client takes a part for the whole.
 
 from __future__ import annotations
 
-import asyncio
 import re
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -16,17 +15,16 @@ from urllib.parse import quote
 import structlog
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from access.audit import QUESTION_CHARS_MAX, Look
 from access.principal import Authenticate
 from query.export.parameters import EXPORT, parse_export
-from query.export.service import Export, ExportQuestion, Exports, Format
+from query.export.service import ExportQuestion, Exports, Format
+from query.long_answer import LongAnswer
 from query.patterns import PatternTexts
 from query.problems import ProblemRoute, problem_responses
 from runtime.clock import Clock
 from schemas.access import SECURITY
-from schemas.errors import LogfeedError
 from search.params import ParameterError
 
 log = structlog.get_logger(__name__)
@@ -71,48 +69,14 @@ def make_export_router(exports: Exports, texts: PatternTexts, clock: Clock, auth
         asked = parse_export(items, now_us=now_us, template_text=template_text)
         stack = AsyncExitStack()
         export = await stack.enter_async_context(exports.opened(asked, principal, _look(request)))
-        return _ExportResponse(export, stack, _headers(asked, now_us))
+
+        def cut(error: Exception) -> None:
+            log.warning("an export was cut", rows=export.rows, reason=str(error))
+
+        headers = _headers(asked, now_us)
+        return LongAnswer(export.pieces, stack, media_type=asked.format.media_type, headers=headers, cut=cut)
 
     return router
-
-
-class _ExportResponse(StreamingResponse):
-    """The text of an export. Ends it when the client has gone, whatever was sent until then."""
-
-    def __init__(self, export: Export, stack: AsyncExitStack, headers: dict[str, str]) -> None:
-        super().__init__((), media_type=export.asked.format.media_type, headers=headers)
-        self._export = export
-        self._stack = stack
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI. Returning without the last message has the server end the connection."""
-        async with self._stack:
-            sending = asyncio.create_task(self._send(send), name="export sends")
-            hearing = asyncio.create_task(_gone(receive), name="export hears")
-            try:
-                await asyncio.wait({sending, hearing}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (sending, hearing):
-                    task.cancel()
-                results = await asyncio.gather(sending, hearing, return_exceptions=True)
-            for result in results:
-                if isinstance(result, (LogfeedError, OSError)):
-                    log.warning("an export was cut", rows=self._export.rows, reason=str(result))
-                elif isinstance(result, Exception):
-                    raise result
-
-    async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with aclosing(self._export.pieces()) as pieces:
-            async for piece in pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _gone(receive: Receive) -> None:
-    """Wait for the client to go."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _headers(asked: ExportQuestion, now_us: int) -> dict[str, str]:

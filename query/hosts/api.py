@@ -5,13 +5,12 @@ What comes before the first byte of a file is a problem; what comes later is sai
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from typing import Annotated, Any, Final
 
+import structlog
 from fastapi import APIRouter, Path, Request, Response
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from access.audit import QUESTION_CHARS_MAX, AuditLog
 from access.errors import Forbidden
@@ -21,14 +20,17 @@ from query.api import documented
 from query.audit import look_of
 from query.hosts.parameters import FILES, HOSTS, READ, parse_files, parse_hosts, parse_read
 from query.hosts.records import Form
-from query.hosts.service import FileRead, Hosts
+from query.hosts.service import Hosts
 from query.json_body import read_json
+from query.long_answer import LongAnswer
 from query.problems import ProblemRoute, problem_responses, without_references
 from runtime.path_text import any_text
 from runtime.traceparent import traceparent_of
 from schemas.access import SECURITY
 from schemas.hosts import HOST_PATTERN, HostFileList, HostHeartbeat, HostList, HostRegistered
 from search.params import ParameterError
+
+log = structlog.get_logger(__name__)
 
 _JSON: Final = "application/json"
 _HEADERS: Final = {"Cache-Control": "no-store"}
@@ -148,46 +150,14 @@ def make_hosts_router(hosts: Hosts, authenticate: Authenticate, audit: AuditLog 
         read = await stack.enter_async_context(
             hosts.reading(host, question, principal, _traceparent(request), look_of(request, rows=0))
         )
-        return _FileResponse(read, stack)
+
+        def cut(error: Exception) -> None:
+            log.info("the reader of a host's file has gone", reason=str(error))
+
+        media_type = read.question.form.media_type
+        return LongAnswer(read.pieces, stack, media_type=media_type, headers=_STREAM_HEADERS, cut=cut)
 
     return router
-
-
-class _FileResponse(StreamingResponse):
-    """Lines as they come. Ends the agent's answer when the reader has gone, whatever was sent until then."""
-
-    def __init__(self, read: FileRead, stack: AsyncExitStack) -> None:
-        super().__init__((), media_type=read.question.form.media_type, headers=_STREAM_HEADERS)
-        self._read = read
-        self._stack = stack
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        async with self._stack:
-            sending = asyncio.create_task(self._send(send), name="host file sends")
-            hearing = asyncio.create_task(_gone(receive), name="host file hears")
-            try:
-                await asyncio.wait({sending, hearing}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (sending, hearing):
-                    task.cancel()
-                results = await asyncio.gather(sending, hearing, return_exceptions=True)
-            for result in results:
-                if isinstance(result, Exception) and not isinstance(result, OSError):
-                    raise result
-
-    async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with aclosing(self._read.pieces()) as pieces:
-            async for piece in pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _gone(receive: Receive) -> None:
-    """Wait for the reader to go."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _traceparent(request: Request) -> str:
