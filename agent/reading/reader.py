@@ -51,6 +51,8 @@ class FileReader:
             self._packing = packing_of(self._descriptor)
             if self._packing is not None and question.follow:
                 raise QuestionInvalid("follow", "nothing is written to a compressed file: ask without follow")
+            # What is written once the answer has begun is among the lines that come, whenever the first step is taken.
+            self._size = os.fstat(self._descriptor).st_size
         except BaseException:
             self.close()
             raise
@@ -98,8 +100,7 @@ class FileReader:
         return GroupMatcher(conditions, is_backward=is_backward) if conditions.across_lines else LineMatcher(conditions)
 
     def _newest_first(self) -> Iterator[bytes]:
-        size = os.fstat(self._descriptor).st_size
-        for found in self._found_backwards(size):
+        for found in self._found_backwards(self._size):
             yield from self._written(found)
             if self.lines >= self._question.lines:
                 return
@@ -136,9 +137,8 @@ class FileReader:
             raise failure
 
     def _follow(self) -> Iterator[bytes]:
-        size = os.fstat(self._descriptor).st_size
         ring = _Ring(self._question.lines)
-        end = self._last_line_end(size)
+        end = self._last_line_end(self._size)
         for found in self._found_backwards(end) if self._question.lines else ():
             for line in found:
                 if not ring.add_older(line):

@@ -80,8 +80,10 @@ async def test_one_that_does_not_keep_up_loses_nothing_and_holds_nobody_up(topic
         async with follower.subscribe() as slow:
             seen = Seen()
             events = aiter(slow)
+            beginning = asyncio.ensure_future(anext(events))
+            await eventually(lambda: bool(slow.positions), lambda: "the live end is known")
             first = await topic.send(1)
-            seen.events.append(await anext(events))
+            seen.events.append(await beginning)
             sent = [number for _ in range(40) for number in await topic.send(100)]
             await quick.until(first + sent)
             async with asyncio.timeout(DEADLINE_S):

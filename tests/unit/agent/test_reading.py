@@ -342,6 +342,13 @@ def test_following_begins_with_the_last_lines_and_goes_on_with_whole_ones(log: P
     following.reader.close()
 
 
+def test_what_is_written_once_a_file_is_followed_comes_whenever_the_first_step_is_taken(log: Path) -> None:
+    following = Following(log, lines=0)
+    append(log, "four\n")
+    assert following.new() == ["four"]
+    following.reader.close()
+
+
 def test_following_begins_after_a_line_that_is_being_written(log: Path) -> None:
     append(log, "fo")
     following = Following(log, lines=1)
