@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
-from logfeed_client.fields import SHARED_BYTES_MAX, fragment, joined, quote
+from logfeed_client.fields import SHARED_BYTES_MAX, fragment, quote
 from logfeed_client.headers import ID_CHARS_MAX, Incoming, new_correlation_id, outgoing
 
 
@@ -99,11 +99,6 @@ def with_incoming(context: Context, incoming: Incoming) -> Context:
 def id_text(correlation_id: str) -> str:
     """As a line has it."""
     return f'"correlation_id":{quote(correlation_id[:ID_CHARS_MAX])},' if correlation_id else ""
-
-
-def metadata_text(*fragments: str) -> str:
-    """The object of a line: what is bound here, then these."""
-    return "{" + joined(_current.get().fragment, *fragments) + "}"
 
 
 def outgoing_headers() -> dict[str, str]:
