@@ -19,7 +19,7 @@ from alerts.rule_store import RuleStore
 from alerts.rules import RuleDocument
 from alerts.state import alert_json
 from cli import openapi
-from tests.access_site import Site, running
+from tests.access_site import PASSWORD, Site, running
 
 COUNT: dict[str, Any] = {"count": {"at_least": 3}}
 BASE = "/api/v1/alerts"
@@ -111,6 +111,28 @@ async def test_a_rule_whose_owner_is_gone_is_nobodys_but_who_may_all_that_it_nam
     await site.access.directory.refresh()
     assert await rules_of(site, other) == {"named"}
     assert await rules_of(site, admin) == {"orphan", "named"}
+
+
+async def test_a_rule_that_sees_nothing_any_more_is_not_everybodys(site: Site) -> None:
+    await site.user("ann", "alert:*")
+    ann = (await site.ask(None, "POST", "/api/v1/auth/login", json={"name": "ann", "password": PASSWORD})).json()
+    await create(site, ann["access_token"], "pay-errors", "service:pay/a card")
+    await create(site, ann["access_token"], "never", "service:pay/a service:pay/b")
+    pay, shop, admin = [(await site.key(grant)).text for grant in ("alert:pay/*", "alert:shop", "alert:*")]
+    assert await rules_of(site, admin) == {"pay-errors", "never"}
+    assert (await rules_of(site, pay), await rules_of(site, shop)) == ({"pay-errors"}, set())
+    await site.accounts.change_user("ann", grants=["alert:mail"])
+    await site.access.directory.refresh()
+    assert (await rules_of(site, pay), await rules_of(site, shop)) == ({"pay-errors"}, set())
+    for method, body in (("GET", None), ("DELETE", None), ("PUT", {"name": "pay-errors", "condition": COUNT})):
+        assert (await site.ask(shop, method, f"{BASE}/rules/pay-errors", json=body)).status_code == 404
+    hush = {
+        "matchers": [{"label": "rule", "op": "=", "value": "pay-errors"}],
+        "ends_at": soon(),
+        "comment": "quiet",
+    }
+    assert (await site.ask(shop, "POST", f"{BASE}/silences", json=hush)).status_code == 403
+    assert await rules_of(site, admin) == {"pay-errors", "never"}
 
 
 async def test_rules_of_files_are_seen_and_not_changed(site: Site) -> None:
