@@ -110,6 +110,8 @@ def http_services(
             scope_of(None if access is None else access.directory, clock),
             authenticate,
             Trials(answering.oldest_first, pace_of(settings.alerts), clock),
+            place=answering.place,
+            audit=audit,
             topic=settings.broker.topic,
             clock=clock,
         )

@@ -175,7 +175,7 @@ class QueryService:
             retention=retention,
         )
         self._answers = Answers(settings, store, clock=clock, unread=unread)
-        self.oldest_first = self._answers.oldest_first
+        self.oldest_first, self.place = self._answers.oldest_first, self._answers.place
         patterns = PatternReader(database, topic)
         pattern_answers = PatternAnswers(patterns, self._answers.place, minutes_days=pattern_minutes_days, clock=clock)
         self._stop = Stop()

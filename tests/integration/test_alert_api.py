@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -371,6 +372,22 @@ async def test_a_breaker_of_others_is_neither_seen_nor_reset(site: Site) -> None
     assert (await site.ask(pay, "POST", f"{BASE}/breakers/reset", json=body | {"channel": "x"})).status_code == 404
     assert (await site.ask(pay, "POST", f"{BASE}/breakers/reset", json=body)).status_code == 204
     assert await site.database.fetch_all("SELECT rule, channel FROM alert_resets") == [("of-pay", "ops")]
+
+
+async def test_who_asks_too_much_at_once_is_told_so_and_others_are_answered(native_url: str) -> None:
+    limits = {"scans_per_subject_max": 1, "scans_waiting_per_subject_max": 1}
+    async with running(native_url, audit=False, query=limits | {"scan_wait_ms": 30_000}) as site:
+        greedy, other = [(await site.key("alert:*", "read:*")).text for _ in range(2)]
+        async with site.database.transaction() as connection:
+            await connection.execute("LOCK TABLE alert_rules")
+            asked = [asyncio.create_task(site.ask(greedy, "GET", f"{BASE}/rules")) for _ in range(3)]
+            (refused,), waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            answer = refused.result()
+            assert answer.status_code == 429
+            assert answer.headers["retry-after"] == "1"
+            assert answer.json()["type"] == "urn:logfeed:problem:too-many-questions"
+            assert (await site.ask(other, "GET", "/api/v1/services")).status_code == 200
+        assert [(await each).status_code for each in waiting] == [200, 200]
 
 
 async def test_a_rule_is_tried_on_what_one_may_read_and_set_alerts_on(site: Site) -> None:

@@ -5373,7 +5373,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -5465,7 +5483,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -5582,7 +5618,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -5703,7 +5757,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -5795,7 +5867,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6073,7 +6163,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6186,7 +6294,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6485,7 +6611,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6614,7 +6758,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6706,7 +6868,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6851,7 +7031,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6962,7 +7160,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -7079,7 +7295,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
