@@ -265,6 +265,7 @@ class QueryService:
                 hosts.settings,
                 HostStore(database, kept_max=hosts.settings.kept_max),
                 self._agents,
+                place=self._answers.place,
                 current=current,
                 clock=clock,
                 audit=audit,
