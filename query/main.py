@@ -18,6 +18,7 @@ from access.audit import AuditLog
 from access.oidc.login import OidcLogin
 from access.principal import Authenticate, Current, Principal, anyone, unchanging
 from access.sessions import Sessions
+from access.user_sessions import UserSessions
 from broker.port import Broker
 from broker.topics import Topics
 from connections.settings import ConnectionSettings
@@ -208,7 +209,12 @@ class QueryService:
             self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)
             self.router.routes.extend(make_oidc_router(oidc, sessions.settings).routes)
             administered = AccountAnswers(
-                Accounts(database), sessions, place=self._answers.place, secret=store.cursor_secret, clock=clock
+                Accounts(database),
+                UserSessions(database),
+                sessions,
+                place=self._answers.place,
+                secret=store.cursor_secret,
+                clock=clock,
             )
             self.router.routes.extend(make_accounts_router(administered, self._authenticated, audit).routes)
         self.tails: Tails | None = None
