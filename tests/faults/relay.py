@@ -91,23 +91,34 @@ class Relay:
             self._tasks.discard(task)
             writer.transport.abort()
 
+    def passes(self, _connection: int, _data: bytes, *, from_client: bool) -> bool:
+        """Asked for each piece before it goes on; False: both sides are cut instead. For who looks at what comes by.
+
+        connection: number of it, from 1."""
+        return True
+
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = self.connections
         await self._passes.wait()
         there, to_there = await asyncio.open_connection(*self._target)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, to_there))
-                group.create_task(self._pump(there, writer))
+                group.create_task(self._pump(number, reader, to_there, from_client=True))
+                group.create_task(self._pump(number, there, writer, from_client=False))
         except* (OSError, _Over):
             pass
         finally:
             to_there.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_client: bool
+    ) -> None:
         while data := await reader.read(_PIECE_BYTES):
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
             await self._passes.wait()
+            if not self.passes(number, data, from_client=from_client):
+                break
             writer.write(data)
             await writer.drain()
         raise _Over
