@@ -19,7 +19,7 @@ from infra.native import TimescaleNode
 from tests.faults.producers import Producers, assert_exactly_once, ledger_settled
 from tests.faults.small_disk import NoDisk, SmallDisk
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timescale, pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timescale, pytest.mark.slow, pytest.mark.timeout(400)]
 
 DISK_MIB = 700
 ENDS_WITHIN_S = 60.0

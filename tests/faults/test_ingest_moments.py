@@ -113,7 +113,7 @@ async def _stored_once(fleet: Fleet, relay: KillingRelay, ingest: Role, moment: 
     assert len(logs) == 40
 
 
-@pytest.mark.parametrize("moment", [pytest.param(Moment.BEFORE, marks=pytest.mark.long), Moment.AFTER])
+@pytest.mark.parametrize("moment", [pytest.param(Moment.BEFORE, marks=pytest.mark.slow), Moment.AFTER])
 async def test_ingest_killed_at_a_moment_stores_once(make_fleet: MakeFleet, moment: Moment) -> None:
     async with embedded_ingest(make_fleet) as (fleet, relay, ingest):
         await _stored_once(fleet, relay, ingest, moment)

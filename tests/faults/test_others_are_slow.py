@@ -22,7 +22,7 @@ WILD = (
 )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_database_slow_for_writers_costs_ingest_nothing(make_fleet: MakeFleet) -> None:
     fleet = await asyncio.to_thread(make_fleet, FULL)
