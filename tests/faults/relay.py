@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from enum import StrEnum
+from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 _PIECE_BYTES = 1 << 16
@@ -41,7 +42,7 @@ class Relay:
         self.connections = 0
         """Made so far."""
 
-    async def __aenter__(self) -> Relay:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._listen_port)
         self._listen_port = self._server.sockets[0].getsockname()[1]
         return self
