@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled modules halve the start of every process, also where the environment asks for none.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up demo web install install-lake install-mcp install-test test test-unit test-slow test-long test-web test-browser bench-web screenshots lint types imports supply audit check openapi helm bench lock clean
+.PHONY: help up demo web install install-lake install-mcp install-test test test-unit test-slow test-long faults faults-rounds test-web test-browser bench-web screenshots lint types imports supply audit check openapi helm bench lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -87,6 +87,16 @@ test-unit: install-test ## only the tests that need no service (seconds)
 
 test-long: $(VENV)/.installed-long ## the tests that take minutes each
 	$(BIN)/python -m pytest -m long --timeout 3600 tests
+
+ROUNDS ?= 500
+SEED ?= 1
+AS_ASKED := LOGFEED_FAULT_ROUNDS=$(ROUNDS) LOGFEED_FAULT_SEED=$(SEED)
+
+faults: install-test ## every fault of tests/faults/TABLE.md, and random rounds on both profiles, three hours (ROUNDS=500, SEED=1)
+	$(AS_ASKED) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 3600 $$($(BIN)/python -m tests.faults.table)
+
+faults-rounds: install-test ## random rounds of faults alone: ROUNDS=500 from SEED=1; a round that failed again: SEED=its, ROUNDS=1
+	$(AS_ASKED) $(BIN)/python -m pytest -s -m long tests/faults/test_random_rounds.py
 
 test-web: web ## the page: types, style, licences, unit tests, bytes
 	cd web && npm run --silent check && npm test --silent && npm run --silent budget
