@@ -24,10 +24,10 @@ from agent.roots import Root
 from agent.serving import listening, serve
 from agent.settings import AgentConfiguration, AgentSettings, RootSettings, read_api_key
 from agent.shipping.checkpoint import Checkpoint
-from agent.shipping.files import ShippedRoot
 from agent.shipping.joining import JoinRules, continuation_rule, start_rule
 from agent.shipping.sending import Sender, new_client
 from agent.shipping.shipper import Shipper
+from agent.shipping.tailed import ShippedRoot
 from agent.syslog.listener import SyslogListener
 from agent.syslog.spool import PATTERN, Spool
 from formats.lines import compile_expression

@@ -22,6 +22,9 @@ FILES_LOST: Final = Counter(
     "Files that were removed, or truncated without a copy, before their end was seen",
     registry=REGISTRY,
 )
+UNREADABLE: Final = Gauge(
+    "logfeed_agent_unreadable_files", "Files to be sent that this account may not open", registry=REGISTRY
+)
 FILES: Final = Gauge("logfeed_agent_files", "Files whose lines are sent", registry=REGISTRY)
 LAG_BYTES: Final = Gauge("logfeed_agent_lag_bytes", "Bytes in files that are not read yet", registry=REGISTRY)
 AWAY_SECONDS: Final = Gauge(

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 import zstandard
 
-from agent.metrics import LAG_BYTES
 from agent.shipping.checkpoint import Part, State, write_state
-from agent.shipping.files import FileSet, Tailed
+from agent.shipping.files import FileSet
+from agent.shipping.tailed import Tailed
 from agent.shipping.tailing import Tailer
 
 LOGS_MAX: Final = 2_500
@@ -89,7 +89,6 @@ class Collector:
                 elif len(members) > 1:
                     going_on.append(members[1:])
             families = going_on
-        LAG_BYTES.set(sum(max(0, each.size - each.place.offset) for each in self._files.files if each.is_read))
         return self._batch(logs, ranges.digest()) if logs else None
 
     def snapshot(self) -> bytes:

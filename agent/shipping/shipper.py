@@ -26,8 +26,9 @@ import zstandard
 from agent.metrics import AWAY_SECONDS, BATCHES_RETRIED, LINES
 from agent.shipping.batches import Batch, Collector
 from agent.shipping.checkpoint import Checkpoint, Part, write_state
-from agent.shipping.files import FileSet, ShippedRoot
+from agent.shipping.files import FileSet
 from agent.shipping.sending import Away, KeyUsed, Sender, Stored, TooLarge
+from agent.shipping.tailed import ShippedRoot
 from agent.shipping.tailing import Tailer
 from runtime.clock import Clock
 from runtime.patience import pause_before

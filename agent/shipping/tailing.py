@@ -16,9 +16,10 @@ from agent.errors import ReadFailed
 from agent.metrics import BYTES
 from agent.reading.blocks import open_stream
 from agent.shipping.encoding import LogEncoder
-from agent.shipping.files import FileSet, Tailed, is_same, remember
+from agent.shipping.files import FileSet, is_same, remember
 from agent.shipping.identity import TAIL_BYTES, fingerprint
 from agent.shipping.joining import PIECE_BYTES_MIN, JoinRules, Split, split
+from agent.shipping.tailed import Tailed
 from formats.lines import LineParser, detect
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,7 @@ class Tailer:
         except (OSError, ReadFailed) as error:
             reason = str(error) if isinstance(error, ReadFailed) else error.strerror
             log.warning("a file cannot be read on", root=tailed.place.root, file=tailed.place.name, reason=reason)
+            tailed.is_broken = tailed.place.packing is not None
             self._files.done(tailed, now_us)
             return Taken([], 0, False)
 
@@ -117,7 +119,11 @@ class Tailer:
         wanted = bytes_max
         while True:
             while len(tailed.carry) < wanted and not tailed.is_at_end:
-                more = tailed.stream.read(wanted - len(tailed.carry))
+                try:
+                    more = tailed.stream.read(wanted - len(tailed.carry))
+                except ReadFailed as error:  # the whole lines before it are sent
+                    log.warning("an archive cannot be read on", root=place.root, file=place.name, reason=str(error))
+                    more, tailed.is_broken = b"", True
                 tailed.is_at_end = not more
                 tailed.carry += more
             found = split(
@@ -125,7 +131,7 @@ class Tailer:
                 self._rules(tailed, tailed.carry, now_us),
                 is_skipping=place.is_skipping,
                 is_final=tailed.is_at_end,
-                takes_unfinished=tailed.is_at_end,
+                takes_unfinished=tailed.is_at_end and not tailed.is_broken,
                 logs_max=logs_max,
             )
             if found.taken or tailed.is_at_end or wanted >= PIECE_BYTES_MIN:
@@ -137,7 +143,7 @@ class Tailer:
         place.offset += found.taken
         place.tail, place.is_skipping = fingerprint(tailed.tail_data), found.is_skipping
         BYTES.inc(found.taken)
-        if tailed.is_at_end and not tailed.carry:
+        if tailed.is_at_end and (not tailed.carry or (tailed.is_broken and not found.taken)):
             self._files.done(tailed, now_us)
         return Taken(logs, found.taken, not place.is_done)
 
@@ -165,7 +171,7 @@ class Tailer:
 
     def _parser(self, tailed: Tailed, piece: bytes, now_us: int) -> LineParser:
         if tailed.parser is not None and tailed.lines_seen >= _SAMPLE_LINES:
-            if now_us - tailed.parsed_from_us < _PARSER_US:
+            if abs(now_us - tailed.parsed_from_us) < _PARSER_US:
                 return tailed.parser
             tailed.parser.at(now_us)
             tailed.parsed_from_us = now_us
