@@ -85,7 +85,7 @@ class AgentApi:
         await response(scope, receive, self._headers.guard(scope, send))
 
     async def _answer(self, request: Request) -> ASGIApp:
-        path = request.url.path
+        path: str = request.scope["path"]  # request.url ends it at `?` and `#`, which names of files may have
         if request.method != "GET":
             headers = {"Allow": "GET"}
             return _problem(405, "method-not-allowed", "Only GET is answered", f"got {request.method:.20}", headers)

@@ -17,6 +17,7 @@ import httpx
 import structlog
 
 from agent.api import AgentApi
+from agent.asking import new_client
 from agent.errors import StateError
 from agent.heartbeat import Heartbeat
 from agent.reading.pool import ReaderPool
@@ -25,7 +26,7 @@ from agent.serving import listening, serve
 from agent.settings import AgentConfiguration, AgentSettings, RootSettings, read_api_key
 from agent.shipping.checkpoint import Checkpoint
 from agent.shipping.joining import JoinRules, continuation_rule, start_rule
-from agent.shipping.sending import Sender, new_client
+from agent.shipping.sending import Sender
 from agent.shipping.shipper import Shipper
 from agent.shipping.tailed import ShippedRoot
 from agent.syslog.listener import SyslogListener

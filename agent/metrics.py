@@ -35,6 +35,11 @@ AWAY_SECONDS: Final = Gauge(
 SYSLOG: Final = Counter(
     "logfeed_agent_syslog_messages_total", "Syslog messages, by what became of them", ["outcome"], registry=REGISTRY
 )
+SYSLOG_REFUSED: Final = Counter(
+    "logfeed_agent_syslog_connections_refused_total",
+    "Connections closed at once: as many as may be were open (agent.syslog.connections_max)",
+    registry=REGISTRY,
+)
 SPOOL_BYTES: Final = Gauge(
     "logfeed_agent_syslog_spool_bytes", "Bytes of syslog messages on disk, waiting to be sent", registry=REGISTRY
 )

@@ -7,6 +7,7 @@ first, so a renamed file is read to its end before the new one is begun.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -91,6 +92,19 @@ class Collector:
             families = going_on
         return self._batch(logs, ranges.digest()) if logs else None
 
+    def removable(self) -> list[Path]:
+        """Files of ready lines that nobody writes to any more, and that were read to their end."""
+        return [
+            each.shipped.root.path / each.place.name
+            for each in self._files.files
+            if each.shipped.is_ready
+            and not each.is_gone
+            and each.descriptor >= 0
+            and self._is_closed_segment(each.place.name)
+            # As it is now, and after it was closed: what came since the last look would be gone with it.
+            and each.place.offset == os.fstat(each.descriptor).st_size
+        ]
+
     def snapshot(self) -> bytes:
         """What is to be remembered when nothing is on its way."""
         self._state.places, self._state.parts = self._files.places(), []
@@ -111,12 +125,4 @@ class Collector:
         body = self._compressor.compress(b"".join(logs))
         part = Part(key, len(body), len(logs))
         state.places, state.parts = self._files.places(), [part]
-        removable = [
-            each.shipped.root.path / each.place.name
-            for each in self._files.files
-            if each.shipped.is_ready
-            and not each.is_gone
-            and each.place.offset == each.size
-            and self._is_closed_segment(each.place.name)
-        ]
-        return Batch(part, body, write_state(state, body), removable)
+        return Batch(part, body, write_state(state, body), self.removable())

@@ -11,10 +11,11 @@ from typing import Any, Final
 import orjson
 
 from formats.entry import LEVEL_DEFAULT, Entry
-from schemas.record import MESSAGE_BYTES_MAX, TRUNCATED_KEY, is_service_name
+from schemas.record import MESSAGE_BYTES_MAX, METADATA_DEPTH_MAX, TRUNCATED_KEY, is_service_name
 
-_METADATA_BYTES_MAX: Final = 60 * 1024
+OWN_FIELDS_BYTES_MAX: Final = 60 * 1024
 """Of a line's own fields; the server takes 64 KiB with ours."""
+FIELDS_LEFT_OUT_KEY: Final = "_fields_left_out"
 
 
 class LogEncoder:
@@ -65,5 +66,17 @@ def _bounded(fields: dict[str, Any], metadata: dict[str, str]) -> bytes:
     try:
         written = orjson.dumps(fields)
     except (orjson.JSONEncodeError, RecursionError):
-        return orjson.dumps({**metadata, "_fields_left_out": True})
-    return written if len(written) <= _METADATA_BYTES_MAX else orjson.dumps({**metadata, "_fields_left_out": True})
+        return orjson.dumps({**metadata, FIELDS_LEFT_OUT_KEY: True})
+    is_small = len(written) <= OWN_FIELDS_BYTES_MAX
+    brackets = written.count(b"{") + written.count(b"[")
+    if is_small and (brackets <= METADATA_DEPTH_MAX or not _is_deeper(fields, METADATA_DEPTH_MAX)):
+        return written
+    return orjson.dumps({**metadata, FIELDS_LEFT_OUT_KEY: True})
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether a JSON value is nested more than so deep."""
+    if not isinstance(value, dict | list):
+        return False
+    members = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_is_deeper(member, depth - 1) for member in members)

@@ -7,6 +7,7 @@ otherwise give bytes of another file for those of this one.
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -79,6 +80,9 @@ class Tailer:
         piece_bytes = bytes_max
         while True:
             piece = os.pread(tailed.descriptor, piece_bytes, place.offset)
+            if place.offset == 0 and piece.startswith(BOM_UTF8):
+                remember(tailed, piece, len(BOM_UTF8))
+                continue
             reaches_end = place.offset + len(piece) >= size
             found = split(
                 piece,
@@ -126,6 +130,9 @@ class Tailer:
                     more, tailed.is_broken = b"", True
                 tailed.is_at_end = not more
                 tailed.carry += more
+            if place.offset == 0 and tailed.carry.startswith(BOM_UTF8):
+                tailed.tail_data, tailed.carry = BOM_UTF8, tailed.carry[len(BOM_UTF8) :]
+                place.offset = len(BOM_UTF8)
             found = split(
                 tailed.carry,
                 self._rules(tailed, tailed.carry, now_us),

@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -226,3 +227,10 @@ async def test_a_file_system_that_hangs_holds_threads_and_nobody_else(
         monkeypatch.setattr(os, "pread", read)
         await answered(client, "/files/shop/a.log")
     pool.stop()
+
+
+async def test_any_name_that_a_file_may_have_is_asked_for(client: httpx.AsyncClient, folder: Path) -> None:
+    for name in ("a#1.log", "a?b.log", "a b%2F.log", "é.log"):
+        (folder / "shop" / name).write_text(f"in {name}\n")
+        found = records(await client.get(f"/files/shop/{quote(name)}", params=SHOP))
+        assert found[0]["line"] == f"in {name}"

@@ -5,6 +5,7 @@ step, and a server that remembers bodies by their keys.
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ import zstandard
 
 from agent.shipping.checkpoint import write_state
 from agent.shipping.joining import JoinRules
+from schemas.record import METADATA_DEPTH_MAX
 from tests.unit.agent.shipping_host import Host, numbered
 
 
@@ -244,3 +246,28 @@ def test_a_state_of_before_a_crash_sends_what_was_on_its_way_again(host: Host) -
     host.settle()
     host.has_each_once(numbered(0, 50))
     assert write_state(host.state, b"")
+
+
+def test_a_mark_of_byte_order_is_no_part_of_the_first_line(host: Host) -> None:
+    lines = ['{"time": "2026-11-18T10:00:01Z", "msg": "first"}', '{"time": "2026-11-18T10:00:02Z", "msg": "second"}']
+    host.append("a.log", *(("\ufeff" if not number else "") + line for number, line in enumerate(lines)))
+    host.settle(5)
+    host.start()
+    host.append("a.log", '{"time": "2026-11-18T10:00:02Z", "msg": "\ufeffthird"}')
+    host.append("b.log", "\ufeffpacked")
+    host.settle(0.1)
+    (host.folder / "c.log.1.gz").write_bytes(gzip.compress(b"\xef\xbb\xbfof an archive\n"))
+    os.utime(host.folder / "c.log.1.gz", (host.now_us / 1e6 + 60, host.now_us / 1e6 + 60))
+    host.settle(5)
+    host.has_each_once(["first", "second", "\ufeffthird", "packed", "of an archive"])
+
+
+def test_fields_that_are_nested_too_deep_for_the_server_are_left_out_and_said(host: Host) -> None:
+    deep: Any = "x"
+    for _ in range(METADATA_DEPTH_MAX):
+        deep = [deep]
+    host.append("a.log", json.dumps({"msg": "deep", "n": deep}), json.dumps({"msg": "fits", "n": deep[0]}))
+    host.settle(5)
+    logs = {log["message"]: log["metadata"] for log in host.logs()}
+    assert logs["fits"]["n"] == deep[0]
+    assert logs["deep"] == {"host": "web-1", "file": "app/a.log", "_fields_left_out": True}
