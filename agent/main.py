@@ -19,6 +19,7 @@ import structlog
 from agent.api import AgentApi
 from agent.asking import new_client
 from agent.errors import StateError
+from agent.health import health_app
 from agent.heartbeat import Heartbeat
 from agent.reading.pool import ReaderPool
 from agent.roots import Root
@@ -41,6 +42,7 @@ log = structlog.get_logger(__name__)
 SPOOL_ROOT: Final = "(syslog)"
 """A root's name that no setting can have."""
 _TOKEN_BYTES: Final = 32
+_HEALTH_CONNECTIONS_MAX: Final = 20
 
 
 async def run_agent(configuration: AgentConfiguration, environment: Mapping[str, str] | None = None) -> None:
@@ -95,6 +97,10 @@ class Agent:
             parts: list[Coroutine[Any, Any, None]] = [
                 serve(api, listener, stop, connections_max=settings.connections_max, tls=tls)
             ]
+            if settings.health_port:
+                health = stack.enter_context(listening(settings.health_host, settings.health_port))
+                app = health_app(self.problems)
+                parts.append(serve(app, health, stop, connections_max=_HEALTH_CONNECTIONS_MAX, tls=None))
             if settings.ships:
                 parts.append(self._ship(stop))
             if settings.register_host:

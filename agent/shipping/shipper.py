@@ -40,7 +40,7 @@ POLL_S: Final = 0.25
 """Seconds between two looks for new lines, when there were none."""
 _SAVE_S: Final = 5.0
 """Places that moved without a request are written down so often."""
-_LAST_ANSWER_S: Final = 5.0
+LAST_ANSWER_S: Final = 5.0
 """How long a stop waits for the answer to a request that is on its way."""
 _DISK_PAUSE_S: Final = 2.0
 _REFUSED_PAUSE_S: Final = 5.0
@@ -226,7 +226,7 @@ class Shipper:
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({sending, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
-                await asyncio.wait({sending}, timeout=_LAST_ANSWER_S)
+                await asyncio.wait({sending}, timeout=LAST_ANSWER_S)
             stopping.cancel()
             if not sending.done():
                 sending.cancel()

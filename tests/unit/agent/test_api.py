@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from agent.api import AgentApi
+from agent.health import health_app
 from agent.reading.pool import ReaderPool
 from agent.roots import Root
 from runtime.clock import SystemClock
@@ -234,3 +235,17 @@ async def test_any_name_that_a_file_may_have_is_asked_for(client: httpx.AsyncCli
         (folder / "shop" / name).write_text(f"in {name}\n")
         found = records(await client.get(f"/files/shop/{quote(name)}", params=SHOP))
         assert found[0]["line"] == f"in {name}"
+
+
+async def test_probes_and_prometheus_are_answered_by_a_listener_of_its_own_and_nothing_else_is() -> None:
+    problems: list[str] = []
+    transport = httpx.ASGITransport(app=health_app(lambda: problems), client=("10.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://agent.test") as client:
+        assert (await client.get("/livez")).text == "ok\n"
+        assert (await client.get("/readyz")).json() == {"ready": True, "problems": []}
+        problems.append("the server is away")
+        assert (await client.get("/readyz")).status_code == 503
+        assert "logfeed_agent_lag_bytes" in (await client.get("/metrics")).text
+        for path in ("/files", "/files/shop/a.log", "/", "/metrics/"):
+            assert (await client.get(path, params=EVERYTHING)).status_code == 404
+        assert (await client.post("/livez")).status_code == 404
