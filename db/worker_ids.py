@@ -64,8 +64,8 @@ WITH current AS (
     FROM timelines WHERE timeline = {TIMELINE}
 ), candidate AS (
     SELECT number AS worker, held.reserved_until_ms AS last_ms
-    FROM current, generate_series(0, %s - 1) AS number
-    CROSS JOIN LATERAL (SELECT (number / {WORKERS // 4} + 4 - (timeline - 1) %% 4) %% 4 AS quarter) AS place
+    FROM current, generate_series(%s::integer, %s::integer) AS number
+    CROSS JOIN LATERAL (SELECT (least(3, (number - %s) / %s) + 4 - (timeline - 1) %% 4) %% 4 AS quarter) AS place
     LEFT JOIN worker_ids AS held ON held.worker = number
     WHERE (quarter = 0 OR (quarter > 1 AND NOT is_young))
       AND (held.worker IS NULL
@@ -107,8 +107,10 @@ class NoWorkerIdFree(Overloaded):
 class WorkerIdLease:
     """The right of this process to give out ids, and the ids."""
 
-    def __init__(self, database: Database, *, instance: str, clock: Clock) -> None:
-        """instance: name shown in the table; a random part is added, so that two processes of one name stay two."""
+    def __init__(self, database: Database, *, instance: str, clock: Clock, numbers: range = range(WORKERS)) -> None:
+        """instance: name shown in the table; a random part is added, so that two processes of one name stay two. numbers: that
+        may be taken, four at least; those of other databases whose logs are read together must be others."""
+        self._numbers = numbers
         self._database = database
         self._clock = clock
         self.owner = f"{instance}/{uuid.uuid4().hex}"
@@ -167,7 +169,9 @@ class WorkerIdLease:
                 self._check_skew(now_ms, row[0])
             await connection.execute(_LOCK)
             await connection.execute(_NOTE_TIMELINE)
-            parameters = (LEASE_S, WORKERS, now_ms, self.owner, LEASE_S, LEASE_S * 1000)
+            first, count = self._numbers.start, len(self._numbers)
+            place = (first, first + count - 1, first, count // 4)
+            parameters = (LEASE_S, *place, now_ms, self.owner, LEASE_S, LEASE_S * 1000)
             taken = await (await connection.execute(_TAKE, parameters)).fetchone()
         if taken is None:
             raise NoWorkerIdFree(retry_after_s=RENEW_S)
