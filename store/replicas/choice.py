@@ -19,6 +19,8 @@ from db.replication import PrimaryPosition, ReplicaPosition
 
 SAMPLES_MAX: Final = 512
 """Looks at the primary that are remembered: more than replicas may be behind."""
+AWAY_AFTER: Final = 2
+"""Looks in a row that a primary does not answer before it counts as away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +45,22 @@ class Freshness:
         self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES_MAX)
         """(when the primary was asked, how far its WAL reached by then at least), oldest first."""
         self._primary: PrimaryPosition | None = None
-        self._is_away = True
+        self._unanswered = AWAY_AFTER
+        """Looks in a row."""
         self._strangers: dict[int, int] = {}
         """Replica -> how far it had replayed what the primary has not written."""
 
     @property
     def is_away(self) -> bool:
-        """Whether the primary did not answer the last look."""
-        return self._is_away
+        """Whether the primary does not answer."""
+        return self._unanswered >= AWAY_AFTER
 
     def note_primary(self, position: PrimaryPosition | None, at_s: float) -> None:
         """at_s: before it was asked, monotonic. None: it did not answer."""
-        self._is_away = position is None
         if position is None:
+            self._unanswered += 1
             return
+        self._unanswered = 0
         known = self._primary
         if known is not None and (position.started != known.started or position.written < known.written):
             self._samples.clear()  # another server, and another history from some place on
@@ -73,7 +77,7 @@ class Freshness:
             return Verdict("the primary was not seen yet")
         if position.cluster != primary.cluster:
             return Verdict("it is a replica of another database")
-        if not self._is_away and replayed > primary.written:
+        if not self._unanswered and replayed > primary.written:
             self._strangers[replica] = replayed
         if self._strangers.get(replica) == replayed:
             return Verdict("it has followed another primary, which was ahead of this one: make it anew (pg_rewind)")
@@ -81,7 +85,7 @@ class Freshness:
         behind_s = self._behind_s(replayed, now_s)
         known_s = None if math.isinf(behind_s) else behind_s
         # While the primary is away nothing is newer anywhere. What is shown says itself how far it reaches.
-        if not self._is_away and behind_s > self._lag_s_max:
+        if not self.is_away and behind_s > self._lag_s_max:
             told = "more" if known_s is None else f"{behind_s:.0f} s"
             return Verdict(f"it is {told} behind, at most {self._lag_s_max:g} s are allowed", known_s, replayed)
         return Verdict(None, known_s, replayed)

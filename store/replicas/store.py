@@ -67,7 +67,8 @@ class ReplicatedReadStore:
     ) -> None:
         """database: the primary's, opened and closed by the caller. replicas: opened and closed here. store_on: reads a
         database; True: it is a replica. lag_s_max: seconds that a replica may be behind."""
-        self._database = database
+        # A connection of its own: a pool that is full of questions says nothing of the server.
+        self._looks = Database(database.url, application_name="logfeed query looks", connections_max=1)
         self._primary = store_on(database, False)
         self._replicas = [
             Replica(number, source, store_on(source.database, True)) for number, source in enumerate(replicas)
@@ -80,9 +81,10 @@ class ReplicatedReadStore:
 
     async def open(self) -> None:
         """Begin to look at the servers. Succeeds while they are away."""
-        for replica in self._replicas:
-            await replica.database.open()
         if self._replicas:
+            await self._looks.open()
+            for replica in self._replicas:
+                await replica.database.open()
             await self.look()
             self._looking = asyncio.create_task(every(LOOK_EVERY_S, self.look, self._stop), name="replicas looks")
 
@@ -92,6 +94,8 @@ class ReplicatedReadStore:
         if self._looking is not None:
             await self._looking
             self._looking = None
+        if self._replicas:
+            await self._looks.close()
         for replica in self._replicas:
             await replica.database.close()
 
@@ -113,7 +117,7 @@ class ReplicatedReadStore:
 
     async def _primary_position(self) -> PrimaryPosition | None:
         try:
-            async with asyncio.timeout(LOOK_S_MAX), self._database.connection() as connection:
+            async with asyncio.timeout(LOOK_S_MAX), self._looks.connection() as connection:
                 return await primary_position(connection)
         except (DatabaseUnavailable, Error, OSError, TimeoutError):
             return None

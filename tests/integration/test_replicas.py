@@ -21,6 +21,7 @@ from search.predicate import EVERYTHING, CorrelationIs, MetaEquals, Predicate
 from store import parts
 from store.memory import CHUNK_US
 from store.port import Count, OpenIndex, Order, Scan, Snapshot, SnapshotLost
+from store.replicas.choice import AWAY_AFTER
 from store.upkeep import PostgresUpkeep
 from tests.reading_subjects import T0, PostgresSubject
 from tests.replica_pair import Pair, reading, until_used
@@ -214,7 +215,8 @@ async def test_a_replica_that_goes_is_left_out_until_it_is_back_and_one_alone_go
         assert lease.worker == 0
         pair.catch_up()
         pair.primary.kill()
-        await store.look()
+        for _ in range(AWAY_AFTER):
+            await store.look()
         async with store.snapshot() as snapshot:
             assert not snapshot.is_current
             assert len(await ids(snapshot)) == 5
