@@ -91,6 +91,7 @@ ADMIN: Final = pytest.param(("admin:*", "write:*"), id="admin")
 NARROW: Final = ("read:pay/*", "write:pay/a")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("grants", [ADMIN, pytest.param(NARROW, id="narrow", marks=pytest.mark.long)])
