@@ -24,8 +24,9 @@ from cli.doctor.findings import Finding, fail, ok, warn
 from cli.doctor.host import agent_files
 from cli.http_client import own_server_trust
 from cli.settings import Settings
-from db.database import Database, connect
+from db.database import Database, Error, connect
 from db.migrations import migrations, pending
+from db.replication import PrimaryPosition, hosts_of, primary_position, replica_position
 from db.server_facts import applied_migrations, server_facts
 from db.server_settings import SERVER_SETTINGS
 from runtime.clock import Clock
@@ -95,6 +96,8 @@ class Deployment:
     def looks(self) -> Iterator[tuple[str, Look]]:
         """(subject, look), those that can look once the ones before have."""
         yield "database", self.database
+        if self._settings.database.replicas:
+            yield "replicas", self.replicas
         if self.has_tables or self._settings.broker.kind == "kafka":
             yield "broker", self.broker
         if self.has_tables:
@@ -127,6 +130,28 @@ class Deployment:
         found.append(judging.clock("the database", their_us - (asked_us + answered_us) // 2, took_us // 2 + 1))
         found.append(await self._migrated(url, database))
         return found
+
+    async def replicas(self) -> list[Finding]:
+        """Whether each of them answers, is one, and how far it is behind."""
+        found: list[Finding] = []
+        for secret in self._settings.database.replicas:
+            address = secret.get_secret_value()
+            name = hosts_of(address)
+            try:
+                async with await connect(address, application_name="logfeed doctor") as connection:
+                    position = await replica_position(connection)
+            except (DatabaseUnavailable, Error) as error:
+                found.append(fail("replicas", f"{name}: {error}", "start it, or mend database.replicas"))
+                continue
+            found += judging.replica(name, position, await self._primary())
+        return found
+
+    async def _primary(self) -> PrimaryPosition | None:
+        try:
+            async with self._opened().connection() as connection:
+                return await primary_position(connection)
+        except (DatabaseUnavailable, Error):
+            return None
 
     async def _migrated(self, url: str, database: Database) -> Finding:
         layout = self._settings.layout

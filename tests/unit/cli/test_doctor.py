@@ -17,6 +17,7 @@ from cli.doctor import judging, looking
 from cli.doctor.findings import Finding, State, as_json, as_text, fail, is_well, ok, warn
 from cli.doctor.host import agent_files
 from cli.settings import Settings
+from db.replication import PrimaryPosition, ReplicaPosition
 from db.server_facts import ServerFacts, in_base_unit, setting_value
 from db.server_settings import SERVER_SETTINGS
 from store.status import DeadLetterCount, PartitionStatus, StoreStatus
@@ -89,6 +90,20 @@ def test_a_server_that_cannot_do_fails(changes: dict[str, Any], says: str) -> No
     found = only(judging.server(facts(**changes), wants_timescale=True), State.FAIL)
     assert says in found.text
     assert found.do
+
+
+def test_a_replica_is_judged_by_what_it_has_replayed() -> None:
+    primary = PrimaryPosition(written=10 * GIB, cluster=7, started=1.0)
+
+    def judged(replayed: int | None, *, cluster: int = 7, feedback: bool = True) -> list[Finding]:
+        position = ReplicaPosition(replayed is not None, replayed, cluster, feedback)
+        return judging.replica("db2:5432", position, primary)
+
+    assert worst(judged(10 * GIB)) is State.OK
+    assert "1024.0 MiB of WAL behind" in only(judged(9 * GIB), State.WARN).text
+    assert "hot_standby_feedback" in only(judged(10 * GIB, feedback=False), State.WARN).text
+    for wrong in (judged(None), judged(10 * GIB, cluster=8), judged(11 * GIB)):
+        assert only(wrong, State.FAIL).do
 
 
 def test_few_connections_left_are_told() -> None:
