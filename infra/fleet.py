@@ -61,18 +61,20 @@ class Role:
     arguments: list[str]
     environment: dict[str, str]
     log_path: Path
+    program: Path = REPOSITORY
+    """Directory of the packages that it runs."""
     process: subprocess.Popen[bytes] | warm.WarmProcess | None = None
     peak_kib: int = 0
 
     def start(self) -> None:
         """Start it (again)."""
-        if warm.is_used:
+        if warm.is_used and self.program == REPOSITORY:
             self.process = warm.start_role(self.arguments, self.environment, self.log_path)
             return
         with self.log_path.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cli.main", *self.arguments],
-                cwd=REPOSITORY,
+                cwd=self.program,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -280,6 +282,10 @@ class Fleet:
 
     def role(self, name: str, *, label: str | None = None, **more: str) -> Role:
         """Start a role. HTTP roles get a port of their own; writers, and who leads one at a time, a stable name."""
+        return self.role_of(REPOSITORY, name, label=label, **more)
+
+    def role_of(self, program: Path, name: str, *, label: str | None = None, **more: str) -> Role:
+        """The same of another version. program: directory of its packages."""
         label = label or name
         arguments = [name]
         if name == "write":
@@ -292,7 +298,7 @@ class Fleet:
         else:
             self.ports[label] = free_port()
             arguments += ["--port", str(self.ports[label])]
-        role = Role(arguments, self.environment(**more), self.directory / f"{label}.log")
+        role = Role(arguments, self.environment(**more), self.directory / f"{label}.log", program)
         role.start()
         self.roles.append(role)
         return role
