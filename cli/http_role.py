@@ -27,6 +27,7 @@ from cli.page import WebPage, page_directory
 from cli.role_process import role_database
 from cli.serving import serve_http
 from cli.settings import HttpSettings, Settings
+from cli.tracing import make_traces
 from cli.unread import UnreadRecords
 from cli.write_store import write_store
 from db.database import Database
@@ -117,6 +118,8 @@ def http_services(
             scope_of(None if access is None else access.directory, clock),
             authenticate,
             Trials(answering.oldest_first, pace_of(settings.alerts), clock),
+            place=answering.place,
+            audit=audit,
             topic=settings.broker.topic,
             clock=clock,
         )
@@ -164,6 +167,9 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
     listen_for_signals(stop)
     role = "serve" if ingest and query else "ingest" if ingest else "query"
     async with AsyncExitStack() as stack:
+        traces = make_traces(settings.tracing, role, _instance(settings))
+        if traces is not None:
+            stack.push_async_callback(traces.close)
         database = role_database(settings, role)
         await database.open()
         stack.push_async_callback(database.close)
@@ -216,7 +222,7 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
             # Beside the service: questions are answered while tails wait for the broker.
             tail_steps: list[Step] = [lambda: check_migrated(settings), open_broker, lambda: start_tails(services)]
             parts.append(_begin(Beginning("tails", stop), tail_steps, stop))
-        await side_by_side(stop, serve_http(settings.http, beginnings, stop), *parts)
+        await side_by_side(stop, serve_http(settings.http, beginnings, stop, traces=traces), *parts)
 
 
 def _instance(settings: Settings) -> str:

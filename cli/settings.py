@@ -34,6 +34,7 @@ from runtime.http import HttpSettings as ConnectionSettings
 from runtime.log_settings import LogSettings
 from runtime.origins import origin_of
 from runtime.settings import Section, load
+from runtime.tracing_settings import TracingSettings
 from schemas.errors import ConfigurationError
 from store.lake.settings import LakeSettings
 from store.objects.settings import ObjectSettings
@@ -231,6 +232,9 @@ class Settings(Section):
 
     log: LogSettings = LogSettings()
     """Logfeed's own logs."""
+
+    tracing: TracingSettings = TracingSettings()
+    """Traces of requests and batches."""
 
     @model_validator(mode="after")
     def _limits_fit(self) -> Settings:

@@ -18,6 +18,7 @@ from access.audit import AuditLog
 from access.oidc.login import OidcLogin
 from access.principal import Authenticate, Current, Principal, anyone, unchanging
 from access.sessions import Sessions
+from access.user_sessions import UserSessions
 from broker.port import Broker
 from broker.topics import Topics
 from connections.settings import ConnectionSettings
@@ -186,7 +187,7 @@ class QueryService:
 
         self._store = store = ReplicatedReadStore(database, replicas, store_on, lag_s_max=replica_lag_s_max)
         self._answers = Answers(settings, store, clock=clock, unread=unread)
-        self.oldest_first = self._answers.oldest_first
+        self.oldest_first, self.place = self._answers.oldest_first, self._answers.place
         patterns = PatternReader(database, topic)
         pattern_answers = PatternAnswers(patterns, self._answers.place, minutes_days=pattern_minutes_days, clock=clock)
         self._stop = Stop()
@@ -219,7 +220,12 @@ class QueryService:
             self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)
             self.router.routes.extend(make_oidc_router(oidc, sessions.settings).routes)
             administered = AccountAnswers(
-                Accounts(database), sessions, place=self._answers.place, secret=store.cursor_secret, clock=clock
+                Accounts(database),
+                UserSessions(database),
+                sessions,
+                place=self._answers.place,
+                secret=store.cursor_secret,
+                clock=clock,
             )
             self.router.routes.extend(make_accounts_router(administered, self._authenticated, audit).routes)
         self.tails: Tails | None = None
@@ -276,6 +282,7 @@ class QueryService:
                 hosts.settings,
                 HostStore(database, kept_max=hosts.settings.kept_max),
                 self._agents,
+                place=self._answers.place,
                 current=current,
                 clock=clock,
                 audit=audit,

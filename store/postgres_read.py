@@ -19,6 +19,7 @@ import structlog
 from db.database import Connection, Database, Error, bounded, sql, sqlstate, undo
 from db.migrations import Layout
 from runtime.clock import Clock, SystemClock
+from runtime.tracing import step
 from schemas.errors import DatabaseUnavailable
 from schemas.levels import level_name
 from schemas.scope import ServiceScope
@@ -171,8 +172,9 @@ class PostgresReadStore:
         async with bounded(self._snapshot_s_max), self._database.connection() as connection:
             snapshot: PostgresSnapshot | None = None
             try:
-                async with bounded(self._open_s_max):
-                    snapshot = await self._taken(connection)
+                with step("snapshot"):
+                    async with bounded(self._open_s_max):
+                        snapshot = await self._taken(connection)
                 yield snapshot
             except Error as error:
                 if _is_table_gone(error):

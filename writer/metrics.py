@@ -50,6 +50,15 @@ TROUBLE: Final = Counter(
     ["kind"],
     registry=REGISTRY,
 )
+BATCH_ROWS: Final = Histogram(
+    "logfeed_batch_rows",
+    "Rows of one transaction",
+    registry=REGISTRY,
+    buckets=(1, 10, 100, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000),
+)
+DECODE_SECONDS: Final = Counter(
+    "logfeed_decode_seconds_total", "Time in which frames became rows, beside the storing of others", registry=REGISTRY
+)
 BATCH_SECONDS: Final = Histogram(
     "logfeed_batch_store_seconds",
     "One transaction",

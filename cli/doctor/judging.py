@@ -13,6 +13,7 @@ from db.replication import PrimaryPosition, ReplicaPosition
 from db.server_facts import ServerFacts, setting_value
 from db.server_settings import SERVER_SETTINGS
 from runtime.clock import CLOCKS_APART_US_MAX
+from schemas.hosts import AWAY_S
 from store.status import StoreStatus
 from store.tiers.status import TierStatus
 
@@ -32,6 +33,7 @@ CONNECTIONS_SHARE_MAX: Final = 0.8
 CLOCK_US_WARN: Final = 2_000_000
 """Clocks under NTP are milliseconds apart; ids and `visible_through` tell times, and seconds are seen by people."""
 DISK_SHARE_MIN: Final = 0.1
+HOSTS_NAMED_MAX: Final = 10
 LAG_S_WARN, LAG_S_FAIL = 60.0, 900.0
 """Writers that keep up are a second behind. A quarter of an hour is what chunks wait for before they close."""
 WAL_BEHIND_WARN: Final = 256 * 1024**2
@@ -251,6 +253,21 @@ def roles(leaders: Mapping[str, str | None]) -> list[Finding]:
         else:
             found.append(ok("roles", f"{name}: {leader}"))
     return found
+
+
+def hosts(silent_s: Mapping[str, float]) -> Finding | None:
+    """silent_s: of each host whose agent registered, since it was last heard of. None: there are none."""
+    if not silent_s:
+        return None
+    away = sorted(name for name, seconds in silent_s.items() if seconds > AWAY_S)
+    if not away:
+        return ok("hosts", f"{len(silent_s)} are heard of")
+    names = ", ".join(away[:HOSTS_NAMED_MAX]) + (", …" if len(away) > HOSTS_NAMED_MAX else "")
+    return warn(
+        "hosts",
+        f"{len(away)} of {len(silent_s)} are away: {names}",
+        "see whether their agents run and reach this server; `logfeed hosts forget NAME` for those that are gone for good",
+    )
 
 
 def tiers(status: TierStatus) -> Finding:

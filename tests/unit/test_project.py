@@ -38,6 +38,8 @@ EMPTY_SAMPLES = {
     "http.allowed_origins": '["https://logs.example"]',
     "database.url": "postgresql://user:word@db:5432/logfeed",
     "log.json_lines": "true",
+    "tracing.endpoint": "http://collector:4318/v1/traces",
+    "tracing.authorization": "Bearer word",
     "broker.sasl_username": "user",
     "broker.sasl_password": "word",
     "broker.ssl_cafile": "/etc/ca.pem",
@@ -87,6 +89,7 @@ LOCKS = [
     "requirements.lock",
     "requirements-lake.lock",
     "requirements-mcp.lock",
+    "requirements-traces.lock",
     "requirements-test.lock",
     "requirements-long.lock",
 ]
@@ -233,6 +236,7 @@ def test_locks_hold_what_the_project_asks_for() -> None:
     wanted = {"requirements.lock": project["dependencies"] + extras["build"]}
     wanted["requirements-lake.lock"] = wanted["requirements.lock"] + extras["lake"]
     wanted["requirements-mcp.lock"] = wanted["requirements.lock"] + extras["mcp"]
+    wanted["requirements-traces.lock"] = wanted["requirements.lock"] + extras["traces"]
     wanted["requirements-test.lock"] = wanted["requirements-lake.lock"] + extras["mcp"] + extras["test"]
     wanted["requirements-long.lock"] = project["dependencies"] + extras["long"]
     for lock, requirements in wanted.items():
