@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled modules halve the start of every process, also where the environment asks for none.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up demo web install install-lake install-mcp install-traces install-test test test-unit test-long test-web test-browser bench-web screenshots lint types imports supply audit check openapi helm bench soak lock clean
+.PHONY: help up demo web install install-lake install-mcp install-traces install-test test test-unit test-slow test-long faults faults-rounds test-web test-browser bench-web screenshots lint types imports supply audit check openapi helm bench soak lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -82,14 +82,27 @@ install-lake: $(VENV)/.installed-lake ## install what `logfeed lake` needs besid
 
 install-test: $(VENV)/.installed-test
 
-test: install-test ## install what the tests need, real Kafka and TimescaleDB included, and run all of them (≤ 20 minutes)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 30 --durations-min 10 -m "not long" tests
+test: install-test ## install what the tests need, real Kafka and TimescaleDB included, and run them (≤ 20 minutes)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 30 --durations-min 10 -m "not long and not slow" tests
+
+test-slow: install-test ## the tests that take half a minute or more each; CI runs them too
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 10 --durations-min 10 -m "slow and not long" tests
 
 test-unit: install-test ## only the tests that need no service (seconds)
 	LOGFEED_TEST_NO_SERVICES=1 $(BIN)/python -m pytest -n $(WORKERS) tests/unit
 
 test-long: $(VENV)/.installed-long ## the tests that take minutes each
 	$(BIN)/python -m pytest -m long --timeout 3600 tests
+
+ROUNDS ?= 500
+SEED ?= 1
+AS_ASKED := LOGFEED_FAULT_ROUNDS=$(ROUNDS) LOGFEED_FAULT_SEED=$(SEED)
+
+faults: install-test ## every fault of tests/faults/TABLE.md, and random rounds on both profiles, three hours (ROUNDS=500, SEED=1)
+	$(AS_ASKED) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 3600 $$($(BIN)/python -m tests.faults.table)
+
+faults-rounds: install-test ## random rounds of faults alone: ROUNDS=500 from SEED=1; a round that failed again: SEED=its, ROUNDS=1
+	$(AS_ASKED) $(BIN)/python -m pytest -s -m long tests/faults/test_random_rounds.py
 
 test-web: web ## the page: types, style, licences, unit tests, bytes
 	cd web && npm run --silent check && npm test --silent && npm run --silent budget

@@ -129,10 +129,18 @@ class Servers:
 
     Any thread may call; calls block, and follow one another."""
 
-    def __init__(self, profile: str, directory: Path) -> None:
+    def __init__(
+        self,
+        profile: str,
+        directory: Path,
+        *,
+        kafka: KafkaNode | None = None,
+        timescale: TimescaleNode | None = None,
+    ) -> None:
+        """kafka, timescale: of the full profile, where they are others than usual."""
         self.profile = profile
-        self.kafka = KafkaNode(directory / "kafka") if profile == FULL else None
-        self.timescale = TimescaleNode(directory / "timescale") if profile == FULL else None
+        self.kafka = (kafka or KafkaNode(directory / "kafka")) if profile == FULL else None
+        self.timescale = (timescale or TimescaleNode(directory / "timescale")) if profile == FULL else None
         self.embedded = EmbeddedPostgres(directory / "embedded") if profile == EMBEDDED else None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="servers")
 

@@ -124,7 +124,7 @@ class IngestService:
         self._clock = clock or SystemClock()
         self._chain = build_chain(settings.filters, rates=settings.service_rates, random=random)
         self._rates = KeyRates(settings.key_rate.limits, self._clock)
-        self._lease = WorkerIdLease(database, instance=instance, clock=self._clock)
+        self._lease = WorkerIdLease(database, instance=instance, clock=self._clock, numbers=settings.worker_numbers)
         self._publisher = Publisher(broker, settings)
         self._reservations = Reservations(
             database,

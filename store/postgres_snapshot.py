@@ -54,6 +54,8 @@ class PostgresSnapshot:
         visible_through_us: int,
         closed_before_us: int,
         revision: int,
+        place: str,
+        is_current: bool,
         mark: int,
         catalogue: Catalogue,
         segments: Segments,
@@ -72,6 +74,8 @@ class PostgresSnapshot:
         self._visible_through_us = visible_through_us
         self._closed_before_us = closed_before_us
         self._revision = revision
+        self._place = place
+        self._is_current = is_current
         self._mark = mark
         self._catalogue = catalogue
         self._segments = segments
@@ -106,6 +110,16 @@ class PostgresSnapshot:
     def revision(self) -> int:
         """See Snapshot."""
         return self._revision
+
+    @property
+    def place(self) -> str:
+        """See Snapshot."""
+        return self._place
+
+    @property
+    def is_current(self) -> bool:
+        """See Snapshot."""
+        return self._is_current
 
     @property
     def mark(self) -> int:

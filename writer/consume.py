@@ -209,9 +209,18 @@ class Consumer:
 
     async def _renew(self) -> list[Lease]:
         """The leases still held; the others are forgotten."""
+        stored = dict(self._stored)
         held = await self._store.renew(
             self._settings.name, list(self._leases.values()), ttl_s=self._settings.lease_ttl_s
         )
+        behind = [lease.partition for lease in held if lease.next_offset < stored.get(lease.partition, 0)]
+        if behind:
+            # Of a promoted replica, or after a crash. The next session reads from where the database is; a partition that
+            # nothing is sent to would wait for that until something is.
+            metrics.TAKEN_BACK.inc(len(behind))
+            log.warning("the database is behind what was stored, reading again", partitions=sorted(behind))
+            self._stored = {}
+            self._changed = True
         lost = self._leases.keys() - {lease.partition for lease in held}
         if lost:
             self._leases = {lease.partition: lease for lease in held}

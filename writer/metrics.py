@@ -34,6 +34,11 @@ AWAY: Final = Gauge(
     "Partitions that have no leader now, or one that does not answer; the others go on",
     registry=REGISTRY,
 )
+TAKEN_BACK: Final = Counter(
+    "logfeed_partitions_taken_back_total",
+    "Times the database was behind what a writer had stored in a partition, which it then read again: a failover, a crash",
+    registry=REGISTRY,
+)
 BROKER_PROBLEMS: Final = Gauge(
     "logfeed_broker_problems",
     "Settings of the broker that could lose logs, and whatever else a start would be refused for now",

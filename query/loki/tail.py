@@ -1,7 +1,8 @@
 """`/loki/api/v1/tail`: a tail (query/tail) in Loki's messages, over a WebSocket, as logcli and Grafana's live mode open it.
 
-It begins with the newest logs since `start`, as Loki does, then goes on from that page's moment: nothing is missing between
-the two and nothing comes twice. Credentials come in `Authorization`; tickets are for our own page. Nothing may be sent.
+It begins with the newest logs since `start`, as Loki does, of those that may be read as well, then goes on from that page's
+moment: nothing is missing between the two and nothing comes twice. Credentials come in `Authorization`; tickets are for our own
+page. Nothing may be sent.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from runtime.origins import Origins
 from schemas.errors import LogfeedError
 from schemas.record import Log
 from search.params import ParameterError, parse_time
+from search.predicate import all_of, within
 from store.port import Order
 
 log = structlog.get_logger(__name__)
@@ -130,12 +132,12 @@ async def _opened(
         raise ParameterError("query string", f"expected at most {QUESTION_CHARS_MAX} characters")
     items = socket.query_params.multi_items()
     now_us = tails.clock.now_us()
-    # What they may tail is what they are shown, of the past as well.
-    scoped = msgspec.structs.replace(principal, may_read=principal.may_tail)
-    plan = await loki.planned(read_selector(parameters.query_of(items)), scoped)
+    # Expressions over services are of those that may be tailed, which need not be those that may be read.
+    tailed = msgspec.structs.replace(principal, may_read=principal.may_tail)
+    plan = await loki.planned(read_selector(parameters.query_of(items)), tailed)
     start = parameters.one(items, "start")
     start_us = now_us - _HOUR_US if start is None else parameters.time_us(start, "start")
-    first, token = await _past(answers, plan, scoped, start_us=start_us, limit=parameters.limit(items))
+    first, token = await _past(answers, plan, principal, start_us=start_us, limit=parameters.limit(items))
     question = TailQuestion(plan.predicate, tail_canonical(plan.predicate, None), None, token, ())
     session = await stack.enter_async_context(
         tails.session(
@@ -152,11 +154,13 @@ async def _opened(
 async def _past(
     answers: Answers, plan: Plan, principal: Principal, *, start_us: int, limit: int
 ) -> tuple[list[Log], str | None]:
-    """The newest logs, the newest first, and the token of the tail that goes on from them."""
+    """The newest logs, the newest first, and the token of the tail that goes on from them. Whoever may tail sees what comes:
+    what was takes the right to read as well (INV-5)."""
+    predicate = all_of(plan.predicate, within(principal.may_tail))
     canonical = tail_canonical(plan.predicate, None)
     question = Question(
-        predicate=plan.predicate,
-        canonical=f"loki\n{canonical}",
+        predicate=predicate,
+        canonical=f"loki\n{tail_canonical(predicate, None)}",
         order=Order.NEWEST_FIRST,
         limit=limit,
         start_us=start_us,

@@ -20,7 +20,6 @@ import msgspec
 from logfeed_client import LogfeedError as ClientError
 from logfeed_client.headers import incoming, outgoing
 from logfeed_client.querying import results
-from logfeed_client.querying.asking import answered
 from logfeed_client.querying.events import EventReader, frame_of
 from logfeed_client.sending.answers import Taken, judge
 from logfeed_client.sending.batch import Batch
@@ -561,7 +560,7 @@ def _client_answers(raw: bytes) -> None:
     assert not isinstance(found, Taken) or status in (200, 201, 422)
     for build in (results.page_of, results.one_of, results.context_of, results.histogram_of):
         with contextlib.suppress(ClientError):
-            answered(200, {}, body, build)
+            results.read(body, build)
 
 
 def _client_events(raw: bytes) -> None:

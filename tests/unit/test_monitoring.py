@@ -16,6 +16,7 @@ import promql_parser
 import pytest
 import yaml
 
+from ingest.settings import IngestSettings
 from runtime.telemetry import REGISTRY
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -162,6 +163,13 @@ def test_each_alert_has_a_runbook_that_says_what_it_means_and_what_to_do(rule: d
     assert len(means.split("\n\n")[2].split()) > 5
     assert re.search(r"^- \S", look, re.MULTILINE)
     assert re.search(r"^- \S", do, re.MULTILINE)
+
+
+def test_retention_at_risk_is_told_before_ingest_refuses() -> None:
+    (rule,) = (rule for rule in ALERTS if rule["alert"] == "LogfeedRetentionRisk")
+    refuses_at = IngestSettings().retention_risk_max
+    told_at = float(rule["expr"].rpartition(">")[2])
+    assert 0 < told_at < refuses_at
 
 
 def test_each_runbook_has_an_alert_and_is_listed() -> None:
