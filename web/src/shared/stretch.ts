@@ -53,6 +53,8 @@ export function goneOn(place: Place, count: number, viewPx: number, rowPx: numbe
   if (isJump && topPx >= bottomPx - 1 && end < count) return placeOf(count * rowPx - viewPx, count, rowPx);
   const isNearTop = origin > 0 && topPx < EDGE_ROWS * rowPx;
   const isNearEnd = end < count && topPx > bottomPx - EDGE_ROWS * rowPx;
+  const isBeyond = topPx > bottomPx + viewPx;
+  if (isBeyond) return placeOf(Math.max(0, count * rowPx - viewPx), count, rowPx);
   return isNearTop || isNearEnd ? placeOf(origin * rowPx + topPx, count, rowPx) : place;
 }
 
