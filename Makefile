@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled modules halve the start of every process, also where the environment asks for none.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up demo web install install-lake install-mcp install-traces install-test test test-unit test-slow test-long faults faults-rounds test-web test-browser bench-web screenshots lint types imports supply audit check openapi helm bench lock clean
+.PHONY: help up demo web install install-lake install-mcp install-traces install-test test test-unit test-slow test-long faults faults-rounds test-web test-browser bench-web screenshots lint types imports supply audit check openapi helm bench soak lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -149,6 +149,12 @@ helm: install-test ## render the Helm chart into tests/data/helm (compiles helm 
 
 bench: install-test ## how fast it is, everything running at once, 20 minutes (BENCH=--quick: three, BENCH=--help)
 	$(BIN)/python -m bench $(BENCH)
+
+MINUTES ?= 60
+RATE ?= 20000
+
+soak: install-test ## whether it holds: an hour at 20,000 logs/s, memory, lag, freshness, disk, a verdict (MINUTES=…, RATE=…)
+	$(BIN)/python -m bench.soak --minutes $(MINUTES) --rate $(RATE)
 
 LOCK := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal $(UPGRADE)
 

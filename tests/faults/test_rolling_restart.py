@@ -18,7 +18,7 @@ from infra.fleet import EMBEDDED, FULL, Fleet, Role, until
 from tests.faults.conftest import MakeFleet
 from tests.faults.producers import Producers, assert_exactly_once
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 HTTP_ROLES: Final = ("query-a", "query-b", "ingest-a", "ingest-b")
 ONE_BY_ONE: Final = (
@@ -124,7 +124,9 @@ def started(fleet: Fleet) -> dict[str, Role]:
     return {label: fleet.role(label.partition("-")[0], label=label) for label in sorted({*ONE_BY_ONE})}
 
 
-@pytest.mark.parametrize("profile", [EMBEDDED, pytest.param(FULL, marks=[pytest.mark.kafka, pytest.mark.timescale])])
+@pytest.mark.parametrize(
+    "profile", [EMBEDDED, pytest.param(FULL, marks=[pytest.mark.long, pytest.mark.kafka, pytest.mark.timescale])]
+)
 def test_each_role_is_restarted_under_load_and_no_request_fails(make_fleet: MakeFleet, profile: str) -> None:
     fleet = make_fleet(
         profile,

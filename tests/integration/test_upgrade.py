@@ -22,7 +22,7 @@ from tests.faults.producers import Producers, assert_exactly_once, fetch_all
 from tests.fleets import Fleets
 from tests.old_program import ABOUT, DATABASE, migrate_with, old_role, program_of
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def on_empty_database(fleets: Fleets, profile: str, **options: Any) -> Fleet:
@@ -33,7 +33,9 @@ def on_empty_database(fleets: Fleets, profile: str, **options: Any) -> Fleet:
     return fleet
 
 
-@pytest.fixture(params=[EMBEDDED, pytest.param(FULL, marks=[pytest.mark.kafka, pytest.mark.timescale])])
+@pytest.fixture(
+    params=[EMBEDDED, pytest.param(FULL, marks=[pytest.mark.long, pytest.mark.kafka, pytest.mark.timescale])]
+)
 def fleet(request: pytest.FixtureRequest, fleets: Fleets) -> Iterator[Fleet]:
     for server in ("embedded_server",) if request.param == EMBEDDED else ("kafka_bootstrap", "timescale_server"):
         request.getfixturevalue(server)  # where there can be none, this is skipped too

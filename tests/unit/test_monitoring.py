@@ -189,6 +189,23 @@ def test_runbooks_name_metrics_that_there_are(page: Path) -> None:
         assert any(known.startswith(name) for known in metrics()), name
 
 
+def test_the_manual_names_metrics_that_there_are() -> None:
+    named = set(re.findall(r"\blogfeed_[a-z_]+", (ROOT / "docs/operating.md").read_text()))
+    known = metrics()
+    assert not {name for name in named if name not in known and f"{name}_sum" not in known}
+
+
+def test_no_label_is_what_clients_send() -> None:
+    """Each label is of a fixed list, or named by who configures; a new one has to say here which."""
+    fixed = {
+        *("beside", "chore", "kind", "operation", "outcome", "reason", "route", "server", "source", "stage", "state"),
+        *("status", "step", "tier", "transport", "way", "what"),
+    }
+    configured = {"channel", "filter", "limit", "partition", "replica", "rule"}
+    found = frozenset[str]().union(*metrics().values()) - SCRAPED - {"le"}
+    assert found <= fixed | configured, found - fixed - configured
+
+
 @pytest.mark.parametrize("rule", ALERTS, ids=NAMES)
 def test_summaries_use_labels_that_the_query_leaves(rule: dict[str, Any]) -> None:
     used = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
