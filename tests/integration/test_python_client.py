@@ -54,12 +54,12 @@ class Site:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
+        self.key = asyncio.run(self._key("write:*", "read:*", "tail:*"))  # known from the start
         self.role: Role = fleet.role("serve", LOGFEED_INGEST__SERVICE_RATES=json.dumps(
             {"services": {SLOW: {"logs_per_second": 400, "burst": 400}}}
         ))  # fmt: skip
         fleet.role("write")
         asyncio.run(fleet.ready("serve"))
-        self.key = asyncio.run(self._key("write:*", "read:*", "tail:*"))
 
     @property
     def url(self) -> str:
