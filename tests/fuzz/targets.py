@@ -522,10 +522,10 @@ def _joined_lines(raw: bytes) -> None:
                 raw[place:], JoinRules(parser.continues), is_skipping=is_skipping, is_final=True, takes_unfinished=True
             )
             assert found.taken
-            for text, is_cut in found.texts:
-                line = write_logs([encoder.log(parser.parse(text), NOW_US, text=text, is_cut=is_cut)])
-                assert line.count(b"\n") == 1
-                assert isinstance(json.loads(line)["message"], str)
+            logs = [encoder.log(parser.parse(text), NOW_US, text=text, is_cut=is_cut) for text, is_cut in found.texts]
+            lines = write_logs(logs).splitlines()
+            assert len(lines) == len(logs)
+            assert all(isinstance(json.loads(line)["message"], str) for line in lines)
             place, is_skipping = place + found.taken, found.is_skipping
         assert place == len(raw)
 
