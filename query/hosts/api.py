@@ -26,6 +26,7 @@ from query.long_answer import LongAnswer
 from query.problems import ProblemRoute, problem_responses, without_references
 from runtime.path_text import any_text
 from runtime.traceparent import traceparent_of
+from runtime.tracing import current, traceparent_of_span
 from schemas.access import SECURITY
 from schemas.hosts import HOST_PATTERN, HostFileList, HostHeartbeat, HostList, HostRegistered
 from search.params import ParameterError
@@ -167,5 +168,6 @@ def make_hosts_router(hosts: Hosts, authenticate: Authenticate, audit: AuditLog 
 
 
 def _traceparent(request: Request) -> str:
+    own = traceparent_of_span(current())
     found = request.headers.getlist("traceparent")
-    return traceparent_of(found[0] if len(found) == 1 else None)
+    return own or traceparent_of(found[0] if len(found) == 1 else None)

@@ -3884,6 +3884,27 @@ export interface components {
             index: number;
         };
         /**
+         * ReplicaModel
+         * @description A replica of the database, as the process that answers sees it.
+         */
+        ReplicaModel: {
+            /**
+             * Behind S
+             * @description Everything that the primary had so many seconds ago is there; null: not known.
+             */
+            behind_s: number | null;
+            /**
+             * Problem
+             * @description Why it is left out; null: it answers questions.
+             */
+            problem: string | null;
+            /**
+             * Server
+             * @description host:port.
+             */
+            server: string;
+        };
+        /**
          * RoleModel
          * @description A role that one process has at a time.
          */
@@ -4134,6 +4155,11 @@ export interface components {
             due: components["schemas"]["DueModel"];
             /** Partitions */
             partitions: components["schemas"]["PartitionModel"][];
+            /**
+             * Replicas
+             * @description In the order of the settings.
+             */
+            replicas: components["schemas"]["ReplicaModel"][];
             /** Roles */
             roles: components["schemas"]["RoleModel"][];
             /** Tiers */
