@@ -39,8 +39,6 @@ OPEN_S_MAX: Final = 2.0
 """Seconds that a replica may take to open a snapshot before another server is asked."""
 _OWN_END: Final = "57014"
 """A statement ran out of the time that we gave it: it would elsewhere too."""
-_ONLY_THIS_ONE: Final = ("40001", "40P01")
-"""Replaying the WAL ended one question. The replica is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +148,9 @@ class ReplicatedReadStore:
                 if is_open and not _is_the_servers(error):
                     raise
                 metrics.FALLBACKS.labels("broken" if is_open else "away").inc()
-                if _state_of(error) not in _ONLY_THIS_ONE:
+                # Replaying may have ended this question alone, with its session; whether the server is there shows the next
+                # one that is opened. One that hangs would keep that for long.
+                if not is_open or isinstance(error.__cause__, TimeoutError):
                     replica.failed(" ".join(str(error).split())[:300])
                 if is_open:
                     raise SnapshotLost(f"the replica {replica.name} did not finish the question") from error
@@ -230,7 +230,3 @@ def _is_the_servers(error: BaseException) -> bool:
     that replaying ended. What our own code says has no cause."""
     cause = error.__cause__
     return isinstance(error, Error) or (cause is not None and sqlstate(cause) != _OWN_END)
-
-
-def _state_of(error: BaseException) -> str | None:
-    return sqlstate(error) or (sqlstate(error.__cause__) if error.__cause__ is not None else None)

@@ -33,7 +33,7 @@ ROUNDS_OF_A_SITE = 25
 """After so many a new database and new processes begin, so that no round waits for what others left."""
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_two_rounds_lose_nothing_and_repeat_nothing(make_fleet: MakeFleet) -> None:
     fleet = await asyncio.to_thread(make_fleet, EMBEDDED)
     async with opened_site(fleet) as site:

@@ -91,7 +91,8 @@ async def test_a_replica_answers_every_kind_of_question_with_the_indexes_of_open
     for by in OpenIndex:
         while await upkeep.index_open(by) == 0:
             await subject.run("UPDATE consumer_offsets SET stored_to = clock_timestamp()")
-    assert await upkeep.sum_open() > 0
+    while await upkeep.sum_open() == 0:  # what others of this server have begun before has to end first
+        await subject.run("UPDATE consumer_offsets SET stored_to = clock_timestamp()")
     await subject.put(some(51, 4))  # in no part, in no sum
     pair.catch_up()
     async with reading(primary_url, replica_url) as store:

@@ -68,6 +68,7 @@ EMPTY_SAMPLES = {
     "agent.syslog.tcp_port": "6514",
     "agent.syslog.udp_port": "5514",
     "agent.syslog.service": "syslog/all",
+    "database.replicas": "[postgresql://logfeed:secret@db2:5432/logfeed]",
     "hosts.networks": "[10.1.0.0/16]",
     "hosts.ca_file": "/etc/ca.pem",
     "routing.services": "[shop, pay/*]",
@@ -154,6 +155,8 @@ def test_every_setting_can_be_set_in_the_environment(name: str) -> None:
         assert [item.name for item in found] == ["quiet"]
     elif name == "alerts.inhibitions":
         assert found[0].target == ("severity=info",)
+    elif name == "database.replicas":
+        assert [item.get_secret_value() for item in found] == yaml.safe_load(text)
     elif isinstance(found, tuple):
         assert [str(item) for item in found] == yaml.safe_load(text)
     elif isinstance(found, SecretStr):
