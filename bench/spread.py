@@ -79,7 +79,9 @@ async def _store(site: Site, store: Store, count: int, figures: ProfileFigures) 
     stored = (await store.stored_frames() - before) * LOGS_PER_REQUEST
     await site.run_writers(0)
     if not stored or not waiting:
-        raise RuntimeError("the writers were through before they were watched: raise spread_logs")
+        # The first is through before the last has started: a small backlog says nothing of many.
+        progress(f"{count} writers were through before all were ready: nothing to say of so small a backlog")
+        return
     rate = stored / took_s
     figures.put(f"spread_stored_per_s.writers_{count}", rate)
     figures.put_ratio(f"spread_stored_ratio.writers_{count}", rate, of="spread_stored_per_s.writers_1")
