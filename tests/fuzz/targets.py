@@ -37,7 +37,7 @@ from agent.errors import QuestionInvalid, StateError
 from agent.heartbeat import read_answer as read_heartbeat_answer
 from agent.questions import parse_file, parse_list
 from agent.shipping.checkpoint import read_state
-from agent.shipping.encoding import LogEncoder
+from agent.shipping.encoding import LogEncoder, write_logs
 from agent.shipping.joining import JoinRules, split
 from agent.shipping.sending import read_answer as read_batch_answer
 from agent.syslog.framing import Frame, Framer
@@ -523,7 +523,7 @@ def _joined_lines(raw: bytes) -> None:
             )
             assert found.taken
             for text, is_cut in found.texts:
-                line = encoder.encode(parser.parse(text), NOW_US, is_cut=is_cut)
+                line = write_logs([encoder.log(parser.parse(text), NOW_US, text=text, is_cut=is_cut)])
                 assert line.count(b"\n") == 1
                 assert isinstance(json.loads(line)["message"], str)
             place, is_skipping = place + found.taken, found.is_skipping

@@ -5,6 +5,7 @@ import { Find } from "../../../shared/Find";
 import { More } from "../../../shared/More";
 import { Empty, ErrorState, Loading } from "../../../shared/states";
 import { Distance, Time } from "../../../shared/Time";
+import { shownRates } from "../engine/rates";
 import { type Key, revokeKey, useChange, useKeys } from "../queries";
 import type { SettingsState, UpdateSettings } from "../state";
 import { Confirm } from "./Confirm";
@@ -82,6 +83,7 @@ export function Keys({ state, update, subject }: { state: SettingsState; update:
                 <td data-head="May">
                   <span>
                     <May permissions={key.permissions} />
+                    {shownRates(key) !== "" && <span className="muted"> at most {shownRates(key)}</span>}
                     {key.networks.length > 0 && <span className="muted"> from {key.networks.join(", ")}</span>}
                   </span>
                 </td>
