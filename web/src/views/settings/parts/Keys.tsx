@@ -62,6 +62,7 @@ export function Keys({ state, update, subject }: { state: SettingsState; update:
               <th>Name</th>
               <th>Key</th>
               <th>May</th>
+              <th>Last used</th>
               <th>Expires</th>
               <th>Made</th>
               <th>
@@ -85,6 +86,13 @@ export function Keys({ state, update, subject }: { state: SettingsState; update:
                     {shownRates(key) !== "" && <span className="muted"> at most {shownRates(key)}</span>}
                     {key.networks.length > 0 && <span className="muted"> from {key.networks.join(", ")}</span>}
                   </span>
+                </td>
+                <td data-head="Last used">
+                  {key.last_used_at === null ? (
+                    <span className="muted">never</span>
+                  ) : (
+                    <Distance at={key.last_used_at} />
+                  )}
                 </td>
                 <td data-head="Expires">
                   {key.expires_at === null ? <span className="muted">never</span> : <Distance at={key.expires_at} />}
