@@ -5216,15 +5216,6 @@ export interface operations {
                     "text/plain": string;
                 };
             };
-            /** @description The body did not arrive in time. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "text/plain": string;
-                };
-            };
             /** @description The body is too large, or holds too many entries or services: send several. */
             413: {
                 headers: {
@@ -5263,7 +5254,7 @@ export interface operations {
                     "text/plain": string;
                 };
             };
-            /** @description The request cannot be taken now: send it again. */
+            /** @description The request cannot be taken now, or its body did not arrive in time: send it again. */
             503: {
                 headers: {
                     /** @description Whole seconds. */
@@ -33281,15 +33272,6 @@ export interface operations {
                     "text/plain": string;
                 };
             };
-            /** @description The body did not arrive in time. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "text/plain": string;
-                };
-            };
             /** @description The body is too large, or holds too many entries or services: send several. */
             413: {
                 headers: {
@@ -33328,7 +33310,7 @@ export interface operations {
                     "text/plain": string;
                 };
             };
-            /** @description The request cannot be taken now: send it again. */
+            /** @description The request cannot be taken now, or its body did not arrive in time: send it again. */
             503: {
                 headers: {
                     /** @description Whole seconds. */
