@@ -53,16 +53,20 @@ def log_of(
 
     index, document_id: of its action. default_service: of documents that name none; None leaves that to the key.
     """
-    message: Any = document.pop("message", None)
-    if type(message) is not str:
+    message: Any = document.get("message")
+    if type(message) is str:
+        del document["message"]
+    else:
         try:
-            message = _other_message(document, message)
+            message = _other_message(document)
         except RecursionError:
             return _too_deep(default_service)
-    timestamp: Any = document.pop("@timestamp", None)
+    timestamp: Any = document.get("@timestamp")
     if timestamp is None:
         timestamp = _other_time(document)
-    elif type(timestamp) not in _TIMES:
+    elif type(timestamp) in _TIMES:
+        del document["@timestamp"]
+    else:
         problem = "expected text (ISO 8601) or a number since 1970"
         return Malformed("timestamp", [FieldError("@timestamp", problem)], Incoming("", default_service))
     # Nested is how nearly all write them, and calls cost more than what they do.
@@ -112,15 +116,15 @@ def _too_deep(service: str | None) -> Malformed:
     return Malformed("metadata", [FieldError("", "nested too deeply")], Incoming("", service))
 
 
-def _other_message(document: Document, found: object) -> str:
-    """found: what `message` is, instead of text."""
-    if found is not None:
-        return _encode(found).decode()
-    for key in MESSAGE_KEYS[1:]:
+def _other_message(document: Document) -> str:
+    for key in MESSAGE_KEYS:
         text = document.get(key)
         if type(text) is str:
             del document[key]
             return text
+        if text is not None and key == "message":
+            del document[key]
+            return _encode(text).decode()
     return _encode(document).decode()
 
 
