@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled modules halve the start of every process, also where the environment asks for none.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up demo web install install-lake install-mcp install-test test test-unit test-long test-web test-browser bench-web screenshots lint types imports supply audit check openapi helm bench lock clean
+.PHONY: help up demo web install install-lake install-mcp install-traces install-test test test-unit test-slow test-long faults faults-rounds test-web test-browser bench-web screenshots lint types imports supply audit check openapi helm bench soak lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -63,6 +63,10 @@ $(VENV)/.installed-mcp: $(VENV)/.installed requirements-mcp.lock
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-mcp.lock
 	@touch $@
 
+$(VENV)/.installed-traces: $(VENV)/.installed requirements-traces.lock
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-traces.lock
+	@touch $@
+
 $(VENV)/.installed-long: $(VENV)/.installed-test requirements-long.lock
 	@echo "Installing Spark …"
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-long.lock
@@ -72,18 +76,33 @@ install: $(VENV)/.installed
 
 install-mcp: $(VENV)/.installed-mcp ## install what `logfeed mcp` needs besides
 
+install-traces: $(VENV)/.installed-traces ## install what `tracing.endpoint` needs besides
+
 install-lake: $(VENV)/.installed-lake ## install what `logfeed lake` needs besides
 
 install-test: $(VENV)/.installed-test
 
-test: install-test ## install what the tests need, real Kafka and TimescaleDB included, and run all of them (≤ 20 minutes)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 30 --durations-min 10 -m "not long" tests
+test: install-test ## install what the tests need, real Kafka and TimescaleDB included, and run them (≤ 20 minutes)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 30 --durations-min 10 -m "not long and not slow" tests
+
+test-slow: install-test ## the tests that take half a minute or more each; CI runs them too
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 10 --durations-min 10 -m "slow and not long" tests
 
 test-unit: install-test ## only the tests that need no service (seconds)
 	LOGFEED_TEST_NO_SERVICES=1 $(BIN)/python -m pytest -n $(WORKERS) tests/unit
 
 test-long: $(VENV)/.installed-long ## the tests that take minutes each
 	$(BIN)/python -m pytest -m long --timeout 3600 tests
+
+ROUNDS ?= 500
+SEED ?= 1
+AS_ASKED := LOGFEED_FAULT_ROUNDS=$(ROUNDS) LOGFEED_FAULT_SEED=$(SEED)
+
+faults: install-test ## every fault of tests/faults/TABLE.md, and random rounds on both profiles, three hours (ROUNDS=500, SEED=1)
+	$(AS_ASKED) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 3600 $$($(BIN)/python -m tests.faults.table)
+
+faults-rounds: install-test ## random rounds of faults alone: ROUNDS=500 from SEED=1; a round that failed again: SEED=its, ROUNDS=1
+	$(AS_ASKED) $(BIN)/python -m pytest -s -m long tests/faults/test_random_rounds.py
 
 test-web: web ## the page: types, style, licences, unit tests, bytes
 	cd web && npm run --silent check && npm test --silent && npm run --silent budget
@@ -118,7 +137,7 @@ check: lint types imports supply ## everything static
 audit: ## known vulnerabilities of what is locked; fails where nobody can be asked
 	@$(PYTHON) -m venv .audit
 	@.audit/bin/python -m pip install --quiet pip-audit==2.10.1
-	for lock in requirements.lock requirements-lake.lock requirements-mcp.lock requirements-test.lock; do .audit/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done
+	for lock in requirements.lock requirements-lake.lock requirements-mcp.lock requirements-traces.lock requirements-test.lock; do .audit/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done
 
 openapi: install-test ## write schemas/*.json anew
 	$(BIN)/python -m cli.openapi schemas/openapi.json
@@ -131,14 +150,21 @@ helm: install-test ## render the Helm chart into tests/data/helm (compiles helm 
 bench: install-test ## how fast it is, everything running at once, 20 minutes (BENCH=--quick: three, BENCH=--help)
 	$(BIN)/python -m bench $(BENCH)
 
+MINUTES ?= 60
+RATE ?= 20000
+
+soak: install-test ## whether it holds: an hour at 20,000 logs/s, memory, lag, freshness, disk, a verdict (MINUTES=…, RATE=…)
+	$(BIN)/python -m bench.soak --minutes $(MINUTES) --rate $(RATE)
+
 LOCK := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal $(UPGRADE)
 
 lock: $(BIN)/python ## resolve the lock files anew from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
 	$(LOCK) --extra build pyproject.toml -o requirements.lock
-	$(LOCK) -c requirements.lock --extra build --extra lake --extra mcp --extra test pyproject.toml -o requirements-test.lock
+	$(LOCK) -c requirements.lock --extra build --extra lake --extra mcp --extra traces --extra test pyproject.toml -o requirements-test.lock
 	$(LOCK) -c requirements-test.lock --extra build --extra lake pyproject.toml -o requirements-lake.lock
 	$(LOCK) -c requirements-test.lock --extra build --extra mcp pyproject.toml -o requirements-mcp.lock
+	$(LOCK) -c requirements-test.lock --extra build --extra traces pyproject.toml -o requirements-traces.lock
 	$(LOCK) -c requirements-test.lock --extra long pyproject.toml -o requirements-long.lock
 
 clean: ## remove the environment and caches of the checkout (never data)

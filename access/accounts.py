@@ -38,7 +38,8 @@ _MAKE_USER: Final = (
     " ON CONFLICT (name) DO NOTHING RETURNING user_id"
 )
 _KEY_COLUMNS: Final = (
-    "prefix, name, grants, networks, created_at, created_by, expires_at, revoked_at, logs_per_s, bytes_per_s, burst_s"
+    "prefix, name, grants, networks, created_at, created_by, expires_at, revoked_at, logs_per_s, bytes_per_s, burst_s,"
+    " last_used_at"
 )
 _USER_COLUMNS: Final = "user_id, name, grants, created_at, disabled_at, issuer"
 _KEY: Final = f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE prefix = %s"
@@ -82,6 +83,8 @@ class KeyInfo:
     bytes_per_s: float | None
     burst_s: float
     """See RateLimits."""
+    last_used_at: datetime | None
+    """To the minute; None: never."""
 
     def state(self, now: datetime) -> str:
         """good, expired or revoked."""

@@ -1,5 +1,5 @@
 """Who looked at what: one log of the service logfeed/audit for each question that was answered, and for each change over HTTP
-of who may what.
+of who may what, of what is told whom, of hosts.
 
 Entries go the way of every log (frame, broker, writer), so they are stored once, found like any other and kept as long as
 retention says; who has `admin` over that service reads them. They are published beside the questions, half a second together
@@ -76,14 +76,14 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What somebody changed of who may what."""
+    """What somebody changed."""
 
     what: str
     """For people, behind who did it: `made the key 3kzj6qvw2xah (shop)`."""
     target: str
-    """The subject that it is of: key:PREFIX, user:NUMBER."""
-    grants: Sequence[str]
-    """What it may from now on."""
+    """What it is of: key:PREFIX, user:NUMBER, rule:NAME."""
+    grants: Sequence[str] | None
+    """What it may from now on; None: it is nothing that may anything."""
     path: str
     """Percent-encoded."""
     address: str
@@ -213,7 +213,7 @@ def _change_entry(principal: Principal, change: Change, now_us: int) -> dict[str
             "path": _sound(change.path[:_PATH_CHARS_MAX]),
             "change": _sound(change.what),
             "target": change.target,
-            "permissions": _sound(" ".join(change.grants)[:QUESTION_CHARS_MAX]),
+            **({} if change.grants is None else {"permissions": _sound(" ".join(change.grants)[:QUESTION_CHARS_MAX])}),
             "address": change.address,
         },
     }

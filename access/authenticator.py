@@ -20,6 +20,7 @@ from starlette.requests import HTTPConnection
 
 from access.directory import Directory, Network
 from access.errors import Forbidden, Unauthenticated
+from access.key_uses import KeyUses
 from access.keys import KEY_START, key_prefix, key_sha256
 from access.metrics import REFUSALS
 from access.oidc.login import OidcLogin
@@ -60,9 +61,11 @@ class AccessControl:
                 sessions=self.sessions,
                 clock=clock,
             )
+        self.uses = KeyUses(database, clock)
         self._clock = clock
         self._stop = Stop()
         self._watching: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Learn who may what, then keep it fresh. Safe to call again. Raises DatabaseUnavailable."""
@@ -70,6 +73,7 @@ class AccessControl:
             return
         await self.directory.load()
         self._watching = asyncio.create_task(self.directory.watch(self._stop), name="access")
+        self._writing = asyncio.create_task(self.uses.run(self._stop), name="uses of keys")
 
     async def close(self) -> None:
         """End what `open` began. Harmless without it."""
@@ -80,6 +84,9 @@ class AccessControl:
         if self._watching is not None:
             await self._watching
             self._watching = None
+        if self._writing is not None:
+            await self._writing
+            self._writing = None
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         """See Authenticate. Raises Unauthenticated, Forbidden, AccessUnknown."""
@@ -89,13 +96,14 @@ class AccessControl:
         prefix = key_prefix(token)
         known = None if prefix is None else self.directory.key(prefix)
         is_right = hmac.compare_digest(key_sha256(token), _NO_KEY if known is None else known.sha256)
-        if known is None or not is_right:
+        if prefix is None or known is None or not is_right:
             raise _refused("key", "this API key is not known: it was mistyped or revoked")
         if known.expires_us is not None and known.expires_us <= self._clock.now_us():
             raise _refused("expired", "this API key has expired: `logfeed keys create` makes another")
         if known.networks and not _is_within(connection, known.networks):
             REFUSALS.labels(reason="network").inc()
             raise Forbidden("this API key may not be used from this address")
+        self.uses.note(prefix)
         return known.principal
 
     def current(self, principal: Principal) -> Principal:

@@ -40,7 +40,8 @@ _ENDED_KEPT: Final = "2 hours"
 _SECRET: Final = "access_tokens"
 _SECRET_BYTES: Final = 32
 
-_VERSION: Final = "SELECT version FROM access_version"
+# Of a server: one that was promoted behind another counts again from where that one has counted on.
+_VERSION: Final = "SELECT version, extract(epoch FROM pg_postmaster_start_time())::float8 FROM access_version"
 _KEYS: Final = """
     SELECT prefix, name, secret_sha256, grants, networks, revoked_at IS NOT NULL,
         CASE WHEN isfinite(expires_at) THEN (extract(epoch FROM expires_at) * 1000000)::bigint
@@ -69,6 +70,8 @@ class KnownKey:
 @dataclass(slots=True)
 class _Held:
     version: int
+    server: float = 0.0
+    """When the server that counts started."""
     keys: dict[str, KnownKey] = field(default_factory=dict)
     """By public prefix."""
     users: dict[int, Principal] = field(default_factory=dict)
@@ -133,10 +136,11 @@ class Directory:
             return
         async with bounded(_ANSWER_S_MAX):
             row = await self._database.fetch_one(_VERSION)
-            version = 0 if row is None else row[0]
-            if version > held.version:
+            version, server = row or (0, 0.0)
+            is_same = version >= held.version and server == held.server
+            if is_same and version > held.version:
                 self._held = await self._read(held)
-        if version < held.version:  # a restored database
+        if not is_same:  # a restored database, or another server
             await self.load()
         self._confirmed()
 
@@ -177,7 +181,8 @@ class Directory:
             keys = await (await connection.execute(_KEYS, (since.version,))).fetchall()
             users = await (await connection.execute(_USERS, (since.version,))).fetchall()
             ended = await (await connection.execute(_ENDED.encode(), (since.version,))).fetchall()
-        now = _Held(0 if row is None else row[0], dict(since.keys), dict(since.users), set(since.ended))
+        version, server = row or (0, 0.0)
+        now = _Held(version, server, dict(since.keys), dict(since.users), set(since.ended))
         for prefix, name, sha256, grants, networks, is_revoked, expires_us, *rates in keys:
             now.keys.pop(prefix, None)
             if is_revoked:

@@ -26,6 +26,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.errors import NoSuchFile, QuestionInvalid
+from agent.health import PATHS, health_answer
 from agent.listing import list_files
 from agent.questions import FileQuestion, parse_file, parse_list
 from agent.reading.pool import ReaderPlace, ReaderPool
@@ -35,7 +36,6 @@ from agent.roots import Root
 from runtime.addresses import is_loopback
 from runtime.answer_headers import AnswerHeaders
 from runtime.clock import Clock
-from runtime.telemetry import render_metrics
 from schemas.errors import LogfeedError, Overloaded
 from schemas.scope import ServiceScope
 
@@ -85,13 +85,13 @@ class AgentApi:
         await response(scope, receive, self._headers.guard(scope, send))
 
     async def _answer(self, request: Request) -> ASGIApp:
-        path = request.url.path
+        path: str = request.scope["path"]  # request.url ends it at `?` and `#`, which names of files may have
         if request.method != "GET":
             headers = {"Allow": "GET"}
             return _problem(405, "method-not-allowed", "Only GET is answered", f"got {request.method:.20}", headers)
         is_known = self._is_known(request)
-        if path in ("/livez", "/readyz", "/metrics") and (is_known or _is_local(request)):
-            return self._health(path)
+        if path in PATHS and (is_known or _is_local(request)):
+            return health_answer(path, self._ready)
         if not is_known:
             return _problem(
                 401,
@@ -117,19 +117,6 @@ class AgentApi:
     def _is_known(self, request: Request) -> bool:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         return hmac.compare_digest(token.strip().encode(), self._token) and scheme.lower() == "bearer"
-
-    def _health(self, path: str) -> Response:
-        if path == "/livez":
-            return Response("ok\n", media_type="text/plain")
-        if path == "/metrics":
-            body, media_type = render_metrics()
-            return Response(body, media_type=media_type)
-        problems = self._ready()
-        return Response(
-            orjson.dumps({"ready": not problems, "problems": problems}),
-            status_code=503 if problems else 200,
-            media_type="application/json",
-        )
 
     async def _list(self, request: Request) -> Response:
         question = parse_list(request.query_params.multi_items())

@@ -15,17 +15,18 @@ import httpx
 import orjson
 import structlog
 
+from agent.asking import NoAnswer, ask
 from agent.metrics import HEARTBEATS
 from runtime.clock import Clock
 from runtime.patience import retry_after_s
 from runtime.stopping import Stop
+from schemas.errors import ConfigurationError
 
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_S: Final = 10.0
 """Between two, unless the server says otherwise."""
 _BETWEEN_S: Final = (1.0, 300.0)
-_TIMEOUT_S: Final = 10.0
 _REASON_CHARS_MAX: Final = 300
 
 
@@ -60,21 +61,30 @@ class Heartbeat:
             while not stop.is_set:
                 pause_s, is_refused = await self._tell(client)
                 if is_refused:
-                    await client.aclose()
-                    client = self._new_client()
+                    client = await self._renewed(client)
                 await stop.wait(pause_s)
         finally:
             await client.aclose()
+
+    async def _renewed(self, client: httpx.AsyncClient) -> httpx.AsyncClient:
+        """One with the key as it is now; a key that cannot be read now leaves the one that there is."""
+        try:
+            renewed = self._new_client()
+        except ConfigurationError as error:
+            log.warning("the API key cannot be read", reason=str(error))
+            return client
+        await client.aclose()
+        return renewed
 
     async def _tell(self, client: httpx.AsyncClient) -> tuple[float, bool]:
         """(seconds until the next one, whether somebody has to do something)."""
         headers = {"Content-Type": "application/json"}
         try:
-            response = await client.put(self._path, content=self._body, headers=headers, timeout=_TIMEOUT_S)
-        except httpx.TransportError as error:
-            self._failed(str(error) or type(error).__name__)
+            answer = await ask(client, "PUT", self._path, self._body, headers, seconds_max=HEARTBEAT_S)
+        except NoAnswer as error:
+            self._failed(str(error))
             return HEARTBEAT_S, False
-        pause_s, reason = read_answer(response.status_code, response.content)
+        pause_s, reason = read_answer(answer.status, answer.content)
         if reason is None:
             HEARTBEATS.labels(outcome="heard").inc()
             if self.problem is not None:
@@ -82,8 +92,8 @@ class Heartbeat:
             self.problem = None
             return pause_s, False
         self._failed(reason)
-        asked_s = retry_after_s(response.headers.get("Retry-After"), self._clock.now_us())
-        return max(HEARTBEAT_S, min(asked_s or 0.0, _BETWEEN_S[1])), response.status_code in (401, 403)
+        asked_s = retry_after_s(answer.retry_after, self._clock.now_us())
+        return max(HEARTBEAT_S, min(asked_s or 0.0, _BETWEEN_S[1])), answer.status in (401, 403)
 
     def _failed(self, reason: str) -> None:
         HEARTBEATS.labels(outcome="failed").inc()

@@ -11,7 +11,7 @@ from typing import Final
 from agent.errors import NoSuchFile
 from agent.questions import ListQuestion, write_cursor
 from agent.reading.blocks import packing_of
-from agent.roots import Found, Root
+from agent.roots import Found, Root, Unlisted
 from agent.rotation import is_rotated
 
 ENTRIES_MAX: Final = 100_000
@@ -37,8 +37,8 @@ def _permitted(roots: Sequence[Root], question: ListQuestion, errors: list[str])
         if not question.scope.permits(root.service):
             continue
         for found in root.walk(entries_max=ENTRIES_MAX):
-            if isinstance(found, str):
-                errors.append(found)
+            if isinstance(found, Unlisted):
+                errors.append(found.text)
             elif question.after is None or f"{root.name}/{found.name}" > question.after:
                 yield f"{root.name}/{found.name}", root, found
 

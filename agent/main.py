@@ -17,17 +17,19 @@ import httpx
 import structlog
 
 from agent.api import AgentApi
+from agent.asking import new_client
 from agent.errors import StateError
+from agent.health import health_app
 from agent.heartbeat import Heartbeat
 from agent.reading.pool import ReaderPool
 from agent.roots import Root
 from agent.serving import listening, serve
 from agent.settings import AgentConfiguration, AgentSettings, RootSettings, read_api_key
 from agent.shipping.checkpoint import Checkpoint
-from agent.shipping.files import ShippedRoot
 from agent.shipping.joining import JoinRules, continuation_rule, start_rule
-from agent.shipping.sending import Sender, new_client
+from agent.shipping.sending import Sender
 from agent.shipping.shipper import Shipper
+from agent.shipping.tailed import ShippedRoot
 from agent.syslog.listener import SyslogListener
 from agent.syslog.spool import PATTERN, Spool
 from formats.lines import compile_expression
@@ -40,6 +42,7 @@ log = structlog.get_logger(__name__)
 SPOOL_ROOT: Final = "(syslog)"
 """A root's name that no setting can have."""
 _TOKEN_BYTES: Final = 32
+_HEALTH_CONNECTIONS_MAX: Final = 20
 
 
 async def run_agent(configuration: AgentConfiguration, environment: Mapping[str, str] | None = None) -> None:
@@ -94,6 +97,10 @@ class Agent:
             parts: list[Coroutine[Any, Any, None]] = [
                 serve(api, listener, stop, connections_max=settings.connections_max, tls=tls)
             ]
+            if settings.health_port:
+                health = stack.enter_context(listening(settings.health_host, settings.health_port))
+                app = health_app(self.problems)
+                parts.append(serve(app, health, stop, connections_max=_HEALTH_CONNECTIONS_MAX, tls=None))
             if settings.ships:
                 parts.append(self._ship(stop))
             if settings.register_host:

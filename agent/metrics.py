@@ -22,6 +22,9 @@ FILES_LOST: Final = Counter(
     "Files that were removed, or truncated without a copy, before their end was seen",
     registry=REGISTRY,
 )
+UNREADABLE: Final = Gauge(
+    "logfeed_agent_unreadable_files", "Files to be sent that this account may not open", registry=REGISTRY
+)
 FILES: Final = Gauge("logfeed_agent_files", "Files whose lines are sent", registry=REGISTRY)
 LAG_BYTES: Final = Gauge("logfeed_agent_lag_bytes", "Bytes in files that are not read yet", registry=REGISTRY)
 AWAY_SECONDS: Final = Gauge(
@@ -31,6 +34,11 @@ AWAY_SECONDS: Final = Gauge(
 )
 SYSLOG: Final = Counter(
     "logfeed_agent_syslog_messages_total", "Syslog messages, by what became of them", ["outcome"], registry=REGISTRY
+)
+SYSLOG_REFUSED: Final = Counter(
+    "logfeed_agent_syslog_connections_refused_total",
+    "Connections closed at once: as many as may be were open (agent.syslog.connections_max)",
+    registry=REGISTRY,
 )
 SPOOL_BYTES: Final = Gauge(
     "logfeed_agent_syslog_spool_bytes", "Bytes of syslog messages on disk, waiting to be sent", registry=REGISTRY

@@ -44,6 +44,15 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Unlisted:
+    """What a listing could not look at, in words. below: the folder with all in it, as names of files begin, "" for the root;
+    None when it is one name alone, which no file here can have."""
+
+    text: str
+    below: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Root:
     """A folder whose files may be read, as logs of one service."""
 
@@ -81,15 +90,25 @@ class Root:
         finally:
             os.close(descriptor)
 
-    def walk(self, *, entries_max: int) -> Iterator[Found | str]:
-        """The files, in order of their names, one folder after the other; texts are what could not be listed.
+    def why_not(self, name: str) -> str | None:
+        """Why a file that was listed cannot be opened, for its owner; None when it can, or is gone meanwhile."""
+        try:
+            os.close(self.open(name))
+        except NoSuchFile as error:
+            reason = error.__cause__
+            if isinstance(reason, OSError) and reason.errno in (errno.EACCES, errno.EPERM):
+                return f"{os.strerror(reason.errno)}: this account may not read it"
+        return None
+
+    def walk(self, *, entries_max: int) -> Iterator[Found | Unlisted]:
+        """The files, in order of their names, one folder after the other.
 
         entries_max: names that are looked at, of any kind.
         """
         try:
             folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            yield f"{self.name}: {os.strerror(error.errno or 0)}"
+            yield Unlisted(f"{self.name}: {os.strerror(error.errno or 0)}", "")
             return
         left = [entries_max]
         try:
@@ -97,16 +116,16 @@ class Root:
         finally:
             os.close(folder)
 
-    def _walk(self, folder: int, below: str, depth: int, left: list[int]) -> Iterator[Found | str]:
+    def _walk(self, folder: int, below: str, depth: int, left: list[int]) -> Iterator[Found | Unlisted]:
         try:
             names = sorted(os.listdir(folder))
         except OSError as error:
-            yield f"{self.name}/{below}: {os.strerror(error.errno or 0)}"
+            yield Unlisted(f"{self.name}/{_shown(below)}: {os.strerror(error.errno or 0)}", below)
             return
         for entry in names:
             if left[0] <= 0:
                 if left[0] == 0:
-                    yield f"{self.name}: more names than are looked at; narrow the root's path"
+                    yield Unlisted(f"{self.name}: more names than are looked at; narrow the root's path", "")
                 left[0] = -1
                 return
             left[0] -= 1
@@ -115,9 +134,9 @@ class Root:
                 yield from self._entry(folder, entry, name, depth, left)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # gone, or swapped, meanwhile
-                    yield f"{self.name}/{_shown(name)}: {os.strerror(error.errno or 0)}"
+                    yield Unlisted(f"{self.name}/{_shown(name)}: {os.strerror(error.errno or 0)}", name)
 
-    def _entry(self, folder: int, entry: str, name: str, depth: int, left: list[int]) -> Iterator[Found | str]:
+    def _entry(self, folder: int, entry: str, name: str, depth: int, left: list[int]) -> Iterator[Found | Unlisted]:
         info = os.stat(entry, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISDIR(info.st_mode):
             if depth:
@@ -129,7 +148,7 @@ class Root:
         elif not self.has(name):
             return
         elif _shown(name) != name:
-            yield f"{self.name}/{_shown(name)}: its name is no UTF-8"
+            yield Unlisted(f"{self.name}/{_shown(name)}: its name is no UTF-8")
         elif stat.S_ISREG(info.st_mode):
             yield _found(name, info)
         elif stat.S_ISLNK(info.st_mode):

@@ -19,6 +19,11 @@ def family_of(name: str) -> str:
     return _DATED.sub("", _NUMBERED.sub("", bare))
 
 
+def is_packed(name: str) -> bool:
+    """Whether the name is that of a compressed file."""
+    return _PACKED.search(name) is not None
+
+
 def is_rotated(name: str) -> bool:
     """Whether the name is one that a log gets when the next file takes its place."""
     return _PACKED.search(name) is not None or _NUMBERED.search(_PACKED.sub("", name)) is not None

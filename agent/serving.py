@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -17,7 +17,8 @@ from runtime.http import HttpSettings, fit_open_files, http_protocol_class
 from runtime.stopping import Stop
 from schemas.errors import ConfigurationError
 
-_GRACE_S = 5
+GRACE_S: Final = 5
+"""Seconds for which answers go on after a stop."""
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -63,7 +64,7 @@ async def serve(
         access_log=False,
         log_config=None,
         log_level="warning",
-        timeout_graceful_shutdown=_GRACE_S,
+        timeout_graceful_shutdown=GRACE_S,
         server_header=False,
         proxy_headers=False,
     )

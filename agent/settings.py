@@ -206,6 +206,13 @@ class AgentSettings(Section):
     address: str | None = None
     """Where the server reaches the agent's API, such as http://10.0.0.5:8085; empty: made of host and port."""
 
+    health_host: str = "127.0.0.1"
+    """Address of the listener below."""
+
+    health_port: int = Field(default=0, ge=0, le=65535)
+    """TCP port for /livez, /readyz and /metrics without a token, for probes and Prometheus; 0: none. To this machine the
+    agent's own API answers them."""
+
     tls_cert: Path | None = None
     """PEM file: certificate of the agent's API; with tls_key. Taken anew when it changes."""
 

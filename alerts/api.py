@@ -1,11 +1,14 @@
 """The HTTP edge of alerting: /api/v1/alerts. Every handler asks for the permission `alert`; `service.py` decides the rest.
 
-Bodies are read here with limits of their own, JSON only, so that no form of another site is taken.
+Bodies are read here with limits of their own, JSON only, so that no form of another site is taken. What asks the database takes
+one of the places for questions, as every other question of its subject does; a trial does so piece by piece. Every change is
+written down where questions are, and so is every trial.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar
 
@@ -13,6 +16,7 @@ import orjson
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ValidationError
 
+from access.audit import AuditLog
 from access.errors import Forbidden
 from access.principal import Authenticate, Principal
 from alerts.errors import RuleInvalid
@@ -24,6 +28,7 @@ from alerts.rule_store import RuleStore
 from alerts.rules import RuleDocument
 from alerts.service import AlertService, read_document
 from alerts.trial import Trials
+from alerts.written import Written
 from db.database import Database
 from runtime.clock import Clock
 from runtime.json_body import json_body
@@ -45,6 +50,9 @@ from schemas.errors import InvalidInput
 from search.params import parse_time
 
 Body = TypeVar("Body", bound=BaseModel)
+Answer = TypeVar("Answer")
+Place = Callable[[Principal], AbstractAsyncContextManager[None]]
+"""One of the places for questions. Raises TooManyQuestions, Overloaded."""
 LIMIT_MAX: Final = 500
 LIMIT_DEFAULT: Final = 100
 _BODY_BYTES_MAX: Final = 256 * 1024
@@ -56,9 +64,11 @@ SilenceId = Annotated[str, Path(description="The silence's id.")]
 class AlertApi:
     """A service of the HTTP application: asks the database only."""
 
-    def __init__(self, service: AlertService, authenticate: Authenticate, clock: Clock) -> None:
+    def __init__(
+        self, service: AlertService, authenticate: Authenticate, *, place: Place, written: Written, clock: Clock
+    ) -> None:
         """authenticate: the same as of all other services."""
-        self.router = _router(service, authenticate, clock)
+        self.router = _router(service, authenticate, place, written, clock)
 
     async def start(self) -> None:
         """See RunningService."""
@@ -77,14 +87,19 @@ def make_alert_api(
     authenticate: Authenticate,
     trials: Trials,
     *,
+    place: Place,
+    audit: AuditLog | None,
     topic: str,
     clock: Clock,
 ) -> AlertApi:
-    """database: opened and closed by the caller."""
-    return AlertApi(AlertService(RuleStore(database), scope_of, trials, topic=topic), authenticate, clock)
+    """database: opened and closed by the caller. place: of a question. audit: None writes nothing down."""
+    service = AlertService(RuleStore(database), scope_of, trials, topic=topic)
+    return AlertApi(service, authenticate, place=place, written=Written(audit), clock=clock)
 
 
-def _router(service: AlertService, authenticate: Authenticate, clock: Clock) -> APIRouter:
+def _router(
+    service: AlertService, authenticate: Authenticate, place: Place, written: Written, clock: Clock
+) -> APIRouter:
     router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=AlertRoute)
 
     async def asker(request: Request) -> Principal:
@@ -93,21 +108,32 @@ def _router(service: AlertService, authenticate: Authenticate, clock: Clock) -> 
             raise Forbidden("you may not set alerts on the logs of any service")
         return principal
 
+    async def changer(request: Request) -> Principal:
+        principal = await asker(request)
+        written.check()
+        return principal
+
+    async def placed(principal: Principal, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        async with place(principal):
+            return await ask()
+
     @router.get("", summary="Alerts", **_documented(AlertList, 404, 422, parameters=_listing("alerts")))
     async def alerts(request: Request) -> Response:
         """What fires now, and what did lately."""
         principal = await asker(request)
         asked = _parameters(request, "rule", "state", "limit")
-        return _answer(
-            await service.alerts(principal, state=_state(asked, "alerts"), rule=asked.get("rule"), limit=_limit(asked))
+        state, limit = _state(asked, "alerts"), _limit(asked)
+        found = await placed(
+            principal, lambda: service.alerts(principal, state=state, rule=asked.get("rule"), limit=limit)
         )
+        return _answer(found)
 
     @router.get("/rules", summary="Rules", **_documented(RuleList, 422))
     async def alert_rules(request: Request) -> Response:
         """Rules about services that you may set alerts on, and how they fare."""
         principal = await asker(request)
         _parameters(request)
-        return _answer(await service.rules(principal))
+        return _answer(await placed(principal, lambda: service.rules(principal)))
 
     @router.post(
         "/rules",
@@ -117,14 +143,17 @@ def _router(service: AlertService, authenticate: Authenticate, clock: Clock) -> 
     )
     async def create_alert_rule(request: Request) -> Response:
         """You become its owner: it sees what you may see at each moment."""
-        principal = await asker(request)
-        return _answer(await service.create(principal, read_document(await _body(request))), 201)
+        principal = await changer(request)
+        document = read_document(await _body(request))
+        made = await placed(principal, lambda: service.create(principal, document))
+        written.change(request, principal, f"made the rule {document.name}", f"rule:{document.name}")
+        return _answer(made, 201)
 
     @router.post("/trials", summary="Try a rule on the past", **_documented(TrialModel, 422, body=NewTrial))
     async def try_alert_rule(request: Request) -> Response:
         """When the rule would have fired on stored logs that you may set alerts on and read, and how many messages would have
         come of it. Nothing is kept. Bounded in logs and time: `tried_through` says how far it came."""
-        principal = await asker(request)
+        principal = await changer(request)
         _parameters(request)
         wanted = _read(NewTrial, await _body(request))
         now_us = clock.now_us()
@@ -134,6 +163,7 @@ def _router(service: AlertService, authenticate: Authenticate, clock: Clock) -> 
             start_us=parse_time(wanted.start_time, now_us, parameter="start_time"),
             end_us=parse_time(wanted.end_time, now_us, parameter="end_time"),
         )
+        written.trial(request, principal, tried["logs"])
         return _answer(tried)
 
     @router.get("/rules/{name}", summary="One rule", **_documented(RuleModel, 404, 422))
@@ -141,23 +171,27 @@ def _router(service: AlertService, authenticate: Authenticate, clock: Clock) -> 
         """The document as it was written, and how it fares."""
         principal = await asker(request)
         _parameters(request)
-        return _answer(await service.rule(principal, name))
+        return _answer(await placed(principal, lambda: service.rule(principal, name)))
 
     @router.put("/rules/{name}", summary="Change a rule", **_documented(RuleModel, 404, 409, 422, body=RuleDocument))
     async def replace_alert_rule(name: RuleName, request: Request) -> Response:
         """The whole document. You become its owner. Other query, window or condition: it begins anew, and what fires is
         resolved."""
-        principal = await asker(request)
-        return _answer(await service.replace(principal, name, read_document(await _body(request))))
+        principal = await changer(request)
+        document = read_document(await _body(request))
+        changed = await placed(principal, lambda: service.replace(principal, name, document))
+        written.change(request, principal, f"changed the rule {name}", f"rule:{name}")
+        return _answer(changed)
 
     @router.delete(
         "/rules/{name}", summary="Remove a rule", status_code=204, **_documented(None, 404, 409, 422, status=204)
     )
     async def delete_alert_rule(name: RuleName, request: Request) -> Response:
         """The rule is no more; what fires of it is resolved."""
-        principal = await asker(request)
+        principal = await changer(request)
         _parameters(request)
-        await service.delete(principal, name)
+        await placed(principal, lambda: service.delete(principal, name))
+        written.change(request, principal, f"removed the rule {name}", f"rule:{name}")
         return Response(status_code=204)
 
     @router.get("/silences", summary="Silences", **_documented(SilenceList, 422))
@@ -165,7 +199,7 @@ def _router(service: AlertService, authenticate: Authenticate, clock: Clock) -> 
         """Those in force, to come, or over since a day."""
         principal = await asker(request)
         _parameters(request)
-        return _answer(await service.silences(principal))
+        return _answer(await placed(principal, lambda: service.silences(principal)))
 
     @router.post(
         "/silences",
@@ -175,19 +209,21 @@ def _router(service: AlertService, authenticate: Authenticate, clock: Clock) -> 
     )
     async def create_alert_silence(request: Request) -> Response:
         """Alerts that match are not told while it lasts. Name a rule of yours, unless you may set alerts on all services."""
-        principal = await asker(request)
+        principal = await changer(request)
         wanted = _read(NewSilence, await _body(request))
         try:
             matchers = [Matcher(each.label, each.op, each.value) for each in wanted.matchers]
         except ValueError as error:
             raise RuleInvalid([("matchers", str(error))]) from error
-        made = await service.silence(
+        starts_at = None if wanted.starts_at is None else _time(wanted.starts_at, "starts_at")
+        ends_at = _time(wanted.ends_at, "ends_at")
+        made = await placed(
             principal,
-            matchers,
-            starts_at=None if wanted.starts_at is None else _time(wanted.starts_at, "starts_at"),
-            ends_at=_time(wanted.ends_at, "ends_at"),
-            comment=wanted.comment,
+            lambda: service.silence(principal, matchers, starts_at=starts_at, ends_at=ends_at, comment=wanted.comment),
         )
+        texts = ", ".join(each.text for each in matchers)
+        what = f"silenced alerts with {texts} from {made['starts_at']} to {made['ends_at']}"
+        written.change(request, principal, what, f"silence:{made['id']}")
         return _answer(made, 201)
 
     @router.delete(
@@ -195,9 +231,10 @@ def _router(service: AlertService, authenticate: Authenticate, clock: Clock) -> 
     )
     async def end_alert_silence(silence_id: SilenceId, request: Request) -> Response:
         """It holds no longer. Harmless when it is over."""
-        principal = await asker(request)
+        principal = await changer(request)
         _parameters(request)
-        await service.end_silence(principal, silence_id)
+        await placed(principal, lambda: service.end_silence(principal, silence_id))
+        written.change(request, principal, f"ended the silence {silence_id}", f"silence:{silence_id}")
         return Response(status_code=204)
 
     @router.get("/breakers", summary="Circuit breakers", **_documented(BreakerList, 422))
@@ -205,7 +242,7 @@ def _router(service: AlertService, authenticate: Authenticate, clock: Clock) -> 
         """Where the breaker of each rule and channel stands that anything passed lately."""
         principal = await asker(request)
         _parameters(request)
-        return _answer(await service.breakers(principal))
+        return _answer(await placed(principal, lambda: service.breakers(principal)))
 
     @router.post(
         "/breakers/reset",
@@ -215,9 +252,11 @@ def _router(service: AlertService, authenticate: Authenticate, clock: Clock) -> 
     )
     async def reset_alert_breaker(request: Request) -> Response:
         """The evaluator closes it within seconds, and tells what was held back."""
-        principal = await asker(request)
+        principal = await changer(request)
         wanted = _read(Reset, await _body(request))
-        await service.reset(principal, wanted.rule, wanted.channel)
+        await placed(principal, lambda: service.reset(principal, wanted.rule, wanted.channel))
+        what = f"closed the breaker of the rule {wanted.rule} for the channel {wanted.channel}"
+        written.change(request, principal, what, f"rule:{wanted.rule}")
         return Response(status_code=204)
 
     @router.get(
@@ -229,16 +268,15 @@ def _router(service: AlertService, authenticate: Authenticate, clock: Clock) -> 
         """Messages of all channels, newest first, and what became of them."""
         principal = await asker(request)
         asked = _parameters(request, "rule", "channel", "state", "before", "limit")
-        return _answer(
-            await service.notifications(
-                principal,
-                rule=asked.get("rule"),
-                channel=asked.get("channel"),
-                state=_state(asked, "notifications"),
-                before=asked.get("before"),
-                limit=_limit(asked),
-            )
+        state, limit = _state(asked, "notifications"), _limit(asked)
+        rule, channel, before = map(asked.get, ("rule", "channel", "before"))
+        found = await placed(
+            principal,
+            lambda: service.notifications(
+                principal, rule=rule, channel=channel, state=state, before=before, limit=limit
+            ),
         )
+        return _answer(found)
 
     return router
 
@@ -263,7 +301,7 @@ def _documented(
     return {
         "response_class": Response,
         "response_model": None,
-        "responses": {status: answer, **problem_responses(401, 403, *problems, 503)},
+        "responses": {status: answer, **problem_responses(401, 403, *problems, 429, 503)},
         "openapi_extra": extra,
     }
 

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 
 from access.errors import Forbidden, Unauthenticated
 from alerts.errors import NoSuchRule, NoSuchSilence, RuleConflict, RuleInvalid
-from schemas.errors import InvalidInput, LogfeedError, Overloaded
+from schemas.errors import InvalidInput, LogfeedError, Overloaded, TooManyQuestions
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +26,7 @@ _TABLE: Final[tuple[tuple[type[LogfeedError], HTTPStatus, str, str], ...]] = (
     (NoSuchSilence, HTTPStatus.NOT_FOUND, "not-found", "There is no such silence"),
     (RuleConflict, HTTPStatus.CONFLICT, "conflict", "It is otherwise by now"),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-input", "The input is not valid"),
+    (TooManyQuestions, HTTPStatus.TOO_MANY_REQUESTS, "too-many-questions", "Too many of your questions at once"),
     (Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The question cannot be answered now"),
 )
 """First match wins. (class, status, slug, title). Others are our defects: 500."""
@@ -35,7 +36,8 @@ _DESCRIPTIONS: Final = {
     404: "There is none of this name, or it is not yours.",
     409: "There is one of this name already, or it was changed meanwhile.",
     422: "Something is not valid; `errors` says what was expected where.",
-    503: "The database is away: the same request may work after `Retry-After` seconds.",
+    429: "As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`.",
+    503: "The database is away, behind or busy: the same request may work after `Retry-After` seconds.",
 }
 _SCHEMA: Final[dict[str, Any]] = {
     "type": "object",

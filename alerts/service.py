@@ -226,10 +226,10 @@ class AlertService:
         if rule.owner == principal.subject:
             return True
         reached = _reached(rule, scope)
-        # What the owner could reach once others must not guess: a rule without an owner is everybody's who has all.
-        if scope.is_empty:
+        # A rule that sees nothing, or nothing any more, is not everybody's: then what it names counts.
+        if reached.is_empty:
             reached = reach(rule.document.predicate)
-        return is_within(reached, principal.may_alert)
+        return principal.may_alert.everything if reached.is_empty else is_within(reached, principal.may_alert)
 
     async def _shown(self, principal: Principal, rule: str | None) -> Shown:
         rules = await self._visible(principal) if rule is None else [await self._mine(principal, rule)]

@@ -21,7 +21,7 @@ from alerts.evaluate import Decision
 from alerts.notify import Pace
 from alerts.rules import Rule, RuleDocument
 from runtime.clock import Clock
-from schemas.errors import Overloaded
+from schemas.errors import Overloaded, TooManyQuestions
 from schemas.record import Log
 from schemas.times import time_text
 from search.predicate import Predicate, all_of, within
@@ -99,11 +99,11 @@ class Trials:
         self._running: set[str] = set()
 
     async def run(self, principal: Principal, document: RuleDocument, *, start_us: int, end_us: int) -> dict[str, Any]:
-        """Trial (schemas/alerts.py). Raises Forbidden, Overloaded."""
+        """Trial (schemas/alerts.py). Raises Forbidden, TooManyQuestions, Overloaded."""
         if principal.may_read.is_empty:
             raise Forbidden("you may not read the logs of any service: a rule is tried on logs that you may read")
         if principal.subject in self._running:
-            raise Overloaded("a rule of yours is being tried already: wait for that answer")
+            raise TooManyQuestions("a rule of yours is being tried already: wait for that answer")
         if len(self._running) >= AT_ONCE:
             raise Overloaded("other rules are being tried: try again shortly", retry_after_s=5)
         self._running.add(principal.subject)

@@ -2,9 +2,9 @@
 
     python -m bench [--quick] [--profile full|embedded] [--only SECTION,…] [--minutes M] [--rows N] [--runs R] …
 
-Sections: floor, throughput, accept, wire, single, client, freshness, live, pages, tiers, patterns, agent, peers. Absolute
-figures belong to the machine and the minute; ratios to the floor of the same run are what may be compared. One section's
-failure is recorded and the others go on; the exit code is then 1. No figure ever fails a run.
+Sections: floor, throughput, accept, wire, single, client, freshness, live, pages, tiers, patterns, agent, peers, spread.
+Absolute figures belong to the machine and the minute; ratios to the floor of the same run are what may be compared. One
+section's failure is recorded and the others go on; the exit code is then 1. No figure ever fails a run.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from bench import (
     plot,
     report,
     single,
+    spread,
     throughput,
     tiers,
     wire_ratios,
@@ -54,6 +55,7 @@ _ON_ONE_SITE: tuple[dict[str, Measure], ...] = (
         "client": client.measure,
         "freshness": freshness.measure,
         "live": live.measure,
+        "spread": spread.measure,
     },
     {"pages": pages.measure, "tiers": tiers.measure},
 )

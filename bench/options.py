@@ -21,6 +21,7 @@ SECTIONS: Final = (
     "patterns",
     "agent",
     "peers",
+    "spread",
 )
 BY_DEFAULT: Final[dict[str, tuple[str, ...]]] = {
     FULL: SECTIONS,
@@ -80,6 +81,10 @@ class Options:
     pattern_lines: int = 100_000
     """Lines that the template miner gets at a time."""
     peer_s: float = 20.0
+    spread_logs: int = 1_500_000
+    """That wait for the writers each time, when their number changes."""
+    spread_s: float = 8.0
+    """Of accepting by a number of ingest processes."""
     section_deadline_s: float = 3_600.0
 
 
@@ -108,4 +113,6 @@ def quick(options: Options) -> Options:
         agent_mib=4,
         pattern_lines=20_000,
         peer_s=4.0,
+        spread_logs=60_000,
+        spread_s=2.0,
     )

@@ -73,6 +73,10 @@ def _panels(figures: Figures) -> Iterator[Lines | Bars]:
             yield Lines(f"Logs a second, {profile}", flow)
         if "lag_frames" in series:
             yield Lines(f"Accepted and not stored, requests, {profile}", {"lag": series["lag_frames"]})
+        if "behind_s" in series:
+            yield Lines(f"Pages see everything up to so many seconds ago, {profile}", {"behind": series["behind_s"]})
+        if "stored_mib" in series:
+            yield Lines(f"Stored, MiB, {profile}", {"database and files": series["stored_mib"]})
         memory = {name.partition(".")[2]: each for name, each in series.items() if name.startswith("memory_mib.")}
         if memory:
             yield Lines(f"Memory, MiB, {profile}", memory)

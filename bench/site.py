@@ -45,6 +45,7 @@ class Site:
         self._ingests: list[Role] = []
         self._writers: list[Role] = []
         self._query: Role | None = None
+        self._tier: Role | None = None
         self.filled: Filled | None = None
         """What bench/fill.py has put into the store."""
 
@@ -57,6 +58,11 @@ class Site:
     def query_url(self) -> str:
         """Base URL of the query process, with a key that may read and tail."""
         return _with_key(self.fleet.url("query"), self._keys.read)
+
+    @property
+    def read_key(self) -> str:
+        """Opens the query process."""
+        return self._keys.read
 
     @property
     def database_pid(self) -> int:
@@ -72,11 +78,18 @@ class Site:
             "ingest": _pids(self._ingests),
             "writer": _pids(self._writers),
             "query": _pids([self._query] if self._query else []),
+            "tier": _pids([self._tier] if self._tier else []),
             "database": [self.database_pid],
         }
         if self.fleet.kafka is not None and self.fleet.kafka.pid is not None:
             roles["broker"] = [self.fleet.kafka.pid]
         return {role: pids for role, pids in roles.items() if pids}
+
+    def processes(self) -> Roles:
+        """As `roles`, each process of ours by itself."""
+        ours = [role for role in (*self._ingests, *self._writers, self._query, self._tier) if role is not None]
+        servers = {name: pids for name, pids in self.roles().items() if name in ("database", "broker")}
+        return {role.log_path.stem: pids for role in ours if (pids := _pids([role]))} | servers
 
     async def start_pipeline(self, **settings: str) -> None:
         """Ingest and writers run and are ready afterwards. settings: environment of the roles, at their first start."""
@@ -97,6 +110,28 @@ class Site:
             self._query = self.fleet.role("query")
         await self._ready("query")
 
+    def start_tier(self) -> None:
+        """Rows that are due become files."""
+        if self._tier is None:
+            self._tier = self.fleet.role("tier")
+
+    async def run_writers(self, count: int) -> None:
+        """So many writers run, and are ready; those beyond them have stored what they had in hand and ended."""
+        for number in range(len(self._writers), count):
+            self._writers.append(self.fleet.role("write", label=f"writer-{number}"))
+        for number, role in enumerate(self._writers):
+            if number >= count and role.alive:
+                role.stop()
+            elif number < count and not role.alive:
+                role.start()
+        await self._ready(*(f"writer-{number}" for number in range(count)))
+
+    async def run_ingests(self, count: int) -> None:
+        """At least so many ingest processes run, and are ready."""
+        for number in range(len(self._ingests), count):
+            self._ingests.append(self.fleet.role("ingest", label=f"ingest-{number}"))
+        await self._ready(*(f"ingest-{number}" for number in range(count)))
+
     def stop_writers(self) -> None:
         """Writers have stored what they had in hand and ended; `start_pipeline` starts them again."""
         for role in self._writers:
@@ -114,7 +149,14 @@ class Site:
 
     def check(self) -> None:
         """Raises RuntimeError with the ends of the logs when a role has ended."""
-        for role in (*self._ingests, *self._writers, *([self._query] if self._query else [])):
+        beside = [role for role in (self._query, self._tier) if role is not None]
+        for role in (*self._ingests, *self._writers, *beside):
+            if not role.alive:
+                raise RuntimeError(f"{role.log_path.name} has ended:\n{self.fleet.failures()}")
+
+    def check_ingests(self) -> None:
+        """Raises RuntimeError when an ingest process has ended."""
+        for role in self._ingests:
             if not role.alive:
                 raise RuntimeError(f"{role.log_path.name} has ended:\n{self.fleet.failures()}")
 

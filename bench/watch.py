@@ -21,13 +21,15 @@ from broker.settings import BrokerSettings
 from cli.unread import UnreadRecords
 from db.database import Database
 from infra.fleet import FULL, Fleet
+from schemas.scope import RESERVED_SERVICES
 
 _EVERY_S: Final = 0.5
 _STORED: Final = "SELECT coalesce(sum(next_offset), 0)::bigint FROM consumer_offsets WHERE topic = %s"
 _BOOKED: Final = """
     SELECT coalesce(sum(count), 0)::bigint FROM (
-        SELECT count FROM ledger WHERE outcome = 'stored'
-        UNION ALL SELECT count FROM ledger_minutes WHERE outcome = 'stored') AS booked"""
+        SELECT service_name, count FROM ledger WHERE outcome = 'stored'
+        UNION ALL SELECT service_name, count FROM ledger_minutes WHERE outcome = 'stored') AS booked
+    WHERE service_name <> ALL(%s)"""
 
 Points = list[tuple[float, float]]
 
@@ -61,11 +63,11 @@ class Store:
 
     async def stored_frames(self) -> int:
         """Frames whose rows are stored, ever."""
-        return await self._number(_STORED, (self._topic,))
+        return await self.number(_STORED, (self._topic,))
 
     async def booked_logs(self) -> int:
-        """Logs that the ledger has as stored, ever."""
-        return await self._number(_BOOKED)
+        """Logs that the ledger has as stored, ever; not what Logfeed itself writes down of questions."""
+        return await self.number(_BOOKED, (sorted(RESERVED_SERVICES),))
 
     async def unread_frames(self) -> int:
         """Frames that are acknowledged and not stored."""
@@ -75,7 +77,8 @@ class Store:
         """Free the broker's connections."""
         await self._unread.close()
 
-    async def _number(self, statement: str, params: tuple[object, ...] = ()) -> int:
+    async def number(self, statement: str, params: tuple[object, ...] = ()) -> int:
+        """The only value of a statement's only row."""
         row = await self._database.fetch_one(statement, params)
         assert row is not None
         return int(row[0])

@@ -43,6 +43,7 @@ def run(context: typer.Context, config: ConfigOption = None) -> None:
 @app.command("check", cls=Command)
 def check(context: typer.Context, config: ConfigOption = None) -> None:
     """Validate the agent's settings as a start would, and say what it would do. Exit code 0: usable, 2: not."""
+    from agent.roots import Unlisted
     from agent.settings import load_agent, read_api_key
 
     settings = load_agent(config or context.obj).agent
@@ -52,7 +53,14 @@ def check(context: typer.Context, config: ConfigOption = None) -> None:
     if key is None:
         print("warning: no API key: set agent.api_key_file, or LOGFEED_API_KEY")
     for root in settings.reading_roots():
-        files = sum(not isinstance(found, str) for found in root.walk(entries_max=100_000))
+        files = 0
+        for found in root.walk(entries_max=100_000):
+            if isinstance(found, Unlisted):
+                print(f"warning: {found.text}")
+            else:
+                files += 1
+                if (reason := root.why_not(found.name)) is not None:
+                    print(f"warning: {root.name}/{found.name}: {reason}")
         how = "sent" if settings.roots[root.name].ship else "read when asked"
         print(f"{root.name}: {root.path} as {root.service}, {how}, {files} files now")
     print(f"ok: host {settings.name}, server {settings.url}, {len(settings.roots)} roots")

@@ -26,7 +26,9 @@ from cli.api_docs import docs_router
 from runtime.answer_headers import AnswerHeaders
 from runtime.direct import DirectApplication
 from runtime.origins import Origins
+from runtime.request_spans import RequestSpans
 from runtime.telemetry import render_metrics
+from runtime.tracing import Traces
 from schemas.access import SCHEMES
 
 _DESCRIPTION = """\
@@ -95,13 +97,17 @@ class RunningService(HttpService, Protocol):
         """Finish what was taken, then free everything. Harmless without a start."""
 
 
-def build_app(services: Sequence[HttpService], *, origins: Origins | None = None, hsts_s: int = 0) -> FastAPI:
+def build_app(
+    services: Sequence[HttpService], *, origins: Origins | None = None, hsts_s: int = 0, traces: Traces | None = None
+) -> FastAPI:
     """The application over services that the caller starts and stops.
 
-    origins: whose pages may log in; None: its own alone. hsts_s: see AnswerHeaders.
+    origins: whose pages may log in; None: its own alone. hsts_s: see AnswerHeaders. traces: closed by the caller; None traces
+    nothing.
     """
     app = DirectApplication(
         AnswerHeaders(hsts_s=hsts_s),
+        None if traces is None else RequestSpans(traces),
         title="Logfeed",
         version=version("logfeed"),
         description=_DESCRIPTION,

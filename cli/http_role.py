@@ -27,9 +27,11 @@ from cli.page import WebPage, page_directory
 from cli.role_process import role_database
 from cli.serving import serve_http
 from cli.settings import HttpSettings, Settings
+from cli.tracing import make_traces
 from cli.unread import UnreadRecords
 from cli.write_store import write_store
 from db.database import Database
+from db.replication import hosts_of
 from ingest.main import ConnectionSource, IngestService
 from query.main import ExperimentSource, HostSource, QueryService, TailSource, TopicSource
 from query.status import StatusSource
@@ -40,9 +42,13 @@ from runtime.origins import Origins
 from runtime.stopping import Stop, listen_for_signals
 from schemas.errors import ConfigurationError
 from store.objects.factory import make_object_store
+from store.replicas.replica import ReplicaSource
 from store.tiers.access import SegmentAccess
 
 log = structlog.get_logger(__name__)
+
+REPLICA_WAIT_S = 1.0
+"""Seconds that a question waits for a connection to a replica before another server is asked."""
 
 
 def http_services(
@@ -104,12 +110,16 @@ def http_services(
             ),
             origins=Origins(settings.http.allowed_origins),
             pattern_minutes_days=settings.patterns.minutes_days,
+            replicas=replica_sources(settings),
+            replica_lag_s_max=settings.database.replica_lag_s_max,
         )
         services["alerts"] = make_alert_api(
             database,
             scope_of(None if access is None else access.directory, clock),
             authenticate,
             Trials(answering.oldest_first, pace_of(settings.alerts), clock),
+            place=answering.place,
+            audit=audit,
             topic=settings.broker.topic,
             clock=clock,
         )
@@ -121,6 +131,22 @@ async def start_tails(services: Mapping[str, RunningService]) -> None:
     query = services.get("query")
     if isinstance(query, QueryService) and query.tails is not None:
         await query.tails.start()
+
+
+def replica_sources(settings: Settings) -> list[ReplicaSource]:
+    """Where questions may be answered besides the primary, not opened."""
+    sources = []
+    for number, url in enumerate(settings.database.replicas, start=1):
+        address = url.get_secret_value()
+        # One for each question, for a second window of a search, and for the look.
+        database = Database(
+            address,
+            application_name=f"logfeed query replica {number}",
+            connections_max=settings.query.scans_max + 2,
+            wait_s=REPLICA_WAIT_S,
+        )
+        sources.append(ReplicaSource(hosts_of(address), database))
+    return sources
 
 
 def segment_access(settings: Settings) -> SegmentAccess | None:
@@ -141,6 +167,9 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
     listen_for_signals(stop)
     role = "serve" if ingest and query else "ingest" if ingest else "query"
     async with AsyncExitStack() as stack:
+        traces = make_traces(settings.tracing, role, _instance(settings))
+        if traces is not None:
+            stack.push_async_callback(traces.close)
         database = role_database(settings, role)
         await database.open()
         stack.push_async_callback(database.close)
@@ -193,7 +222,7 @@ async def run_http(settings: Settings, *, ingest: bool, query: bool) -> None:
             # Beside the service: questions are answered while tails wait for the broker.
             tail_steps: list[Step] = [lambda: check_migrated(settings), open_broker, lambda: start_tails(services)]
             parts.append(_begin(Beginning("tails", stop), tail_steps, stop))
-        await side_by_side(stop, serve_http(settings.http, beginnings, stop), *parts)
+        await side_by_side(stop, serve_http(settings.http, beginnings, stop, traces=traces), *parts)
 
 
 def _instance(settings: Settings) -> str:

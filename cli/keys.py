@@ -115,7 +115,7 @@ def list_keys(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Newest first: prefix, state, name, and what each may. Exit code 1 when there is none."""
+    """Newest first: prefix, state, name, what each may, when it was used last. Exit code 1 when there is none."""
     now = datetime.now(UTC)
     found = with_accounts(config, lambda accounts: accounts.keys())
     shown = [key for key in found if everything or key.state(now) == "good"]
@@ -179,7 +179,8 @@ def _line(key: KeyInfo, now: datetime) -> str:
     until = "" if key.expires_at is None else f"  until {key.expires_at:%Y-%m-%d %H:%M}"
     places = "" if not key.networks else f"  from {', '.join(key.networks)}"
     state = f"{key.state(now):8}"
-    return harmless(f"{key.prefix}  {state} {key.name}  {' '.join(key.grants)}{places}{_rates_text(key)}{until}")
+    used = "  never used" if key.last_used_at is None else f"  used {key.last_used_at.astimezone(UTC):%Y-%m-%d %H:%M}"
+    return harmless(f"{key.prefix}  {state} {key.name}  {' '.join(key.grants)}{places}{used}{_rates_text(key)}{until}")
 
 
 def _as_json(key: KeyInfo, now: datetime) -> dict[str, Any]:
@@ -196,6 +197,7 @@ def _as_json(key: KeyInfo, now: datetime) -> dict[str, Any]:
         "created_by": key.created_by,
         "expires_at": text(key.expires_at),
         "revoked_at": text(key.revoked_at),
+        "last_used_at": text(key.last_used_at),
         "logs_per_s": _finite(key.logs_per_s),
         "bytes_per_s": _finite(key.bytes_per_s),
         "burst_s": key.burst_s,

@@ -18,13 +18,19 @@ from runtime.http import fit_open_files, http_protocol_class
 from runtime.origins import Origins
 from runtime.stopping import Stop
 from runtime.tls import over_tls
+from runtime.tracing import Traces
 from runtime.websocket import MESSAGE_BYTES_MAX, PING_S, websocket_protocol_class
 
 log = structlog.get_logger(__name__)
 
 
-async def serve_http(http: HttpSettings, services: Sequence[HttpService], stop: Stop) -> None:
-    """Answer for these services until the stop. Raises ConfigurationError when its certificate cannot be used."""
+async def serve_http(
+    http: HttpSettings, services: Sequence[HttpService], stop: Stop, *, traces: Traces | None = None
+) -> None:
+    """Answer for these services until the stop. traces: closed by the caller; None traces nothing.
+
+    Raises ConfigurationError when its certificate cannot be used.
+    """
     http = http.model_copy(update={"connections_max": fit_open_files(http.connections_max)})
     certificate = None
     protocol: Any = http_protocol_class(
@@ -34,7 +40,7 @@ async def serve_http(http: HttpSettings, services: Sequence[HttpService], stop: 
         certificate = Certificate(http.tls_cert, http.tls_key)
         protocol = over_tls(protocol, certificate.shown)
     config = uvicorn.Config(
-        build_app(services, origins=Origins(http.allowed_origins), hsts_s=http.hsts_s),
+        build_app(services, origins=Origins(http.allowed_origins), hsts_s=http.hsts_s, traces=traces),
         http=protocol,
         # Over TLS too: it takes over the connection, with its transport, of the protocol above.
         ws=websocket_protocol_class(http),

@@ -19,6 +19,7 @@ from broker.settings import BrokerSettings
 from connections.settings import ConnectionSettings as TextSettings
 from db.embedded import recorded_url
 from db.migrations import Layout
+from db.replication import hosts_of
 from ingest.settings import IngestSettings
 from live.settings import LiveSettings
 from mining.settings import MiningSettings
@@ -33,6 +34,7 @@ from runtime.http import HttpSettings as ConnectionSettings
 from runtime.log_settings import LogSettings
 from runtime.origins import origin_of
 from runtime.settings import Section, load
+from runtime.tracing_settings import TracingSettings
 from schemas.errors import ConfigurationError
 from store.lake.settings import LakeSettings
 from store.objects.settings import ObjectSettings
@@ -121,12 +123,30 @@ class DatabaseSettings(Section):
     connections_max: int = Field(default=10, ge=2, le=200)
     """Most connections of one process."""
 
+    replicas: tuple[SecretStr, ...] = Field(default=(), max_length=16)
+    """Streaming replicas of database.url, postgresql://… each, that answer questions of query and serve: pages, logs by id,
+    correlation ids, counts, exports. Everything else, and whatever no replica can answer, is the primary's. See
+    docs/replication.md."""
+
+    replica_lag_s_max: float = Field(default=10.0, ge=1, le=300)
+    """Seconds that a replica may be behind the primary and still answer. Default 10: replicas that stream are milliseconds
+    behind, and one that hangs is left out soon. Pages say themselves how far they reach (visible_through)."""
+
     @field_validator("url")
     @classmethod
     def _is_address(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not _DATABASE_URL.fullmatch(url.get_secret_value()):
             raise ValueError("expected postgresql://user:password@host:port/database")
         return url
+
+    @field_validator("replicas")
+    @classmethod
+    def _are_addresses(cls, replicas: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for number, url in enumerate(replicas, start=1):
+            if not _DATABASE_URL.fullmatch(url.get_secret_value()):
+                raise ValueError(f"number {number}: expected postgresql://user:password@host:port/database")
+            hosts_of(url.get_secret_value())
+        return replicas
 
 
 class Settings(Section):
@@ -212,6 +232,9 @@ class Settings(Section):
 
     log: LogSettings = LogSettings()
     """Logfeed's own logs."""
+
+    tracing: TracingSettings = TracingSettings()
+    """Traces of requests and batches."""
 
     @model_validator(mode="after")
     def _limits_fit(self) -> Settings:

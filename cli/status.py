@@ -80,6 +80,14 @@ class DeadLetters(msgspec.Struct):
     newest_id: str
 
 
+class Replica(msgspec.Struct):
+    """Of the database."""
+
+    server: str
+    problem: str | None
+    behind_s: float | None
+
+
 class Status(msgspec.Struct):
     """The answer."""
 
@@ -89,6 +97,7 @@ class Status(msgspec.Struct):
     writers: list[str]
     roles: list[Role]
     dead_letters: list[DeadLetters]
+    replicas: list[Replica] = []
 
 
 def status(
@@ -160,7 +169,7 @@ def _read(content: bytes) -> Status:
 
 def screen(found: Status, now: datetime) -> str:
     """Lines for people, with their ends. Whatever the answer holds, it takes these lines."""
-    return "".join(harmless(line) + "\n" for part in (_partitions, _roles, _tiers, _dead) for line in part(found, now))
+    return "".join(harmless(line) + "\n" for part in _PARTS for line in part(found, now))
 
 
 def _partitions(found: Status, now: datetime) -> Iterable[str]:
@@ -204,6 +213,18 @@ def _dead(found: Status, _now: datetime) -> Iterable[str]:
             f"  {each.count:>8} {each.reason:<12} {each.service_name or '-':<20} newest {each.newest[:19]}:"
             f" logfeed dead show {each.newest_id}"
         )
+
+
+def _replicas(found: Status, _now: datetime) -> Iterable[str]:
+    used = sum(each.problem is None for each in found.replicas)
+    if found.replicas:
+        yield f"replicas    {used} of {len(found.replicas)} answer questions"
+    for each in found.replicas:
+        behind = "" if each.behind_s is None else f", {each.behind_s:.0f} s behind"
+        yield f"  {each.server:<28} {'answers' if each.problem is None else 'LEFT OUT: ' + each.problem}{behind}"
+
+
+_PARTS: Final = (_partitions, _roles, _tiers, _dead, _replicas)
 
 
 def _ago(time: str, now: datetime) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+from collections.abc import Awaitable, Callable
 from datetime import UTC
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from cli.database import ConfigOption
+from cli.database import ConfigOption, opened_database, read_settings
 from cli.keys import with_accounts
 from cli.permissions import AdminOption, AlertOption, ExportOption, ReadOption, TailOption, grants_of
 from cli.sql_roles import create_sql_role, drop_sql_role, list_sql_roles
@@ -19,8 +22,10 @@ from schemas.errors import InvalidInput
 
 if TYPE_CHECKING:
     from access.accounts import Accounts
+    from access.user_sessions import UserSessions
 
-app = group(help="People (create, list, passwd, disable: everywhere within two seconds), and readers by SQL.")
+_Answer = TypeVar("_Answer")
+app = group(help="People (changes act everywhere within two seconds), and readers by SQL.")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and . _ @ + -")]
 StdinOption = Annotated[
@@ -94,6 +99,57 @@ def disable(name: NameArgument, config: ConfigOption = None) -> None:
     """Let a user in no more, and end their sessions."""
     with_accounts(config, lambda accounts: accounts.disable_user(name))
     print(f"user {name} disabled")
+
+
+@app.command(cls=Command)
+def enable(name: NameArgument, config: ConfigOption = None) -> None:
+    """Let a user in again who was disabled: with the password, or at the login provider, that they had."""
+
+    async def let_in(accounts: Accounts) -> None:
+        await accounts.change_user(name, is_disabled=False)
+
+    with_accounts(config, let_in)
+    print(f"user {name} enabled")
+
+
+@app.command(cls=Command)
+def sessions(
+    name: NameArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """A user's logins that go on, the one that was used last first. Exit code 1 when there is none."""
+    idle_s = read_settings(config, "accounts").access.session_idle_s
+    _, found = _with_sessions(config, lambda logins: logins.of(name, idle_s=idle_s))
+    for each in found:
+        times = {"began_at": each.began_at, "refreshed_at": each.refreshed_at, "ends_at": each.ends_at}
+        if as_json:
+            print(json.dumps({key: time.astimezone(UTC).isoformat() for key, time in times.items()}))
+        else:
+            began, refreshed, ends = (f"{time.astimezone(UTC):%Y-%m-%d %H:%M}" for time in times.values())
+            print(f"since {began}  used {refreshed}  until {ends}")
+    if not found:
+        raise typer.Exit(1)
+
+
+@app.command("sign-out", cls=Command)
+def sign_out(name: NameArgument, config: ConfigOption = None) -> None:
+    """End all sessions of a user. They may log in again: `disable` lets them in no more."""
+    _with_sessions(config, lambda logins: logins.end(name))
+    print(f"sessions of {name} have ended")
+
+
+def _with_sessions(config: Path | None, action: Callable[[UserSessions], Awaitable[_Answer]]) -> _Answer:
+    """Do something to the sessions in the database that the settings name. Raises what it raises."""
+    from access.user_sessions import UserSessions
+
+    settings = read_settings(config, "accounts")
+
+    async def run() -> _Answer:
+        async with opened_database(settings, "accounts") as database:
+            return await action(UserSessions(database))
+
+    return asyncio.run(run())
 
 
 def _asked(from_stdin: bool) -> str:

@@ -8,12 +8,14 @@ from broker.queue import QueueBroker
 from cli.beginning import side_by_side
 from cli.role_process import RoleProcess, run_role
 from cli.settings import Settings
+from cli.tracing import make_traces
 from cli.write_store import write_store
 from db.leases import Lease
 from runtime.clock import SystemClock
 from store.upkeep import PostgresUpkeep
 from writer.consume import Consumer
 from writer.sealer import SEALER, Sealer
+from writer.spans import BatchSpans
 
 _DAY_US: Final = 86_400_000_000
 
@@ -39,9 +41,20 @@ async def _write(process: RoleProcess) -> None:
         return
     writer = settings.writer
     clock = SystemClock()
+    traces = make_traces(settings.tracing, "write", writer.name)
+    if traces is not None:
+        process.stack.push_async_callback(traces.close)
     store = write_store(settings, database)
     upkeep = PostgresUpkeep(database, topic=settings.broker.topic, layout=settings.layout, settings=settings.store)
-    consumer = Consumer(settings=writer, broker=broker, store=store, upkeep=upkeep, clock=clock, stop=stop)
+    consumer = Consumer(
+        settings=writer,
+        broker=broker,
+        store=store,
+        upkeep=upkeep,
+        clock=clock,
+        stop=stop,
+        spans=None if traces is None else BatchSpans(traces, clock),
+    )
     sealer = Sealer(
         lease=Lease(database, SEALER, writer.name, ttl_s=30.0),
         upkeep=upkeep,

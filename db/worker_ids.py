@@ -9,6 +9,11 @@ A machine whose clock differs from the database's by more than five minutes gets
 a lease is only as good as the clocks that measure it. Each request refused for a clock is counted, `problem` shows it
 before the first one comes, and the log tells it once a minute: somebody has to correct that clock.
 
+A replica that is promoted may be behind the primary that failed, and not know who took a number last. So numbers are taken
+from a quarter that the timeline of the WAL names: the next timeline's is left alone, and in the first hour of a timeline, when
+processes of before may still have numbers that it does not know, none but its own is given out. A database that loses less
+than five minutes so never lets two processes have one number: leases outlive ids by that.
+
 One task calls `keep`; `take` is called from the same event loop. `keep` ends with the stop only: whatever is missing or
 fails is told by `problem` and tried again, for a process that ends is only started again into the same trouble.
 """
@@ -22,6 +27,7 @@ import structlog
 from prometheus_client import Counter
 
 from db.database import Database
+from db.replication import TIMELINE
 from idgen.snowflake import ClockMovedBack, LeaseEnded, Snowflake
 from runtime.clock import Clock
 from runtime.stopping import Stop
@@ -47,15 +53,25 @@ CLOCK_REFUSALS: Final = Counter(
 
 _CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _LOCK: Final = "LOCK TABLE worker_ids IN SHARE ROW EXCLUSIVE MODE"
-_TAKE: Final = """
-WITH candidate AS (
+# A database's first timeline has none before it. `quarter`: 0 is the timeline's own, 1 that of the next one.
+_NOTE_TIMELINE: Final = f"""
+INSERT INTO timelines (timeline, seen_at)
+SELECT {TIMELINE}, CASE WHEN {TIMELINE} = 1 THEN '-infinity' ELSE clock_timestamp() END ON CONFLICT DO NOTHING
+"""
+_TAKE: Final = f"""
+WITH current AS (
+    SELECT timeline, seen_at > clock_timestamp() - make_interval(secs => %s) AS is_young
+    FROM timelines WHERE timeline = {TIMELINE}
+), candidate AS (
     SELECT number AS worker, held.reserved_until_ms AS last_ms
-    FROM generate_series(0, %s - 1) AS number
+    FROM current, generate_series(%s::integer, %s::integer) AS number
+    CROSS JOIN LATERAL (SELECT (least(3, (number - %s) / %s) + 4 - (timeline - 1) %% 4) %% 4 AS quarter) AS place
     LEFT JOIN worker_ids AS held ON held.worker = number
-    WHERE held.worker IS NULL
-       OR (held.lease_until < clock_timestamp()
-           AND held.reserved_until_ms < least((extract(epoch FROM clock_timestamp()) * 1000)::bigint, %s))
-    ORDER BY number
+    WHERE (quarter = 0 OR (quarter > 1 AND NOT is_young))
+      AND (held.worker IS NULL
+           OR (held.lease_until < clock_timestamp()
+               AND held.reserved_until_ms < least((extract(epoch FROM clock_timestamp()) * 1000)::bigint, %s)))
+    ORDER BY quarter, number
     LIMIT 1
 ), taken AS (
     INSERT INTO worker_ids AS w (worker, owner, lease_until, reserved_until_ms)
@@ -85,14 +101,16 @@ class ClockSkewed(LogfeedError):
 
 
 class NoWorkerIdFree(Overloaded):
-    """All 1024 worker numbers are leased; one becomes free an hour after its holder died."""
+    """All worker numbers that may be given out now are leased; one becomes free an hour after its holder died."""
 
 
 class WorkerIdLease:
     """The right of this process to give out ids, and the ids."""
 
-    def __init__(self, database: Database, *, instance: str, clock: Clock) -> None:
-        """instance: name shown in the table; a random part is added, so that two processes of one name stay two."""
+    def __init__(self, database: Database, *, instance: str, clock: Clock, numbers: range = range(WORKERS)) -> None:
+        """instance: name shown in the table; a random part is added, so that two processes of one name stay two. numbers: that
+        may be taken, four at least; those of other databases whose logs are read together must be others."""
+        self._numbers = numbers
         self._database = database
         self._clock = clock
         self.owner = f"{instance}/{uuid.uuid4().hex}"
@@ -150,7 +168,10 @@ class WorkerIdLease:
             if row is not None:
                 self._check_skew(now_ms, row[0])
             await connection.execute(_LOCK)
-            parameters = (WORKERS, now_ms, self.owner, LEASE_S, LEASE_S * 1000)
+            await connection.execute(_NOTE_TIMELINE)
+            first, count = self._numbers.start, len(self._numbers)
+            place = (first, first + count - 1, first, count // 4)
+            parameters = (LEASE_S, *place, now_ms, self.owner, LEASE_S, LEASE_S * 1000)
             taken = await (await connection.execute(_TAKE, parameters)).fetchone()
         if taken is None:
             raise NoWorkerIdFree(retry_after_s=RENEW_S)

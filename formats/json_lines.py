@@ -34,6 +34,8 @@ _ROLES: Final = {name: (role, rank) for role, names in _NAMES.items() for rank, 
 _NESTED: Final = {("log", "level"): "log.level", ("service", "name"): "service.name", ("trace", "id"): "trace.id"}
 """Elastic's common schema, written as objects."""
 
+_OUTER: Final = frozenset(outer for outer, _ in _NESTED)
+
 _SHORT_CHARS: Final = 4_096
 _OWN: Final = frozenset(COLUMNS)
 """Names of the fields of our own lines."""
@@ -82,7 +84,7 @@ class _Reading:
 
     def __init__(self, fields: dict[str, Any], times: TimeReader, *, is_short: bool) -> None:
         """is_short: its names may be remembered."""
-        self.fields, self.times = _flatten(fields), times
+        self.fields, self.times = fields if _OUTER.isdisjoint(fields) else _flatten(fields), times
         self.candidates = (_remembered if is_short else _candidates)(tuple(self.fields))
 
     def entry(self, text: str) -> Entry:
@@ -102,8 +104,8 @@ class _Reading:
 
     def take(self, role: str, read: Callable[[str, Any], Value | None]) -> Value | None:
         """Move the first field that can play the role out of the fields. read: (lower-case name, JSON value) -> value."""
-        for name in self.candidates.get(role, ()):
-            value = read(name.lower(), self.fields[name])
+        for name, lower in self.candidates.get(role, ()):
+            value = read(lower, self.fields[name])
             if value is not None:
                 del self.fields[name]
                 return value
@@ -115,13 +117,13 @@ class _Reading:
         return self.times.epoch(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _candidates(names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Role -> the names that can play it, the most telling first. Not to be changed."""
+def _candidates(names: tuple[str, ...]) -> dict[str, list[tuple[str, str]]]:
+    """Role -> the names that can play it, also in lower case, the most telling first. Not to be changed."""
     ranked: dict[str, list[tuple[int, str]]] = {}
     for name in names:
         if role := _ROLES.get(name.lower()):
             ranked.setdefault(role[0], []).append((role[1], name))
-    return {role: [name for _, name in sorted(found)] for role, found in ranked.items()}
+    return {role: [(name, name.lower()) for _, name in sorted(found)] for role, found in ranked.items()}
 
 
 _remembered: Final = lru_cache(maxsize=256)(_candidates)

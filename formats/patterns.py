@@ -21,16 +21,19 @@ _LEVEL: Final = r"(?P<level>[A-Za-z]{3,13})"
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One kind of plain line. read_time: how its `time` group is read."""
+    """One kind of plain line. read_time: how its `time` group is read. is_usual: it has `time`, `level`, `message` and no other
+    group."""
 
     name: str
     example: str
     read_time: Callable[[TimeReader, str], int | None]
     expression: re.Pattern[str]
+    is_usual: bool
 
 
 def _pattern(name: str, example: str, read_time: Callable[[TimeReader, str], int | None], *expression: str) -> Pattern:
-    return Pattern(name, example, read_time, re.compile("".join(expression), re.ASCII | re.DOTALL))
+    compiled = re.compile("".join(expression), re.ASCII | re.DOTALL)
+    return Pattern(name, example, read_time, compiled, compiled.groupindex.keys() == {"time", "level", "message"})
 
 
 PATTERNS: Final = (

@@ -47,15 +47,14 @@ class TimeReader:
 
     def iso(self, text: str) -> int | None:
         """`2015-10-18 18:01:47,978`, `2024-05-01T12:00:00.123Z`, `2024-05-01 12:00:00 UTC`."""
-        if text[-1:] == "Z" and text[-2:-1] != " ":
-            pass
-        elif text.endswith((" UTC", " GMT")):
-            text = text[:-4] + "Z"
-        elif text[-6:-5] == " " or text[-7:-6] == " ":
-            text = text.replace(" +", "+").replace(" -", "-")
         try:
-            return self._micros(datetime.fromisoformat(text))
-        except (ValueError, OverflowError):
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            spelt = _with_zone_joined(text)
+            return None if spelt == text else self.iso(spelt)
+        try:  # as _micros does, for the one call in every line
+            return ((moment if moment.tzinfo else moment.replace(tzinfo=self._zone)) - _EPOCH) // _MICROSECOND
+        except OverflowError:
             return None
 
     def httpd(self, text: str) -> int | None:
@@ -136,3 +135,10 @@ class TimeReader:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=self._zone)
         return (moment - _EPOCH) // _MICROSECOND
+
+
+def _with_zone_joined(text: str) -> str:
+    """` UTC`, ` GMT` and ` +0200` as ISO 8601 has them."""
+    if text.endswith((" UTC", " GMT")):
+        return text[:-4] + "Z"
+    return text.replace(" +", "+").replace(" -", "-") if text[-6:-5] == " " or text[-7:-6] == " " else text

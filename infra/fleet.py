@@ -61,18 +61,20 @@ class Role:
     arguments: list[str]
     environment: dict[str, str]
     log_path: Path
+    program: Path = REPOSITORY
+    """Directory of the packages that it runs."""
     process: subprocess.Popen[bytes] | warm.WarmProcess | None = None
     peak_kib: int = 0
 
     def start(self) -> None:
         """Start it (again)."""
-        if warm.is_used:
+        if warm.is_used and self.program == REPOSITORY:
             self.process = warm.start_role(self.arguments, self.environment, self.log_path)
             return
         with self.log_path.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cli.main", *self.arguments],
-                cwd=REPOSITORY,
+                cwd=self.program,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -127,10 +129,18 @@ class Servers:
 
     Any thread may call; calls block, and follow one another."""
 
-    def __init__(self, profile: str, directory: Path) -> None:
+    def __init__(
+        self,
+        profile: str,
+        directory: Path,
+        *,
+        kafka: KafkaNode | None = None,
+        timescale: TimescaleNode | None = None,
+    ) -> None:
+        """kafka, timescale: of the full profile, where they are others than usual."""
         self.profile = profile
-        self.kafka = KafkaNode(directory / "kafka") if profile == FULL else None
-        self.timescale = TimescaleNode(directory / "timescale") if profile == FULL else None
+        self.kafka = (kafka or KafkaNode(directory / "kafka")) if profile == FULL else None
+        self.timescale = (timescale or TimescaleNode(directory / "timescale")) if profile == FULL else None
         self.embedded = EmbeddedPostgres(directory / "embedded") if profile == EMBEDDED else None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="servers")
 
@@ -272,6 +282,10 @@ class Fleet:
 
     def role(self, name: str, *, label: str | None = None, **more: str) -> Role:
         """Start a role. HTTP roles get a port of their own; writers, and who leads one at a time, a stable name."""
+        return self.role_of(REPOSITORY, name, label=label, **more)
+
+    def role_of(self, program: Path, name: str, *, label: str | None = None, **more: str) -> Role:
+        """The same of another version. program: directory of its packages."""
         label = label or name
         arguments = [name]
         if name == "write":
@@ -279,12 +293,12 @@ class Fleet:
             if self.writers_listen:
                 self.ports[label] = free_port()
                 more["LOGFEED_WRITER__HEALTH_PORT"] = str(self.ports[label])
-        elif name in ("alert", "mine", "route"):
+        elif name in ("alert", "mine", "route", "tier"):
             arguments += ["--name", label]
         else:
             self.ports[label] = free_port()
             arguments += ["--port", str(self.ports[label])]
-        role = Role(arguments, self.environment(**more), self.directory / f"{label}.log")
+        role = Role(arguments, self.environment(**more), self.directory / f"{label}.log", program)
         role.start()
         self.roles.append(role)
         return role

@@ -50,6 +50,7 @@ from ingest.settings import IngestSettings
 from ingest.wire.formats import add_formats
 from runtime.clock import Clock, SystemClock
 from runtime.stopping import Stop
+from runtime.tracing import Kind, step, traceparent_of_span
 from schemas.errors import Overloaded
 from schemas.frames import FrameHeader
 from schemas.ids import received_ms as received_ms_of
@@ -124,7 +125,7 @@ class IngestService:
         self._clock = clock or SystemClock()
         self._chain = build_chain(settings.filters, rates=settings.service_rates, random=random)
         self._rates = KeyRates(settings.key_rate.limits, self._clock)
-        self._lease = WorkerIdLease(database, instance=instance, clock=self._clock)
+        self._lease = WorkerIdLease(database, instance=instance, clock=self._clock, numbers=settings.worker_numbers)
         self._publisher = Publisher(broker, settings)
         self._reservations = Reservations(
             database,
@@ -326,7 +327,8 @@ class IngestService:
     async def _take(self, make: Callable[[], _Request], hold: Hold, principal: Principal, body_bytes: int) -> Answer:
         with hold:
             self._rates.take(principal, "bytes", body_bytes)
-            request = make()
+            with step("parse"):
+                request = make()
             if request.count == 0:  # of a format that allows it
                 return request.answer(Received(), [])
             earlier = None if request.keyed is None else await self._reservations.find(request.keyed)
@@ -356,7 +358,8 @@ class IngestService:
                 if request.keyed is not None:
                     self._check_open()
                     mine = Reservation(received_ms_of(ids[0]), ids[0], answer.pack())
-                    earlier = await self._reservations.reserve(request.keyed, mine)
+                    with step("reserve the key"):
+                        earlier = await self._reservations.reserve(request.keyed, mine)
                     if earlier is not None:
                         return await self._repeat(request, earlier)
                 await self._publish(request, received, value, ids[0])
@@ -382,33 +385,42 @@ class IngestService:
             key=None if request.keyed is None else request.keyed.key_hash,
             admitted=admitted,
         )
-        if request.plain is not None:
-            received = receive_plain(
-                request.plain, ids, window=window, may_write=may_write, chain=self._chain, occasion=occasion
-            )
-            if received is not None:
-                return received
-        return receive(
-            request.items,
-            ids,
-            window=window,
-            may_hold_nul=may_hold_nul(request.body) or b"\0" in request.body,
-            may_write=may_write,
-            chain=self._chain,
-            occasion=occasion,
-        )
+        with step("filter chain") as span:
+            received = None
+            if request.plain is not None:
+                received = receive_plain(
+                    request.plain, ids, window=window, may_write=may_write, chain=self._chain, occasion=occasion
+                )
+            if received is None:
+                received = receive(
+                    request.items,
+                    ids,
+                    window=window,
+                    may_hold_nul=may_hold_nul(request.body) or b"\0" in request.body,
+                    may_write=may_write,
+                    chain=self._chain,
+                    occasion=occasion,
+                )
+            if span is not None:
+                kept, dropped, rejected = len(received.kept), len(received.dropped), len(received.rejected)
+                span.note(kept_logs=kept, filtered_logs=dropped, rejected_logs=rejected)
+        return received
 
     async def _publish(self, request: _Request, received: Received, value: bytes, first_id: int) -> None:
         if not received.kept:
             return
-        header = FrameHeader(
-            frame_id=self._publisher.new_frame_id(),
-            received_ms=received_ms_of(first_id),
-            counts=received.counts(),
-            key_hash=None if request.keyed is None else request.keyed.key_hash,
-            body_sha256=None if request.keyed is None else request.keyed.body_sha256,
-        )
-        await self._publisher.publish(value, header)
+        with step("publish", Kind.PRODUCER) as span:
+            header = FrameHeader(
+                frame_id=self._publisher.new_frame_id(),
+                received_ms=received_ms_of(first_id),
+                counts=received.counts(),
+                key_hash=None if request.keyed is None else request.keyed.key_hash,
+                body_sha256=None if request.keyed is None else request.keyed.body_sha256,
+                traceparent=traceparent_of_span(span),
+            )
+            if span is not None:
+                span.note(logs=len(received.kept), bytes=len(value))
+            await self._publisher.publish(value, header)
 
     @staticmethod
     def _count(received: Received) -> None:

@@ -33,6 +33,12 @@ REQUEST_SECONDS: Final = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=REGISTRY,
 )
+PUBLISH_SECONDS: Final = Histogram(
+    "logfeed_ingest_publish_seconds",
+    "Time from handing a frame to the broker to its acknowledgement.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    registry=REGISTRY,
+)
 BYTES_IN_FLIGHT: Final = Gauge(
     "logfeed_ingest_bytes_in_flight", "Decompressed bytes of requests under way.", registry=REGISTRY
 )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ class Publisher:
         producer = self._producer
         if producer is None:
             raise RecordNotSent("the broker does not answer", retry_after_s=2)
+        began_s = time.perf_counter()
         try:
             async with asyncio.timeout(self._settings.publish_deadline_s):
                 await producer.publish(record, partition_key=key)
@@ -140,6 +142,7 @@ class Publisher:
             self._broker_problem = str(error)
             raise
         self._broker_problem = None
+        metrics.PUBLISH_SECONDS.observe(time.perf_counter() - began_s)
         metrics.FRAME_BYTES.inc(record.size_bytes)
 
     def new_frame_id(self) -> bytes:

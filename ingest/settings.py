@@ -10,6 +10,7 @@ from access.principal import RateLimits
 from ingest.filters.config import ChainConfig, ServiceRates
 from runtime.settings import Section
 from schemas.frames import FRAME_DECODED_BYTES_MAX
+from schemas.ids import WORKERS
 
 MiB = 1024 * 1024
 
@@ -61,6 +62,11 @@ class IngestSettings(Section):
     id, is its own Idempotency-Key, so that what these clients send again is stored once."""
     drain_deadline_s: Annotated[float, Field(gt=0, le=600)] = 20.0
     """Seconds that requests under way get at a clean stop."""
+    regions: Annotated[int, Field(ge=1, le=16)] = 1
+    """Regions with a database each whose ids must differ: each has its share of the 1,024 worker numbers in ids. The same in
+    all of them, and not changed while ids of before may be given out (docs/scale.md)."""
+    region: Annotated[int, Field(ge=0, le=15)] = 0
+    """Number of this region, from 0 on."""
     key_rate: KeyRate = KeyRate()
     """What keys may send that name no rate of their own (docs/limits.md)."""
     service_rates: ServiceRates = ServiceRates()
@@ -68,8 +74,16 @@ class IngestSettings(Section):
     filters: ChainConfig = ()
     """The filter chain, in order (docs/filters.md)."""
 
+    @property
+    def worker_numbers(self) -> range:
+        """Of this region, for ids."""
+        share = WORKERS // self.regions
+        return range(self.region * share, (self.region + 1) * share)
+
     @model_validator(mode="after")
     def _limits_fit(self) -> IngestSettings:
+        if self.region >= self.regions:
+            raise ValueError(f"region must be 0..{self.regions - 1}: there are {self.regions} regions")
         if self.body_bytes_max * 4 > FRAME_DECODED_BYTES_MAX:
             raise ValueError(
                 f"body_bytes_max may be at most {FRAME_DECODED_BYTES_MAX // 4}: a frame must hold the body re-encoded"

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
@@ -133,7 +133,8 @@ class Answers:
             if etag in asked.etags:
                 metrics.NOT_MODIFIED.inc()
                 return Answer(None, etag)
-            kept = None if asked.is_fresh else await self._still_true(key, allowed, snapshot)
+            here = (*key, snapshot.place)
+            kept = None if asked.is_fresh else await self._still_true(here, allowed, snapshot)
             if kept is not None:
                 return Answer(None if kept.etag in asked.etags else kept.body, kept.etag)
             scan = current.scan(question, budget_ms=self._settings.scan_budget_ms)
@@ -148,7 +149,7 @@ class Answers:
             if current.is_settled(question, result, closed_before_us=snapshot.closed_before_us):
                 etag = _etag(key, allowed, snapshot.revision, hashlib.sha256(body).hexdigest())
                 kept = Kept(body, snapshot.revision, snapshot.mark, etag)
-                self._keep(key, kept, allowed, self._settings.cache_ttl_s)
+                self._keep(here, kept, allowed, self._settings.cache_ttl_s)
             return Answer(body, etag)
 
         async with self.place(principal):
@@ -156,7 +157,10 @@ class Answers:
             walk = None
             if question.token is not None:
                 walk = Walk.resume(seal.open(question.token, subject=principal.subject, question=question.canonical))
-            return await self._in_snapshot(lambda snapshot, is_again: ask(snapshot, seal, walk, is_again=is_again))
+            return await self._in_snapshot(
+                lambda snapshot, is_again: ask(snapshot, seal, walk, is_again=is_again),
+                at_least=None if walk is None else walk.offsets,
+            )
 
     async def oldest_first(
         self, predicate: Predicate, principal: Principal, *, start_us: int, end_us: int
@@ -213,7 +217,7 @@ class Answers:
             newest = await snapshot.newest() if walk.needs_newest(question, result) else None
             return walk.page(question, result, newest=newest)
 
-        return await self.ask(principal, ask)
+        return await self.ask(principal, ask, at_least=None if cursor is None else cursor.offsets)
 
     async def newest(self, predicate: Predicate, principal: Principal, *, limit: int) -> tuple[list[Log], bool]:
         """The newest logs that match, as many as a page's bytes and time allow, and whether these are all. Raises
@@ -228,9 +232,10 @@ class Answers:
 
     async def one(self, log_id: int, principal: Principal, *, is_fresh: bool) -> bytes:
         """The log with this id. Raises LogNotFound, Overloaded."""
-        key, allowed = ("log", str(log_id)), principal.may_read
+        allowed = principal.may_read
 
         async def ask(snapshot: Snapshot, is_again: bool) -> bytes:
+            key = ("log", str(log_id), snapshot.place)
             # Nothing that comes can change a log.
             kept = None if is_fresh else self._kept(key, allowed, revision=snapshot.revision)
             if kept is not None:
@@ -378,21 +383,32 @@ class Answers:
         except (Overloaded, TimeoutError):
             return False
 
-    async def ask(self, principal: Principal, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
-        """What `ask` makes of a snapshot, within a place for questions; of a new one where that was lost (True). Raises
-        TooManyQuestions, Overloaded."""
+    async def ask(
+        self,
+        principal: Principal,
+        ask: Callable[[Snapshot, bool], Awaitable[T]],
+        *,
+        at_least: Mapping[int, int] | None = None,
+    ) -> T:
+        """What `ask` makes of a snapshot, within a place for questions; of a new one where that was lost (True). at_least:
+        offsets that it has reached where there is one that has. Raises TooManyQuestions, Overloaded."""
         async with self.place(principal):
-            return await self._in_snapshot(ask)
+            return await self._in_snapshot(ask, at_least=at_least)
 
-    async def _in_snapshot(self, ask: Callable[[Snapshot, bool], Awaitable[T]]) -> T:
+    async def _in_snapshot(
+        self, ask: Callable[[Snapshot, bool], Awaitable[T]], *, at_least: Mapping[int, int] | None
+    ) -> T:
         """ask: of a snapshot, and whether another one was lost before."""
         try:
-            async with self._store.snapshot() as snapshot:
+            async with self._store.snapshot(at_least=at_least) as snapshot:
                 return await ask(snapshot, False)
         except SnapshotLost as lost:
             metrics.SNAPSHOTS_LOST.inc()
-            log.warning("snapshot lost, asking again", cause=str(lost.__cause__))
-        async with self._store.snapshot() as snapshot:
+            log.warning("snapshot lost, asking again", cause=str(lost.__cause__ or lost))
+        except LogNotFound:
+            if snapshot.is_current:
+                raise
+        async with self._store.snapshot(at_least=at_least, is_again=True) as snapshot:
             return await ask(snapshot, True)
 
     def place(self, principal: Principal) -> AbstractAsyncContextManager[None]:

@@ -44,10 +44,6 @@ class TooManyScans(Overloaded):
     """Too many questions are being answered; try again shortly."""
 
 
-class TooManyQuestions(Overloaded):
-    """You ask too many questions at once; wait for the answers to some of them."""
-
-
 class TooManyTails(Overloaded):
     """You have as many tails open as you may: close one."""
 

@@ -18,6 +18,7 @@ from access.audit import AuditLog
 from access.oidc.login import OidcLogin
 from access.principal import Authenticate, Current, Principal, anyone, unchanging
 from access.sessions import Sessions
+from access.user_sessions import UserSessions
 from broker.port import Broker
 from broker.topics import Topics
 from connections.settings import ConnectionSettings
@@ -65,7 +66,9 @@ from store.experiments import ExperimentStore
 from store.hosts import HostStore
 from store.patterns.reading import PatternReader
 from store.personal.kept import PersonalStore
-from store.postgres_read import PostgresReadStore
+from store.postgres_read import SNAPSHOT_S_MAX, PostgresReadStore
+from store.replicas.replica import ReplicaSource
+from store.replicas.store import OPEN_S_MAX, ReplicatedReadStore
 from store.tiers.access import SegmentAccess
 from store.tiers.retention import RetentionPolicy
 
@@ -149,6 +152,8 @@ class QueryService:
         status: StatusSource | None = None,
         origins: Origins | None = None,
         pattern_minutes_days: int = 1,
+        replicas: Sequence[ReplicaSource] = (),
+        replica_lag_s_max: float = 10.0,
     ) -> None:
         """database: opened and closed by the caller, with settings.scans_max connections at least.
 
@@ -158,24 +163,31 @@ class QueryService:
         closed here; None where no directory of files is known. retention: None shows whatever is there. tail: what tails are
         made of; None has none. topics: derived topics; None shows none. experiments, connections, hosts: None knows none.
         status: None tells none. origins: whose pages may open WebSockets; None: the server's own alone. pattern_minutes_days:
-        for which counts of patterns are there by the minute.
+        for which counts of patterns are there by the minute. replicas: of the database, opened and closed here, with
+        settings.scans_max + 2 connections each; they answer where they are replica_lag_s_max behind at most.
         """
         self.settings = settings
         self.authenticate = authenticate
         clock = clock or SystemClock()
         self._segments = segments
-        self._store = store = PostgresReadStore(
-            database,
-            topic,
-            layout,
-            page_bytes_max=settings.page_bytes_max,
-            snapshot_s_max=_SEARCHES_MAX * settings.scan_budget_ms / 1000 + _BESIDE_S,
-            clock=clock,
-            segments=segments,
-            retention=retention,
-        )
+
+        def store_on(place: Database, is_replica: bool) -> PostgresReadStore:
+            return PostgresReadStore(
+                place,
+                topic,
+                layout,
+                page_bytes_max=settings.page_bytes_max,
+                snapshot_s_max=_SEARCHES_MAX * settings.scan_budget_ms / 1000 + _BESIDE_S,
+                clock=clock,
+                segments=segments,
+                retention=retention,
+                open_s_max=OPEN_S_MAX if is_replica else SNAPSHOT_S_MAX,
+                primary=database if is_replica else None,
+            )
+
+        self._store = store = ReplicatedReadStore(database, replicas, store_on, lag_s_max=replica_lag_s_max)
         self._answers = Answers(settings, store, clock=clock, unread=unread)
-        self.oldest_first = self._answers.oldest_first
+        self.oldest_first, self.place = self._answers.oldest_first, self._answers.place
         patterns = PatternReader(database, topic)
         pattern_answers = PatternAnswers(patterns, self._answers.place, minutes_days=pattern_minutes_days, clock=clock)
         self._stop = Stop()
@@ -208,7 +220,12 @@ class QueryService:
             self.router.routes.extend(make_auth_router(sessions, sessions.settings, self._authenticated).routes)
             self.router.routes.extend(make_oidc_router(oidc, sessions.settings).routes)
             administered = AccountAnswers(
-                Accounts(database), sessions, place=self._answers.place, secret=store.cursor_secret, clock=clock
+                Accounts(database),
+                UserSessions(database),
+                sessions,
+                place=self._answers.place,
+                secret=store.cursor_secret,
+                clock=clock,
             )
             self.router.routes.extend(make_accounts_router(administered, self._authenticated, audit).routes)
         self.tails: Tails | None = None
@@ -236,7 +253,7 @@ class QueryService:
             topics_router = make_topics_router(self._topic_reads, self._authenticated, audit)
             self.router.routes.extend(topics_router.routes)
         if status is not None:
-            told = StatusAnswers(database, topic, status, self._answers.place)
+            told = StatusAnswers(database, topic, status, self._answers.place, store.states)
             self.router.routes.extend(make_status_router(told, self._authenticated, audit).routes)
         self._experiments: Experiments | None = None
         if experiments is not None:
@@ -265,6 +282,7 @@ class QueryService:
                 hosts.settings,
                 HostStore(database, kept_max=hosts.settings.kept_max),
                 self._agents,
+                place=self._answers.place,
                 current=current,
                 clock=clock,
                 audit=audit,
@@ -276,6 +294,7 @@ class QueryService:
         """Begin to look after the database and the files. Succeeds while they are away."""
         if self._segments is not None:
             await self._segments.open()
+        await self._store.open()
         if self._experiments is not None:
             await self._experiments.start()
         await self._look()
@@ -295,6 +314,7 @@ class QueryService:
         if self._looking is not None:
             await self._looking
             self._looking = None
+        await self._store.close()
         if self._segments is not None:
             await self._segments.close()
 

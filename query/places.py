@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from query import metrics
-from query.errors import TooManyQuestions, TooManyScans
+from query.errors import TooManyScans
+from schemas.errors import TooManyQuestions
 
 
 class FairPlaces:

@@ -35,7 +35,6 @@ from query.errors import (
     PatternNotFound,
     SnapshotBehind,
     TooManyExports,
-    TooManyQuestions,
     TooManyScans,
     TooManyTails,
     TooManyTopicReads,
@@ -52,7 +51,7 @@ from query.hosts.errors import (
     HostUnreachable,
     TooManyHostReads,
 )
-from schemas.errors import InvalidInput, LogfeedError, Overloaded
+from schemas.errors import InvalidInput, LogfeedError, Overloaded, TooManyQuestions
 from schemas.pages import Problem
 from search.params import ParameterError
 from store.experiments import TooManyExperiments

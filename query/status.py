@@ -7,7 +7,7 @@ the same.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from schemas.access import SECURITY
 from schemas.errors import Overloaded
 from schemas.status import StatusAnswer
 from schemas.times import time_text
+from store.replicas.store import ReplicaState
 from store.status import PartitionStatus, StoreStatus, store_status
 from store.tiers.retention import RetentionPolicy
 from store.tiers.settings import TierSettings
@@ -57,8 +58,16 @@ class StatusSource:
 class StatusAnswers:
     """The answer's body, as JSON bytes."""
 
-    def __init__(self, database: Database, topic: str, source: StatusSource, place: Place) -> None:
-        """database: opened and closed by the caller. place: of a question."""
+    def __init__(
+        self,
+        database: Database,
+        topic: str,
+        source: StatusSource,
+        place: Place,
+        replicas: Callable[[], Sequence[ReplicaState]],
+    ) -> None:
+        """database: opened and closed by the caller. place: of a question. replicas: as they are now."""
+        self._replicas = replicas
         self._database = database
         self._topic = topic
         self._source = source
@@ -73,7 +82,10 @@ class StatusAnswers:
         async with self._place(principal):
             tiers = await tier_status(self._database, source.tiers, source.retention, has_objects=source.has_objects)
             store = await store_status(self._database, self._topic)
-        return orjson.dumps({**_tiers_json(tiers), **_store_json(store, ends)})
+        replicas = [
+            {"server": each.name, "problem": each.problem, "behind_s": each.behind_s} for each in self._replicas()
+        ]
+        return orjson.dumps({**_tiers_json(tiers), **_store_json(store, ends), "replicas": replicas})
 
     async def _ends(self) -> Mapping[int, int]:
         try:

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollecto
 from prometheus_client import generate_latest as _generate_latest
 
 from runtime.sparing import SparingFilter
+from runtime.tracing import current
 
 REGISTRY: Final = CollectorRegistry()
 """Every metric of ours is registered here; names start with `logfeed_` and end in a unit."""
@@ -36,6 +37,7 @@ def configure_logging(*, level: str = "info", json_lines: bool | None = None, ro
     )
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -56,6 +58,14 @@ def configure_logging(*, level: str = "info", json_lines: bool | None = None, ro
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[libraries])
     if role is not None:
         structlog.contextvars.bind_contextvars(role=role)
+
+
+def _add_trace(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Which trace a line belongs to, where one is kept."""
+    span = current()
+    if span is not None:
+        event["trace_id"], event["span_id"] = span.trace_id, span.span_id
+    return event
 
 
 def render_metrics() -> tuple[bytes, str]:

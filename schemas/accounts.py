@@ -83,6 +83,8 @@ class KeyModel(Answer):
     created_by: str
     expires_at: str | None
     revoked_at: str | None
+    last_used_at: str | None
+    """When somebody was let in by it last, to the minute; null: never."""
     logs_per_s: float | Literal["none"] | None
     """What it may send; null: as the settings say."""
     bytes_per_s: float | Literal["none"] | None
@@ -115,6 +117,22 @@ class UserModel(Answer):
     disabled_at: str | None
     issuer: str | None
     """The login provider that they come from, whose groups say what they may; null: they have a password here."""
+
+
+class SessionModel(Answer):
+    """A login that goes on."""
+
+    began_at: str = Field(examples=["2026-11-22T12:34:56.123456Z"])
+    refreshed_at: str
+    """When it was used last, some minutes exact."""
+    ends_at: str
+    """Unless it is refreshed before, or ended."""
+
+
+class SessionList(Answer):
+    """Sessions of a user, the one that was used last first; 1,000 at most."""
+
+    sessions: list[SessionModel]
 
 
 class UserList(Answer):

@@ -33,6 +33,10 @@ class Overloaded(LogfeedError):
         self.retry_after_s = retry_after_s
 
 
+class TooManyQuestions(Overloaded):
+    """You ask too many questions at once; wait for the answers to some of them."""
+
+
 class BrokerUnavailable(Overloaded):
     """The broker does not take records now; try again shortly."""
 

@@ -1,7 +1,7 @@
 """Frames: the kept logs of one request as one broker record.
 
 value    zstd of NDJSON, one `Log` per line (a JSON array); empty for a frame that only carries counts
-headers  version, frame id, time received, key hash and body hash of keyed requests, counts per service
+headers  version, frame id, time received, key hash and body hash of keyed requests, counts per service, trace context
 
 Counts travel with the logs, so that whoever stores the frame books both in one transaction (INV-1). `received` of a
 service is always kept + filtered + rejected: what the encoder asserts here, the writer checks against the lines.
@@ -25,6 +25,7 @@ FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 FRAME_DECODED_BYTES_MAX: Final = 64 * 1024 * 1024
 """Largest NDJSON a frame may hold; decompression stops there."""
 ZSTD_LEVEL: Final = 1
+_TRACEPARENT_BYTES: Final = 55
 COUNT_MAX: Final = 2**31
 """Most logs that one frame may count for one service."""
 
@@ -61,6 +62,9 @@ class FrameHeader(msgspec.Struct, frozen=True):
     """sha256 of principal and Idempotency-Key; None for unkeyed requests."""
     body_sha256: bytes | None = None
     version: int = RECORD_VERSION
+    traceparent: str | None = None
+    """The span that published the frame (W3C Trace Context), where its trace is kept. Tells nothing of the logs: readers that
+    do not know it, or do not find it, store the same."""
 
 
 class FrameError(ValueError):
@@ -91,6 +95,8 @@ def encode_headers(header: FrameHeader) -> Headers:
         headers.append(("key", header.key_hash))
     if header.body_sha256 is not None:
         headers.append(("body", header.body_sha256))
+    if header.traceparent is not None:
+        headers.append(("traceparent", header.traceparent.encode("ascii")))
     return headers
 
 
@@ -117,9 +123,15 @@ def decode_headers(headers: Headers) -> FrameHeader:
             counts=counts,
             key_hash=fields.get("key"),
             body_sha256=fields.get("body"),
+            traceparent=_traceparent(fields.get("traceparent")),
         )
     except (KeyError, ValueError, msgspec.MsgspecError) as error:
         raise FrameError(f"frame headers cannot be read: {error}") from error
+
+
+def _traceparent(value: bytes | None) -> str | None:
+    """Never a reason to refuse a frame."""
+    return value.decode("ascii") if value is not None and len(value) == _TRACEPARENT_BYTES and value.isascii() else None
 
 
 class _Compressors(threading.local):

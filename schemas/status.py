@@ -68,6 +68,17 @@ class DeadLetterSum(Answer):
     """`logfeed dead show` shows it."""
 
 
+class ReplicaModel(Answer):
+    """A replica of the database, as the process that answers sees it."""
+
+    server: str
+    """host:port."""
+    problem: str | None
+    """Why it is left out; null: it answers questions."""
+    behind_s: float | None
+    """Everything that the primary had so many seconds ago is there; null: not known."""
+
+
 class StatusAnswer(Answer):
     """How the installation stands."""
 
@@ -79,3 +90,5 @@ class StatusAnswer(Answer):
     roles: list[RoleModel]
     dead_letters: list[DeadLetterSum]
     """The most first; the newest 100,000 are counted."""
+    replicas: list[ReplicaModel]
+    """In the order of the settings."""

@@ -17,7 +17,9 @@ from typing import Final, LiteralString
 from db.database import DATA_ERRORS, Connection, Error, is_unavailable, sqlstate
 from db.migrations import Layout
 from db.pipelines import COMMIT, Statement, in_one_go
+from runtime.tracing import step
 from schemas.errors import DatabaseUnavailable, LogfeedError
+from store.batch_metrics import COMMIT_SECONDS, COPY_SECONDS
 from store.port import (
     Border,
     BorderMoved,
@@ -160,9 +162,13 @@ class Batch:
             if newest >= self._chunks_end_us:
                 raise ChunkMissing(f"no chunk takes timestamp {newest} µs, they end at {self._chunks_end_us} µs")
         with store_errors():
-            copied = await copy_rows(self._connection, "logs", plan.hot)
-            copied += await copy_rows(self._connection, f"logs_late_{self._border.late_generation}", plan.late)
-            done = await in_one_go(self._connection, [*self._statements(plan, copied), COMMIT])
+            with step("COPY") as span, COPY_SECONDS.time():
+                copied = await copy_rows(self._connection, "logs", plan.hot)
+                copied += await copy_rows(self._connection, f"logs_late_{self._border.late_generation}", plan.late)
+                if span is not None:
+                    span.note(rows=copied, late_rows=len(plan.late))
+            with step("COMMIT"), COMMIT_SECONDS.time():
+                done = await in_one_go(self._connection, [*self._statements(plan, copied), COMMIT])
         if done[-1].statusmessage != "COMMIT":
             raise DatabaseUnavailable(f"the database answered the COMMIT with {done[-1].statusmessage}")
 

@@ -48,9 +48,10 @@ VERSION: Final = """
 (SELECT version FROM catalogue_version),
 (SELECT ARRAY[count(*), sum(xmin::text::bigint)::bigint] FROM open_parts)"""
 """Two columns. Parts are told on their own, by the transactions that brought their rows: they come and go without a change of
-what can be read, a crash empties them without any sign but this, and so does a dump that is loaded over them."""
+what can be read, and a dump that is loaded over them gives no sign but this."""
 
-Version = tuple[int, list[int | None]]
+Version = tuple[int, list[int | None], int, int]
+"""The columns of VERSION, and which server counts them, since when."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Hosts in the database: one row each, written by its agent's heartbeats.
 
 A name belongs to who registered it first, until somebody forgets it. Whether a host is away is judged by the database's clock,
-which also wrote when it was last heard of. Listing carries `allowed` (INV-5); `one` is for who goes on to ask the agent, with
-the scope of whoever wants to read.
+which also wrote when it was last heard of. Listing carries `allowed` (INV-5); `one` is for who compares the host's services
+with it and goes on to ask the agent.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class HostStore:
         return [_host(row) for row in rows]
 
     async def one(self, name: str) -> Host | None:
-        """Whoever may read nothing there is answered by its agent. Raises DatabaseUnavailable."""
+        """Whoever asks looks at its services. Raises DatabaseUnavailable."""
         async with bounded(_CALL_S):
             row = await self._database.fetch_one(_ONE, (name,))
         return None if row is None else _host(row)

@@ -11,7 +11,7 @@ import secrets
 import struct
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -269,8 +269,11 @@ class MemoryStore:
     # --- reading ---------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Snapshot]:
+    async def snapshot(
+        self, *, at_least: Mapping[int, int] | None = None, is_again: bool = False
+    ) -> AsyncIterator[Snapshot]:
         """See ReadStore."""
+        del at_least, is_again
         yield _MemorySnapshot(
             self.database.rows(),
             {number: partition.next_offset for number, partition in self.database.partitions.items()},
@@ -492,6 +495,16 @@ class _MemorySnapshot:
     def revision(self) -> int:
         """See Snapshot."""
         return hash((self._border, *self._chunks))
+
+    @property
+    def place(self) -> str:
+        """See Snapshot."""
+        return ""
+
+    @property
+    def is_current(self) -> bool:
+        """See Snapshot."""
+        return True
 
     @property
     def mark(self) -> int:

@@ -6,7 +6,7 @@ is in the sums of its snapshot, and counts what arrived since by a BRIN of arriv
 
 Sums are rows, not tables, so that one that goes is there for whoever still reads it; few at a time (SUMS_MAX, the newest are
 made into one), and only for open chunks: what is finished lies in files, which are counted faster than they are written.
-Unlogged, and known by their transactions as parts are: after a crash, and in another cluster, there are none. An erasure lets
+In the WAL, for replicas, and known by their transactions as parts are: in another cluster there are none. An erasure lets
 all of them go.
 """
 

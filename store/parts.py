@@ -4,6 +4,7 @@ A part is a table of its own with what is sought, timestamp and id of all rows t
 brought. It is made in one transaction whose snapshot says that all of these have ended, so no row can come to it any more,
 whatever its id and timestamp, and none is missing: a reader asks the parts, and by `arrived >= to_xid` of the last one the
 rest. Writers neither wait for any of this nor do more for it than fill one column. Killed anywhere, nothing is left behind.
+Parts are in the WAL, so that replicas have them and a crash or a failover takes none away: 0.2 µs and 117 bytes of WAL a row.
 
 Measured (docs/performance.md): about 2 µs a row, by correlation id as by one key of metadata; by all of seven keys it was 6.
 So parts are made while writers keep up, of metadata only what is asked for (store/asked_keys.py), and by a sealer that rests
@@ -108,7 +109,7 @@ _TAIL: Final = """
     FROM logs WHERE timestamp >= timestamptz '{stretch.open_from}'
     AND arrived >= {stretch.from_xid} AND arrived < {stretch.to_xid}"""
 _MAKE: Final = f"""
-    CREATE UNLOGGED TABLE {{part}} WITH (autovacuum_enabled = false) AS
+    CREATE TABLE {{part}} WITH (autovacuum_enabled = false) AS
     SELECT timestamp, id, {{form.value}} AS {{form.column}} {_TAIL} AND {{form.has_value}}{{others}};
     CREATE INDEX ON {{part}} {{form.index}}"""
 _NOTE: Final = f"""

@@ -11,7 +11,7 @@ Times are integers: microseconds since the Unix epoch, UTC (`_us`). A position i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -342,6 +342,14 @@ class Snapshot(Protocol):
         closed, dropped or erased, dead letters that were stored after all, a crash that took back what was stored last."""
 
     @property
+    def place(self) -> str:
+        """Where this moment is kept: `revision` and `mark` are compared with those of the same place alone."""
+
+    @property
+    def is_current(self) -> bool:
+        """False where another place may keep a later moment (a replica's primary): what is not found here may be there."""
+
+    @property
     def mark(self) -> int:
         """What a later snapshot's `late_since` is asked with."""
 
@@ -379,9 +387,14 @@ class ServiceSummary:
 class ReadStore(Protocol):
     """The readers' side."""
 
-    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
+    def snapshot(
+        self, *, at_least: Mapping[int, int] | None = None, is_again: bool = False
+    ) -> AbstractAsyncContextManager[Snapshot]:
         """A consistent view, open for a bounded time (60 s at most). Raises DatabaseUnavailable, from within too when that time
-        is over, also where the store does not answer any more."""
+        is over, also where the store does not answer any more.
+
+        at_least: partition -> offset that the moment has to have reached where there is one that has, of several places that
+        keep the same; the caller compares. is_again: it is asked again, after SnapshotLost."""
 
     async def services(self, *, allowed: ServiceScope) -> list[ServiceSummary]:
         """Every service that ever had a log stored, by name; the first SERVICES_MAX."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ import structlog
 from db.database import Connection, Database, Error, bounded, sql, sqlstate, undo
 from db.migrations import Layout
 from runtime.clock import Clock, SystemClock
+from runtime.tracing import step
+from schemas.errors import DatabaseUnavailable
 from schemas.levels import level_name
 from schemas.scope import ServiceScope
 from search.predicate import within
@@ -105,16 +107,21 @@ class PostgresReadStore:
         segments: SegmentAccess | None = None,
         retention: RetentionPolicy | None = None,
         second_connections_max: int = SECOND_CONNECTIONS_MAX,
+        open_s_max: float = SNAPSHOT_S_MAX,
+        primary: Database | None = None,
     ) -> None:
         """database: opened by the caller; page_bytes_max: cut a result there (one log may exceed it); snapshot_s_max: how long
         a snapshot may be open, whether the server answers or not. segments: opened by the caller; None where files of rows
         cannot be read: what needs them is refused. retention: None shows whatever is there. second_connections_max: how many
-        searches may read two windows at once."""
+        searches may read two windows at once. open_s_max: how long opening a snapshot may take. primary: where database is a
+        replica of; None: it is none."""
         self._database = database
         self._topic = topic
         self.layout = layout
         self._page_bytes_max = page_bytes_max
         self._snapshot_s_max = min(snapshot_s_max, SNAPSHOT_S_MAX)
+        self._open_s_max = open_s_max
+        self._primary = primary
         self._clock = clock or SystemClock()
         self._opening = _opening(topic)
         self._catalogue = Catalogue(None, ())
@@ -156,12 +163,18 @@ class PostgresReadStore:
             log.warning("tables still have every row, but soon files alone will", problem=self._files_problem)
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Snapshot]:
-        """See ReadStore. Raises SnapshotLost from within when a table was dropped meanwhile."""
+    async def snapshot(
+        self, *, at_least: Mapping[int, int] | None = None, is_again: bool = False
+    ) -> AsyncIterator[Snapshot]:
+        """See ReadStore: there is one place, and one moment. Raises SnapshotLost from within when a table was dropped
+        meanwhile."""
+        del at_least, is_again
         async with bounded(self._snapshot_s_max), self._database.connection() as connection:
             snapshot: PostgresSnapshot | None = None
             try:
-                snapshot = await self._taken(connection)
+                with step("snapshot"):
+                    async with bounded(self._open_s_max):
+                        snapshot = await self._taken(connection)
                 yield snapshot
             except Error as error:
                 if _is_table_gone(error):
@@ -172,7 +185,17 @@ class PostgresReadStore:
                     await snapshot.close()
                 await undo(connection)  # nothing was written: this only ends it
             if not connection.closed and (due := self._key_notes.due(snapshot.wanted_keys)):
-                await self._key_notes.note(connection, due)
+                await self._note(connection, due)
+
+    async def _note(self, connection: Connection, keys: Sequence[str]) -> None:
+        if self._primary is None:
+            await self._key_notes.note(connection, keys)
+            return
+        try:
+            async with self._primary.connection() as writing:
+                await self._key_notes.note(writing, keys)
+        except DatabaseUnavailable as error:  # the question was answered
+            log.info("keys that were asked for are not noted", keys=list(keys), reason=str(error))
 
     async def services(self, *, allowed: ServiceScope) -> list[ServiceSummary]:
         """See ReadStore."""
@@ -229,7 +252,8 @@ class PostgresReadStore:
         row = await cursor.fetchone()
         assert row is not None, "border and version are one row each, made by migrations"
         closed_before_us, partitions, next_offsets, stored_to_us, mark, *life, revision, parts_counts = row
-        version, runner = (revision, parts_counts), StatementRunner(connection)
+        # Of this life: a database that was promoted behind counts again from a version that another has counted from already.
+        version, runner = (revision, parts_counts, *life), StatementRunner(connection)
         if version != self._catalogue.version:
             tables, parts = await runner.rows(CATALOGUE, ()), await runner.rows(PARTS, ())
             self._segments = await Segments.read(runner, self._segments)
@@ -244,6 +268,8 @@ class PostgresReadStore:
             visible_through_us=max(0, stored_to_us - _VISIBLE_SLACK_US),
             closed_before_us=closed_before_us,
             revision=hash((revision, *life, hiding.hour_us if hiding is not None and hides else 0)),
+            place=str(life[0]),
+            is_current=self._primary is None,
             mark=mark,
             catalogue=self._catalogue,
             segments=self._segments,

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from runtime.clock import Clock
+from runtime.tracing import step
 from schemas.errors import DatabaseUnavailable
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, ServiceScope
@@ -53,6 +54,8 @@ class PostgresSnapshot:
         visible_through_us: int,
         closed_before_us: int,
         revision: int,
+        place: str,
+        is_current: bool,
         mark: int,
         catalogue: Catalogue,
         segments: Segments,
@@ -71,6 +74,8 @@ class PostgresSnapshot:
         self._visible_through_us = visible_through_us
         self._closed_before_us = closed_before_us
         self._revision = revision
+        self._place = place
+        self._is_current = is_current
         self._mark = mark
         self._catalogue = catalogue
         self._segments = segments
@@ -105,6 +110,16 @@ class PostgresSnapshot:
     def revision(self) -> int:
         """See Snapshot."""
         return self._revision
+
+    @property
+    def place(self) -> str:
+        """See Snapshot."""
+        return self._place
+
+    @property
+    def is_current(self) -> bool:
+        """See Snapshot."""
+        return self._is_current
 
     @property
     def mark(self) -> int:
@@ -152,7 +167,11 @@ class PostgresSnapshot:
             clock=self._clock,
         )
         try:
-            return await tiered.run()
+            with step("scan") as span:
+                result = await tiered.run()
+                if span is not None:
+                    span.note(logs=len(result.logs), is_finished=result.finished)
+                return result
         finally:
             for page in tables.pages:
                 self.wanted_keys |= page.wanted_keys
@@ -172,15 +191,17 @@ class PostgresSnapshot:
             hiding=self._hiding,
             clock=self._clock,
         )
-        return await counting.run()
+        with step("count"):
+            return await counting.run()
 
     async def by_id(self, log_id: int, *, allowed: ServiceScope) -> Log | None:
         """See Snapshot. Tables first, the newest places first; each is asked through its BRIN of ids."""
         if allowed.is_empty:
             return None
-        found = await self._by_id_in_tables(log_id, allowed) or await log_with_id(
-            log_id, self._segments, self._access, allowed=allowed, budget_ms=LOOK_UP_MS, clock=self._clock
-        )
+        with step("look up an id"):
+            found = await self._by_id_in_tables(log_id, allowed) or await log_with_id(
+                log_id, self._segments, self._access, allowed=allowed, budget_ms=LOOK_UP_MS, clock=self._clock
+            )
         if found is not None and self._hiding is not None and not self._hiding.shows(found):
             return None
         return found

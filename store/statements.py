@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from db.database import Connection, Error, sqlstate
+from runtime.tracing import step
 
 Settings = Mapping[str, str]
 """Settings of the planner that differ from OPENING's."""
@@ -89,6 +90,15 @@ class StatementRunner:
         return [(f"SELECT {calls}", [text for pair in changed.items() for text in pair])]
 
     async def _run(
+        self, before: Sequence[tuple[str, list[str]]], text: str, params: Sequence[Any]
+    ) -> list[tuple[Any, ...]]:
+        with step("statement") as span:
+            rows = await self._rows(before, text, params)
+            if span is not None:
+                span.note(rows=len(rows))
+            return rows
+
+    async def _rows(
         self, before: Sequence[tuple[str, list[str]]], text: str, params: Sequence[Any]
     ) -> list[tuple[Any, ...]]:
         if not before:

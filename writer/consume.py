@@ -27,6 +27,7 @@ from broker.port import Broker, Delivered, Reader
 from runtime.clock import Clock
 from runtime.sparing import SparingLog
 from runtime.stopping import Stop, every
+from runtime.tracing import UNTRACED
 from schemas.errors import LogfeedError, OffsetOutOfRange, Overloaded
 from schemas.frames import UnknownRecordVersion
 from schemas.topics import WRITER_GROUP
@@ -36,6 +37,7 @@ from writer.decode import DecodedFrame, decode_frame
 from writer.group_offsets import GroupOffsets
 from writer.positions import BrokenSequence, NewerRecord, Positions
 from writer.settings import WriterSettings
+from writer.spans import BatchSpans
 from writer.storing import Storing
 from writer.suspects import Suspects
 
@@ -80,15 +82,24 @@ class Consumer:
     """One writer. `run` returns after the stop, or raises what an operator or a supervisor must see."""
 
     def __init__(
-        self, *, settings: WriterSettings, broker: Broker, store: WriteStore, upkeep: Upkeep, clock: Clock, stop: Stop
+        self,
+        *,
+        settings: WriterSettings,
+        broker: Broker,
+        store: WriteStore,
+        upkeep: Upkeep,
+        clock: Clock,
+        stop: Stop,
+        spans: BatchSpans | None = None,
     ) -> None:
-        """Takes opened adapters; closes only the reader it makes."""
+        """Takes opened adapters; closes only the reader it makes. spans: None traces nothing."""
         self._settings = settings
         self._broker = broker
         self._store = store
         self._clock = clock
         self._stop = stop
         self._storing = Storing(settings=settings, store=store, upkeep=upkeep, clock=clock, on_stored=self._note_stored)
+        self._spans = spans
         self._group_offsets = GroupOffsets(broker, clock)
         self._suspects = Suspects(observations=_OBSERVATIONS, pause_s=_SET_ASIDE_S)
         self._look_again_s = math.inf
@@ -198,9 +209,18 @@ class Consumer:
 
     async def _renew(self) -> list[Lease]:
         """The leases still held; the others are forgotten."""
+        stored = dict(self._stored)
         held = await self._store.renew(
             self._settings.name, list(self._leases.values()), ttl_s=self._settings.lease_ttl_s
         )
+        behind = [lease.partition for lease in held if lease.next_offset < stored.get(lease.partition, 0)]
+        if behind:
+            # Of a promoted replica, or after a crash. The next session reads from where the database is; a partition that
+            # nothing is sent to would wait for that until something is.
+            metrics.TAKEN_BACK.inc(len(behind))
+            log.warning("the database is behind what was stored, reading again", partitions=sorted(behind))
+            self._stored = {}
+            self._changed = True
         lost = self._leases.keys() - {lease.partition for lease in held}
         if lost:
             self._leases = {lease.partition: lease for lease in held}
@@ -355,7 +375,7 @@ class Consumer:
                     await storing
                     storing = None
                 if storing is None and self._is_due(batch):
-                    storing = asyncio.create_task(self._storing.store(batch.frames, epochs))
+                    storing = asyncio.create_task(self._store_batch(batch.frames, epochs))
                     batch = _Batch()
                 if storing is not None and self._is_full(batch):
                     await asyncio.wait({storing}, timeout=_POLL_MS / 1000)
@@ -372,7 +392,7 @@ class Consumer:
                 await storing
                 storing = None
             if batch.frames:
-                await self._storing.store(batch.frames, epochs)
+                await self._store_batch(batch.frames, epochs)
             await self._group_offsets.finish(self._stored)
             if trouble is not None:
                 raise trouble
@@ -383,6 +403,10 @@ class Consumer:
                 storing.cancel()
                 await asyncio.gather(storing, return_exceptions=True)
 
+    async def _store_batch(self, frames: list[DecodedFrame], epochs: dict[int, int]) -> None:
+        with UNTRACED if self._spans is None else self._spans.batch(frames):
+            await self._storing.store(frames, epochs)
+
     async def _gather(self, batch: _Batch) -> BrokenSequence | None:
         """Decode waiting records into the batch until it is full; the trouble that a partition is in, if any."""
         served_s = self._clock.monotonic_s()
@@ -391,7 +415,7 @@ class Consumer:
             try:
                 if not self._positions.accept(record):
                     continue
-                frame = decode_frame(record)
+                frame = decode_frame(record) if self._spans is None else self._spans.decoded(record)
             except BrokenSequence as error:
                 return error
             except UnknownRecordVersion as error:
@@ -400,8 +424,10 @@ class Consumer:
             batch.add(frame, record, self._moved_s)
             if self._moved_s - served_s > _UNSERVED_S:
                 # Others of the event loop have their turn, seldom enough that small records do not pay for it.
+                metrics.DECODE_SECONDS.inc(self._moved_s - served_s)
                 await asyncio.sleep(0)
                 served_s = self._clock.monotonic_s()
+        metrics.DECODE_SECONDS.inc(max(self._moved_s - served_s, 0.0))
         return None
 
     def _is_full(self, batch: _Batch) -> bool:
@@ -431,6 +457,7 @@ class Consumer:
             self._suspects.clear(move.partition)
             metrics.FRAMES_STORED.inc(move.next_offset - move.from_offset)
         metrics.ROWS_STORED.inc(len(plan.hot) + len(plan.late))
+        metrics.BATCH_ROWS.observe(len(plan.hot) + len(plan.late))
         metrics.DUPLICATE_LOGS.inc(sum(row.count for row in plan.ledger if row.outcome is Outcome.DUPLICATE))
         for letter in plan.dead:
             metrics.DEAD_LETTERS.labels(letter.reason).inc()

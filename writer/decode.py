@@ -75,6 +75,8 @@ class DecodedFrame:
     dead_counts: dict[str, dict[str, int]]
     """reason -> service -> logs, of `dead`; a letter of a whole record, or of missing logs, stands for many."""
     ndjson: bytes
+    traceparent: str | None = None
+    """Of the span that published it, where its trace is kept."""
 
 
 def decode_frame(record: Delivered) -> DecodedFrame:
@@ -218,6 +220,7 @@ def _empty(record: Delivered, header: FrameHeader, ndjson: bytes) -> DecodedFram
         dead=[],
         dead_counts={},
         ndjson=ndjson,
+        traceparent=header.traceparent,
     )
 
 

@@ -34,6 +34,11 @@ AWAY: Final = Gauge(
     "Partitions that have no leader now, or one that does not answer; the others go on",
     registry=REGISTRY,
 )
+TAKEN_BACK: Final = Counter(
+    "logfeed_partitions_taken_back_total",
+    "Times the database was behind what a writer had stored in a partition, which it then read again: a failover, a crash",
+    registry=REGISTRY,
+)
 BROKER_PROBLEMS: Final = Gauge(
     "logfeed_broker_problems",
     "Settings of the broker that could lose logs, and whatever else a start would be refused for now",
@@ -44,6 +49,15 @@ TROUBLE: Final = Counter(
     "Times a partition's log was not what was expected; seen thrice in a row it halts",
     ["kind"],
     registry=REGISTRY,
+)
+BATCH_ROWS: Final = Histogram(
+    "logfeed_batch_rows",
+    "Rows of one transaction",
+    registry=REGISTRY,
+    buckets=(1, 10, 100, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000),
+)
+DECODE_SECONDS: Final = Counter(
+    "logfeed_decode_seconds_total", "Time in which frames became rows, beside the storing of others", registry=REGISTRY
 )
 BATCH_SECONDS: Final = Histogram(
     "logfeed_batch_store_seconds",

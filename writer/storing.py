@@ -15,6 +15,7 @@ import structlog
 
 from runtime.clock import Clock
 from runtime.sparing import SparingLog
+from runtime.tracing import step
 from store.port import BorderMoved, ChunkMissing, KeyAlreadyStored, RowsRefused, StorePlan, Upkeep, WriteStore
 from writer import metrics
 from writer.bisect import refused_rows
@@ -107,9 +108,11 @@ class Storing:
     async def _try(self, frames: Sequence[DecodedFrame], epochs: dict[int, int]) -> None:
         keys = [frame.key_hash for frame in frames if frame.key_hash is not None]
         async with self._store.begin() as transaction:
-            known = await transaction.known_keys(keys) if keys else {}
-            plan = plan_batch(frames, epochs=epochs, known=known, border=transaction.border)
-            check_dead_lines(plan, self._window, self._clock.monotonic_s())
+            with step("known keys"):
+                known = await transaction.known_keys(keys) if keys else {}
+            with step("plan"):
+                plan = plan_batch(frames, epochs=epochs, known=known, border=transaction.border)
+                check_dead_lines(plan, self._window, self._clock.monotonic_s())
             await transaction.commit(plan)
             lines, dead = judged_lines(plan)
             self._window.note(lines, dead, self._clock.monotonic_s())

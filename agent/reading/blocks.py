@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Protocol
 import zstandard
 
 from agent.errors import ReadFailed
+from agent.reading.zstd_frames import ZstdFrames
 
 LINE_BYTES_MAX: Final = 256 * 1024
 _FIRST_BYTES: Final = 64 * 1024
@@ -24,6 +25,8 @@ _PACKED_BYTES: Final = 128 * 1024
 _WINDOW_BYTES_MAX: Final = 8 * 1024 * 1024
 """Of zstd: what the decompressor may hold."""
 
+MAGIC_BYTES: Final = 4
+"""That say how a file is compressed."""
 GZIP: Final = "gzip"
 ZSTD: Final = "zstd"
 
@@ -45,7 +48,7 @@ class Stream(Protocol):
 
 def packing_of(descriptor: int) -> str | None:
     """`gzip`, `zstd` or None, by the file's first bytes. Raises OSError."""
-    magic = os.pread(descriptor, 4, 0)
+    magic = os.pread(descriptor, MAGIC_BYTES, 0)
     if magic[:2] == b"\x1f\x8b":
         return GZIP
     return ZSTD if magic == b"\x28\xb5\x2f\xfd" else None
@@ -171,18 +174,29 @@ class ZstdStream:
     def __init__(self, descriptor: int) -> None:
         """The descriptor stays the caller's."""
         decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES_MAX)
+        self._frames = ZstdFrames()
+        packed = PlainStream(descriptor)
+
+        def read(size: int) -> bytes:
+            piece = packed.read(size)
+            self._frames.feed(piece)
+            return piece
+
         self._reader = decompressor.stream_reader(
-            _Readable(PlainStream(descriptor).read),  # type: ignore[arg-type]  # it reads, and nothing else
+            _Readable(read),  # type: ignore[arg-type]  # it reads, and nothing else
             read_size=_PACKED_BYTES,
             read_across_frames=True,
         )
 
     def read(self, size: int, /) -> bytes:
-        """See Stream. A file that ends within a frame ends without a word, as zstandard has it."""
+        """See Stream."""
         try:
-            return self._reader.read(size)
+            text = self._reader.read(size)
         except zstandard.ZstdError as error:
             raise ReadFailed(f"the zstd data is damaged: {error}") from error
+        if not text and self._frames.is_within:
+            raise ReadFailed("the zstd data ends too early")
+        return text
 
 
 class _Readable:

@@ -7,15 +7,16 @@ first, so a renamed file is read to its end before the new one is begun.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import zstandard
 
-from agent.metrics import LAG_BYTES
 from agent.shipping.checkpoint import Part, State, write_state
-from agent.shipping.files import FileSet, Tailed
+from agent.shipping.files import FileSet
+from agent.shipping.tailed import Tailed
 from agent.shipping.tailing import Tailer
 
 LOGS_MAX: Final = 2_500
@@ -58,15 +59,15 @@ class Collector:
 
     def collect(self, now_us: int, now_s: float) -> Batch | None:
         """The next batch; None when there is nothing to send."""
-        logs: list[bytes] = []
-        body_bytes = source_bytes = 0
+        texts: list[bytes] = []
+        logs = body_bytes = source_bytes = 0
         ranges = hashlib.sha256()
         families = self._families()
         while families:
             going_on: list[list[Tailed]] = []
             for members in families:
                 room = min(self._batch_bytes_max - source_bytes, _SHARE_BYTES)
-                if room <= 0 or len(logs) >= LOGS_MAX or body_bytes >= _BODY_BYTES_OPEN:
+                if room <= 0 or logs >= LOGS_MAX or body_bytes >= _BODY_BYTES_OPEN:
                     going_on = []
                     break
                 tailed = members[0]
@@ -75,13 +76,14 @@ class Collector:
                 taken = self._tailer.take(
                     tailed,
                     bytes_max=max(room, 64 * 1024),
-                    logs_max=min(_SHARE_LOGS, LOGS_MAX - len(logs)),
+                    logs_max=min(_SHARE_LOGS, LOGS_MAX - logs),
                     now_us=now_us,
                     now_s=now_s,
                 )
                 if taken.logs:
+                    texts.append(taken.text)
                     logs += taken.logs
-                    body_bytes += sum(map(len, taken.logs))
+                    body_bytes += len(taken.text)
                     ranges.update(f"{place.device} {place.inode} {place.head} {begin} {place.offset}\n".encode())
                 source_bytes += taken.source_bytes
                 if taken.has_more:
@@ -89,8 +91,20 @@ class Collector:
                 elif len(members) > 1:
                     going_on.append(members[1:])
             families = going_on
-        LAG_BYTES.set(sum(max(0, each.size - each.place.offset) for each in self._files.files if each.is_read))
-        return self._batch(logs, ranges.digest()) if logs else None
+        return self._batch(b"".join(texts), logs, ranges.digest()) if logs else None
+
+    def removable(self) -> list[Path]:
+        """Files of ready lines that nobody writes to any more, and that were read to their end."""
+        return [
+            each.shipped.root.path / each.place.name
+            for each in self._files.files
+            if each.shipped.is_ready
+            and not each.is_gone
+            and each.descriptor >= 0
+            and self._is_closed_segment(each.place.name)
+            # As it is now, and after it was closed: what came since the last look would be gone with it.
+            and each.place.offset == os.fstat(each.descriptor).st_size
+        ]
 
     def snapshot(self) -> bytes:
         """What is to be remembered when nothing is on its way."""
@@ -104,20 +118,12 @@ class Collector:
         first = self._turn % len(families) if families else 0
         return families[first:] + families[:first]
 
-    def _batch(self, logs: list[bytes], ranges: bytes) -> Batch:
+    def _batch(self, text: bytes, logs: int, ranges: bytes) -> Batch:
         state = self._state
         state.batch += 1
         # The number tells a range from the same range of a file that was truncated and written again with the same bytes.
         key = hashlib.sha256(f"{state.agent_id} {state.batch} ".encode() + ranges).hexdigest()
-        body = self._compressor.compress(b"".join(logs))
-        part = Part(key, len(body), len(logs))
+        body = self._compressor.compress(text)
+        part = Part(key, len(body), logs)
         state.places, state.parts = self._files.places(), [part]
-        removable = [
-            each.shipped.root.path / each.place.name
-            for each in self._files.files
-            if each.shipped.is_ready
-            and not each.is_gone
-            and each.place.offset == each.size
-            and self._is_closed_segment(each.place.name)
-        ]
-        return Batch(part, body, write_state(state, body), removable)
+        return Batch(part, body, write_state(state, body), self.removable())

@@ -42,6 +42,8 @@ class Place(msgspec.Struct):
     packing: str | None = None
     is_done: bool = False
     """Nothing more is read of it."""
+    is_cut: bool = False
+    """A compressed file that had no end, or was damaged, when it was done: it may still be written."""
     last_us: int | None = None
     """The last time that a line said."""
     gone_us: int | None = None

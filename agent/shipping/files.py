@@ -18,20 +18,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
 from agent.errors import NoSuchFile, ReadFailed
-from agent.metrics import FILES, FILES_LOST
-from agent.reading.blocks import Stream, open_stream, packing_of
-from agent.roots import Found, Root
-from agent.rotation import family_of, is_rotated
+from agent.metrics import FILES, FILES_LOST, LAG_BYTES, UNREADABLE
+from agent.reading.blocks import MAGIC_BYTES, open_stream, packing_of
+from agent.roots import Found, Unlisted
+from agent.rotation import is_packed, is_rotated
 from agent.shipping.checkpoint import Place, State
 from agent.shipping.identity import HEAD_BYTES, TAIL_BYTES, fingerprint, head_of, tail_before
-from agent.shipping.joining import JoinRules
-from formats.lines import Format, LineParser
+from agent.shipping.tailed import ShippedRoot, Tailed
 
 log = structlog.get_logger(__name__)
 
@@ -43,72 +41,8 @@ _MISSING_US: Final = 600 * 1_000_000
 """How long a copy of a file that is missing is waited for."""
 _REMEMBERED_US: Final = 24 * 3600 * 1_000_000
 """How long a file without a name is remembered."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShippedRoot:
-    """A folder whose lines are sent. is_ready: its lines are logs as they are sent, and a file that is done is removed."""
-
-    root: Root
-    begin_at_end: bool = False
-    format: Format = Format.AUTO
-    zone: str = "UTC"
-    rules: JoinRules = field(default_factory=JoinRules)
-    joins_automatically: bool = False
-    join_timeout_s: float = 2.0
-    metadata: dict[str, str] = field(default_factory=dict)
-    is_ready: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Tailed:
-    """A file that is read on, or remembered."""
-
-    place: Place
-    shipped: ShippedRoot
-    descriptor: int = -1
-    size: int = 0
-    modified_ns: int = 0
-    grown_s: float = 0.0
-    """When it last grew, on the monotonic clock."""
-    is_gone: bool = False
-    """No name leads to it."""
-    is_asleep: bool = False
-    """Read to its end, and closed."""
-    copy_of: Tailed | None = None
-    """The original that is still read instead."""
-    stream: Stream | None = None
-    """Of a compressed file."""
-    carry: bytes = b""
-    """What the stream gave and nobody took yet."""
-    is_at_end: bool = False
-    """The stream gave everything."""
-    parser: LineParser | None = None
-    parsed_from_us: int = 0
-    lines_seen: int = 0
-    tail_data: bytes | None = None
-    """The KiB before its place; None: not read yet."""
-
-    @property
-    def family(self) -> str:
-        """Path that the files of one log have in common."""
-        return f"{self.shipped.root.name}/{family_of(self.place.name)}"
-
-    @property
-    def is_missing(self) -> bool:
-        """It was not read to its end, and is not there."""
-        return self.is_gone and self.descriptor < 0 and not self.place.is_done
-
-    @property
-    def is_read(self) -> bool:
-        """Whether there is something to read, now or later."""
-        return self.descriptor >= 0 and self.copy_of is None and not self.place.is_done
-
-    def close(self) -> None:
-        """Idempotent."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-        self.descriptor, self.stream, self.carry = -1, None, b""
+_WRITTEN_US: Final = 5 * 1_000_000
+"""For so long nobody has written to an archive that had no end: it is looked at again."""
 
 
 class FileSet:
@@ -121,6 +55,7 @@ class FileSet:
         self._files_max = files_max
         self._ghosts = max((-place.inode for place in state.places if place.inode < 0), default=0)
         self._told: set[str] = set()
+        self._unreadable = 0
         self.files: list[Tailed] = []
         for place in state.places:
             if place.root in self._roots:
@@ -136,10 +71,13 @@ class FileSet:
 
     def scan(self, now_us: int, now_s: float) -> None:
         """Look at all names. now_us: since the Unix epoch; now_s: monotonic."""
+        self._unreadable = 0
         for shipped in self._roots.values():
             self._scan(shipped, now_us, now_s)
         self._forget(now_us)
         FILES.set(sum(each.is_read for each in self.files))
+        LAG_BYTES.set(sum(each.lag_bytes for each in self.files if each.is_read))
+        UNREADABLE.set(self._unreadable)
 
     def families(self) -> list[list[Tailed]]:
         """Files to read, those of one log together, the oldest first."""
@@ -172,12 +110,15 @@ class FileSet:
 
     def done(self, tailed: Tailed, now_us: int) -> None:
         """Nothing more is read of it."""
-        tailed.place.is_done = True
+        place = tailed.place
+        place.is_done, place.is_cut = True, tailed.is_broken
+        if tailed.is_broken:
+            tailed.size = os.fstat(tailed.descriptor).st_size
         tailed.close()
         if tailed.is_gone:
-            tailed.place.gone_us = now_us
+            place.gone_us = now_us
         for copy in [each for each in self.files if each.copy_of is tailed]:
-            self._go_on(copy, tailed.place)
+            self._go_on(copy, place)
 
     def sleep(self, tailed: Tailed, now_s: float) -> None:
         """Close one that was rotated and is quiet; a look finds it again when it grows."""
@@ -193,11 +134,13 @@ class FileSet:
     def _scan(self, shipped: ShippedRoot, now_us: int, now_s: float) -> None:
         root = shipped.root
         seen: dict[tuple[int, int], Found] = {}
-        is_complete = True
+        unseen: list[str] = []
+        """Folders whose files may be there or not."""
         for found in root.walk(entries_max=ENTRIES_MAX):
-            if isinstance(found, str):
-                is_complete = False
-                self._tell("a folder cannot be looked at", found)
+            if isinstance(found, Unlisted):
+                self._tell("a folder cannot be looked at", found.text)
+                if found.below is not None:
+                    unseen.append(found.below)
             elif (found.device, found.inode) not in seen or not found.is_link:
                 seen[found.device, found.inode] = found
         for tailed in [each for each in self.files if each.shipped is shipped]:
@@ -206,7 +149,7 @@ class FileSet:
             if known is not None:
                 if self._seen(tailed, known, now_us, now_s):
                     del seen[identity]
-            elif is_complete and not tailed.is_gone:
+            elif not tailed.is_gone and not tailed.place.name.startswith(tuple(unseen)):
                 tailed.is_gone = True
                 if tailed.is_asleep:
                     self.done(tailed, now_us)
@@ -219,14 +162,18 @@ class FileSet:
                     with suppress(OSError):  # reading it will say so
                         self._look_again(tailed)
         looked_us = self._state.looked_us.get(root.name)
+        if looked_us is not None:
+            looked_us = min(looked_us, now_us)  # a clock that was set back says nothing of what came since
         for found in sorted(seen.values(), key=lambda each: each.modified_ns):
             if sum(each.descriptor >= 0 for each in self.files) >= self._files_max:
                 self._tell("more files than agent.files_max", f"{root.name}/{found.name}")
                 break
             try:
                 self._admit(shipped, found, looked_us, now_s)
-            except (NoSuchFile, OSError):
-                continue  # gone or changed meanwhile: the next look sees what it is
+            except (NoSuchFile, OSError):  # gone or changed meanwhile: the next look sees what it is
+                if (reason := root.why_not(found.name)) is not None:
+                    self._unreadable += 1
+                    self._tell("a file cannot be opened", f"{root.name}/{found.name}: {reason}")
         self._state.looked_us[root.name] = now_us
 
     def _look_again(self, tailed: Tailed) -> None:
@@ -241,7 +188,9 @@ class FileSet:
         """Under which name it is now. False: device and inode are those of another file by now."""
         place = tailed.place
         has_changed = (found.bytes, found.modified_ns) != (tailed.size, tailed.modified_ns)
-        if tailed.descriptor < 0 and has_changed:
+        tailed.listed_bytes = found.bytes
+        is_written = place.is_cut and now_us - found.modified_ns // 1000 < _WRITTEN_US
+        if tailed.descriptor < 0 and has_changed and not is_written:
             try:
                 descriptor = tailed.shipped.root.open(found.name)
             except NoSuchFile:
@@ -258,13 +207,16 @@ class FileSet:
             except (OSError, ReadFailed):
                 os.close(descriptor)
                 return True
-            if place.is_done and not (place.packing is None and info.st_size > place.offset):
+            may_go_on = place.is_cut if place.packing is not None else info.st_size > place.offset
+            if place.is_done and not may_go_on:
                 os.close(descriptor)
             else:
-                place.is_done = tailed.is_asleep = False
+                place.is_done = place.is_cut = tailed.is_asleep = False
                 tailed.descriptor, tailed.grown_s, tailed.tail_data = descriptor, now_s, None
             tailed.size = info.st_size
-        place.name, tailed.modified_ns = found.name, found.modified_ns
+        place.name = found.name
+        if not is_written:
+            tailed.modified_ns = found.modified_ns
         tailed.is_gone, place.gone_us = False, None
         return True
 
@@ -282,10 +234,14 @@ class FileSet:
         descriptor = shipped.root.open(found.name)
         place = Place(shipped.root.name, found.name, found.device, found.inode)
         tailed = Tailed(place, shipped, descriptor, modified_ns=found.modified_ns, grown_s=now_s)
+        tailed.listed_bytes = found.bytes
         try:
             info = os.fstat(descriptor)
             if (info.st_dev, info.st_ino) != (found.device, found.inode):
                 raise NoSuchFile
+            if info.st_size < MAGIC_BYTES and is_packed(found.name):
+                tailed.close()
+                return  # it is begun, and what it is cannot be seen yet
             place.packing = packing_of(descriptor)
             head = _head(descriptor, place.packing)
         except (OSError, NoSuchFile):

@@ -36,9 +36,11 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class JoinRules:
-    """goes_on: (first line of a log, next line) -> whether that belongs to it; None: each line is a log."""
+    """goes_on: (first line of a log, next line) -> whether that belongs to it; None: each line is a log. begins: letters with
+    which no line goes on, so that it need not be asked."""
 
     goes_on: Callable[[str, str], bool] | None = None
+    begins: frozenset[str] = frozenset()
 
 
 def start_rule(pattern: re.Pattern[str]) -> JoinRules:
@@ -65,6 +67,10 @@ def split(
     is_skipping: the piece begins within a line that is left out. is_final: the last log waits no longer for what may go
     on with it. takes_unfinished: a last line without its end is one. logs_max: of one call.
     """
+    if not is_skipping and not takes_unfinished and len(piece) <= LINE_BYTES_MAX:
+        whole = _each_line_a_log(piece, rules, is_final=is_final, logs_max=logs_max)
+        if whole is not None:
+            return whole
     begin = 0
     if is_skipping:
         begin = piece.find(b"\n") + 1
@@ -89,6 +95,27 @@ def split(
     ):
         joiner.end()
     return joiner.done(is_long and joiner.taken == len(piece))
+
+
+def _each_line_a_log(piece: bytes, rules: JoinRules, *, is_final: bool, logs_max: int) -> Split | None:
+    """What `split` gives for a piece whose lines all begin a log, at a quarter of its price; None for any other piece."""
+    if b"\r" in piece:
+        return None
+    *raws, _rest = piece.split(b"\n", logs_max + 1)
+    if not raws:
+        return None
+    try:
+        lines = piece[: sum(map(len, raws)) + len(raws) - 1].decode().split("\n")
+    except UnicodeDecodeError:
+        return None
+    firsts = {line[:1] for line in lines}
+    if "" in firsts or (any(map(str.isspace, firsts)) if rules.goes_on is None else not firsts <= rules.begins):
+        return None
+    is_last_over = rules.goes_on is None or is_final  # else the last one may go on
+    count = logs_max if len(lines) > logs_max else len(lines) - (not is_last_over)
+    if count == 0:
+        return None
+    return Split([(line, False) for line in lines[:count]], sum(map(len, raws[:count])) + count, False)
 
 
 class _Joiner:

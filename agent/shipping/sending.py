@@ -12,13 +12,13 @@ from typing import Any, Final, NamedTuple
 import httpx
 import orjson
 
+from agent.asking import NoAnswer, ask
 from agent.shipping.checkpoint import Part
 from runtime.clock import Clock
 from runtime.patience import retry_after_s
 
 _PATH: Final = "/api/v1/logs/batch"
-_TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
-"""Seconds. A server under load may hold a request 30 s until its broker has it."""
+_PAUSE_S_MAX: Final = 60.0
 _REASON_CHARS_MAX: Final = 300
 
 
@@ -56,7 +56,7 @@ class Sender:
     """Sends to one server. Close it."""
 
     def __init__(self, client: httpx.AsyncClient, clock: Clock) -> None:
-        """client: with the server's address and the key (see `new_client`)."""
+        """client: with the server's address and the key (see `agent/asking.py`)."""
         self._client, self._clock = client, clock
 
     async def send(self, part: Part, body: bytes) -> Outcome:
@@ -67,15 +67,13 @@ class Sender:
             "Idempotency-Key": part.key,
         }
         try:
-            response = await self._client.post(_PATH, content=body, headers=headers)
-        except httpx.TransportError as error:
-            return Away(str(error) or type(error).__name__)
-        return read_answer(
-            response.status_code,
-            response.content,
-            logs=part.logs,
-            pause_s=retry_after_s(response.headers.get("Retry-After"), self._clock.now_us()),
-        )
+            answer = await ask(self._client, "POST", _PATH, body, headers)
+        except NoAnswer as error:
+            return Away(str(error))
+        pause_s = retry_after_s(answer.retry_after, self._clock.now_us())
+        # A server that is down for long says so in hours; it may be back in minutes.
+        pause_s = None if pause_s is None else min(pause_s, _PAUSE_S_MAX)
+        return read_answer(answer.status, answer.content, logs=part.logs, pause_s=pause_s)
 
     async def close(self) -> None:
         """Close its connections."""
@@ -116,19 +114,3 @@ def _reasons(document: dict[str, Any]) -> dict[str, str]:
         if isinstance(item, dict):
             found.setdefault(str(item.get("code"))[:50], str(item.get("error"))[:_REASON_CHARS_MAX])
     return found
-
-
-def new_client(url: str, *, api_key: str | None, trust: Any) -> httpx.AsyncClient:  # Any: httpx's verify
-    """A client of the server; close it. Proxies of the environment do not hold for this machine."""
-    headers = {"User-Agent": "logfeed-agent", "Accept": "application/json, application/problem+json"}
-    if api_key is not None:
-        headers["Authorization"] = f"Bearer {api_key}"
-    return httpx.AsyncClient(
-        base_url=url,
-        headers=headers,
-        timeout=_TIMEOUT,
-        limits=httpx.Limits(max_connections=2, max_keepalive_connections=2),
-        trust_env=httpx.URL(url).host not in ("127.0.0.1", "localhost", "::1"),
-        # Loading all authorities takes 3 MB, for nothing where nobody speaks TLS.
-        verify=trust if url.startswith("https") else False,
-    )

@@ -26,8 +26,9 @@ import zstandard
 from agent.metrics import AWAY_SECONDS, BATCHES_RETRIED, LINES
 from agent.shipping.batches import Batch, Collector
 from agent.shipping.checkpoint import Checkpoint, Part, write_state
-from agent.shipping.files import FileSet, ShippedRoot
+from agent.shipping.files import FileSet
 from agent.shipping.sending import Away, KeyUsed, Sender, Stored, TooLarge
+from agent.shipping.tailed import ShippedRoot
 from agent.shipping.tailing import Tailer
 from runtime.clock import Clock
 from runtime.patience import pause_before
@@ -39,7 +40,7 @@ POLL_S: Final = 0.25
 """Seconds between two looks for new lines, when there were none."""
 _SAVE_S: Final = 5.0
 """Places that moved without a request are written down so often."""
-_LAST_ANSWER_S: Final = 5.0
+LAST_ANSWER_S: Final = 5.0
 """How long a stop waits for the answer to a request that is on its way."""
 _DISK_PAUSE_S: Final = 2.0
 _REFUSED_PAUSE_S: Final = 5.0
@@ -91,8 +92,8 @@ class Shipper:
     async def run(self, stop: Stop) -> None:
         """Send until the stop."""
         try:
-            if self._state.parts:
-                await self._deliver(list(self._state.parts), self._body, stop)
+            if self._state.parts and await self._deliver(list(self._state.parts), self._body, stop):
+                await self._write_parts([], b"", stop)
             self._body = b""
             batch: Batch | None = None
             while not stop.is_set:
@@ -103,7 +104,7 @@ class Shipper:
                     continue
                 if not await self._write_down(batch.state, stop):
                     break
-                await self._do(partial(_remove, batch.removable))
+                await self._do(partial(_remove, batch.removable))  # what is in them is sent, or in the state
                 batch = await self._sent(batch, stop)
         finally:
             await self._close()
@@ -129,6 +130,9 @@ class Shipper:
             gc.collect()
         if following is None:
             await self._do(self._save)
+        elif stop.is_set:
+            # The places are those behind the next one by now: what was written down goes without its request.
+            await self._write_parts([], b"", stop)
         return following
 
     async def _collected(self) -> Batch | None:
@@ -152,16 +156,18 @@ class Shipper:
         """That nothing is on its way, and where the places are."""
         self._saved_s = self._clock.monotonic_s()
         raw = self._collector.snapshot()
-        if raw == self._saved:
-            return
-        try:
-            self._checkpoint.save(raw)
+        if raw != self._saved:
+            try:
+                self._checkpoint.save(raw)
+            except OSError as error:
+                log.warning("the state cannot be written", reason=error.strerror)
+                return
             self._saved = raw
-        except OSError as error:
-            log.warning("the state cannot be written", reason=error.strerror)
+        _remove(self._collector.removable())
 
     async def _write_down(self, raw: bytes, stop: Stop) -> bool:
         """Until it is; False when the stop came first."""
+        self._saved = b""
         while True:
             try:
                 await self._do(lambda: self._checkpoint.save(raw))
@@ -220,7 +226,7 @@ class Shipper:
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({sending, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
-                await asyncio.wait({sending}, timeout=_LAST_ANSWER_S)
+                await asyncio.wait({sending}, timeout=LAST_ANSWER_S)
             stopping.cancel()
             if not sending.done():
                 sending.cancel()

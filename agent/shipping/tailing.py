@@ -7,6 +7,7 @@ otherwise give bytes of another file for those of this one.
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -15,11 +16,12 @@ import structlog
 from agent.errors import ReadFailed
 from agent.metrics import BYTES
 from agent.reading.blocks import open_stream
-from agent.shipping.encoding import LogEncoder
-from agent.shipping.files import FileSet, Tailed, is_same, remember
+from agent.shipping.encoding import LogEncoder, SentLog, write_logs
+from agent.shipping.files import FileSet, is_same, remember
 from agent.shipping.identity import TAIL_BYTES, fingerprint
 from agent.shipping.joining import PIECE_BYTES_MIN, JoinRules, Split, split
-from formats.lines import LineParser, detect
+from agent.shipping.tailed import Tailed
+from formats.lines import BEGINS, LineParser, detect
 
 log = structlog.get_logger(__name__)
 
@@ -32,9 +34,10 @@ _QUIET_S: Final = 2.0
 
 
 class Taken(NamedTuple):
-    """logs: NDJSON lines. source_bytes: of the file. has_more: there may be more at once."""
+    """text: NDJSON, a line for each of the logs. source_bytes: of the file. has_more: there may be more at once."""
 
-    logs: list[bytes]
+    text: bytes
+    logs: int
     source_bytes: int
     has_more: bool
 
@@ -58,8 +61,9 @@ class Tailer:
         except (OSError, ReadFailed) as error:
             reason = str(error) if isinstance(error, ReadFailed) else error.strerror
             log.warning("a file cannot be read on", root=tailed.place.root, file=tailed.place.name, reason=reason)
+            tailed.is_broken = tailed.place.packing is not None
             self._files.done(tailed, now_us)
-            return Taken([], 0, False)
+            return Taken(b"", 0, 0, False)
 
     def _take_plain(self, tailed: Tailed, bytes_max: int, logs_max: int, now_us: int, now_s: float) -> Taken:
         place = tailed.place
@@ -68,15 +72,18 @@ class Tailer:
             tailed.size, tailed.grown_s = size, now_s
         if size == place.offset:
             self._at_end(tailed, now_us, now_s)
-            return Taken([], 0, False)
+            return Taken(b"", 0, 0, False)
         if size < place.offset:
             self._files.truncated(tailed)
-            return Taken([], 0, True)
+            return Taken(b"", 0, 0, True)
         quiet_s = now_s - tailed.grown_s
         is_over = tailed.is_gone and quiet_s > _QUIET_S
         piece_bytes = bytes_max
         while True:
             piece = os.pread(tailed.descriptor, piece_bytes, place.offset)
+            if place.offset == 0 and piece.startswith(BOM_UTF8):
+                remember(tailed, piece, len(BOM_UTF8))
+                continue
             reaches_end = place.offset + len(piece) >= size
             found = split(
                 piece,
@@ -93,12 +100,12 @@ class Tailer:
             piece_bytes = PIECE_BYTES_MIN
         if not is_same(tailed, os.fstat(tailed.descriptor).st_size):
             self._files.truncated(tailed)
-            return Taken([], 0, True)
-        logs = self._encoded(tailed, found, now_us)
+            return Taken(b"", 0, 0, True)
+        text = self._encoded(tailed, found, now_us)
         remember(tailed, piece, found.taken)
         place.is_skipping = found.is_skipping
         BYTES.inc(found.taken)
-        return Taken(logs, found.taken, found.taken > 0 and place.offset < size)
+        return Taken(text, len(found.texts), found.taken, found.taken > 0 and place.offset < size)
 
     def _at_end(self, tailed: Tailed, now_us: int, now_s: float) -> None:
         if tailed.is_gone and now_s - tailed.grown_s > _QUIET_S:
@@ -117,29 +124,36 @@ class Tailer:
         wanted = bytes_max
         while True:
             while len(tailed.carry) < wanted and not tailed.is_at_end:
-                more = tailed.stream.read(wanted - len(tailed.carry))
+                try:
+                    more = tailed.stream.read(wanted - len(tailed.carry))
+                except ReadFailed as error:  # the whole lines before it are sent
+                    log.warning("an archive cannot be read on", root=place.root, file=place.name, reason=str(error))
+                    more, tailed.is_broken = b"", True
                 tailed.is_at_end = not more
                 tailed.carry += more
+            if place.offset == 0 and tailed.carry.startswith(BOM_UTF8):
+                tailed.tail_data, tailed.carry = BOM_UTF8, tailed.carry[len(BOM_UTF8) :]
+                place.offset = len(BOM_UTF8)
             found = split(
                 tailed.carry,
                 self._rules(tailed, tailed.carry, now_us),
                 is_skipping=place.is_skipping,
                 is_final=tailed.is_at_end,
-                takes_unfinished=tailed.is_at_end,
+                takes_unfinished=tailed.is_at_end and not tailed.is_broken,
                 logs_max=logs_max,
             )
             if found.taken or tailed.is_at_end or wanted >= PIECE_BYTES_MIN:
                 break
             wanted = PIECE_BYTES_MIN
-        logs = self._encoded(tailed, found, now_us)
+        text = self._encoded(tailed, found, now_us)
         tailed.tail_data = ((tailed.tail_data or b"") + tailed.carry[: found.taken])[-TAIL_BYTES:]
         tailed.carry = tailed.carry[found.taken :]
         place.offset += found.taken
         place.tail, place.is_skipping = fingerprint(tailed.tail_data), found.is_skipping
         BYTES.inc(found.taken)
-        if tailed.is_at_end and not tailed.carry:
+        if tailed.is_at_end and (not tailed.carry or (tailed.is_broken and not found.taken)):
             self._files.done(tailed, now_us)
-        return Taken(logs, found.taken, not place.is_done)
+        return Taken(text, len(found.texts), found.taken, not place.is_done)
 
     def _open_stream(self, tailed: Tailed) -> None:
         """Go to the place; where what lies before it is not what was read, this is another file, and is read from its
@@ -161,11 +175,11 @@ class Tailer:
         if shipped.is_ready:
             return shipped.rules
         parser = self._parser(tailed, piece, now_us)
-        return JoinRules(parser.continues) if shipped.joins_automatically else shipped.rules
+        return JoinRules(parser.continues, BEGINS) if shipped.joins_automatically else shipped.rules
 
     def _parser(self, tailed: Tailed, piece: bytes, now_us: int) -> LineParser:
         if tailed.parser is not None and tailed.lines_seen >= _SAMPLE_LINES:
-            if now_us - tailed.parsed_from_us < _PARSER_US:
+            if abs(now_us - tailed.parsed_from_us) < _PARSER_US:
                 return tailed.parser
             tailed.parser.at(now_us)
             tailed.parsed_from_us = now_us
@@ -180,22 +194,23 @@ class Tailer:
         tailed.parsed_from_us, tailed.lines_seen = now_us, max(tailed.lines_seen, len(lines))
         return tailed.parser
 
-    def _encoded(self, tailed: Tailed, found: Split, now_us: int) -> list[bytes]:
+    def _encoded(self, tailed: Tailed, found: Split, now_us: int) -> bytes:
         if tailed.shipped.is_ready:
-            return [text.encode() + b"\n" for text, _ in found.texts]
-        parser, place, encoder = tailed.parser, tailed.place, self._encoder(tailed)
-        assert parser is not None
-        logs: list[bytes] = []
+            return "".join(f"{text}\n" for text, _ in found.texts).encode()
+        place = tailed.place
+        assert tailed.parser is not None
+        parse, log_of = tailed.parser.parse, self._encoder(tailed).log
+        logs: list[SentLog] = []
         last_us = place.last_us
         for number, (text, is_cut) in enumerate(found.texts):
-            entry = parser.parse(text)
+            entry = parse(text)
             if entry.time_us is not None:
                 last_us = entry.time_us
             # A line without a time has that of the line before it, else the moment, in the order of the lines.
             time_us = now_us + number if last_us is None else last_us
-            logs.append(encoder.encode(entry, time_us, is_cut=is_cut))
+            logs.append(log_of(entry, time_us, text=text, is_cut=is_cut))
         place.last_us = last_us
-        return logs
+        return write_logs(logs)
 
     def _encoder(self, tailed: Tailed) -> LogEncoder:
         place, shipped = tailed.place, tailed.shipped

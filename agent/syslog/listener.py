@@ -15,13 +15,14 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
-from agent.metrics import SYSLOG
+from agent.metrics import SYSLOG, SYSLOG_REFUSED
 from agent.settings import SyslogSettings
 from agent.syslog.framing import Frame, Framer
 from agent.syslog.parse import encode, parse
 from agent.syslog.spool import Spool, SpoolFull
 from formats.times import TimeReader
 from runtime.clock import Clock
+from runtime.sockets import alive_options
 from schemas.errors import ConfigurationError
 
 log = structlog.get_logger(__name__)
@@ -108,8 +109,12 @@ class SyslogListener:
         task = asyncio.current_task()
         assert task is not None
         if len(self._connections) >= self._settings.connections_max or self._is_ending:
+            SYSLOG_REFUSED.inc()
             writer.close()
             return
+        # A sender that is gone without a word would keep its place for good.
+        for option in alive_options():
+            writer.get_extra_info("socket").setsockopt(*option)
         self._connections.add(task)
         peer = _address(writer.get_extra_info("peername"))
         framer = Framer(self._settings.message_bytes_max)
@@ -118,7 +123,7 @@ class SyslogListener:
                 self._take(framer.feed(data), peer)
                 await self._has_room.wait()
             self._take(framer.end(), peer)
-        except ConnectionError:
+        except OSError:  # also a sender that keep-alive found gone
             self._take(framer.end(), peer)
         except asyncio.CancelledError:
             self._take(framer.end(), peer)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from agent.shipping.encoding import FIELDS_LEFT_OUT_KEY, OWN_FIELDS_BYTES_MAX
 from formats.plain import SYSLOG_SEVERITIES
 from formats.times import ISO, TimeReader
 from schemas.record import TRUNCATED_KEY, is_service_name
@@ -85,6 +86,9 @@ def encode(message: Message, *, service: str | None, now_us: int, peer: str, age
         "message": message.text,
         "metadata": metadata,
     }
+    if len(message.structured) and len(orjson.dumps(metadata)) > OWN_FIELDS_BYTES_MAX:
+        del metadata["structured"]
+        metadata[FIELDS_LEFT_OUT_KEY] = True
     return orjson.dumps(log, option=orjson.OPT_APPEND_NEWLINE)
 
 

@@ -41,6 +41,7 @@ class Spool:
         waiting = sum(map(_size, self._files()))
         SPOOL_BYTES.set(waiting)
         if waiting + len(lines) > self._bytes_max:
+            self.close()  # so that the last file can be sent, and removed, too
             raise SpoolFull
         if self._descriptor < 0 or self._size >= self._segment_bytes:
             self._begin()
@@ -54,7 +55,8 @@ class Spool:
 
     def is_closed(self, name: str) -> bool:
         """Whether nothing is written to the file any more."""
-        return int(Path(name).stem) < self._number or self._descriptor < 0
+        number = int(Path(name).stem)
+        return number < self._number or (number == self._number and self._descriptor < 0)
 
     def close(self) -> None:
         """Write no more."""

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from cli.doctor.findings import Finding, fail, ok, warn
+from db.replication import PrimaryPosition, ReplicaPosition
 from db.server_facts import ServerFacts, setting_value
 from db.server_settings import SERVER_SETTINGS
 from runtime.clock import CLOCKS_APART_US_MAX
+from schemas.hosts import AWAY_S
 from store.status import StoreStatus
 from store.tiers.status import TierStatus
 
@@ -31,8 +33,11 @@ CONNECTIONS_SHARE_MAX: Final = 0.8
 CLOCK_US_WARN: Final = 2_000_000
 """Clocks under NTP are milliseconds apart; ids and `visible_through` tell times, and seconds are seen by people."""
 DISK_SHARE_MIN: Final = 0.1
+HOSTS_NAMED_MAX: Final = 10
 LAG_S_WARN, LAG_S_FAIL = 60.0, 900.0
 """Writers that keep up are a second behind. A quarter of an hour is what chunks wait for before they close."""
+WAL_BEHIND_WARN: Final = 256 * 1024**2
+"""Bytes: some seconds of the largest load that one server takes."""
 TABLES_DUE_MAX: Final = 4
 """A day of chunks: tiering writes one within minutes of its end."""
 _ROLES: Final = {
@@ -105,6 +110,30 @@ def _shown(value: str | float) -> str:
     if isinstance(value, str):
         return value
     return f"{value / 1024**2:.0f}MB" if value >= 1024**2 else f"{value:.0f}"
+
+
+def replica(name: str, position: ReplicaPosition, primary: PrimaryPosition | None) -> list[Finding]:
+    """primary: asked after the replica; None: it does not say where it is."""
+    if not position.is_replica or position.replayed is None:
+        return [fail("replicas", f"{name} is no replica", "name streaming replicas only in database.replicas")]
+    if primary is None:
+        return [warn("replicas", f"{name} answers, and the primary does not say where it is", "see the lines above")]
+    if position.cluster != primary.cluster:
+        return [fail("replicas", f"{name} is a replica of another database", "mend database.replicas")]
+    if position.replayed > primary.written:
+        text = f"{name} has followed another primary, which was ahead of this one"
+        return [fail("replicas", text, "make it anew: pg_rewind, or pg_basebackup")]
+    found = []
+    behind = primary.written - position.replayed
+    text = f"{name} answers, {behind / 1024**2:.1f} MiB of WAL behind"
+    if behind > WAL_BEHIND_WARN:
+        found.append(warn("replicas", text, "see whether it still streams (pg_stat_replication), and its disks"))
+    else:
+        found.append(ok("replicas", text))
+    if not position.gives_feedback:
+        text = f"{name}: hot_standby_feedback is off: questions hold replaying up, or are ended by it"
+        found.append(warn("replicas", text, "set hot_standby_feedback = on there"))
+    return found
 
 
 def migrated(missing: Sequence[int], applied: Sequence[int], known: Sequence[int]) -> Finding:
@@ -224,6 +253,21 @@ def roles(leaders: Mapping[str, str | None]) -> list[Finding]:
         else:
             found.append(ok("roles", f"{name}: {leader}"))
     return found
+
+
+def hosts(silent_s: Mapping[str, float]) -> Finding | None:
+    """silent_s: of each host whose agent registered, since it was last heard of. None: there are none."""
+    if not silent_s:
+        return None
+    away = sorted(name for name, seconds in silent_s.items() if seconds > AWAY_S)
+    if not away:
+        return ok("hosts", f"{len(silent_s)} are heard of")
+    names = ", ".join(away[:HOSTS_NAMED_MAX]) + (", …" if len(away) > HOSTS_NAMED_MAX else "")
+    return warn(
+        "hosts",
+        f"{len(away)} of {len(silent_s)} are away: {names}",
+        "see whether their agents run and reach this server; `logfeed hosts forget NAME` for those that are gone for good",
+    )
 
 
 def tiers(status: TierStatus) -> Finding:

@@ -21,15 +21,19 @@ from broker.factory import make_broker
 from broker.port import Broker
 from cli.doctor import judging
 from cli.doctor.findings import Finding, fail, ok, warn
+from cli.doctor.host import agent_files
 from cli.http_client import own_server_trust
 from cli.settings import Settings
-from db.database import Database, connect
+from db.database import Database, Error, connect
 from db.migrations import migrations, pending
+from db.replication import PrimaryPosition, hosts_of, primary_position, replica_position
 from db.server_facts import applied_migrations, server_facts
 from db.server_settings import SERVER_SETTINGS
 from runtime.clock import Clock
 from schemas.errors import ConfigurationError, DatabaseUnavailable, LogfeedError
+from schemas.scope import ServiceScope
 from schemas.topics import WRITER_GROUP
+from store.hosts import HostStore
 from store.status import store_status
 from store.steps import clock_us
 from store.tiers.places import Places
@@ -47,6 +51,8 @@ async def look(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
     """Everything, in the order in which things depend on one another."""
     yield ok("program", f"Logfeed {version('logfeed')}, Python {platform.python_version()}, profile {settings.profile}")
     for finding in (*_places(settings), *_secrets(settings)):
+        yield finding
+    for finding in await _looked(lambda: asyncio.to_thread(agent_files, settings.agent), "agent", LOOK_S):
         yield finding
     for finding in await _looked(lambda: _ports(settings), "ports", LOOK_S):
         yield finding
@@ -90,12 +96,15 @@ class Deployment:
     def looks(self) -> Iterator[tuple[str, Look]]:
         """(subject, look), those that can look once the ones before have."""
         yield "database", self.database
+        if self._settings.database.replicas:
+            yield "replicas", self.replicas
         if self.has_tables or self._settings.broker.kind == "kafka":
             yield "broker", self.broker
         if self.has_tables:
             yield "access", self.access
             yield "writers", self.stored
             yield "tiers", self.tiers
+            yield "hosts", self.hosts
         yield "objects", self.objects
 
     async def database(self) -> list[Finding]:
@@ -121,6 +130,28 @@ class Deployment:
         found.append(judging.clock("the database", their_us - (asked_us + answered_us) // 2, took_us // 2 + 1))
         found.append(await self._migrated(url, database))
         return found
+
+    async def replicas(self) -> list[Finding]:
+        """Whether each of them answers, is one, and how far it is behind."""
+        found: list[Finding] = []
+        for secret in self._settings.database.replicas:
+            address = secret.get_secret_value()
+            name = hosts_of(address)
+            try:
+                async with await connect(address, application_name="logfeed doctor") as connection:
+                    position = await replica_position(connection)
+            except (DatabaseUnavailable, Error) as error:
+                found.append(fail("replicas", f"{name}: {error}", "start it, or mend database.replicas"))
+                continue
+            found += judging.replica(name, position, await self._primary())
+        return found
+
+    async def _primary(self) -> PrimaryPosition | None:
+        try:
+            async with self._opened().connection() as connection:
+                return await primary_position(connection)
+        except (DatabaseUnavailable, Error):
+            return None
 
     async def _migrated(self, url: str, database: Database) -> Finding:
         layout = self._settings.layout
@@ -204,6 +235,13 @@ class Deployment:
         )
         return [*found, marker] if marker is not None else found
 
+    async def hosts(self) -> list[Finding]:
+        """Which agents are heard of."""
+        store = HostStore(self._opened(), kept_max=self._settings.hosts.kept_max)
+        found = await store.find(allowed=ServiceScope(everything=True), after="", limit=self._settings.hosts.kept_max)
+        judged = judging.hosts({host.name: host.silent_s for host in found})
+        return [] if judged is None else [judged]
+
     async def objects(self) -> list[Finding]:
         """Whether object storage answers and lets us in."""
         from store.objects.factory import make_object_store
@@ -279,6 +317,7 @@ async def _ports(settings: Settings) -> list[Finding]:
         "alerts.health_port": (settings.alerts.health_host, settings.alerts.health_port, False),
         "patterns.health_port": (settings.patterns.health_host, settings.patterns.health_port, False),
         "routing.health_port": (settings.routing.health_host, settings.routing.health_port, False),
+        "agent.health_port": (settings.agent.health_host, settings.agent.health_port, False),
     }
     trust = own_server_trust(http.tls_cert)
     async with httpx.AsyncClient(trust_env=False, timeout=_PORT_S, verify=trust) as client:

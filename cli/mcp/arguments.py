@@ -136,8 +136,10 @@ class Patterns(Arguments, frozen=True):
     limit: Annotated[int, Meta(ge=1, le=PATTERNS_MAX, description="Most patterns.")] = PATTERNS_DEFAULT
 
 
-class Nothing(Arguments, frozen=True):
+class Services(Arguments, frozen=True):
     """Of list_services."""
+
+    prefix: Annotated[str, Meta(max_length=100, description="Only services whose names begin so: `pay/`.")] = ""
 
 
 def schema_of(arguments: type[Arguments]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import msgspec
 import orjson
 
 from cli.http_client import Problem, Refused, Unreachable, request_patiently
-from cli.mcp.arguments import Arguments, Context, Counts, Nothing, OneLog, Patterns, Search, Story, Values
+from cli.mcp.arguments import Arguments, Context, Counts, OneLog, Patterns, Search, Services, Story, Values
 from cli.mcp.shown import ONE_TEXT_CHARS_MAX, answer, fitting, json_line, log_line, quoted
 from cli.pages import Parameters, explain, parameters_of
 from runtime.clock import Clock
@@ -212,9 +212,12 @@ async def _patterns(server: Server, asked: Patterns) -> str:
     return _list(told, found["patterns"])
 
 
-async def _services(server: Server, _: Nothing) -> str:
-    found = (await server.get("/services", []))["services"]
-    return _list([f"{len(found)} services that this token may read, with the logs they ever stored by level."], found)
+async def _services(server: Server, asked: Services) -> str:
+    services = (await server.get("/services", []))["services"]
+    found = [service for service in services if service["service_name"].startswith(asked.prefix)]
+    which = f" that begin with {quoted(asked.prefix)}" if asked.prefix else ""
+    told = f"{len(found)} services{which} that this token may read, with the logs they ever stored by level."
+    return _list([told], found)
 
 
 async def _page(server: Server, path: str, parameters: Parameters, limit: int) -> tuple[dict[str, Any], list[str]]:
@@ -308,7 +311,7 @@ TOOLS: Final[Mapping[str, Tool]] = {
             "list_services",
             "Services",
             "Every service that may be read, when it was last heard of, and how many logs of each level it has.",
-            Nothing,
+            Services,
             _services,
         ),
     )

@@ -88,7 +88,7 @@ class KafkaNode(Node):
             self.own(directory)
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))
         if not (self._topics / "meta.properties").exists():
-            cluster_id = _new_cluster_id() if self._controller is None else self._controller.cluster_id
+            cluster_id = self._cluster_id_to_join()
             tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties)]
             self.run_as_server([*self._java("-Xmx128m", *JVM_OPTIONS), *tool])
 
@@ -112,6 +112,9 @@ class KafkaNode(Node):
             "-cp",
             f"{install_kafka()}/libs/*",
         ]
+
+    def _cluster_id_to_join(self) -> str:
+        return new_cluster_id() if self._controller is None else self._controller.cluster_id
 
     def _class_archive_options(self) -> tuple[str, ...]:
         archive = class_archive()
@@ -227,7 +230,8 @@ class _ClassArchiver(KafkaNode):
         return ()
 
 
-def _new_cluster_id() -> str:
+def new_cluster_id() -> str:
+    """A name that no other cluster has."""
     return base64.urlsafe_b64encode(b"L" + os.urandom(15)).decode().rstrip("=")
 
 

@@ -21,7 +21,17 @@ from query.audit import look_of
 from query.json_body import read_json
 from query.problems import ProblemRoute, problem_responses, without_references
 from schemas.access import SECURITY
-from schemas.accounts import KeyList, MadeKey, NewKey, NewPassword, NewUser, UserChange, UserList, UserModel
+from schemas.accounts import (
+    KeyList,
+    MadeKey,
+    NewKey,
+    NewPassword,
+    NewUser,
+    SessionList,
+    UserChange,
+    UserList,
+    UserModel,
+)
 from search.params import ParameterError
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
@@ -115,11 +125,30 @@ def make_accounts_router(answers: AccountAnswers, authenticate: Authenticate, au
         """The user's sessions end. Your own takes your `current_password`, and wrong ones are slowed down as at logging in;
         another's takes `admin` on all services."""
         principal = await somebody(request)
-        answers.check_may_set_password(name, principal)
+        answers.check_is_own(name, principal)
         params.parse_none(request.query_params.multi_items())
         wanted = await read_json(request, NewPassword)
         address = request.client.host if request.client else ""
         return done(request, principal, await answers.set_password(name, wanted, principal, address=address), 204)
+
+    @router.get("/users/{name}/sessions", summary="Sessions of a user", **_documented(200, SessionList, 404))
+    async def list_sessions(name: UserName, request: Request) -> Response:
+        """Logins that go on. Your own; another's takes `admin` on all services."""
+        principal = await somebody(request)
+        answers.check_is_own(name, principal)
+        params.parse_none(request.query_params.multi_items())
+        return shown(request, principal, await answers.sessions_of(name, principal))
+
+    @router.delete(
+        "/users/{name}/sessions", summary="Sign out everywhere", status_code=204, **_documented(204, None, 404)
+    )
+    async def end_sessions(name: UserName, request: Request) -> Response:
+        """All sessions of the user end, everywhere within two seconds; yours too, where the user is yourself. Another's takes
+        `admin` on all services."""
+        principal = await somebody(request)
+        answers.check_is_own(name, principal)
+        params.parse_none(request.query_params.multi_items())
+        return done(request, principal, await answers.end_sessions(name, principal), 204)
 
     return router
 

@@ -21,6 +21,7 @@ from access.errors import AccountConflict, AccountError, Forbidden, WrongPasswor
 from access.grants import ADMIN_OF_ALL, services_of
 from access.principal import Principal, RateLimits
 from access.sessions import Sessions
+from access.user_sessions import UserSessions
 from query.accounts.parameters import AccountQuestion, grants_of
 from query.listing import ListPlace, ListSeal, Secret
 from query.patterns import Place
@@ -48,15 +49,27 @@ class Changed:
     """Behind who did it: `made the key 3kzj6qvw2xah (shop)`."""
     target: str
     """key:PREFIX, user:NUMBER."""
-    grants: list[str]
+    grants: list[str] | None
+    """What the target may then; None: that is not what was changed."""
 
 
 class AccountAnswers:
     """The keys and users of one installation, for principals."""
 
-    def __init__(self, accounts: Accounts, sessions: Sessions, *, place: Place, secret: Secret, clock: Clock) -> None:
-        """place: of a question. secret: of cursors; raises Overloaded while it cannot be had."""
+    def __init__(
+        self,
+        accounts: Accounts,
+        logins: UserSessions,
+        sessions: Sessions,
+        *,
+        place: Place,
+        secret: Secret,
+        clock: Clock,
+    ) -> None:
+        """logins: sessions, shown and ended. sessions: who logs in. place: of a question. secret: of cursors; raises Overloaded
+        while it cannot be had."""
         self._accounts = accounts
+        self._logins = logins
         self._sessions = sessions
         self._place = place
         self._secret = secret
@@ -160,8 +173,31 @@ class AccountAnswers:
         what = f"changed the user {name}: {', '.join(done)}"
         return await self._changed(principal, _user_body(user), what, _subject(user), user.grants)
 
-    def check_may_set_password(self, name: str, principal: Principal) -> None:
-        """Raises Forbidden."""
+    async def sessions_of(self, name: str, principal: Principal) -> bytes:
+        """SessionList: one's own, or with `admin` on all services anybody's. Raises Forbidden, AccountUnknown, Overloaded."""
+        self.check_is_own(name, principal)
+        async with self._place(principal):
+            _, found = await self._logins.of(name, idle_s=self._sessions.settings.session_idle_s)
+        shown = [
+            {
+                "began_at": _time(each.began_at),
+                "refreshed_at": _time(each.refreshed_at),
+                "ends_at": _time(each.ends_at),
+            }
+            for each in found
+        ]
+        return orjson.dumps({"sessions": shown})
+
+    async def end_sessions(self, name: str, principal: Principal) -> Changed:
+        """Nothing to show; whose as in `sessions_of`. Raises Forbidden, AccountUnknown, Overloaded."""
+        self.check_is_own(name, principal)
+        async with self._place(principal):
+            user = await self._logins.end(name)
+        what = "signed out everywhere" if _is_own(principal, name) else f"ended all sessions of the user {name}"
+        return await self._changed(principal, b"", what, _subject(user), None)
+
+    def check_is_own(self, name: str, principal: Principal) -> None:
+        """Or may administer. Raises Forbidden."""
         if not _is_own(principal, name):
             check_admin(principal)
 
@@ -169,7 +205,7 @@ class AccountAnswers:
         """Nothing to show. One's own takes the one that there is; another's, `admin` on all services. Raises Forbidden,
         AccountError, TooManyLogins, Overloaded."""
         is_own, stored = _is_own(principal, name), None
-        self.check_may_set_password(name, principal)
+        self.check_is_own(name, principal)
         before = await self._accounts.user(name)
         if before.issuer is not None:
             raise AccountConflict(f"{name} has no password here: they come from {before.issuer}")
@@ -194,7 +230,9 @@ class AccountAnswers:
         except AccountError as error:
             raise ParameterError("password", str(error)) from error
 
-    async def _changed(self, principal: Principal, body: bytes, what: str, target: str, grants: list[str]) -> Changed:
+    async def _changed(
+        self, principal: Principal, body: bytes, what: str, target: str, grants: list[str] | None
+    ) -> Changed:
         log.info("who may what was changed", by=principal.subject, what=what, target=target)
         try:
             await self._sessions.know_changes()
@@ -256,6 +294,7 @@ def _key_json(key: KeyInfo, now: datetime) -> dict[str, Any]:
         "created_by": key.created_by,
         "expires_at": _time(key.expires_at),
         "revoked_at": _time(key.revoked_at),
+        "last_used_at": _time(key.last_used_at),
         "logs_per_s": _rate_json(key.logs_per_s),
         "bytes_per_s": _rate_json(key.bytes_per_s),
         "burst_s": key.burst_s,

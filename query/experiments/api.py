@@ -140,7 +140,7 @@ def make_experiments_router(experiments: Experiments, authenticate: Authenticate
         responses={
             200: {"model": ExperimentChanged, "description": "It is changed, or was so already."},
             201: {"model": ExperimentChanged, "description": "It is new."},
-            **problem_responses(401, 403, 409, 422, 503),
+            **problem_responses(401, 403, 409, 422, 429, 503),
         },
         openapi_extra={
             "security": SECURITY,

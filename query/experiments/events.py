@@ -88,6 +88,8 @@ class ChangeHub:
         self._after = 0
         self._wanted = asyncio.Event()
         self._repeated = SparingLog(log)
+        self._must_check = False
+        """The database was away: it may be another one now, which is behind."""
 
     @contextmanager
     def joined(self, watcher: Watcher, version: int) -> Iterator[None]:
@@ -135,12 +137,26 @@ class ChangeHub:
         finally:
             stopping.cancel()
 
+    async def _went_back(self, since: int) -> int:
+        """The number to look from: of a database that is behind the one before, its own. Raises DatabaseUnavailable."""
+        version = await self._changes.version()
+        if version < since:
+            self._after = since = version
+            for watcher in self._watchers:
+                watcher.after = min(watcher.after, version)
+                watcher.miss()
+        self._must_check = False
+        return since
+
     async def _look(self) -> bool:
         """Whether there may be more at once."""
         since = self._after
         try:
+            if self._must_check:
+                since = await self._went_back(since)
             found = await self._changes.changed_since(since, limit=WAITING_MAX)
         except DatabaseUnavailable as error:
+            self._must_check = True
             self._repeated.warning("changes of experiments cannot be read, trying again", error=str(error))
             return False
         for experiment in found:

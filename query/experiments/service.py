@@ -123,7 +123,8 @@ class Experiments:
                 return begun(experiment_id, change, service_name, now_us=now_us)
             return changed(stored, change, now_us=now_us)
 
-        experiment, is_new = await self._store.put(experiment_id, decide)
+        async with self._answers.place(principal):
+            experiment, is_new = await self._store.put(experiment_id, decide)
         self._hub.look_now()
         # Nothing that only a reader may know.
         answer = {
@@ -171,7 +172,8 @@ class Experiments:
     async def _existing(self, experiment_id: str, principal: Principal) -> Experiment:
         found = None
         if is_experiment_id(experiment_id):
-            found = await self._store.one(experiment_id, allowed=principal.may_read)
+            async with self._answers.place(principal):
+                found = await self._store.one(experiment_id, allowed=principal.may_read)
         if found is None:
             raise ExperimentNotFound(f"there is no experiment {experiment_id[:130]}, or it may not be read")
         return found
@@ -189,14 +191,16 @@ class Experiments:
         if self._running is None or self._stop.is_set:
             raise DatabaseUnavailable("changes are not there yet: the service begins or ends", retry_after_s=2)
         seal = ListSeal(await self._secret(), of=_CHANGES)
-        version = after = await self._store.version()
+        after = None
         if last_event_id:
             after = seal.open(last_event_id, subject=principal.subject, question=_CHANGES).at_us
         sealed = seal.bound(subject=principal.subject, question=_CHANGES)
-        watcher = Watcher(principal.may_read, after)
-        with self._counted(principal.subject), self._hub.joined(watcher, version):
-            await self._hub.catch_up(watcher, version)
-            yield self._events(watcher, recheck, lambda change: sealed(ListPlace(change, "")))
+        with self._counted(principal.subject):
+            version = await self._store.version()
+            watcher = Watcher(principal.may_read, version if after is None else after)
+            with self._hub.joined(watcher, version):
+                await self._hub.catch_up(watcher, version)
+                yield self._events(watcher, recheck, lambda change: sealed(ListPlace(change, "")))
 
     async def _events(
         self, watcher: Watcher, recheck: Recheck, token: Callable[[int], str]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -26,6 +25,7 @@ from query.hosts.records import LIST_BYTES_MAX
 from query.hosts.settings import HostSettings
 from runtime.harmless import harmless
 from runtime.outgoing import Address, Resolve, addresses_of, pinned, place_of, resolve
+from runtime.sockets import alive_options
 from schemas.errors import ConfigurationError, InvalidInput
 from schemas.hosts import HEARTBEAT_S
 from store.hosts import Host
@@ -74,7 +74,7 @@ class Agents:
                 verify=_trust(settings),
                 # How many there are is decided before; a kept connection would be to where a name pointed once.
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-                socket_options=_alive_options(),
+                socket_options=alive_options(),  # a followed file would wait to the end for a machine that is gone
             ),
             follow_redirects=False,
             trust_env=False,
@@ -199,15 +199,6 @@ def _trust(settings: HostSettings) -> ssl.SSLContext:
         raise ConfigurationError(
             f"hosts.ca_file: {settings.ca_file} cannot be read as certificates: {reason}"
         ) from error
-
-
-def _alive_options() -> list[tuple[int, int, int]]:
-    """A machine that is gone says nothing: a followed file would wait for it to the end."""
-    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, name):
-            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
-    return options
 
 
 async def _detail(answer: httpx.Response) -> str:

@@ -12,7 +12,7 @@ import structlog
 from fastapi import APIRouter, Path, Request, Response
 from starlette.responses import StreamingResponse
 
-from access.audit import QUESTION_CHARS_MAX, AuditLog
+from access.audit import QUESTION_CHARS_MAX, AuditLog, Change
 from access.errors import Forbidden
 from access.principal import Authenticate, Principal
 from query import params
@@ -26,6 +26,7 @@ from query.long_answer import LongAnswer
 from query.problems import ProblemRoute, problem_responses, without_references
 from runtime.path_text import any_text
 from runtime.traceparent import traceparent_of
+from runtime.tracing import current, traceparent_of_span
 from schemas.access import SECURITY
 from schemas.hosts import HOST_PATTERN, HostFileList, HostHeartbeat, HostList, HostRegistered
 from search.params import ParameterError
@@ -115,7 +116,13 @@ def make_hosts_router(hosts: Hosts, authenticate: Authenticate, audit: AuditLog 
         """Its name is free for another key. An agent that goes on registers it anew. Needs `admin` on all services."""
         principal = await authenticate(request)
         params.parse_none(request.query_params.multi_items())
-        await hosts.forget(host, principal)
+        if audit is not None:
+            audit.check()
+        if await hosts.forget(host, principal) and audit is not None:
+            where = look_of(request, rows=0)
+            audit.note_change(
+                principal, Change(f"forgot the host {host}", f"host:{host}", None, where.path, where.address)
+            )
         return Response(status_code=204, headers=_HEADERS)
 
     @router.get("/{host}/files", summary="Files of a host", **documented(HostFileList, FILES, 404, 422, 502, 503, 504))
@@ -161,5 +168,6 @@ def make_hosts_router(hosts: Hosts, authenticate: Authenticate, audit: AuditLog 
 
 
 def _traceparent(request: Request) -> str:
+    own = traceparent_of_span(current())
     found = request.headers.getlist("traceparent")
-    return traceparent_of(found[0] if len(found) == 1 else None)
+    return own or traceparent_of(found[0] if len(found) == 1 else None)

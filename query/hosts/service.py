@@ -4,8 +4,10 @@ A read is passed through as it is taken: one piece is in memory, a slow reader s
 the agent's answer is ended. It always ends with a record that says how: the agent's own, or, where its answer was cut, is too
 long, takes too long, or the reader may no longer, one of ours. Rights are looked at again every `hosts.check_s`.
 
+A host of whose services somebody may read none is not there for them: whether it is up is not theirs to know.
+
 At most `streams_max` questions of one process to agents, `subject_streams_max` of a subject; heartbeats take _BEATS_AT_ONCE
-connections to the database. One event loop, no locks.
+connections to the database, a list takes a place among questions. One event loop, no locks.
 """
 
 from __future__ import annotations
@@ -32,10 +34,12 @@ from query.hosts.agents import Agents, Asked, Caller
 from query.hosts.errors import HostAway, HostNotFound, HostReadsFull, HostUnreachable, TooManyHostReads
 from query.hosts.records import AnswerFaulty, End, EndStatus, Form, Records, read_files, scope_json
 from query.hosts.settings import HostSettings
+from query.patterns import Place
 from runtime.clock import Clock
 from runtime.stopping import Stop
 from schemas.errors import Overloaded
 from schemas.hosts import AWAY_S, HEARTBEAT_S, HostHeartbeat, HostStatus, is_host_name
+from schemas.scope import ServiceScope
 from schemas.times import time_text
 from search.params import ParameterError
 from store.hosts import Heartbeat, Host, HostStore
@@ -69,15 +73,17 @@ class Hosts:
         store: HostStore,
         agents: Agents,
         *,
+        place: Place,
         current: Current,
         clock: Clock,
         audit: AuditLog | None,
         stop: Stop,
     ) -> None:
-        """agents: closed by the caller. current: what a subject may now. stop: ends all reads."""
+        """agents: closed by the caller. place: of a question. current: what a subject may now. stop: ends all reads."""
         self.settings = settings
         self._store = store
         self._agents = agents
+        self._place = place
         self._current = current
         self._clock = clock
         self._audit = audit
@@ -104,28 +110,31 @@ class Hosts:
         return orjson.dumps({"host": name, "heartbeat_s": HEARTBEAT_S, "server_time": time_text(now_us)})
 
     async def find(self, principal: Principal, *, cursor: str | None, limit: int) -> tuple[bytes, int]:
-        """Hosts as JSON, and how many. Raises CursorError, Overloaded."""
+        """Hosts as JSON, and how many. Raises CursorError, TooManyQuestions, Overloaded."""
         if cursor is not None and not is_host_name(cursor):
             raise CursorError("cursor was cut or changed: start again without it")
-        found = await self._store.find(allowed=principal.may_read, after=cursor or "", limit=limit + 1)
+        async with self._place(principal):
+            found = await self._store.find(allowed=principal.may_read, after=cursor or "", limit=limit + 1)
         shown = found[:limit]
         following = shown[-1].name if len(found) > limit else None
         hosts = [_host_json(host, principal) for host in shown]
         return orjson.dumps({"hosts": hosts, "next_cursor": following}), len(shown)
 
-    async def forget(self, name: str, principal: Principal) -> None:
-        """Free a host's name. Harmless when repeated. Raises Forbidden, Overloaded."""
+    async def forget(self, name: str, principal: Principal) -> bool:
+        """Free a host's name; whether there was one. Harmless when repeated. Raises Forbidden, Overloaded."""
         if not principal.may_admin.everything:
             raise Forbidden("you lack the permission admin on all services")
         _check_name(name)
-        if await self._store.forget(name):
+        is_gone = await self._store.forget(name)
+        if is_gone:
             log.info("a host was forgotten", host=name, by=principal.subject)
+        return is_gone
 
     async def files(self, name: str, asked: Asked, principal: Principal, traceparent: str) -> tuple[bytes, int]:
         """Files of a host that may be read, as JSON, and how many. Raises HostNotFound and what Agents raises."""
         with self._counted(principal.subject):
-            host = await self._known(name)
             allowed = principal.may_read
+            host = await self._known(name, allowed)
             question = [*asked, ("scope", scope_json(allowed, host.services))]
             body = await self._agents.list_files(host, question, Caller(principal.subject, traceparent))
             try:
@@ -142,7 +151,7 @@ class Hosts:
         """A read whose answer has begun. where: what the audit log is told, but for the number of lines. Raises HostNotFound,
         TooManyHostReads, HostReadsFull and what Agents raises."""
         with self._counted(principal.subject):
-            host = await self._known(name)
+            host = await self._known(name, principal.may_read)
             scope = ("scope", scope_json(principal.may_read, host.services))
             caller = Caller(principal.subject, traceparent)
             async with self._agents.reading(host, question.name, [*question.asked, scope], caller) as pieces:
@@ -156,11 +165,11 @@ class Hosts:
                     metrics.ENDED.labels(status=read.end.status if read.end else "left").inc()
                     self._note(principal, where, "end", read.lines)
 
-    async def _known(self, name: str) -> Host:
-        """The host, which is up."""
+    async def _known(self, name: str, allowed: ServiceScope) -> Host:
+        """The host, which is up and has files of a service that may be read."""
         host = await self._store.one(name) if is_host_name(name) else None
-        if host is None:
-            raise HostNotFound(f"there is no host {name[:100]!r}")
+        if host is None or not (allowed.everything or any(map(allowed.permits, host.services))):
+            raise HostNotFound(f"there is no host {name[:100]!r}, or you may read nothing there")
         if host.silent_s > AWAY_S:
             raise HostAway(
                 f"host {name} has not been heard of for {host.silent_s:.0f} s: does its agent run, and reach this server?",

@@ -143,7 +143,10 @@ def looked_up(labels: dict[str, str], name: str) -> str:
 
 def asks_for_services(compare: Compare) -> bool:
     """Whether `predicate_of` needs to know which services there are."""
-    return compare.name in SERVICE_LABELS and compare.op in ("=~", "!~") and _alternatives(str(compare.value)) is None
+    if compare.name not in SERVICE_LABELS or compare.op not in ("=~", "!~"):
+        return False
+    text = str(compare.value)
+    return _alternatives(text) is None and (compare.name != SERVICE or _prefix(text) is None)
 
 
 def predicate_of(compare: Compare, services: Sequence[str]) -> Predicate | None:
@@ -173,6 +176,8 @@ def _positive(compare: Compare, value: str, services: Sequence[str]) -> Predicat
             return any_of(*(_equals(compare, each) for each in found))
         if not is_service(compare.name):
             return None
+        if compare.name == SERVICE and (prefix := _prefix(value)) is not None:
+            return ServiceIn(prefixes=frozenset((prefix,)))
         matching = ServiceIn(frozenset(name for name in services if regex.matches(name)))
         return matching if compare.name == SERVICE else None if regex.matches("") else matching
     return _equals(compare, value)
@@ -185,6 +190,14 @@ def _alternatives(regex: str) -> list[str] | None:
     if len(branches) > _BRANCHES_MAX or not all(map(_PLAIN_BRANCH.fullmatch, branches)):
         return None
     return [_BACKSLASH.sub(r"\1", branch) for branch in branches]
+
+
+def _prefix(regex: str) -> str | None:
+    """The text that everything which `text.*` matches begins with; None: it is another expression."""
+    begin = regex.removesuffix(".*")
+    if begin in (regex, "") or not _PLAIN_BRANCH.fullmatch(begin):
+        return None
+    return _BACKSLASH.sub(r"\1", begin)
 
 
 def _equals(compare: Compare, value: str) -> Predicate:

@@ -63,12 +63,13 @@ def span(items: Items, now_us: int) -> Span:
 
 
 def time_us(text: str, parameter: str) -> int:
-    """Microseconds since 1970 of nanoseconds, of seconds (ten digits at most, or with a point), or of RFC 3339. Raises
-    ParameterError."""
+    """Microseconds since 1970 of nanoseconds, of seconds (ten digits at most, or with a point), or of RFC 3339. Nanoseconds are
+    rounded up: logs stand at whole microseconds, so what is not before the one is not before the other. (logcli asks for the
+    next page up to its last line's time and one nanosecond.) Raises ParameterError."""
     if _FLOAT.fullmatch(text):
         us = round(float(text) * 1e6)
     elif _INTEGER.fullmatch(text):
-        us = int(text) * 1_000_000 if len(text) <= 10 else int(text) // 1_000
+        us = int(text) * 1_000_000 if len(text) <= 10 else -(-int(text) // 1_000)
     else:
         if text == "now" or text.startswith("-"):
             raise ParameterError(

@@ -30,6 +30,7 @@ from search.bounds import services_of
 from search.params import ParameterError
 from search.predicate import Predicate, ServiceIn, all_of
 from store.port import Count, Order, Position, Scan, Snapshot
+from store.postgres_read import PAGE_BYTES_MAX
 
 SERIES_MAX: Final = 500
 """Of one answer, as in Loki."""
@@ -40,7 +41,9 @@ SAMPLE_ROWS: Final = 5_000
 ROWS_MAX: Final = 50_000
 """Logs of which labels are looked at, log by log, for one answer."""
 BYTES_MAX: Final = 32 * 1024 * 1024
-"""Of their messages, about."""
+"""Of their messages, about; and of what the store cuts at its own bound, whatever it is that is large."""
+COUNTS_MAX: Final = 1_000_000
+"""Numbers that sums by service are made of."""
 VALUES_MAX: Final = 1_000
 _ROWS_AT_ONCE: Final = 1_000
 _LEAST_MS: Final = 20
@@ -131,7 +134,8 @@ class LokiAnswers:
                 )
                 result = await snapshot.scan(scan, allowed=principal.may_read)
                 rows += len(result.logs)
-                size += sum(len(log.message) for log in result.logs)
+                is_cut = len(result.logs) < scan.limit and result.scanned_to is not None
+                size += max(sum(len(log.message) for log in result.logs), PAGE_BYTES_MAX if is_cut else 0)
                 if not take(result.logs) or result.scanned_to is None:
                     return None
                 after = result.scanned_to
@@ -182,6 +186,7 @@ class LokiAnswers:
             ends_s = self._clock.monotonic_s() + self._budget_ms / 1000
             found: dict[Labels, dict[int, float]] = defaultdict(lambda: defaultdict(float))
             counted_from_us: int | None = None
+            counts = 0
             for name in [""] if names is None else names:
                 left_ms = int((ends_s - self._clock.monotonic_s()) * 1000)
                 of_service = compiled.predicate if names is None else all_of(compiled.predicate, _only(name))
@@ -197,6 +202,11 @@ class LokiAnswers:
                 counted = await snapshot.count(count, allowed=principal.may_read)
                 if counted.counted_from_us is not None:
                     counted_from_us = max(counted.counted_from_us, counted_from_us or counted.counted_from_us)
+                counts += len(counted.rows)
+                if counts > COUNTS_MAX:
+                    raise ParameterError(
+                        "step", "too many windows of too many services: use a larger step, or name fewer services"
+                    )
                 for (bucket_us, severity), rows in counted.rows.items():
                     values = {LEVEL: level_name(severity).lower(), SERVICE: name}
                     found[grouped(values, by)][bucket_us] += rows

@@ -6,48 +6,34 @@ ticket first. A WebSocket that a page of another origin opens is refused before 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from typing import Final
 from urllib.parse import unquote_plus
 
 import orjson
-import structlog
 from fastapi import APIRouter, Request, Response, WebSocket
 from starlette.requests import HTTPConnection
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from access.audit import QUESTION_CHARS_MAX, Look
-from access.errors import Forbidden, Unauthenticated
+from access.errors import Unauthenticated
 from access.principal import Authenticate
 from query import params
 from query.errors import TooManyTails
 from query.problems import ProblemRoute, internal, problem_of, problem_responses, without_references
+from query.tail.connection import REASONS, OpenTail, check_length, check_origin, look_of, question_of, serve
 from query.tail.service import Tails
-from query.tail.session import EndReason, Frame, FrameKind, TailSession
+from query.tail.session import Frame, FrameKind, TailSession
 from runtime.origins import Origins
 from schemas.access import SECURITY
 from schemas.errors import LogfeedError
 from schemas.tail import TailFrame, TailTicket
 from search.params import ParameterError
 
-log = structlog.get_logger(__name__)
-
 PATH: Final = "/api/v1/tail"
 EVENT_STREAM: Final = "text/event-stream"
-_REASONS: Final = {
-    EndReason.CREDENTIALS: "your credentials have expired or were revoked",
-    EndReason.PERMISSIONS: "what you may tail has changed: connect again",
-    EndReason.UNKNOWN: "who may what cannot be told now: try again later",
-    EndReason.STOPPING: "the server stops: connect again",
-}
-_POLICY_VIOLATION: Final = 1008
-_CODES: Final = {EndReason.STOPPING: 1012, EndReason.UNKNOWN: 1013}
-"""Of RFC 6455's registry: Service Restart, Try Again Later."""
-_UNSUPPORTED_DATA: Final = 1003
 _TICKET: Final = "ticket"
 _STREAM_HEADERS: Final = {
     "X-Accel-Buffering": "no",  # proxies that gather answers would keep frames back
@@ -99,7 +85,7 @@ def make_tail_router(tails: Tails, authenticate: Authenticate, *, origins: Origi
     async def tail(request: Request) -> Response:
         principal = await authenticate(request)
         tails.check(principal)
-        _check_length(request)
+        check_length(request)
         items = request.query_params.multi_items()
         question = params.parse_tail(
             items,
@@ -114,7 +100,7 @@ def make_tail_router(tails: Tails, authenticate: Authenticate, *, origins: Origi
                 principal,
                 lambda: authenticate(request),
                 transport="sse",
-                where=_look(request, _question(request)),
+                where=look_of(request, PATH, question_of(request)),
             )
         )
         return _EventStream(session, stack)
@@ -145,30 +131,20 @@ def make_tail_router(tails: Tails, authenticate: Authenticate, *, origins: Origi
 
     @router.websocket("/tail")
     async def tail_socket(socket: WebSocket) -> None:
-        try:
-            async with AsyncExitStack() as stack:
-                session = await _opened(socket, tails, authenticate, origins, stack)
-                await socket.accept()
-                await _send_all(socket, session)
-        except LogfeedError as error:
-            await _deny(socket, problem_of(error))
-        except Exception:
-            log.exception("tail failed")
-            await _deny(socket, internal())
+        await serve(socket, partial(_opened, socket, tails, authenticate, origins), _denial)
 
     return router
 
 
+def _denial(error: LogfeedError | None) -> Response:
+    return internal() if error is None else problem_of(error)
+
+
 async def _opened(
-    socket: WebSocket,
-    tails: Tails,
-    authenticate: Authenticate,
-    origins: Origins,
-    stack: AsyncExitStack,
-) -> TailSession:
+    socket: WebSocket, tails: Tails, authenticate: Authenticate, origins: Origins, stack: AsyncExitStack
+) -> OpenTail:
     """The session of a WebSocket that was not accepted yet. Raises LogfeedError."""
-    if not origins.admit(socket):
-        raise Forbidden("pages of this origin may not open a WebSocket here")
+    check_origin(socket, origins)
     items = socket.query_params.multi_items()
     tickets = [value for name, value in items if name == _TICKET]
     asked: HTTPConnection = socket
@@ -183,71 +159,28 @@ async def _opened(
         asked = redeemed
     principal = await authenticate(asked)
     tails.check(principal)
-    _check_length(socket)
+    check_length(socket)
     plain = [(name, value) for name, value in items if name != _TICKET]
     template_text = await tails.pattern_texts.of(plain, principal.may_tail)
     question = params.parse_tail(plain, now_us=tails.clock.now_us(), template_text=template_text)
-    shown = "&".join(part for part in _question(socket).split("&") if unquote_plus(part.partition("=")[0]) != _TICKET)
-    return await stack.enter_async_context(
+    shown = "&".join(part for part in question_of(socket).split("&") if unquote_plus(part.partition("=")[0]) != _TICKET)
+    session = await stack.enter_async_context(
         tails.session(
             question,
             principal,
             lambda: authenticate(asked),
             transport="websocket",
-            where=_look(socket, shown),
+            where=look_of(socket, PATH, shown),
         )
     )
+    return OpenTail(session, partial(_messages, session))
 
 
-async def _send_all(socket: WebSocket, session: TailSession) -> None:
-    """Frames until one side ends it."""
-    sending = asyncio.create_task(_send_frames(socket, session), name="tail sends")
-    hearing = asyncio.create_task(_hear(socket), name="tail hears")
-    await asyncio.wait({sending, hearing}, return_when=asyncio.FIRST_COMPLETED)
-    is_talkative = hearing.done() and hearing.exception() is None and hearing.result()
-    for task in (sending, hearing):
-        task.cancel()
-    results = await asyncio.gather(sending, hearing, return_exceptions=True)
-    if is_talkative:
-        await _close(socket, _UNSUPPORTED_DATA, "nothing may be sent on this connection")
-    elif session.end is not None:
-        await _close(socket, *close_code(session.end))
-    expected = (asyncio.CancelledError, WebSocketDisconnect, TimeoutError, OSError)
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, expected):
-            raise result
-
-
-def close_code(reason: EndReason) -> tuple[int, str]:
-    """What a WebSocket is closed with, and why, for people."""
-    return _CODES.get(reason, _POLICY_VIOLATION), _REASONS[reason]
-
-
-async def _send_frames(socket: WebSocket, session: TailSession) -> None:
+async def _messages(session: TailSession) -> AsyncGenerator[bytes, None]:
     async with aclosing(session.frames()) as frames:
         async for frame in frames:
             if frame.kind is not FrameKind.END:
-                await socket.send({"type": "websocket.send", "text": frame.body.decode()})
-
-
-async def _hear(socket: WebSocket) -> bool:
-    """Wait for the client to go (False) or to say something (True)."""
-    message = await socket.receive()
-    return bool(message["type"] == "websocket.receive")
-
-
-async def _close(socket: WebSocket, code: int, reason: str) -> None:
-    with suppress(RuntimeError, OSError, TimeoutError, WebSocketDisconnect):
-        async with asyncio.timeout(1.0):
-            await socket.close(code, reason)
-
-
-async def _deny(socket: WebSocket, response: Response) -> None:
-    """Answer the handshake with a problem."""
-    if socket.application_state is WebSocketState.CONNECTING:
-        await socket.send_denial_response(response)
-    else:
-        await _close(socket, 1011, "something went wrong here")
+                yield frame.body
 
 
 class _EventStream(StreamingResponse):
@@ -273,21 +206,5 @@ def _event(frame: Frame, session: TailSession) -> bytes:
     """One event. No line end stands in JSON or in a token."""
     body = frame.body
     if frame.kind is FrameKind.END and session.end is not None:
-        body = orjson.dumps({"end": session.end, "detail": _REASONS[session.end]})
+        body = orjson.dumps({"end": session.end, "detail": REASONS[session.end]})
     return b"event: %b\nid: %b\ndata: %b\n\n" % (frame.kind.encode(), frame.token.encode(), body)
-
-
-def _question(connection: HTTPConnection) -> str:
-    """Of the request line alone: a URL is put together with what the Host header says."""
-    query_string: bytes = connection.scope["query_string"]
-    return query_string.decode("latin-1")
-
-
-def _check_length(connection: HTTPConnection) -> None:
-    if len(_question(connection)) > QUESTION_CHARS_MAX:
-        raise ParameterError("query string", f"expected at most {QUESTION_CHARS_MAX} characters")
-
-
-def _look(connection: HTTPConnection, question: str) -> Look:
-    address = connection.client.host if connection.client else ""
-    return Look(path=PATH, question=question, rows=0, status=200, address=address)

@@ -65,7 +65,7 @@ def make_topics_router(reads: TopicReads, authenticate: Authenticate, audit: Aud
         response_model=None,
         responses={
             200: {"model": TopicList, "description": "Topics that you may read."},
-            **problem_responses(401, 403, 422, 503),
+            **problem_responses(401, 403, 422, 429, 503),
         },
         openapi_extra={"security": SECURITY},
     )

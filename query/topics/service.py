@@ -86,10 +86,11 @@ class TopicReads:
             raise Forbidden("you may not tail the logs of any service")
 
     async def listing(self, principal: Principal) -> list[dict[str, Any]]:
-        """The topics that the principal may read records of, as JSON. Raises Overloaded."""
-        there = await self._topics.names()
-        infos = [info for name in sorted(there) if (info := self._info(name, principal.may_tail)) is not None]
-        extents = await self._topics.extents([info.name for info in infos])
+        """The topics that the principal may read records of, as JSON. Raises TooManyTopicReads, Overloaded."""
+        with self._counted(principal.subject):
+            there = await self._topics.names()
+            infos = [info for name in sorted(there) if (info := self._info(name, principal.may_tail)) is not None]
+            extents = await self._topics.extents([info.name for info in infos])
         return [_listed(info, extents.get(info.name, {})) for info in infos]
 
     async def records(

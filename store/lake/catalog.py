@@ -8,6 +8,7 @@ to disk: after a power cut a table whose newest metadata is damaged is made anew
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -25,6 +26,7 @@ from store.objects.factory import s3_place
 from store.objects.settings import ObjectSettings
 
 _DRIVER: Final = "postgresql+psycopg"
+_SEVERAL_HOSTS: Final = re.compile(r"([a-z]+://(?:[^@/]*@)?)([^/?]*,[^/?]*)(/[^?]*)?(\?.*)?")
 
 
 class LakeConflict(Overloaded):
@@ -103,6 +105,11 @@ def explained(what: str) -> Iterator[None]:
 
 
 def _catalog_url(database_url: str, schema: str) -> str:
+    """As SQLAlchemy has it, which takes several hosts as parameters only."""
+    if several := _SEVERAL_HOSTS.fullmatch(database_url):
+        before, hosts, path, query = several.groups(default="")
+        parameters = [f"host={host}" for host in hosts.split(",")] + query.removeprefix("?").split("&")
+        database_url = f"{before}{path}?{'&'.join(filter(None, parameters))}"
     url = make_url(database_url).set(drivername=_DRIVER)
     url = url.update_query_dict({"options": f"-csearch_path={schema} -ctimezone=UTC", "connect_timeout": "10"})
     return url.render_as_string(hide_password=False)

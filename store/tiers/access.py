@@ -23,6 +23,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
+from runtime.tracing import step
 from schemas.errors import ConfigurationError, Overloaded
 from search.predicate import Predicate
 from search.sql_duckdb import compile_duckdb
@@ -207,7 +208,10 @@ class SegmentAccess:
                 max(1, int((ends_s - clock()) * 1000)),
             )
             try:
-                return await self._reader.scan(scan)
+                with step("ask files") as span:
+                    if span is not None:
+                        span.note(files=len(files))
+                    return await self._reader.scan(scan)
             except SegmentMissing as error:
                 raise await self._gone(error.segment) from error
             except SegmentDamaged as error:
@@ -239,7 +243,10 @@ class SegmentAccess:
                 max(1, int((ends_s - clock()) * 1000)),
             )
             try:
-                return await self._reader.count(count)
+                with step("ask files") as span:
+                    if span is not None:
+                        span.note(files=len(files))
+                    return await self._reader.count(count)
             except SegmentMissing as error:
                 raise await self._gone(error.segment) from error
             except SegmentDamaged as error:

@@ -959,6 +959,7 @@ async def test_poll_cancelled_while_it_connects_leaves_no_connection_behind(kafk
     assert complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 async def test_closing_a_producer_takes_no_longer_than_a_request_may(own_kafka: OwnBroker) -> None:
     """Whatever it waits for: records without an acknowledgement, a request under way, a new session."""

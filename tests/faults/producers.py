@@ -33,6 +33,9 @@ class Producers:
     retry_s: float = 180.0
     before_request: Callable[[int], Awaitable[None]] | None = None
     """Awaited before each request with its number: holds producers back, so that faults fall among their requests."""
+    services: tuple[str, ...] = ("gateway", "auth", "orders", "payments", "mail")
+    old_every: int = 0
+    """Each so many-th log is of a hundred days ago: it comes late, and soon lies in a file. 0: none."""
 
     async def run(self, *, producers: int, requests: int, logs_per_request: int) -> None:
         """All producers at once, until each request was acknowledged."""
@@ -57,10 +60,22 @@ class Producers:
             if self.before_request is not None:
                 await self.before_request(request)
             numbers = range(request * count, (request + 1) * count)
-            body = b"\n".join(_line(producer, number, chance) for number in numbers)
+            body = b"\n".join(self._line(producer, number, chance) for number in numbers)
             self.sent.update((producer, number) for number in numbers)
             await self._send(client, body, f"{producer}-{request}")
             self.acked.update((producer, number) for number in numbers)
+
+    def _line(self, producer: int, number: int, chance: random.Random) -> bytes:
+        log: dict[str, Any] = {
+            "service_name": self.services[number % len(self.services)],
+            "level": chance.choice(_LEVELS),
+            "message": f"request {chance.getrandbits(48):012x} took {chance.random():.4f} s on path /v1/items/{number}",
+            "correlation_id": f"{chance.getrandbits(128):032x}",
+            "metadata": {"producer": producer, "number": number},
+        }
+        if self.old_every and number % self.old_every == 0:
+            log["timestamp"] = time.time() - _OLD_S
+        return orjson.dumps(log)
 
     async def _send(self, client: httpx.AsyncClient, body: bytes, key: str) -> None:
         headers = {"Content-Type": "application/x-ndjson", "Idempotency-Key": key}
@@ -78,20 +93,8 @@ class Producers:
             await asyncio.sleep(0.1)
 
 
-_SERVICES = ("gateway", "auth", "orders", "payments", "mail")
 _LEVELS = ("DEBUG", "INFO", "INFO", "INFO", "WARN", "ERROR")
-
-
-def _line(producer: int, number: int, chance: random.Random) -> bytes:
-    return orjson.dumps(
-        {
-            "service_name": _SERVICES[number % len(_SERVICES)],
-            "level": chance.choice(_LEVELS),
-            "message": f"request {chance.getrandbits(48):012x} took {chance.random():.4f} s on path /v1/items/{number}",
-            "correlation_id": f"{chance.getrandbits(128):032x}",
-            "metadata": {"producer": producer, "number": number},
-        }
-    )
+_OLD_S = 100 * 86_400
 
 
 async def fetch_all(url: str, **parameters: Any) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from tests.faults.conftest import MakeFleet
 from tests.faults.proxy import DatabaseProxy, Moment, Trap
 from tests.webhook_server import WebhookServer
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 APPLICATION = b"logfeed alert"
 RULE = {
     "name": "each",

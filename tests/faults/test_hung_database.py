@@ -40,6 +40,7 @@ def hung_database(fleet: Fleet) -> Iterator[None]:
                 process.resume()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("profile", [EMBEDDED, pytest.param(FULL, marks=pytest.mark.long)])
 async def test_sigterm_while_the_database_hangs_ends_every_role_in_time(make_fleet: MakeFleet, profile: str) -> None:

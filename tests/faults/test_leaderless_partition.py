@@ -28,7 +28,7 @@ from schemas.errors import BrokerUnavailable, RecordNotSent
 from tests.faults.writers import Place, key_of, producer_partitions
 from tests.live_site import Topic, frame_of, logs_of, seeing
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300), pytest.mark.slow]
 
 PARTITIONS = 4
 

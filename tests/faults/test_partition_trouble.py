@@ -226,6 +226,7 @@ async def test_partitions_added_under_a_running_writer_are_stored_once(either_pl
     assert offsets == {0: 5, 1: 4, 2: 4, 3: 2, 4: 2}
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 async def test_wrong_setting_or_a_topic_that_is_gone_is_told_and_ends_no_writer(
     kafka_bootstrap: str, native_url: str

@@ -140,6 +140,7 @@ def log_of(number: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 async def test_killed_routers_lose_nothing_and_add_nothing(make_fleet: MakeFleet, profile: str) -> None:
     routing = Routing(await asyncio.to_thread(make_fleet, profile))
     router = await routing.start()

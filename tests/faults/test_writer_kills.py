@@ -229,6 +229,7 @@ async def test_writers_come_and_go_and_everything_is_stored_once(make_fleet: Mak
     await assert_exactly_once(fleet.url("serve"), producers)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("profile", [pytest.param(EMBEDDED, marks=pytest.mark.long), FULL])
 async def test_twenty_kills_a_broker_and_a_database_restart_while_200_000_logs_flow(

@@ -20,7 +20,6 @@ import msgspec
 from logfeed_client import LogfeedError as ClientError
 from logfeed_client.headers import incoming, outgoing
 from logfeed_client.querying import results
-from logfeed_client.querying.asking import answered
 from logfeed_client.querying.events import EventReader, frame_of
 from logfeed_client.sending.answers import Taken, judge
 from logfeed_client.sending.batch import Batch
@@ -38,7 +37,7 @@ from agent.errors import QuestionInvalid, StateError
 from agent.heartbeat import read_answer as read_heartbeat_answer
 from agent.questions import parse_file, parse_list
 from agent.shipping.checkpoint import read_state
-from agent.shipping.encoding import LogEncoder
+from agent.shipping.encoding import LogEncoder, write_logs
 from agent.shipping.joining import JoinRules, split
 from agent.shipping.sending import read_answer as read_batch_answer
 from agent.syslog.framing import Frame, Framer
@@ -528,7 +527,7 @@ def _joined_lines(raw: bytes) -> None:
             )
             assert found.taken
             for text, is_cut in found.texts:
-                line = encoder.encode(parser.parse(text), NOW_US, is_cut=is_cut)
+                line = write_logs([encoder.log(parser.parse(text), NOW_US, text=text, is_cut=is_cut)])
                 assert line.count(b"\n") == 1
                 assert isinstance(json.loads(line)["message"], str)
             place, is_skipping = place + found.taken, found.is_skipping
@@ -565,7 +564,7 @@ def _client_answers(raw: bytes) -> None:
     assert not isinstance(found, Taken) or status in (200, 201, 422)
     for build in (results.page_of, results.one_of, results.context_of, results.histogram_of):
         with contextlib.suppress(ClientError):
-            answered(200, {}, body, build)
+            results.read(body, build)
 
 
 def _client_events(raw: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import uuid
@@ -18,8 +19,7 @@ from cli.first_keys import FirstAccess, FirstKey, key_file, make_first_access, p
 from db.database import Database
 from schemas.errors import ConfigurationError
 from tests import commands
-
-PASSWORD = "correct horse battery"
+from tests.access_site import PASSWORD, running, soon
 
 
 def logfeed(url: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -36,6 +36,7 @@ def test_a_key_is_shown_once_listed_and_revoked(native_url: str) -> None:
     listed = logfeed(native_url, "keys", "list")
     assert listed.stdout.split()[:3] == [prefix, "good", "shop"]
     assert "write:shop" in listed.stdout
+    assert "never used" in listed.stdout
     assert key[16:] not in listed.stdout + listed.stderr + made.stderr
     assert logfeed(native_url, "keys", "revoke", prefix).returncode == 0
     assert logfeed(native_url, "keys", "list").returncode == 1
@@ -74,6 +75,9 @@ def test_a_keys_rates_are_shown_as_they_were_typed(native_url: str) -> None:
         (["users", "create", "ann", "--read", "*"], "--password-stdin"),
         (["users", "passwd", "nobody", "--password-stdin"], "no user"),
         (["users", "disable", "nobody"], "no user"),
+        (["users", "enable", "nobody"], "no user"),
+        (["users", "sessions", "nobody"], "no user"),
+        (["users", "sign-out", "nobody"], "no user"),
         (["users", "sql-role", "Ann", "--read", "*", "--password-file", "-"], "lower-case"),
         (["users", "sql-role", "ann", "--password-file", "-"], "nothing"),
         (["users", "sql-role", "ann", "--read", "*"], "--password-file"),
@@ -126,6 +130,29 @@ async def test_a_user_is_made_changed_and_disabled(native_url: str) -> None:
     assert (no_password.returncode, "https://login.example.org" in no_password.stderr) == (1, True)
     assert logfeed(native_url, "users", "disable", "ann").returncode == 0
     assert "disabled" in logfeed(native_url, "users", "list").stdout
+    enabled = logfeed(native_url, "users", "enable", "ann")
+    assert (enabled.returncode, enabled.stdout) == (0, "user ann enabled\n")
+    assert "disabled" not in logfeed(native_url, "users", "list").stdout
+
+
+async def test_a_users_sessions_are_listed_and_ended(native_url: str) -> None:
+    async with running(native_url, audit=False) as site:
+        await site.user("ann", "read:*")
+        login = {"name": "ann", "password": PASSWORD}
+        token = (await site.ask(None, "POST", "/api/v1/auth/login", json=login)).json()["access_token"]
+        (line,) = (await asyncio.to_thread(logfeed, native_url, "users", "sessions", "ann")).stdout.splitlines()
+        assert line.split()[0::3] == ["since", "used", "until"]
+        shown = await asyncio.to_thread(logfeed, native_url, "users", "sessions", "ann", "--json")
+        assert json.loads(shown.stdout).keys() == {"began_at", "refreshed_at", "ends_at"}
+        ended = await asyncio.to_thread(logfeed, native_url, "users", "sign-out", "ann")
+        assert (ended.returncode, ended.stdout) == (0, "sessions of ann have ended\n")
+
+        async def is_out() -> bool:
+            return (await site.ask(token, "GET", "/api/v1/auth/me")).status_code == 401
+
+        await soon(is_out, "the session has ended in a process that runs")
+        none = await asyncio.to_thread(logfeed, native_url, "users", "sessions", "ann")
+        assert (none.returncode, none.stdout) == (1, "")
 
 
 def test_a_reader_by_sql_is_made_listed_and_dropped(native_url: str, tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ KEPT: Final = "kept"
 """Whoever administers all services; one by its name is not there: test_accounts_api.py."""
 PASSWORD_OF: Final = "password of"
 """Whoever administers all services, or is the user."""
+SESSIONS_OF: Final = "sessions of"
+"""The same, and here is nobody of that name: test_accounts_api.py."""
 OWN: Final = "own"
 """Whoever is somebody, about what is theirs alone: test_personal.py."""
 TOPIC: Final = "topic"
@@ -135,6 +137,8 @@ ROUTES: Final = {
     "POST /api/v1/users": KEPT,
     "PATCH /api/v1/users/{name}": KEPT,
     "POST /api/v1/users/{name}/password": PASSWORD_OF,
+    "GET /api/v1/users/{name}/sessions": SESSIONS_OF,
+    "DELETE /api/v1/users/{name}/sessions": SESSIONS_OF,
     "GET /api/v1/patterns": READ,
     "GET /api/v1/patterns/{pattern_id}": READ,
     "GET /api/v1/experiments": READ,
@@ -407,6 +411,8 @@ async def _check(
                 expected = 403  # `{name}` is nobody who asks
             case "kept" | "password of":  # no body was sent
                 expected = 200 if method == "GET" else 404 if method == "DELETE" else 422
+            case "sessions of":
+                expected = 404 if kind.may_admin else 403
             case "topic":
                 expected = 403 if not kind.may_tail else 404 if "{" in template else 200
             case "shipped":

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import pytest
 
-from schemas.accounts import KeyList, MadeKey, UserList, UserModel
+from schemas.accounts import KeyList, MadeKey, SessionList, UserList, UserModel
 from schemas.scope import AUDIT_SERVICE
 from tests.access_site import PASSWORD, Site, running, soon
 from tests.integration.test_audit import published
@@ -245,6 +245,98 @@ async def test_a_right_over_the_audit_log_is_given_by_who_has_it(site: Site) -> 
     assert (await site.ask(both.text, "POST", "/api/v1/users/auditor/password", json=taken_over)).status_code == 204
 
 
+async def test_sessions_are_seen_and_ended_by_the_user_and_who_administers(site: Site) -> None:
+    root = await admin(site)
+    await site.user("ann", "read:*")
+    await site.user("bob", "read:*")
+    key = (await site.accounts.create_key("ann", ["read:*"], created_by="tests")).text
+    await site.access.directory.refresh()
+    path = "/api/v1/users/ann/sessions"
+    async with site.client() as browser:
+        login = {"name": "ann", "password": PASSWORD}
+        first = (await browser.post("/api/v1/auth/login", json=login)).json()["access_token"]
+        second, bob = await logged_in(site, "ann"), await logged_in(site, "bob")
+        shown = await site.ask(first, "GET", path)
+        SessionList.model_validate(shown.json())
+        sessions = shown.json()["sessions"]
+        assert len(sessions) == 2
+        assert all(each["began_at"] <= each["refreshed_at"] < each["ends_at"] for each in sessions)
+        assert (await site.ask(root, "GET", path)).json() == shown.json()
+        for token in (bob, key):
+            for method in ("GET", "DELETE"):
+                for name in ("ann", "nobody"):
+                    problem(await site.ask(token, method, f"/api/v1/users/{name}/sessions"), 403, "admin")
+        for method in ("GET", "DELETE"):
+            problem(await site.ask(root, method, "/api/v1/users/nobody/sessions"), 404, "no user")
+        for _ in range(2):
+            assert (await site.ask(root, "DELETE", path)).status_code == 204
+        for token in (first, second):
+            assert (await site.ask(token, "GET", path)).status_code == 401
+        assert (await browser.post("/api/v1/auth/refresh")).status_code == 401
+        assert (await site.ask(bob, "GET", "/api/v1/auth/me")).status_code == 200
+        third = await logged_in(site, "ann")
+        assert len((await site.ask(third, "GET", path)).json()["sessions"]) == 1
+        assert (await site.ask(third, "DELETE", path)).status_code == 204
+        assert (await site.ask(third, "GET", "/api/v1/auth/me")).status_code == 401
+
+
+async def test_when_a_key_was_used_last_is_shown_and_written_once_a_minute(native_url: str) -> None:
+    async def written(site: Site) -> Any:
+        query = "SELECT last_used_at, changed FROM api_keys WHERE prefix = %s"
+        return await site.database.fetch_one(query, (prefix,))
+
+    async with running(native_url, audit=False) as site, running(native_url, audit=False, is_first=False) as other:
+        token = await admin(site)
+        key = await site.key("read:*")
+        prefix = key.prefix
+        path = f"/api/v1/keys?name={prefix}"
+
+        async def shown() -> Any:
+            return (await site.ask(token, "GET", path)).json()["keys"][0]["last_used_at"]
+
+        assert (await site.ask(f"{key.text[:-1]}!", "GET", "/api/v1/services")).status_code == 401
+        await site.access.uses.write()
+        assert await shown() is None, "nobody was let in"
+        before_use = await written(site)
+        assert (await site.ask(key.text, "GET", "/api/v1/services")).status_code == 200
+        async with site.database.transaction() as connection:
+            await connection.execute("SELECT FROM api_keys WHERE prefix = %s FOR UPDATE", (prefix,))
+            await site.access.uses.write()
+        assert await shown() is None, "it waits for nobody"
+        await site.ask(key.text, "GET", "/api/v1/services")
+        await site.access.uses.write()
+        first = await shown()
+        age_s = (datetime.now(UTC) - datetime.fromisoformat(first)).total_seconds()
+        assert 0 <= age_s < 600
+        assert (await written(site))[1] == before_use[1], "no process has to read it anew"
+
+        async def is_let_in() -> bool:
+            return (await other.ask(key.text, "GET", "/api/v1/services")).status_code == 200
+
+        await soon(is_let_in, "the other process knows the key")
+        for each in (other, site, other):
+            await each.ask(key.text, "GET", "/api/v1/services")
+            await each.access.uses.write()
+        assert await shown() == first, "within a minute nobody writes again"
+        aged = "UPDATE api_keys SET last_used_at = last_used_at - interval '1 minute' WHERE prefix = %s"
+        await site.database.execute(aged, (prefix,))
+        await site.database.execute("ALTER TABLE api_keys RENAME TO away")
+        await other.ask(key.text, "GET", "/api/v1/services")
+        await other.access.uses.write()
+        await site.database.execute("ALTER TABLE away RENAME TO api_keys")
+        await other.access.uses.write()
+        second = await shown()
+        assert second > first, "what could not be written is written later"
+        await site.database.execute(aged, (prefix,))
+        await other.ask(key.text, "GET", "/api/v1/services")
+        await other.access.close()
+        assert await shown() > second, "the end writes what is left"
+        # Whoever changes the key still tells everybody.
+        await site.accounts.revoke_key(prefix)
+        await site.access.directory.refresh()
+        assert (await site.ask(key.text, "GET", "/api/v1/services")).status_code == 401
+
+
 async def test_what_a_login_provider_decides_is_not_changed_here(site: Site) -> None:
     token = await admin(site)
     await site.database.execute(
@@ -310,6 +402,7 @@ async def test_every_change_is_written_down_without_secrets_and_acts_in_other_pr
         await site.ask(token, "POST", "/api/v1/users", json={**wanted, "name": "ann", "password": ANOTHER})
         await site.ask(token, "PATCH", "/api/v1/users/ann", json={"disabled": True})
         await site.ask(token, "POST", "/api/v1/users/ann/password", json={"password": PASSWORD})
+        await site.ask(token, "DELETE", "/api/v1/users/ann/sessions")
         await site.ask(token, "DELETE", f"/api/v1/keys/{made['prefix']}")
         await soon(is_refused, "the other process knows that it was revoked")
         found: list[dict[str, Any]] = []
@@ -318,7 +411,7 @@ async def test_every_change_is_written_down_without_secrets_and_acts_in_other_pr
             lines = sorted(await published(site), key=lambda line: line.timestamp)
             entries = [msgspec.json.decode(line.metadata) for line in lines]
             found[:] = [entry for entry in entries if "change" in entry]
-            return len(found) >= 5
+            return len(found) >= 6
 
         await soon(are_there, "the changes are published")
         assert [entry["change"] for entry in found] == [
@@ -326,6 +419,7 @@ async def test_every_change_is_written_down_without_secrets_and_acts_in_other_pr
             "made the user ann",
             "changed the user ann: disabled them",
             "set another password of the user ann",
+            "ended all sessions of the user ann",
             f"revoked the key {made['prefix']} (shop)",
         ]
         assert {entry["name"] for entry in found} == {"root"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from alerts.rule_store import RuleStore
 from alerts.rules import RuleDocument
 from alerts.state import alert_json
 from cli import openapi
-from tests.access_site import Site, running
+from tests.access_site import PASSWORD, Site, running
 
 COUNT: dict[str, Any] = {"count": {"at_least": 3}}
 BASE = "/api/v1/alerts"
@@ -111,6 +112,28 @@ async def test_a_rule_whose_owner_is_gone_is_nobodys_but_who_may_all_that_it_nam
     await site.access.directory.refresh()
     assert await rules_of(site, other) == {"named"}
     assert await rules_of(site, admin) == {"orphan", "named"}
+
+
+async def test_a_rule_that_sees_nothing_any_more_is_not_everybodys(site: Site) -> None:
+    await site.user("ann", "alert:*")
+    ann = (await site.ask(None, "POST", "/api/v1/auth/login", json={"name": "ann", "password": PASSWORD})).json()
+    await create(site, ann["access_token"], "pay-errors", "service:pay/a card")
+    await create(site, ann["access_token"], "never", "service:pay/a service:pay/b")
+    pay, shop, admin = [(await site.key(grant)).text for grant in ("alert:pay/*", "alert:shop", "alert:*")]
+    assert await rules_of(site, admin) == {"pay-errors", "never"}
+    assert (await rules_of(site, pay), await rules_of(site, shop)) == ({"pay-errors"}, set())
+    await site.accounts.change_user("ann", grants=["alert:mail"])
+    await site.access.directory.refresh()
+    assert (await rules_of(site, pay), await rules_of(site, shop)) == ({"pay-errors"}, set())
+    for method, body in (("GET", None), ("DELETE", None), ("PUT", {"name": "pay-errors", "condition": COUNT})):
+        assert (await site.ask(shop, method, f"{BASE}/rules/pay-errors", json=body)).status_code == 404
+    hush = {
+        "matchers": [{"label": "rule", "op": "=", "value": "pay-errors"}],
+        "ends_at": soon(),
+        "comment": "quiet",
+    }
+    assert (await site.ask(shop, "POST", f"{BASE}/silences", json=hush)).status_code == 403
+    assert await rules_of(site, admin) == {"pay-errors", "never"}
 
 
 async def test_rules_of_files_are_seen_and_not_changed(site: Site) -> None:
@@ -349,6 +372,22 @@ async def test_a_breaker_of_others_is_neither_seen_nor_reset(site: Site) -> None
     assert (await site.ask(pay, "POST", f"{BASE}/breakers/reset", json=body | {"channel": "x"})).status_code == 404
     assert (await site.ask(pay, "POST", f"{BASE}/breakers/reset", json=body)).status_code == 204
     assert await site.database.fetch_all("SELECT rule, channel FROM alert_resets") == [("of-pay", "ops")]
+
+
+async def test_who_asks_too_much_at_once_is_told_so_and_others_are_answered(native_url: str) -> None:
+    limits = {"scans_per_subject_max": 1, "scans_waiting_per_subject_max": 1}
+    async with running(native_url, audit=False, query=limits | {"scan_wait_ms": 30_000}) as site:
+        greedy, other = [(await site.key("alert:*", "read:*")).text for _ in range(2)]
+        async with site.database.transaction() as connection:
+            await connection.execute("LOCK TABLE alert_rules")
+            asked = [asyncio.create_task(site.ask(greedy, "GET", f"{BASE}/rules")) for _ in range(3)]
+            (refused,), waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            answer = refused.result()
+            assert answer.status_code == 429
+            assert answer.headers["retry-after"] == "1"
+            assert answer.json()["type"] == "urn:logfeed:problem:too-many-questions"
+            assert (await site.ask(other, "GET", "/api/v1/services")).status_code == 200
+        assert [(await each).status_code for each in waiting] == [200, 200]
 
 
 async def test_a_rule_is_tried_on_what_one_may_read_and_set_alerts_on(site: Site) -> None:

@@ -57,6 +57,7 @@ async def conforms(
 ) -> None:
     """Fails with schemathesis's report. One request at a time: nothing is refused for want of room. examples: of each
     operation, in the phase that has no end of its own."""
+    site.app.openapi()  # made once, in seconds where the machine is busy: schemathesis waits ten
     async with serving(site.app) as port:
         arguments = [
             *("run", f"http://127.0.0.1:{port}/openapi.json", "--header", f"Authorization: Bearer {token}"),
@@ -91,6 +92,7 @@ ADMIN: Final = pytest.param(("admin:*", "write:*"), id="admin")
 NARROW: Final = ("read:pay/*", "write:pay/a")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("grants", [ADMIN, pytest.param(NARROW, id="narrow", marks=pytest.mark.long)])

@@ -84,6 +84,52 @@ async def test_who_looked_at_what_is_published_and_nobody_can_forge_it(site: Sit
     assert found[0]["address"] == "127.0.0.1"
 
 
+async def test_changes_of_alerting_are_written_down_and_trials_with_the_logs_they_looked_at(site: Site) -> None:
+    await site.put([{"service_name": name} for name in ("shop", "shop", "pay/a")])
+    key = await site.key("alert:shop", "read:shop")
+    rule = {"name": "errors", "condition": {"count": {"at_least": 1}}}
+    base = "/api/v1/alerts"
+    hush = {
+        "matchers": [{"label": "rule", "op": "=", "value": "errors"}],
+        "ends_at": "2100-01-01T00:00:00Z",
+        "starts_at": "2099-12-31T00:00:00Z",
+        "comment": "a move",
+    }
+    silence_id = ""
+    for method, path, body, status in (
+        ("POST", "rules", rule, 201),
+        ("POST", "rules", rule, 409),
+        ("PUT", "rules/errors", {**rule, "query": "card"}, 200),
+        ("GET", "rules", None, 200),
+        ("POST", "trials", {"rule": rule, "start_time": "-1h"}, 200),
+        ("POST", "silences", hush, 201),
+        ("DELETE", "silences/{}", None, 204),
+        ("DELETE", "rules/errors", None, 204),
+    ):
+        answer = await site.ask(key.text, method, f"{base}/{path.format(silence_id)}", json=body)
+        assert answer.status_code == status, answer.text
+        silence_id = answer.json().get("id", silence_id) if answer.content else silence_id
+    found: list[dict[str, Any]] = []
+
+    async def are_there() -> bool:
+        found[:] = [msgspec.json.decode(line.metadata) for line in await published(site)]
+        return len(found) >= 6
+
+    await soon(are_there, "they are published", 20)
+    period = "from 2099-12-31T00:00:00.000000Z to 2100-01-01T00:00:00.000000Z"
+    assert [(entry.get("change"), entry.get("target"), entry.get("rows")) for entry in found] == [
+        ("made the rule errors", "rule:errors", None),
+        ("changed the rule errors", "rule:errors", None),
+        (None, None, 2),
+        (f"silenced alerts with rule=errors {period}", f"silence:{silence_id}", None),
+        (f"ended the silence {silence_id}", f"silence:{silence_id}", None),
+        ("removed the rule errors", "rule:errors", None),
+    ]
+    assert {entry["subject"] for entry in found} == {f"key:{key.prefix}"}
+    assert found[2]["path"] == f"{base}/trials"
+    assert not any("permissions" in entry for entry in found)
+
+
 async def test_the_audit_log_is_read_like_any_service_by_who_may(site: Site) -> None:
     await site.put([{"service_name": AUDIT_SERVICE}, {"service_name": "shop"}])
     for grants, services in (

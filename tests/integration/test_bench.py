@@ -11,8 +11,7 @@ import pytest
 
 from infra.fleet import EMBEDDED, FULL, REPOSITORY
 
-SECTIONS = "floor,throughput,accept,single,client,freshness,live,pages,tiers"
-SECTIONS = "floor,throughput,accept,wire,single,freshness,live,pages,tiers"
+SECTIONS = "floor,throughput,accept,wire,single,client,freshness,live,spread,pages,tiers"
 FIGURES = (
     "floor_rows_per_s", "naive_rows_per_s", "accepted_per_s", "accepted_ratio", "stored_per_s", "stored_ratio",
     "accepted_alone_per_s", "accepted_alone_ratio", "single_posts_per_s", "single_posts_keyed_per_s",
@@ -22,6 +21,7 @@ FIGURES = (
     "cpu_us_per_log.writer", "cpu_us_per_log.database", "peak_mib.ingest", "peak_mib.database",
     "segment_rows_per_cpu_s", "segment_json_ratio", "page_p99_ms.files_id", "segment_scan_ms_per_million_rows",
     "correlation_filters_again_ms", "match_us_per_log", "match_ratio", "tail_cores", "tail_logs_shown_per_s",
+    "spread_accepted_ratio.ingests_2", "spread_stored_ratio.writers_4", "spread_cpu_us_per_log.writers_1",
     "wire_ratio.otlp_protobuf", "wire_ratio.otlp_json", "wire_ratio.bulk",
 )  # fmt: skip
 
@@ -49,3 +49,27 @@ def test_the_benchmark_measures_everything(profile: str, request: pytest.Fixture
     assert written["series"][f"{prefix}lag_frames"]
     assert "| goal |" in done.stdout
     assert (tmp_path / "latest.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_minute_of_the_soak_ends_with_a_verdict(kafka_bootstrap: str, timescale_server: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.soak", "--minutes=1", "--rate=2000", f"--results={tmp_path}"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "**It holds.**" in done.stdout
+    assert "is not to be read off it" in done.stdout, "a minute says nothing of hours"
+    written = orjson.loads((tmp_path / "latest.json").read_bytes())
+    assert len(written["looks"]) >= 4
+    for look in written["looks"][1:]:
+        assert {"ingest-0", "ingest-1", "writer-0", "writer-1", "query", "tier", "broker", "database"} <= look[
+            "memory_mib"
+        ].keys()
+        assert min(look["memory_mib"].values()) > 0
+        assert look["behind_s"] is not None
+        assert look["database_bytes"] > 0
+    assert (tmp_path / "latest.svg").read_text().count("<polyline") >= 11

@@ -200,6 +200,7 @@ def test_doctor_finds_an_installation_that_works_to_be_well(installation: Instal
         assert any(text.startswith(beginning) for text in texts), texts
     assert any("records wait to be stored; writers: write" in text for text in texts)
     assert any(text.startswith("ports: http.port") and text.endswith(": ready") for text in texts)
+    assert not any(text.startswith("hosts:") for text in texts), "no agent registered"
     shown = installation.run("doctor", **installation.fleet.environment())
     assert shown.returncode == 0
     assert shown.stdout.splitlines()[0].startswith("ok    program    Logfeed")

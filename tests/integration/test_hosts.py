@@ -170,7 +170,15 @@ async def test_files_are_read_by_who_may_read_their_service(site: Site) -> None:
         assert [file.name for file in found.files] == sorted(FILES)
         found = HostFileList.model_validate_json((await get(site, shop.text, "/web-1/files")).content)
         assert {file.service_name for file in found.files} == {"shop"}
-        assert (await get(site, nobody, "/web-1/files")).json()["files"] == []
+        # Nobody learns by a name that such a host is there, or what its agent says.
+        gone = (await get(site, nobody, "/web-2/files", 404)).json()["detail"].replace("web-2", "web-1")
+        asked_before = len(agent.asked)
+        for path in ("/web-1/files", "/web-1/files/nginx/access.log", "/web-1/files/no/such.log"):
+            assert (await get(site, nobody, path, 404)).json()["detail"] == gone
+        assert len(agent.asked) == asked_before
+        await site.database.execute("UPDATE hosts SET last_seen = last_seen - interval '1 minute'")
+        assert (await get(site, nobody, "/web-1/files", 404)).json()["detail"] == gone
+        await site.database.execute("UPDATE hosts SET last_seen = clock_timestamp()")
         headers = {"traceparent": TRACE}
         answer = await get(site, shop.text, "/web-1/files/shop/app%20b%252F.log", headers=headers)
         assert lines_of(answer)[0] == ["odd"]

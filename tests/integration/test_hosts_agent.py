@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,11 +14,13 @@ import httpx
 import pytest
 
 from agent.main import Agent
-from agent.metrics import READERS
+from agent.metrics import LINES, READERS
 from agent.settings import AgentSettings
+from runtime.certificate import Certificate
 from runtime.stopping import Stop
 from tests.access_site import Site, running, soon
 from tests.app_server import serving
+from tests.certificates import make_pair
 
 PATH: Final = "/api/v1/hosts"
 
@@ -29,10 +32,10 @@ async def site(native_url: str) -> AsyncIterator[Site]:
 
 
 @asynccontextmanager
-async def agent(directory: Path, port: int, key: str) -> AsyncIterator[None]:
-    """An agent of web-1 until the block ends."""
+async def agent(directory: Path, port: int, key: str, *, ship: bool = False, **more: Any) -> AsyncIterator[Agent]:
+    """An agent of web-1 until the block ends. more: of its settings."""
     roots: dict[str, Any] = {
-        name: {"path": str(directory / name), "service": name, "ship": False} for name in ("nginx", "shop")
+        name: {"path": str(directory / name), "service": name, "ship": ship} for name in ("nginx", "shop")
     }
     settings = AgentSettings.model_validate(
         {
@@ -41,12 +44,14 @@ async def agent(directory: Path, port: int, key: str) -> AsyncIterator[None]:
             "port": 0,
             "state_dir": str(directory / "state"),
             "roots": roots,
+            **more,
         }
     )
     stop = Stop()
-    work = asyncio.create_task(Agent(settings, {"LOGFEED_API_KEY": key}).run(stop))
+    made = Agent(settings, {"LOGFEED_API_KEY": key})
+    work = asyncio.create_task(made.run(stop))
     try:
-        yield
+        yield made
     finally:
         stop.set()
         await work
@@ -118,3 +123,58 @@ async def test_files_of_a_real_agent_are_read_by_who_may_and_followed_until_they
             # Another start has another token and another port; it is read as soon as it is heard of.
             async with agent(tmp_path, port, key):
                 await soon(is_readable, "the server hears of the host again")
+
+
+async def test_lines_and_questions_go_over_tls_and_to_nobody_whom_the_private_authorities_do_not_know(
+    native_url: str, tmp_path: Path
+) -> None:
+    for name in ("nginx", "shop", "state"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "nginx" / "access.log").write_text("GET /one 200\n")
+    ours, theirs, others = (make_pair(tmp_path, name) for name in ("server", "agent", "other"))
+    accepted = LINES.labels(outcome="accepted")._value
+    before = accepted.get()
+    shown: dict[str, Any] = {"tls_cert": str(theirs.cert), "tls_key": str(theirs.key)}
+    async with (
+        running(native_url, audit=False, hosts={"check_s": 0.2, "ca_file": str(theirs.cert)}) as site,
+        serving(site.app, context=Certificate(*ours).shown()) as port,
+        httpx.AsyncClient(
+            base_url=f"https://127.0.0.1:{port}", trust_env=False, verify=ssl.create_default_context(cafile=ours.cert)
+        ) as client,
+    ):
+        key = (await site.key("host:web-1", "write:*")).text
+        headers = {"Authorization": f"Bearer {(await site.key('admin:*')).text}"}
+
+        async def asked(path: str) -> httpx.Response:
+            return await client.get(PATH + path, headers=headers)
+
+        url = f"https://127.0.0.1:{port}"
+        async with agent(tmp_path, port, key, ship=True, url=url, ca_file=str(others.cert), **shown) as stranger:
+
+            async def has_given_up() -> bool:
+                return any("certificate verify failed" in problem for problem in stranger.problems())
+
+            await soon(has_given_up, "the agent sends to a server that it cannot believe")
+        assert (await asked("")).json()["hosts"] == []
+        assert accepted.get() == before
+
+        async with agent(tmp_path, port, key, ship=True, url=url, ca_file=str(ours.cert), **shown):
+
+            async def has_sent() -> bool:
+                return bool(accepted.get() == before + 1)
+
+            async def is_readable() -> bool:
+                return (await asked("/web-1/files")).status_code == 200
+
+            await soon(has_sent, "no line arrives")
+            await soon(is_readable, "the server does not reach the agent")
+            found = await asked("/web-1/files/nginx/access.log?n=1")
+            assert json.loads(found.text.splitlines()[0])["line"] == "GET /one 200"
+
+        shown = {"tls_cert": str(others.cert), "tls_key": str(others.key)}
+        async with agent(tmp_path, port, key, url=url, ca_file=str(ours.cert), **shown):
+
+            async def is_refused() -> bool:
+                return (await asked("/web-1/files")).status_code == 502
+
+            await soon(is_refused, "the server believes an agent that its authorities do not know")

@@ -36,6 +36,7 @@ async def world(place: tuple[str, Layout], tmp_path: Path) -> AsyncIterator[Worl
         yield made
 
 
+@pytest.mark.slow
 async def test_a_hundred_days_are_walked_while_days_go_on(world: World) -> None:
     """Page by page, newest first, then a story, oldest first, and by id: each log that was visible at the first page and has
     not expired comes once and in order; what came during the walk at most once, nothing newer than the first page."""

@@ -153,6 +153,7 @@ async def test_the_role_says_what_it_waits_for_and_goes_on_once_the_disk_is_ther
     await running
 
 
+@pytest.mark.slow
 async def test_two_of_one_name_are_told(site: TierSite) -> None:
     stop = Stop()
     leaders = [await site.leader("same") for _ in range(2)]

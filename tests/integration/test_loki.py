@@ -523,6 +523,25 @@ async def test_a_tail_applies_the_whole_query(site: LokiSite) -> None:
         assert sorted(value[1] for _, value in await _until(opened, 2)) == ['{"n": 4}', '{"n": 5}']
 
 
+async def test_a_tail_shows_of_the_past_what_may_be_read_and_of_what_comes_what_may_be_tailed(site: LokiSite) -> None:
+    both, tailed, read = new_service("both"), new_service("tailed"), new_service("read")
+    writer = await site.key(*(f"{right}:{service}" for right in ("write", "read") for service in (both, tailed, read)))
+    key = await site.key(f"read:{both}", f"read:{read}", f"tail:{both}", f"tail:{tailed}")
+    only = await site.key(f"tail:{both}", f"tail:{tailed}")
+    for service in (both, tailed, read):
+        assert (await site.push(writer, json_push(lines(service, 1)))).status_code == 204
+        await site.stored(writer, service, 1)
+    since = now_ns() - 3_600_000_000_000
+    async with site.tail(key, query="{}", start=since) as opened, site.tail(only, query="{}", start=since) as blind:
+        assert [labels["service_name"] for labels, _ in await _until(opened, 1)] == [both]
+        for service in (read, tailed, both):
+            streams: Streams = [({"app": service}, [(now_ns(), "new", None)])]
+            assert (await site.push(writer, json_push(streams))).status_code == 204
+        for tail in (opened, blind):
+            shown = [(labels["service_name"], value[1]) for labels, value in await _until(tail, 2)]
+            assert sorted(shown) == sorted([(both, "new"), (tailed, "new")])
+
+
 async def test_a_tail_is_refused_in_words_and_shows_nothing_of_others(site: LokiSite, asked: Asked) -> None:
     service = new_service("mine")
     key = await site.key(f"write:{service}", f"tail:{service}")

@@ -15,7 +15,9 @@ from typing import Any
 import logging_loki
 import pytest
 
+from access.principal import RateLimits
 from infra.fleet import REPOSITORY
+from tests.faults.http_proxy import CutRequest, ObjectStorageProxy
 from tests.fleets import Fleets
 from tests.loki_site import LokiSite, loki_site, new_service
 from tests.shippers.npm import installed
@@ -109,6 +111,34 @@ async def test_winston_loki(site: LokiSite, scripts: Path, form: str) -> None:
     assert sorted(int(log["message"].split()[2]) for log in logs) == list(range(40))
     for log in logs:
         assert log["level"] == ("ERROR" if int(log["message"].split()[2]) % 2 else "INFO")
+
+
+@pytest.mark.parametrize("form", ["json", "protobuf"])
+async def test_winston_loki_sends_again_what_was_lost_on_its_way_and_what_a_rate_refused(
+    site: LokiSite, scripts: Path, form: str
+) -> None:
+    """The first batch uses up what may come in two seconds."""
+    service = new_service("winston-away")
+    key = await site.key(f"write:{service}", f"read:{service}", rates=RateLimits(20.0, None, 1.0))
+    async with ObjectStorageProxy(site.fleet.ports["serve"]) as proxy:
+        proxy.spoil(CutRequest(0), times=2)
+        output = await run(scripts, "winston-outage.cjs", proxy.endpoint, key, service, "80", form)
+    assert output.count("socket hang up") + output.count("ECONNRESET") == 2, output
+    assert "HTTP 429" in output
+    logs = await site.settled(key, service, 80)
+    assert sorted(int(log["message"].split()[2]) for log in logs) == list(range(80))
+
+
+async def test_pino_loki_tells_what_it_lost_and_goes_on(site: LokiSite, scripts: Path) -> None:
+    """It sends nothing again, as docs/shippers/loki.md says."""
+    service = new_service("pino-away")
+    key = await site.key(f"write:{service}", f"read:{service}")
+    async with ObjectStorageProxy(site.fleet.ports["serve"]) as proxy:
+        proxy.spoil(CutRequest(0), times=1)
+        output = await run(scripts, "pino-outage.cjs", proxy.endpoint, key, service, "20")
+    assert "refused: Got unknown error when trying to send log to Loki" in output
+    logs = await site.settled(key, service, 10)
+    assert sorted(json.loads(log["message"])["n"] for log in logs) == list(range(10, 20))
 
 
 async def test_a_body_of_promtail_by_curl(site: LokiSite) -> None:

@@ -233,6 +233,7 @@ async def test_an_id_as_text_is_that_of_the_api(site: SqlSite) -> None:
     assert site.seen(role, "SELECT log_id FROM logs ORDER BY id DESC LIMIT 1") == [str(log_id)]
 
 
+@pytest.mark.slow
 async def test_chunks_and_late_tables_made_later_are_seen(site: SqlSite) -> None:
     role = await site.reader("new")
     start_us = await site.border_us()
@@ -565,6 +566,7 @@ async def test_who_is_no_superuser_makes_no_roles(site: SqlSite) -> None:
 # --- beside writers and upkeep ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_writing_goes_on_beside_a_read_and_drops_end_it(site: SqlSite) -> None:
     """A reader in a transaction without end, who has lifted all its limits."""
     role = await site.reader("*")

@@ -405,6 +405,7 @@ async def test_nobody_is_shown_what_is_not_theirs(site: Site) -> None:
             assert heard.services == mine
 
 
+@pytest.mark.slow
 async def test_a_slow_client_is_told_what_it_missed_and_holds_nobody_up(site: Site) -> None:
     service = new_service("slow")
     key = await site.key(f"write:{service}", f"tail:{service}")

@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
+from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from db.database import Database
 from db.worker_ids import STOP_AFTER_S, ClockSkewed, NoWorkerIdFree, WorkerIdLease
 from idgen.snowflake import ClockMovedBack, IdsUnavailable, LeaseEnded
+from ingest.settings import IngestSettings
 from runtime.clock import ManualClock, SystemClock
 from runtime.stopping import Stop
 from runtime.telemetry import REGISTRY
@@ -202,8 +204,41 @@ async def test_all_numbers_leased_is_told(database: Database) -> None:
         await taken(database)
     assert isinstance(refused.value, Overloaded), "a start waits for what is overloaded"
     assert refused.value.retry_after_s == 60
+    await set_row(database, 300, lease="-1 s", reserved="-1 s")
+    with pytest.raises(NoWorkerIdFree):
+        await taken(database)
     await set_row(database, 7, lease="-1 s", reserved="-1 s")
     assert (await taken(database)).worker == 7
+
+
+async def test_a_quarter_is_left_for_the_next_timeline_and_a_young_one_gives_out_its_own_alone(
+    database: Database,
+) -> None:
+    """Who took a number in the last moments of the timeline before may be unknown to a replica that was promoted."""
+    await database.execute(
+        "INSERT INTO worker_ids SELECT n, 'other', clock_timestamp() + '1 h'::interval, 0 FROM generate_series(0, 255) AS n"
+    )
+    assert (await taken(database)).worker == 512, "256 to 511 are the next timeline's"
+    await database.execute("UPDATE timelines SET seen_at = clock_timestamp()")
+    with pytest.raises(NoWorkerIdFree):
+        await taken(database)
+    await set_row(database, 9, lease="-1 s", reserved="-1 s")
+    assert (await taken(database)).worker == 9
+
+
+async def test_regions_have_numbers_of_their_own(database: Database) -> None:
+    async def worker(region: int, regions: int = 3) -> int | None:
+        settings = IngestSettings(region=region, regions=regions)
+        lease = WorkerIdLease(database, instance="a", clock=clock(), numbers=settings.worker_numbers)
+        await lease.acquire()
+        return lease.worker
+
+    assert [await worker(region) for region in (0, 1, 2, 0, 1)] == [0, 341, 682, 1, 342]
+    assert await worker(15, regions=16) == 960
+    shares = [set(IngestSettings(region=n, regions=16).worker_numbers) for n in range(16)]
+    assert len(set().union(*shares)) == sum(map(len, shares)) == 1024
+    with pytest.raises(ValidationError, match=r"region must be 0\.\.1"):
+        IngestSettings(region=2, regions=2)
 
 
 @asynccontextmanager

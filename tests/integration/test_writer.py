@@ -134,6 +134,27 @@ async def test_frames_are_stored_and_visible_through_moves_on(site: Site) -> Non
     ]
 
 
+async def test_what_a_database_has_no_more_is_read_again_by_a_writer_that_nothing_is_sent_to(site: Site) -> None:
+    """A replica that was promoted behind: the same leases at older offsets, over connections that did not break."""
+    async with site.broker() as (broker, _), site.writer("w"):
+        await _publish(broker, [_now_logs(first, 5) for first in (1, 6, 11)])
+        await _stored(site, 15)
+        with psycopg.connect(site.database_url, autocommit=True) as connection:
+            connection.execute(
+                "CREATE TABLE before AS SELECT partition, next_offset, last_frame_id FROM consumer_offsets"
+            )
+            await _publish(broker, [_now_logs(first, 5) for first in (16, 21, 26)])
+            await _stored(site, 30)
+            with connection.transaction():
+                connection.execute("DELETE FROM logs WHERE id > 15")
+                connection.execute(
+                    "UPDATE consumer_offsets AS o SET next_offset = b.next_offset, last_frame_id = b.last_frame_id"
+                    " FROM before AS b WHERE o.partition = b.partition"
+                )
+        await _stored(site, 30)
+    assert site.query("SELECT count(DISTINCT id), sum(id) FROM logs") == [(30, 465)]
+
+
 async def test_same_key_twice_is_stored_once_over_a_restart(site: Site) -> None:
     async with site.broker() as (broker, _):
         logs = _now_logs(1, 5)

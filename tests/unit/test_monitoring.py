@@ -16,6 +16,7 @@ import promql_parser
 import pytest
 import yaml
 
+from ingest.settings import IngestSettings
 from runtime.telemetry import REGISTRY
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -164,6 +165,13 @@ def test_each_alert_has_a_runbook_that_says_what_it_means_and_what_to_do(rule: d
     assert re.search(r"^- \S", do, re.MULTILINE)
 
 
+def test_retention_at_risk_is_told_before_ingest_refuses() -> None:
+    (rule,) = (rule for rule in ALERTS if rule["alert"] == "LogfeedRetentionRisk")
+    refuses_at = IngestSettings().retention_risk_max
+    told_at = float(rule["expr"].rpartition(">")[2])
+    assert 0 < told_at < refuses_at
+
+
 def test_each_runbook_has_an_alert_and_is_listed() -> None:
     pages = {path.name for path in RUNBOOKS.glob("*.md")} - {"README.md"}
     assert pages == {Path(rule["annotations"]["runbook"]).name for rule in ALERTS}
@@ -179,6 +187,23 @@ def test_each_runbook_has_an_alert_and_is_listed() -> None:
 def test_runbooks_name_metrics_that_there_are(page: Path) -> None:
     for name in re.findall(r"\blogfeed_[a-z_]+", page.read_text()):
         assert any(known.startswith(name) for known in metrics()), name
+
+
+def test_the_manual_names_metrics_that_there_are() -> None:
+    named = set(re.findall(r"\blogfeed_[a-z_]+", (ROOT / "docs/operating.md").read_text()))
+    known = metrics()
+    assert not {name for name in named if name not in known and f"{name}_sum" not in known}
+
+
+def test_no_label_is_what_clients_send() -> None:
+    """Each label is of a fixed list, or named by who configures; a new one has to say here which."""
+    fixed = {
+        *("beside", "chore", "kind", "operation", "outcome", "reason", "route", "server", "source", "stage", "state"),
+        *("status", "step", "tier", "transport", "way", "what"),
+    }
+    configured = {"channel", "filter", "limit", "partition", "replica", "rule"}
+    found = frozenset[str]().union(*metrics().values()) - SCRAPED - {"le"}
+    assert found <= fixed | configured, found - fixed - configured
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=NAMES)

@@ -38,6 +38,8 @@ EMPTY_SAMPLES = {
     "http.allowed_origins": '["https://logs.example"]',
     "database.url": "postgresql://user:word@db:5432/logfeed",
     "log.json_lines": "true",
+    "tracing.endpoint": "http://collector:4318/v1/traces",
+    "tracing.authorization": "Bearer word",
     "broker.sasl_username": "user",
     "broker.sasl_password": "word",
     "broker.ssl_cafile": "/etc/ca.pem",
@@ -66,6 +68,7 @@ EMPTY_SAMPLES = {
     "agent.syslog.tcp_port": "6514",
     "agent.syslog.udp_port": "5514",
     "agent.syslog.service": "syslog/all",
+    "database.replicas": "[postgresql://logfeed:secret@db2:5432/logfeed]",
     "hosts.networks": "[10.1.0.0/16]",
     "hosts.ca_file": "/etc/ca.pem",
     "routing.services": "[shop, pay/*]",
@@ -87,6 +90,7 @@ LOCKS = [
     "requirements.lock",
     "requirements-lake.lock",
     "requirements-mcp.lock",
+    "requirements-traces.lock",
     "requirements-test.lock",
     "requirements-long.lock",
 ]
@@ -151,6 +155,8 @@ def test_every_setting_can_be_set_in_the_environment(name: str) -> None:
         assert [item.name for item in found] == ["quiet"]
     elif name == "alerts.inhibitions":
         assert found[0].target == ("severity=info",)
+    elif name == "database.replicas":
+        assert [item.get_secret_value() for item in found] == yaml.safe_load(text)
     elif isinstance(found, tuple):
         assert [str(item) for item in found] == yaml.safe_load(text)
     elif isinstance(found, SecretStr):
@@ -233,6 +239,7 @@ def test_locks_hold_what_the_project_asks_for() -> None:
     wanted = {"requirements.lock": project["dependencies"] + extras["build"]}
     wanted["requirements-lake.lock"] = wanted["requirements.lock"] + extras["lake"]
     wanted["requirements-mcp.lock"] = wanted["requirements.lock"] + extras["mcp"]
+    wanted["requirements-traces.lock"] = wanted["requirements.lock"] + extras["traces"]
     wanted["requirements-test.lock"] = wanted["requirements-lake.lock"] + extras["mcp"] + extras["test"]
     wanted["requirements-long.lock"] = project["dependencies"] + extras["long"]
     for lock, requirements in wanted.items():

@@ -28,11 +28,13 @@ ASKED: Final = {
     "requirements.lock": [*PROJECT["dependencies"], *EXTRAS["build"]],
     "requirements-lake.lock": [*PROJECT["dependencies"], *EXTRAS["build"], *EXTRAS["lake"]],
     "requirements-mcp.lock": [*PROJECT["dependencies"], *EXTRAS["build"], *EXTRAS["mcp"]],
+    "requirements-traces.lock": [*PROJECT["dependencies"], *EXTRAS["build"], *EXTRAS["traces"]],
     "requirements-test.lock": [
         *PROJECT["dependencies"],
         *EXTRAS["build"],
         *EXTRAS["lake"],
         *EXTRAS["mcp"],
+        *EXTRAS["traces"],
         *EXTRAS["test"],
     ],
     "requirements-long.lock": [*PROJECT["dependencies"], *EXTRAS["long"]],
@@ -104,7 +106,8 @@ def test_what_is_installed_is_what_is_locked_and_complete() -> None:
 
 
 def test_licences_ask_for_nothing_that_the_project_cannot_give() -> None:
-    shipped = _in_force("requirements-lake.lock") | _in_force("requirements-mcp.lock")
+    extras = ("requirements-lake.lock", "requirements-mcp.lock", "requirements-traces.lock")
+    shipped = {name for lock in extras for name in _in_force(lock)}
     for name in _in_force("requirements-test.lock"):
         licences = licences_of(metadata.distribution(name))
         assert licences, f"{name} names no licence"

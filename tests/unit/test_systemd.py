@@ -34,7 +34,6 @@ HARDENING: Final = {
     "RestrictNamespaces": "yes",
     "SystemCallArchitectures": "native",
     "User": "logfeed",
-    "StateDirectory": "logfeed",
 }
 every_unit = pytest.mark.parametrize("name", UNITS)
 
@@ -53,14 +52,17 @@ def unit(name: str) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def test_there_is_a_unit_for_roles_for_the_migration_for_everything_and_for_the_canary() -> None:
-    assert UNITS == ["logfeed-canary.service", "logfeed-migrate.service", "logfeed-up.service", "logfeed@.service"]
+def test_there_is_a_unit_for_roles_the_migration_everything_the_canary_and_the_agent() -> None:
+    names = ("logfeed-agent", "logfeed-canary", "logfeed-migrate", "logfeed-up", "logfeed@")
+    assert [f"{name}.service" for name in names] == UNITS
 
 
 @every_unit
 def test_no_unit_has_rights_that_it_needs_not(name: str) -> None:
     service = unit(name)["Service"]
+    state = "logfeed-agent" if name == "logfeed-agent.service" else "logfeed"
     assert {key: service[key][-1] for key in HARDENING} == HARDENING
+    assert service["StateDirectory"] == [state]
     assert service["SystemCallFilter"] == ["@system-service", "~@privileged"]
     assert service["RestrictAddressFamilies"] == ["AF_INET AF_INET6 AF_UNIX"]
 
@@ -90,6 +92,16 @@ def test_roles_are_given_the_time_that_a_stop_takes() -> None:
     from cli.up import _ALL_STOP_S
 
     assert int(unit("logfeed-up.service")["Service"]["TimeoutStopSec"][0]) > _ALL_STOP_S
+
+
+def test_the_agent_remembers_where_it_may_write_and_has_time_to_end() -> None:
+    from agent.serving import GRACE_S
+    from agent.settings import AgentSettings
+    from agent.shipping.shipper import LAST_ANSWER_S
+
+    service = unit("logfeed-agent.service")["Service"]
+    assert Path("/var/lib") / service["StateDirectory"][0] == AgentSettings().state_dir
+    assert int(service["TimeoutStopSec"][0]) > GRACE_S + LAST_ANSWER_S
 
 
 def variables() -> dict[str, str]:

@@ -57,6 +57,13 @@ for (const scheme of ["light", "dark"] as Scheme[]) {
     await rows(page).nth(3).click();
     await page.getByRole("region", { name: "Log", exact: true }).waitFor();
     await assertSound(opened, `explore-details-${scheme}`);
+    const facts = await page.locator(".fact").evaluateAll((all) => all.map((each) => each.getBoundingClientRect()));
+    expect(facts.length).toBeGreaterThan(2);
+    for (const [index, { left, top, height }] of facts.entries()) {
+      expect(left, "facts stand one below the other").toBe(facts[0]?.left);
+      expect(top).toBeGreaterThanOrEqual(facts[index - 1]?.bottom ?? 0);
+      expect(height, "a short one takes a line").toBeLessThan(60);
+    }
     await page.goto("/?from=all&panel=patterns");
     await page.getByRole("region", { name: "Patterns" }).locator(".pattern").first().waitFor();
     await assertSound(opened, `explore-patterns-${scheme}`);

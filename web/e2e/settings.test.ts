@@ -37,7 +37,7 @@ test("who may little is shown how little, and a key that it is one", async () =>
   await login(page, "/settings", inject("site").narrow);
   const may = page.getByRole("region", { name: "What you may" });
   await may.getByText("other", { exact: true }).waitFor();
-  expect(await may.getByText("nothing", { exact: true }).count()).toBe(5);
+  expect(await may.getByText("nothing", { exact: true }).count()).toBe(6);
   await page.getByText("Whoever administers Logfeed changes it").waitFor();
   expect(await page.getByRole("navigation", { name: "Parts of settings" }).count()).toBe(0);
   await page.getByRole("button", { name: "Sign out" }).click();
@@ -89,6 +89,17 @@ for (const [scheme, size] of [["light"], ["dark", PHONE]] as [Scheme, typeof PHO
     await dialog.getByRole("button", { name: "Make the key" }).click();
     await dialog.getByText("expected a network such as").waitFor();
     await dialog.getByLabel("Only from").fill("");
+    await dialog.getByLabel("Logs a second").fill("fast");
+    await dialog.getByRole("button", { name: "Make the key" }).click();
+    await dialog.getByText("expected a rate such as 5000/s").waitFor();
+    await dialog.getByLabel("Logs a second").fill("300/min");
+    await dialog.getByLabel("Bytes a second").fill("5MB/s");
+    await dialog.getByLabel("After a pause").fill("10s");
+    await dialog.getByLabel("Hosts").fill("web_1");
+    await dialog.getByRole("button", { name: "Make the key" }).click();
+    await dialog.getByText("expected a host's name").waitFor();
+    await dialog.getByLabel("Hosts").fill("web-1, db-*");
+    await assertSound(opened, `settings-key-rates-${where}`);
     await dialog.getByRole("button", { name: "Make the key" }).click();
 
     await dialog.getByText("it is shown this once").waitFor();
@@ -108,6 +119,8 @@ for (const [scheme, size] of [["light"], ["dark", PHONE]] as [Scheme, typeof PHO
     await page.reload();
     const row = page.getByRole("row").filter({ hasText: name });
     await row.getByText("read: pay/*, shop").waitFor();
+    await row.getByText("host: db-*, web-1").waitFor();
+    await row.getByText("at most 5 logs/s, 5 MB/s, 10 s at once").waitFor();
     await row.getByText(/^in (29|30) ?d/).waitFor();
     await row.getByRole("button", { name: `Revoke ${name}` }).click();
     await dialog.getByText("for good").waitFor();
@@ -152,8 +165,13 @@ for (const [scheme, size] of [["light"], ["dark", PHONE]] as [Scheme, typeof PHO
     await row.getByRole("button", { name: `Permissions of ${name}` }).click();
     expect(await dialog.getByRole("combobox", { name: "Services" }).inputValue()).toBe("other");
     await dialog.getByLabel("tail").uncheck();
+    await dialog.getByLabel("Hosts").fill("web-1");
     await dialog.getByRole("button", { name: "Save" }).click();
     await expect.poll(() => row.getByText("tail: other").count()).toBe(0);
+    await row.getByText("host: web-1").waitFor();
+    await row.getByRole("button", { name: `Permissions of ${name}` }).click();
+    expect(await dialog.getByLabel("Hosts").inputValue(), "who changes something else keeps them").toBe("web-1");
+    await dialog.getByRole("button", { name: "Cancel" }).click();
 
     const theirs = await open(browser);
     await login(theirs.page, "/settings?tab=keys", name);

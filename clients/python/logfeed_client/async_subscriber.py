@@ -76,9 +76,11 @@ class AsyncSubscriber:
             answered: Answered | None = None
             try:
                 answered = await self._get()
-            except (httpx.TransportError, httpx.DecodingError, RuntimeError):
-                if self._closed.is_set():
-                    return None
+            except (httpx.TransportError, httpx.DecodingError):
+                pass
+            except RuntimeError:  # the client was closed: here, or by whoever owns it
+                if not self._closed.is_set():
+                    raise
             if answered is not None:
                 judged = self._place.judge(answered)
                 if judged.is_final:

@@ -9,13 +9,13 @@ here is written as JSON once, not with each log. Costs a log one look at a conte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
-from logfeed_client.fields import SHARED_BYTES_MAX, fragment, joined, quote
+from logfeed_client.fields import SHARED_BYTES_MAX, fragment, quote
 from logfeed_client.headers import ID_CHARS_MAX, Incoming, new_correlation_id, outgoing
 
 
@@ -27,8 +27,8 @@ class Context:
     id_text: str = ""
     """`"correlation_id":"…",` or empty: as a line has it."""
     fields: Mapping[str, object] = field(default_factory=dict)
-    fragment: str = ""
-    """The fields as JSON, without braces."""
+    bound: str = ""
+    """The fields as a line has them before others: `"user":"u-17",` or empty."""
 
 
 _current: Final[ContextVar[Context]] = ContextVar("logfeed_context", default=Context())  # noqa: B039  # it is frozen
@@ -43,9 +43,8 @@ class _HasHeaders(Protocol):
 Request = TypeVar("Request", bound=_HasHeaders)
 
 
-def current() -> Context:
-    """Of the task or thread that calls."""
-    return _current.get()
+current: Final[Callable[[], Context]] = _current.get
+"""Of the task or thread that calls."""
 
 
 def correlation_id() -> str | None:
@@ -77,9 +76,8 @@ def bind(**fields: object) -> Iterator[None]:
     cut."""
     before = _current.get()
     together = {**before.fields, **fields}
-    token = _current.set(
-        replace(before, fields=together, fragment=fragment(together.items(), bytes_max=SHARED_BYTES_MAX))
-    )
+    found = fragment(together.items(), bytes_max=SHARED_BYTES_MAX)
+    token = _current.set(replace(before, fields=together, bound=f"{found}," if found else ""))
     try:
         yield
     finally:
@@ -99,11 +97,6 @@ def with_incoming(context: Context, incoming: Incoming) -> Context:
 def id_text(correlation_id: str) -> str:
     """As a line has it."""
     return f'"correlation_id":{quote(correlation_id[:ID_CHARS_MAX])},' if correlation_id else ""
-
-
-def metadata_text(*fragments: str) -> str:
-    """The object of a line: what is bound here, then these."""
-    return "{" + joined(_current.get().fragment, *fragments) + "}"
 
 
 def outgoing_headers() -> dict[str, str]:

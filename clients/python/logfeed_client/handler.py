@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -34,7 +33,16 @@ _STANDARD: Final = frozenset({*logging.makeLogRecord({}).__dict__, "message", "a
 """What every record has; all else came from `extra`."""
 _PLAIN_SIZE: Final = len(logging.makeLogRecord({}).__dict__)
 _CORRELATION: Final = "correlation_id"
+_NO_FIELDS: Final = _STANDARD | {_CORRELATION}
 _MAIN: Final = "MainThread"
+_PLACES_MAX: Final = 8_192
+_LEVELS: Final = {
+    logging.DEBUG: "DEBUG",
+    logging.INFO: "INFO",
+    logging.WARNING: "WARN",
+    logging.ERROR: "ERROR",
+    logging.CRITICAL: "FATAL",
+}
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
@@ -78,6 +86,8 @@ class LogfeedHandler(logging.Handler):
         self.sender: Final = sender
         self._head = head_of(service_name or sender.service_name)
         self._fields = program_fields(metadata)
+        self._places: dict[tuple[str, int, str, int | None], str] = {}
+        """Of a line of the program that logs: what its logs have in common."""
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:
         """A formatter makes the message. The one that `logging.basicConfig` gives to handlers without one is none: level and
@@ -98,7 +108,10 @@ class LogfeedHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send it. Raises nothing."""
         try:
-            place = _place(record.name, record.filename, record.lineno)
+            # The path is the same object each time, unlike the file's name.
+            place = self._places.get((record.pathname, record.lineno, record.name, record.process))
+            if place is None:
+                place = self._place(record)
             if place and not sending.is_on:
                 self.sender.put(self._line(record, place))
         except Exception as error:  # whatever the program's own objects and formatters raise
@@ -118,37 +131,40 @@ class LogfeedHandler(logging.Handler):
         """Of the sender."""
         return self.sender.stats()
 
-    def _line(self, record: logging.LogRecord, place: str) -> bytes:
-        fields = f"{place}{record.process or 'null'},{self._fields}"
+    def _line(self, record: logging.LogRecord, fields: str) -> bytes:
+        """fields: those of its place."""
         correlation_id = None
         values = record.__dict__
         if record.threadName != _MAIN and record.threadName is not None:
             fields = f'{fields},"thread":{quote(record.threadName)}'
-        if len(values) > _PLAIN_SIZE:
+        more = len(values) - _PLAIN_SIZE
+        if more > 0:
             # What came from `extra` stands behind what each record is made with.
-            extra = [pair for pair in islice(values.items(), _PLAIN_SIZE, None) if pair[0] not in _STANDARD]
-            if _CORRELATION in values:
-                correlation_id = values[_CORRELATION]
-                extra = [pair for pair in extra if pair[0] != _CORRELATION]
-            if extra:
-                fields = f"{fields},{fragment(extra)}"
+            extra = list(islice(reversed(values.items()), more))
+            extra.reverse()
+            correlation_id = values.get(_CORRELATION)
+            found = fragment(extra, leave_out=_NO_FIELDS)
+            if found:
+                fields = f"{fields},{found}"
         if record.exc_info or record.exc_text or record.stack_info:
             fields = joined(fields, fragment(_trouble(record).items()))
-        return line_of(
-            self._head,
-            int(record.created * 1e6),
-            level_name(record.levelno),
-            self._message(record),
-            fields,
-            correlation_id,
-        )
-
-    def _message(self, record: logging.LogRecord) -> str:
-        """Formatted where the program has set a formatter; a record whose arguments do not fit says what it has."""
         try:
-            return record.getMessage() if self.formatter is None else self.formatter.format(record)
+            message = record.getMessage() if self.formatter is None else self.formatter.format(record)
         except Exception:  # "%d" of a text, a __str__ that fails
-            return f"{record.msg!s} (its arguments do not fit)"
+            message = f"{record.msg!s} (its arguments do not fit)"
+        level = _LEVELS.get(record.levelno) or level_name(record.levelno)
+        return line_of(self._head, int(record.created * 1e6), level, message, fields, correlation_id)
+
+    def _place(self, record: logging.LogRecord) -> str:
+        """A fragment, kept for the next time; empty for the client's own."""
+        place, name = "", str(record.name)
+        if not name.startswith(LOGGER):
+            source = quote(f"{record.filename}:{record.lineno}")
+            place = f'"logger":{quote(name)},"source":{source},"pid":{record.process or "null"},{self._fields}'
+        if len(self._places) >= _PLACES_MAX:
+            self._places.clear()
+        self._places[record.pathname, record.lineno, record.name, record.process] = place
+        return place
 
 
 @lru_cache(maxsize=64)
@@ -185,17 +201,9 @@ def exception_fields(error: BaseException) -> dict[str, object]:
     return {"type": name, "message": message, "stack": end_of(stack)}
 
 
-@lru_cache(maxsize=8192)
-def _place(name: object, file: str, line: int) -> str:
-    """Of a line that logs: each time the same. Empty for the client's own."""
-    if str(name).startswith(LOGGER):
-        return ""
-    return f'"logger":{quote(str(name))},"source":{quote(f"{file}:{line}")},"pid":'
-
-
 def _trouble(record: logging.LogRecord) -> dict[str, object]:
     found: dict[str, object] = {}
-    error = record.exc_info[1] if isinstance(record.exc_info, tuple) else sys.exception()
+    error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     if error is not None:
         found["exception"] = exception_fields(error)
     elif record.exc_text:

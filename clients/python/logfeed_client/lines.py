@@ -24,15 +24,15 @@ def head_of(service_name: str) -> str:
 def line_of(
     head: str, created_us: int, level: str, message: str, fields: str, correlation_id: object | None = None
 ) -> bytes:
-    """head: of `head_of`. created_us: microseconds since 1970. level: a name that needs no quoting. fields: a fragment, besides
-    those that are bound. correlation_id: None is that of the context."""
+    """head: of `head_of`. created_us: microseconds since 1970. level: a name that needs no quoting. fields: a fragment, not
+    empty, besides those that are bound. correlation_id: None is that of the context."""
     context = current()
     found = context.id_text if correlation_id is None else id_text(str(correlation_id))
     if len(message) > MESSAGE_CHARS_MAX:
         message = message[:MESSAGE_CHARS_MAX]
-    bound = f"{context.fragment}," if context.fragment and fields else context.fragment
-    line = f'{head}{created_us},"level":"{level}","message":{quote(message)},{found}"metadata":{{{bound}{fields}}}}}\n'
-    return line.encode("utf-8", "replace")  # half a surrogate pair is no UTF-8
+    return (
+        f'{head}{created_us},"level":"{level}","message":{quote(message)},{found}"metadata":{{{context.bound}{fields}}}}}\n'
+    ).encode("utf-8", "replace")  # half a surrogate pair is no UTF-8
 
 
 def end_of(stack: str) -> str:

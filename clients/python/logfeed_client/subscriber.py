@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 import httpx
 
-from logfeed_client.connecting import client_options
+from logfeed_client.connecting import client_options, key_of
 
 _BACKOFF_S_MIN: Final = 0.5
 _BACKOFF_S_MAX: Final = 60.0
@@ -125,7 +125,8 @@ class TopicPlace:
         self.after = after
         self._topic = topic
         self._address = f"{url.rstrip('/')}/api/v1/topics/{quote(topic, safe='')}/records"
-        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        key = key_of(api_key)
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._limit = limit
         self._wait_s = wait_s
         self._ids_max = ids_max
@@ -173,14 +174,15 @@ class TopicPlace:
 
     def records(self, answer: dict[str, Any]) -> Iterator[Record]:
         """The records of an answer that were not handed out; `after` stands behind each of them in turn, then behind all."""
-        place = None if self.after == _NOW else _positions(self.after)
+        # From the first request on all partitions stand in the place; before, those that do not begin with their oldest
+        # record, which is where this one began too. `now` was before the first record of each, else where it goes on.
+        place = _positions(answer["next"] if self.after == _NOW else self.after)
+        if self.after == _NOW:
+            place |= {document["partition"]: document["offset"] for document in reversed(answer["records"])}
         for document in answer["records"]:
             record = Record(self._topic, document["partition"], document["offset"], document["key"], document["log"])
-            if place is not None:
-                # From the first request on all partitions stand in the place; before, those that do not begin with
-                # their oldest record, which is where this one began too.
-                place[record.partition] = record.offset + 1
-                self.after = _text(place)
+            place[record.partition] = record.offset + 1
+            self.after = _text(place)
             if self._is_new(record.id):
                 yield record
         self.after = answer["next"]
@@ -221,10 +223,10 @@ class Subscriber:
         on_gap: Callable[[Gap], None] | None = None,
         client: httpx.Client | None = None,
     ) -> None:
-        """url: of Logfeed, without a path. after: a place that was saved, "now", or "" for the oldest record. limit: records
-        of a request. wait_s: how long one request waits for records. ids_max: ids that are remembered. on_gap: is told of
-        expired records, and the subscriber goes on; without it GapError is raised. client: one of your own (proxies,
-        certificates), closed by you."""
+        """url: of Logfeed, without a path. api_key: None: LOGFEED_API_KEY. after: a place that was saved, "now", or "" for the
+        oldest record. limit: records of a request. wait_s: how long one request waits for records. ids_max: ids that are
+        remembered. on_gap: is told of expired records, and the subscriber goes on; without it GapError is raised. client: one
+        of your own (proxies, certificates), closed by you. Raises ValueError."""
         self._place = TopicPlace(url, topic, api_key, after, limit, wait_s, ids_max, on_gap)
         self._client = client or httpx.Client(**client_options(url))
         self._is_own = client is None
@@ -269,9 +271,11 @@ class Subscriber:
             answered: Answered | None = None
             try:
                 answered = self._get()
-            except (httpx.TransportError, httpx.DecodingError, RuntimeError):
-                if self._closed.is_set():
-                    return None
+            except (httpx.TransportError, httpx.DecodingError):
+                pass
+            except RuntimeError:  # the client was closed: here, or by whoever owns it
+                if not self._closed.is_set():
+                    raise
             if answered is not None:
                 judged = self._place.judge(answered)
                 if judged.is_final:

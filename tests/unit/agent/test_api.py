@@ -9,11 +9,13 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from agent.api import AgentApi
+from agent.health import health_app
 from agent.reading.pool import ReaderPool
 from agent.roots import Root
 from runtime.clock import SystemClock
@@ -226,3 +228,24 @@ async def test_a_file_system_that_hangs_holds_threads_and_nobody_else(
         monkeypatch.setattr(os, "pread", read)
         await answered(client, "/files/shop/a.log")
     pool.stop()
+
+
+async def test_any_name_that_a_file_may_have_is_asked_for(client: httpx.AsyncClient, folder: Path) -> None:
+    for name in ("a#1.log", "a?b.log", "a b%2F.log", "é.log"):
+        (folder / "shop" / name).write_text(f"in {name}\n")
+        found = records(await client.get(f"/files/shop/{quote(name)}", params=SHOP))
+        assert found[0]["line"] == f"in {name}"
+
+
+async def test_probes_and_prometheus_are_answered_by_a_listener_of_its_own_and_nothing_else_is() -> None:
+    problems: list[str] = []
+    transport = httpx.ASGITransport(app=health_app(lambda: problems), client=("10.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://agent.test") as client:
+        assert (await client.get("/livez")).text == "ok\n"
+        assert (await client.get("/readyz")).json() == {"ready": True, "problems": []}
+        problems.append("the server is away")
+        assert (await client.get("/readyz")).status_code == 503
+        assert "logfeed_agent_lag_bytes" in (await client.get("/metrics")).text
+        for path in ("/files", "/files/shop/a.log", "/", "/metrics/"):
+            assert (await client.get(path, params=EVERYTHING)).status_code == 404
+        assert (await client.post("/livez")).status_code == 404

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
+import random
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from agent.reading.blocks import LINE_BYTES_MAX, Block, PlainStream, backwards, 
 from agent.reading.matching import Conditions, GroupMatcher, LineMatcher, lines_of
 from agent.reading.reader import FileReader, Question
 from agent.reading.records import Form
+from agent.reading.zstd_frames import ZstdFrames
 from agent.roots import Root
 
 MIB = 1024 * 1024
@@ -395,3 +398,28 @@ def test_compressed_files_cannot_be_followed_and_missing_ones_not_read(tmp_path:
         Following(path)
     with pytest.raises(NoSuchFile):
         Following(tmp_path / "none")
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+@pytest.mark.parametrize("size_known", [False, True])
+def test_a_zstd_file_that_is_cut_is_told_and_a_whole_one_is_not(
+    tmp_path: Path, checksum: bool, size_known: bool
+) -> None:
+    texts = [b"", b"short\n", b"same\n" * 40_000, random.Random(7).randbytes(300_000) + b"\n"]
+    compressor = zstandard.ZstdCompressor(write_checksum=checksum, write_content_size=size_known)
+    frames = [compressor.compress(text) for text in texts]
+    frames.insert(2, b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"skips")
+    whole = b"".join(frames)
+    ends = set(itertools.accumulate(map(len, frames), initial=0))
+    cuts = {*ends, *range(60), *(end - 1 for end in ends if end), *random.Random(8).sample(range(len(whole)), 40)}
+    for cut in sorted(cuts):
+        followed = ZstdFrames()
+        for place in range(0, cut, 1_009):
+            followed.feed(whole[:cut][place : place + 1_009])
+        assert followed.is_within == (cut not in ends), cut
+    (tmp_path / "a.zst").write_bytes(whole[:-1])
+    lines, end = answer(tmp_path / "a.zst")
+    assert (end["status"], end["error"]) == ("error", "the zstd data ends too early")
+    assert lines
+    (tmp_path / "a.zst").write_bytes(whole)
+    assert answer(tmp_path / "a.zst", lines=1_000_000)[1]["status"] == "complete"

@@ -10,7 +10,7 @@ import pytest
 
 from agent.errors import NoSuchFile
 from agent.globs import compile_globs
-from agent.roots import Found, Root
+from agent.roots import Found, Root, Unlisted
 from agent.rotation import family_of, is_rotated
 
 
@@ -120,11 +120,11 @@ def test_a_root_is_closed_to_what_it_excludes(folder: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_said_and_a_large_one_is_cut(folder: Path) -> None:
-    assert [found for found in root_of(folder / "none").walk(entries_max=9) if isinstance(found, str)] == [
+    assert [found.text for found in root_of(folder / "none").walk(entries_max=9) if isinstance(found, Unlisted)] == [
         "logs: No such file or directory"
     ]
     found = list(root_of(folder).walk(entries_max=2))
-    assert isinstance(found[-1], str)
+    assert isinstance(found[-1], Unlisted)
     assert len(found) == 2
 
 
@@ -132,7 +132,7 @@ def test_names_that_are_no_text_are_said_and_left_out(folder: Path) -> None:
     (Path(os.fsdecode(os.fsencode(folder) + b"/\xff.log"))).write_text("x\n")
     root = root_of(folder)
     assert names(root) == ["a.log", "deep/er/b.log"]
-    assert any(isinstance(found, str) and "no UTF-8" in found for found in root.walk(entries_max=100))
+    assert any(isinstance(found, Unlisted) and "no UTF-8" in found.text for found in root.walk(entries_max=100))
 
 
 @pytest.mark.parametrize(

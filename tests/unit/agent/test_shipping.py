@@ -9,121 +9,16 @@ import json
 import os
 import random
 import shutil
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 
-from agent.roots import Root
-from agent.shipping.batches import Collector
-from agent.shipping.checkpoint import Checkpoint, write_state
-from agent.shipping.files import FileSet, ShippedRoot
+from agent.shipping.checkpoint import write_state
 from agent.shipping.joining import JoinRules
-from agent.shipping.tailing import Tailer
-
-SECOND_US = 1_000_000
-
-
-class Host:
-    """Files, an agent over them, and what the server has. Time passes when told."""
-
-    files: FileSet
-    checkpoint: Checkpoint
-
-    def __init__(self, directory: Path, **options: Any) -> None:
-        self.folder = directory / "logs"
-        self.folder.mkdir()
-        self._state = directory / "state"
-        self._options = options
-        self.now_us = 1_795_000_000 * SECOND_US
-        self.bodies: dict[str, bytes] = {}
-        self.is_away = False
-        self._is_begun = False
-        self.start()
-
-    def start(self) -> None:
-        """As after a kill: nothing but the checkpoint is there."""
-        if self._is_begun:
-            self.files.close()
-            self.checkpoint.close()
-        self._is_begun = True
-        self.checkpoint = Checkpoint(self._state)
-        self.state, body = self.checkpoint.load()
-        shipped = ShippedRoot(Root("app", self.folder, "shop", ("**",)), **self._options)
-        self.files = FileSet([shipped], self.state, files_max=100)
-        tailer = Tailer(self.files, host="web-1", unfinished_line_s=30)
-        self.collector = Collector(
-            self.files, tailer, self.state, batch_bytes_max=256 * 1024, is_closed_segment=lambda _: False
-        )
-        if self.state.parts:
-            self._send(self.state.parts[0].key, body)
-
-    def look(self) -> None:
-        """For new files."""
-        self.files.scan(self.now_us, self.now_us / 1e6)
-
-    def turn(self, *, killed: str = "") -> bool:
-        """Send one batch; False when there was none. killed: before or after it is sent, or before it is written down."""
-        self.now_us += SECOND_US // 4
-        batch = self.collector.collect(self.now_us, self.now_us / 1e6)
-        if batch is None:
-            self.checkpoint.save(self.collector.snapshot())
-            return False
-        if killed != "before":
-            self.checkpoint.save(batch.state)
-            if killed != "unsent":
-                self._send(batch.part.key, batch.body)
-            if killed:
-                self.start()
-        else:
-            self.start()
-        return True
-
-    def settle(self, seconds: float = 40) -> None:
-        """Until nothing more comes, and every wait is over."""
-        ends_us = self.now_us + int(seconds * SECOND_US)
-        while self.now_us < ends_us:
-            self.look()
-            while self.turn():
-                pass
-            self.now_us += 3 * SECOND_US
-
-    def _send(self, key: str, body: bytes) -> None:
-        assert self.bodies.setdefault(key, body) == body, "a key stands for one body"
-
-    def logs(self) -> list[dict[str, Any]]:
-        return [
-            json.loads(line)
-            for body in self.bodies.values()
-            for line in zstandard.ZstdDecompressor().decompress(body, max_output_size=1 << 26).splitlines()
-        ]
-
-    def messages(self) -> list[str]:
-        return [log["message"] for log in self.logs()]
-
-    def append(self, name: str, *lines: str, end: str = "\n") -> None:
-        with (self.folder / name).open("a") as file:
-            file.write("\n".join(lines) + end)
-        os.utime(self.folder / name, ns=(self.now_us * 1_000, self.now_us * 1_000))
-
-    def pack(self, name: str, packed: str, pack: Callable[[bytes], bytes] = gzip.compress) -> None:
-        """As gzip does: the archive has the time of what it was made of."""
-        path = self.folder / name
-        (self.folder / packed).write_bytes(pack(path.read_bytes()))
-        os.utime(self.folder / packed, ns=(path.stat().st_mtime_ns, path.stat().st_mtime_ns))
-        path.unlink()
-
-    def has_each_once(self, expected: list[str]) -> None:
-        counts = Counter(self.messages())
-        assert {line: count for line, count in counts.items() if count > 1} == {}
-        assert set(counts) == set(expected)
-
-
-def numbered(begin: int, end: int) -> list[str]:
-    return [f"line {number} of this file, with some more text" for number in range(begin, end)]
+from schemas.record import METADATA_DEPTH_MAX
+from tests.unit.agent.shipping_host import Host, numbered
 
 
 @pytest.fixture
@@ -351,3 +246,28 @@ def test_a_state_of_before_a_crash_sends_what_was_on_its_way_again(host: Host) -
     host.settle()
     host.has_each_once(numbered(0, 50))
     assert write_state(host.state, b"")
+
+
+def test_a_mark_of_byte_order_is_no_part_of_the_first_line(host: Host) -> None:
+    lines = ['{"time": "2026-11-18T10:00:01Z", "msg": "first"}', '{"time": "2026-11-18T10:00:02Z", "msg": "second"}']
+    host.append("a.log", *(("\ufeff" if not number else "") + line for number, line in enumerate(lines)))
+    host.settle(5)
+    host.start()
+    host.append("a.log", '{"time": "2026-11-18T10:00:02Z", "msg": "\ufeffthird"}')
+    host.append("b.log", "\ufeffpacked")
+    host.settle(0.1)
+    (host.folder / "c.log.1.gz").write_bytes(gzip.compress(b"\xef\xbb\xbfof an archive\n"))
+    os.utime(host.folder / "c.log.1.gz", (host.now_us / 1e6 + 60, host.now_us / 1e6 + 60))
+    host.settle(5)
+    host.has_each_once(["first", "second", "\ufeffthird", "packed", "of an archive"])
+
+
+def test_fields_that_are_nested_too_deep_for_the_server_are_left_out_and_said(host: Host) -> None:
+    deep: Any = "x"
+    for _ in range(METADATA_DEPTH_MAX):
+        deep = [deep]
+    host.append("a.log", json.dumps({"msg": "deep", "n": deep}), json.dumps({"msg": "fits", "n": deep[0]}))
+    host.settle(5)
+    logs = {log["message"]: log["metadata"] for log in host.logs()}
+    assert logs["fits"]["n"] == deep[0]
+    assert logs["deep"] == {"host": "web-1", "file": "app/a.log", "_fields_left_out": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC
 from pathlib import Path
@@ -11,11 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.metrics import SYSLOG_REFUSED
+from agent.roots import Root
+from agent.settings import SyslogSettings
+from agent.shipping.batches import Collector
+from agent.shipping.checkpoint import Checkpoint
+from agent.shipping.files import FileSet
+from agent.shipping.tailed import ShippedRoot
+from agent.shipping.tailing import Tailer
 from agent.syslog.framing import Frame, Framer
+from agent.syslog.listener import SyslogListener
 from agent.syslog.parse import encode, parse, service_of
-from agent.syslog.spool import Spool, SpoolFull
+from agent.syslog.spool import PATTERN, Spool, SpoolFull
 from formats.times import TimeReader
+from runtime.clock import SystemClock
 from schemas.levels import LEVELS
+from tests.access_site import soon
 
 NOW_US = 1_795_000_000_000_000
 """2026-11-18T11:06:40Z"""
@@ -153,3 +165,76 @@ def test_what_a_killed_process_wrote_is_kept_but_for_half_a_line(tmp_path: Path)
     assert again.is_closed(first.name)
     assert len(list(tmp_path.iterdir())) == 2
     again.close()
+
+
+def test_structured_data_that_is_too_much_for_the_server_is_left_out_and_said() -> None:
+    values = " ".join(f'k{number}="{"v" * 500}"' for number in range(130))
+    message = parse(f"<13>1 - host app - - [a {values}] the text".encode(), TIMES)
+    assert len(message.structured["a"]) == 130
+    log = json.loads(encode(message, service=None, now_us=1, peer="p", agent="a", is_cut=False))
+    assert log["message"] == "the text"
+    assert "structured" not in log["metadata"]
+    assert log["metadata"]["_fields_left_out"] is True
+
+
+def test_a_small_spool_that_is_full_has_room_again_once_it_is_sent(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, bytes_max=2_000)
+    spool.append(b"x" * 1_200 + b"\n")
+    (name,) = (path.name for path in tmp_path.iterdir())
+    assert not spool.is_closed(name)
+    with pytest.raises(SpoolFull):
+        spool.append(b"y" * 900 + b"\n")
+    assert spool.is_closed(name)
+    assert not spool.is_closed("000000000002.ndjson"), "it is made before anybody knows of it"
+    (tmp_path / name).unlink()
+    spool.append(b"y" * 900 + b"\n")
+    spool.close()
+
+
+def test_a_file_of_the_spool_that_grew_after_it_was_looked_at_stays_until_that_is_sent(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", bytes_max=1_000_000, segment_bytes=100)
+    checkpoint = Checkpoint(tmp_path / "state")
+    state, _ = checkpoint.load()
+    files = FileSet([ShippedRoot(Root("(s)", tmp_path / "spool", "s", (PATTERN,)), is_ready=True)], state, files_max=9)
+    tailer = Tailer(files, host="h", unfinished_line_s=30)
+    collector = Collector(files, tailer, state, batch_bytes_max=1, is_closed_segment=spool.is_closed)
+    spool.append(b'{"n":1}\n')
+    files.scan(0, 0.0)
+    assert collector.collect(0, 0.0) is not None
+    spool.append(b'{"n":2}' + b" " * 100 + b"\n")
+    spool.append(b'{"n":3}\n')
+    assert collector.removable() == []
+    first = min((tmp_path / "spool").iterdir())
+    while collector.collect(0, 0.0) is not None:
+        files.scan(0, 0.0)
+    assert collector.removable() == [first]
+    files.close()
+    checkpoint.close()
+    spool.close()
+
+
+def connections() -> list[list[str]]:
+    """As the kernel shows them: the address is the second, the state the fourth (01: established), the timer the sixth (02: of
+    keep-alive)."""
+    return [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+
+
+async def test_a_sender_that_is_gone_without_a_word_loses_its_place(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, bytes_max=1_000_000)
+    listener = SyslogListener(SyslogSettings(tcp_port=0, connections_max=1), spool, SystemClock(), agent="a")
+    await listener.start()
+    refused = SYSLOG_REFUSED._value.get()
+    _reader, writer = await asyncio.open_connection("127.0.0.1", listener.tcp_port)
+    port = f":{listener.tcp_port:04X}"
+
+    async def is_watched() -> bool:
+        return any(row[1].endswith(port) and row[3] == "01" and row[5].startswith("02:") for row in connections())
+
+    await soon(is_watched, "the connection has no timer")
+    async with asyncio.timeout(20):
+        other, closing = await asyncio.open_connection("127.0.0.1", listener.tcp_port)
+        assert await other.read() == b""
+    assert SYSLOG_REFUSED._value.get() == refused + 1
+    writer.close()
+    closing.close()
+    await listener.stop()

@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
+from agent.roots import Root
 from cli.doctor import judging, looking
 from cli.doctor.findings import Finding, State, as_json, as_text, fail, is_well, ok, warn
+from cli.doctor.host import agent_files
 from cli.settings import Settings
+from db.replication import PrimaryPosition, ReplicaPosition
 from db.server_facts import ServerFacts, in_base_unit, setting_value
 from db.server_settings import SERVER_SETTINGS
 from store.status import DeadLetterCount, PartitionStatus, StoreStatus
@@ -87,6 +90,20 @@ def test_a_server_that_cannot_do_fails(changes: dict[str, Any], says: str) -> No
     found = only(judging.server(facts(**changes), wants_timescale=True), State.FAIL)
     assert says in found.text
     assert found.do
+
+
+def test_a_replica_is_judged_by_what_it_has_replayed() -> None:
+    primary = PrimaryPosition(written=10 * GIB, cluster=7, started=1.0)
+
+    def judged(replayed: int | None, *, cluster: int = 7, feedback: bool = True) -> list[Finding]:
+        position = ReplicaPosition(replayed is not None, replayed, cluster, feedback)
+        return judging.replica("db2:5432", position, primary)
+
+    assert worst(judged(10 * GIB)) is State.OK
+    assert "1024.0 MiB of WAL behind" in only(judged(9 * GIB), State.WARN).text
+    assert "hot_standby_feedback" in only(judged(10 * GIB, feedback=False), State.WARN).text
+    for wrong in (judged(None), judged(10 * GIB, cluster=8), judged(11 * GIB)):
+        assert only(wrong, State.FAIL).do
 
 
 def test_few_connections_left_are_told() -> None:
@@ -292,3 +309,34 @@ async def test_what_hangs_is_a_finding_and_no_wait_without_end() -> None:
     (found,) = await looking._looked(hangs, "broker", 0.01)
     assert found.state is State.FAIL
     assert "did not answer" in found.text
+
+
+def test_hosts_that_are_away_are_named() -> None:
+    assert judging.hosts({}) is None
+    well = judging.hosts({"web-1": 3.0, "web-2": 12.0})
+    assert well is not None
+    assert (well.state, well.text) == (State.OK, "2 are heard of")
+    away = judging.hosts({f"web-{number:02}": 1e6 for number in range(12)} | {"up": 1.0})
+    assert away is not None
+    assert away.state is State.WARN
+    assert away.text.startswith("12 of 13 are away: web-00, web-01, ")
+    assert away.text.endswith("web-09, …")
+    assert "logfeed hosts forget" in away.do
+
+
+def test_roots_of_an_agent_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert agent_files(Settings().agent) == []
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "a.log").write_text("x")
+    (tmp_path / "logs" / "b.log").write_text("x")
+    roots = {name: {"path": str(tmp_path / name), "service": name} for name in ("logs", "none")}
+    settings = Settings.model_validate({"agent": {"roots": roots}}).agent
+    missing, there = agent_files(settings)
+    assert (missing.state, there.state) == (State.WARN, State.OK)
+    assert "there is no folder" in missing.text
+    assert "2 files" in there.text
+    reason = "Permission denied: this account may not read it"
+    monkeypatch.setattr(Root, "why_not", lambda _, name: reason if name == "b.log" else None)
+    _, refused = agent_files(settings)
+    assert refused.state is State.WARN
+    assert f"1 of which this account cannot look at, such as logs/b.log: {reason}" in refused.text

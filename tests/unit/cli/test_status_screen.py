@@ -64,6 +64,10 @@ ANSWER: dict[str, Any] = {
             "newest_id": "17",
         }
     ],
+    "replicas": [
+        {"server": "db2:5432", "problem": None, "behind_s": 0.0},
+        {"server": "db3:5432", "problem": "it did not answer", "behind_s": None},
+    ],
 }
 
 
@@ -79,6 +83,9 @@ def test_shows_who_is_behind_what_is_due_and_what_died() -> None:
     assert " ".join(lines[6].split()) == "hot all 12 pieces 1,234,567 rows 3.4 GiB 2026-11-20T00:00 to 2026-11-26T12:00"
     assert lines[7] == "dead        3 lines were put aside"
     assert lines[8].endswith("newest 2026-11-26T11:00:00: logfeed dead show 17")
+    assert lines[9] == "replicas    1 of 2 answer questions"
+    assert " ".join(lines[10].split()) == "db2:5432 answers, 0 s behind"
+    assert " ".join(lines[11].split()) == "db3:5432 LEFT OUT: it did not answer"
 
 
 def test_an_installation_without_anything_is_shown_too() -> None:

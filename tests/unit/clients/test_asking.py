@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -225,6 +226,49 @@ def test_a_tail_goes_on_where_it_stood_and_shows_nothing_twice() -> None:
     assert [request.headers.get("Last-Event-ID") for request in asked] == [None, "t1", "t2", "t3"]
     assert [request.url.params.get("from") for request in asked] == ["now", None, None, None]
     assert {request.url.params["query"] for request in asked} == {"level:error"}
+
+
+def test_a_tail_that_was_left_in_the_middle_of_a_message_goes_on_behind_the_last_log() -> None:
+    message = event(logs=numbered(1, 2, 3), token="t1")
+    answer, asked = tail_of(message, message + event(logs=numbered(4), token="t2"))
+    with client(answer) as logfeed:
+        tail = logfeed.tail()
+        assert next(iter(tail)).id == "1"
+        rest = iter(tail)
+        assert [next(rest).id for _ in range(3)] == ["2", "3", "4"]
+    assert [request.headers.get("Last-Event-ID") for request in asked] == [None, None]
+
+
+async def test_a_tail_of_asyncio_that_was_left_goes_on_behind_the_last_log() -> None:
+    message = event(logs=numbered(1, 2, 3), token="t1")
+    answer, _ = tail_of(message, message)
+    transport = httpx.MockTransport(answer)
+    async with AsyncClient("http://logs", client=httpx.AsyncClient(transport=transport)) as logfeed:
+        tail = logfeed.tail()
+        found: list[str] = []
+        for count in (1, 2):
+            async with aclosing(aiter(tail)) as logs:
+                found += [(await anext(logs)).id for _ in range(count)]
+    assert found == ["1", "2", "3"]
+
+
+def test_an_answer_that_was_spoiled_on_its_way_is_asked_for_again() -> None:
+    def spoiled() -> httpx.Response:
+        return httpx.Response(200, stream=httpx.ByteStream(b"no gzip"), headers={"Content-Encoding": "gzip"})
+
+    answers = iter([spoiled(), httpx.Response(200, json=PAGE)])
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return next(answers)
+
+    with client(answer, patience_s=30.0) as logfeed:
+        assert [log.id for log in logfeed.logs()] == [str(LOG.id)]
+    assert len(asked) == 2
+    with client(lambda _: spoiled()) as logfeed:
+        with pytest.raises(Unreachable):
+            next(logfeed.logs())
 
 
 def test_a_gap_is_told_or_raised_with_where_to_go_on() -> None:

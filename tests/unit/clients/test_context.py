@@ -36,17 +36,17 @@ def test_ids_and_fields_hold_within_and_no_longer() -> None:
         assert (found, correlation_id()) == ("order-1", "order-1")
         with bind(step=2), correlation() as inner:
             assert correlation_id() == inner != "order-1"
-            assert current().fragment == '"user":"u-1","step":2'
+            assert current().bound == '"user":"u-1","step":2,'
         assert correlation_id() == "order-1"
-        assert current().fragment == '"user":"u-1"'
+        assert current().bound == '"user":"u-1",'
     assert correlation_id() is None
-    assert current().fragment == ""
+    assert current().bound == ""
 
 
 def test_ids_that_are_too_long_are_cut_and_fields_bounded() -> None:
     with correlation("x" * 500) as found, bind(large="y" * 10**6):
         assert len(found) == 128
-        assert len(current().fragment) < 10_000
+        assert len(current().bound) < 10_000
 
 
 async def test_tasks_have_the_context_they_were_made_in() -> None:

@@ -107,11 +107,14 @@ def test_exceptions_are_told_with_the_end_of_their_stack(log: logging.Logger, se
     except ValueError:
         log.exception("failed")
         log.error("failed", exc_info=True, stack_info=True)
-    first, second = sender.logs
+        log.info("on the way", stack_info=True)
+    first, second, unasked = sender.logs
     found = first.metadata["exception"]
     assert (found["type"], found["message"]) == ("ValueError", "no money")
     assert found["stack"].rstrip().endswith("ValueError: no money")
     assert "test_handler.py" in second.metadata["stack"]
+    assert "test_handler.py" in unasked.metadata["stack"]
+    assert "exception" not in unasked.metadata
     log.error("none", exc_info=True)
     assert "exception" not in sender.logs[-1].metadata
 

@@ -3,6 +3,7 @@ counted."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from logfeed_client import Sender, SenderLimits, notes
+from logfeed_client import Client, Sender, SenderLimits, notes
 from logfeed_client.sending import batch as batch_module
 from logfeed_client.sending.answers import Trouble
 from logfeed_client.waiting import ASKED_S_MAX, PAUSE_S_MAX, pause_s, retry_after_s
@@ -345,6 +346,68 @@ def test_a_spool_that_cannot_be_used_is_told_and_logs_are_sent(tmp_path: Path, t
     assert any("cannot be used" in text for text in told)
 
 
+def test_a_spool_waits_while_a_program_has_no_descriptors_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    """What is wrong with the process is not wrong with the files: none of them is put aside."""
+    with sending(NOBODY, spool_dir=tmp_path, limits=SenderLimits(linger_s=0.01, batch_logs=10)) as sender:
+        for number in range(30):
+            sender.put(line(number))
+        assert sender.flush(DEADLINE_S)
+    read, failures = Path.read_bytes, iter(range(3))
+
+    def few_descriptors(path: Path) -> bytes:
+        if next(failures, None) is not None:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read(path)
+
+    monkeypatch.setattr("logfeed_client.sending.delivery._DISK_REST_S", 0.01)
+    monkeypatch.setattr(Path, "read_bytes", few_descriptors)
+    with scripted() as server, sending(server.url, spool_dir=tmp_path) as sender:
+        sender.put(line(30))
+        until(lambda: len(server.messages) >= 31, "everything is sent")
+        assert numbers(server) == list(range(31))
+        assert sender.stats().dropped == {}
+    assert list(tmp_path.glob("*/*.unreadable")) == []
+    assert any("Too many open files" in text for text in told)
+
+
+# --- secrets
+
+
+@pytest.mark.parametrize("key", ["lf_secret key", "lf_secret\r\nX-Other: 1", "lf_secret\u00e9"])
+def test_a_key_that_no_header_takes_is_told_without_the_key(key: str, told: list[str]) -> None:
+    for make in (Sender, lambda url, **options: Client(url, api_key=options["api_key"])):
+        with pytest.raises(ValueError, match="API key") as raised:
+            make(NOBODY, service_name="shop", api_key=key)
+        assert "secret" not in str(raised.value)
+    with scripted() as server, sending(server.url, api_key=lambda: key) as sender:
+        sender.put(line(1))
+        until(lambda: bool(told), "the trouble is told")
+        assert "API key" in told[0]
+        assert "secret" not in "".join(told)
+
+
+def test_a_key_out_of_a_file_may_end_with_a_line_end() -> None:
+    with scripted() as server:
+        for key in ("lf_key\n", lambda: " lf_key\r\n"):
+            with sending(server.url, api_key=key) as sender:
+                sender.put(line(1))
+                assert sender.flush(DEADLINE_S)
+        assert [request.authorization for request in server.requests] == ["Bearer lf_key"] * 2
+
+
+def test_a_password_in_an_address_is_not_told(told: list[str]) -> None:
+    with pytest.raises(ValueError, match="url must be like") as raised:
+        Sender("logs://me:secret@logs.example", service_name="shop")
+    assert "secret" not in str(raised.value)
+    with sending("http://me:secret@127.0.0.1:9") as sender:
+        sender.put(line(1))
+        until(lambda: bool(told), "the trouble is told")
+    assert "127.0.0.1:9" in told[0]
+    assert "secret" not in "".join(told)
+
+
 # --- processes
 
 
@@ -384,17 +447,65 @@ if __name__ == "__main__":
 
 
 def test_programs_and_their_processes_send_what_waits_when_they_end() -> None:
-    client = Path(notes.__file__).resolve().parents[1]
     with scripted() as server:
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, server.url],
-            env={**os.environ, "PYTHONPATH": str(client)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
+        run(PROGRAM, server.url)
         assert sorted(server.messages) == ["child", "parent"]
+
+
+FORKED_UNSEEN = """
+import ctypes, os, sys
+from logfeed_client import Sender, SenderLimits
+
+sender = Sender(sys.argv[1], service_name="shop", spool_dir=sys.argv[2], limits=SenderLimits(linger_s=3600))
+sender.put(b'{"service_name":"shop","message":"parent"}\\n')
+while not os.path.exists(f"{sys.argv[2]}/0/lock"):
+    pass
+with sender._delivery._hand:  # the spool is claimed
+    pass
+child = ctypes.PyDLL(None).fork()  # as uWSGI forks: Python is not told
+if child == 0:
+    sender.close(0.0)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+LET_GO = """
+import sys, httpx
+from logfeed_client import Sender, SenderLimits
+
+def work():
+    sender = Sender(
+        sys.argv[1], service_name="shop", make_client=httpx.Client, limits=SenderLimits(linger_s=3600)
+    )
+    sender.put(b'{"service_name":"shop","message":"kept"}\\n')
+
+work()
+"""
+
+
+def run(program: str, *arguments: str) -> None:
+    client = Path(notes.__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": str(client)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_child_that_python_was_not_told_of_leaves_its_parents_logs_alone(tmp_path: Path) -> None:
+    with scripted() as server:
+        run(FORKED_UNSEEN, server.url, str(tmp_path))
+        assert server.messages == ["parent"]
+    assert list(tmp_path.glob("*/*.ndjson")) == [], "nothing that the next process would send again"
+
+
+def test_a_sender_that_nobody_holds_any_more_still_sends_at_the_end() -> None:
+    with scripted() as server:
+        run(LET_GO, server.url)
+        assert server.messages == ["kept"]
 
 
 # --- settings

@@ -220,6 +220,23 @@ def test_a_disk_without_room_leaves_no_part_of_a_line(tmp_path: Path, monkeypatc
     assert content(spool) == b"".join(lines(0, 3))
 
 
+def test_an_append_that_fails_in_the_middle_says_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some lines fill the open segment, and no other can be made: the caller keeps the rest, and the rest alone."""
+    spool = claimed(tmp_path)
+    assert spool.append(lines(0, 4)) == 4
+
+    def none_left(*_: Any) -> int:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", none_left)
+        assert spool.append(lines(4, 9)) == 6
+        with pytest.raises(OSError, match="Too many"):
+            spool.append(lines(10, 3))
+    assert spool.append(lines(10, 3)) == 3
+    assert content(spool) == b"".join(lines(0, 13))
+
+
 def test_a_segment_that_cannot_be_read_stays_aside(tmp_path: Path) -> None:
     spool = claimed(tmp_path)
     spool.append(lines(0, 11))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import httpx
 import pytest
 from logfeed_client import AsyncSubscriber, Gap, Subscriber, SubscriptionError, subscriber
 
@@ -96,3 +97,40 @@ async def test_the_one_for_asyncio_judges_the_same() -> None:
 def test_an_answer_is_taken() -> None:
     with answering(200, b'{"records":[' + RECORD + b'],"next":"0:2"}') as url, Subscriber(url, "t") as records:
         assert next(iter(records)).id == "1"
+
+
+def test_who_begins_now_has_a_place_from_the_first_record_on() -> None:
+    """Saved after the first of two records, it leads to the second: `now` would lead past it."""
+    other = RECORD.replace(b'"offset":1', b'"offset":7').replace(b'"id":"1"', b'"id":"2"')
+    with answering(200, b'{"records":[' + RECORD + b"," + other + b'],"next":"0:8,1:5"}') as url:
+        with Subscriber(url, "t", after="now") as records:
+            assert next(iter(records)).id == "1"
+            assert records.after == "0:2,1:5"
+
+
+def test_a_client_that_was_closed_is_not_asked_for_ever() -> None:
+    closed = httpx.Client()
+    closed.close()
+    with Subscriber("http://127.0.0.1:9", "t", client=closed) as records, pytest.raises(RuntimeError, match="closed"):
+        next(iter(records))
+
+
+async def test_a_client_of_asyncio_that_was_closed_is_not_asked_for_ever() -> None:
+    closed = httpx.AsyncClient()
+    await closed.aclose()
+    async with AsyncSubscriber("http://127.0.0.1:9", "t", client=closed) as records:
+        with pytest.raises(RuntimeError, match="closed"):
+            await anext(aiter(records))
+
+
+def test_its_key_comes_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGFEED_API_KEY", "lf_from_environment")
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["Authorization"])
+        return httpx.Response(200, content=b'{"records":[' + RECORD + b'],"next":"0:2"}')
+
+    with Subscriber("http://logs", "t", client=httpx.Client(transport=httpx.MockTransport(answer))) as records:
+        next(iter(records))
+    assert seen == ["Bearer lf_from_environment"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -43,8 +43,10 @@ class CountedStore(MemoryStore):
     scans = 0
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Snapshot]:
-        async with super().snapshot() as snapshot:
+    async def snapshot(
+        self, *, at_least: Mapping[int, int] | None = None, is_again: bool = False
+    ) -> AsyncIterator[Snapshot]:
+        async with super().snapshot(at_least=at_least, is_again=is_again) as snapshot:
             scan = snapshot.scan
 
             async def counted(*arguments: Any, **options: Any) -> ScanResult:
@@ -626,8 +628,10 @@ class DropsUnderneath(MemoryStore):
     drops = 1
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Snapshot]:
-        async with super().snapshot() as snapshot:
+    async def snapshot(
+        self, *, at_least: Mapping[int, int] | None = None, is_again: bool = False
+    ) -> AsyncIterator[Snapshot]:
+        async with super().snapshot(at_least=at_least, is_again=is_again) as snapshot:
             if self.drops:
                 self.drops -= 1
                 raise SnapshotLost

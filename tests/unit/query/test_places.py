@@ -9,8 +9,9 @@ from collections import Counter
 
 import pytest
 
-from query.errors import TooManyQuestions, TooManyScans
+from query.errors import TooManyScans
 from query.places import FairPlaces
+from schemas.errors import TooManyQuestions
 
 
 def places_of(places: int = 3, per_subject: int = 2, waiting: int = 10, waiting_per_subject: int = 4) -> FairPlaces:

@@ -188,3 +188,13 @@ def test_bad_line_is_an_error_and_spoils_no_other(line: Any) -> None:
     with pytest.raises(msgspec.MsgspecError):
         decode_lines(good + b"\n" + bad)
     assert decode_line(good) == LogLine(1, 2, 9, "api", "m", None, msgspec.Raw(b"{}"))
+
+
+def test_a_trace_travels_beside_the_frame_and_is_never_a_reason_to_refuse_it() -> None:
+    traced = msgspec.structs.replace(HEADER, traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
+    headers = encode_headers(traced)
+    assert decode_headers(headers) == traced
+    # A program from before it sees one header more, which it does not look at, and the same version.
+    assert headers[:-1] == encode_headers(HEADER)
+    for odd in (b"", b"00-zz", b"\xff" * 55, b"a" * 100_000):
+        assert decode_headers([*headers[:-1], ("traceparent", odd)]) == HEADER

@@ -21,18 +21,18 @@ def chunk(start: int, *, is_finished: bool = True, ids: tuple[int, int] = (0, 99
 
 def test_finished_chunks_end_where_the_first_unfinished_one_begins() -> None:
     catalogue = Catalogue(
-        (1, [0, None]), [chunk(20), chunk(0), chunk(10, is_finished=False), chunk(30, is_finished=False)]
+        (1, [0, None], 1, 0), [chunk(20), chunk(0), chunk(10, is_finished=False), chunk(30, is_finished=False)]
     )
     ground = catalogue.ground(closed_before_us=30)
     assert (ground.starts_us, ground.ends_us, ground.open_from_us, ground.late_end_us) == ([0], [10], 10, 30)
-    everything_finished = Catalogue((1, [0, None]), [chunk(0), chunk(10)]).ground(closed_before_us=20)
+    everything_finished = Catalogue((1, [0, None], 1, 0), [chunk(0), chunk(10)]).ground(closed_before_us=20)
     assert (everything_finished.starts_us, everything_finished.open_from_us) == ([0, 10], 20)
 
 
 def test_a_log_is_sought_in_open_tables_and_where_its_id_can_be() -> None:
     late = [Table("logs_late_1", True, True, 3, 7, 4, 50, 60), Table("logs_late_2", True, False)]
     chunks = [chunk(0, ids=(1, 9)), chunk(10, ids=(5, 55)), chunk(20, is_finished=False)]
-    catalogue = Catalogue((1, [0, None]), [*late, *chunks])
+    catalogue = Catalogue((1, [0, None], 1, 0), [*late, *chunks])
     everywhere = Arm("logs", (20, 0), BEYOND), Arm("logs_late_2", LEAST, BEYOND)
     assert catalogue.places_of(99, 20) == [*everywhere]
     assert catalogue.places_of(7, 20) == [*everywhere, Arm("logs_10", LEAST, BEYOND), Arm("logs_0", LEAST, BEYOND)]
@@ -61,7 +61,7 @@ def part(
 
 def test_parts_count_up_to_the_first_that_is_not_of_use() -> None:
     def counting(*parts: Part) -> dict[OpenIndex, tuple[tuple[str, ...], int, int]]:
-        made = Catalogue((1, [0, None]), [chunk(20, is_finished=False)], parts, closed_before_us=30)
+        made = Catalogue((1, [0, None], 1, 0), [chunk(20, is_finished=False)], parts, closed_before_us=30)
         by = {kind: found for kind in OpenIndex if (found := made.parts_by(kind)) is not None}
         return {kind: (tuple(found.tables()), found.to_xid, found.rows) for kind, found in by.items()}
 
@@ -75,7 +75,7 @@ def test_parts_count_up_to_the_first_that_is_not_of_use() -> None:
 
 
 def test_rows_beside_the_parts_are_told_from_what_chunks_have_grown_that_are_not_finished() -> None:
-    parts = Catalogue((1, [0, None]), [], [part(1), part(3)]).parts_by(OpenIndex.METADATA)
+    parts = Catalogue((1, [0, None], 1, 0), [], [part(1), part(3)]).parts_by(OpenIndex.METADATA)
     assert parts is not None
     assert parts.rows_beside({"logs_20": 1_000, "logs_30": 3_000}) == 0
     assert parts.rows_beside({"logs_20": 1_000, "logs_30": 3_600}) == 3
@@ -90,7 +90,7 @@ def test_a_key_is_sought_in_the_newest_parts_that_know_it_and_only_in_what_is_ne
         part(3, keys="abc", end=50),
         part(4, keys="bc", end=70),
     ]
-    catalogue = Catalogue((1, [0, None]), [], parts)
+    catalogue = Catalogue((1, [0, None], 1, 0), [], parts)
 
     def asked(keys: str) -> tuple[int, int] | None:
         found = catalogue.parts_by(OpenIndex.METADATA, keys)
@@ -99,6 +99,6 @@ def test_a_key_is_sought_in_the_newest_parts_that_know_it_and_only_in_what_is_ne
     assert asked("") == (4, LEAST_US)
     assert asked("c") == asked("bc") == asked("b") == (2, 60)
     assert asked("a") is asked("abc") is None
-    assert Catalogue((1, [0, None]), [], parts[:3]).parts_by(OpenIndex.METADATA, "a") is not None
+    assert Catalogue((1, [0, None], 1, 0), [], parts[:3]).parts_by(OpenIndex.METADATA, "a") is not None
     assert list(catalogue.known_keys) == ["b", "c"]
-    assert list(Catalogue((1, [0, None]), []).known_keys) == []
+    assert list(Catalogue((1, [0, None], 1, 0), []).known_keys) == []

@@ -1476,6 +1476,31 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/users/{name}/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Sessions of a user
+         * @description Logins that go on. Your own; another's takes `admin` on all services.
+         */
+        get: operations["list_sessions"];
+        put?: never;
+        post?: never;
+        /**
+         * Sign out everywhere
+         * @description All sessions of the user end, everywhere within two seconds; yours too, where the user is yourself. Another's takes
+         *     `admin` on all services.
+         */
+        delete: operations["end_sessions"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/views": {
         parameters: {
             query?: never;
@@ -3077,6 +3102,11 @@ export interface components {
             /** Expires At */
             expires_at: string | null;
             /**
+             * Last Used At
+             * @description When somebody was let in by it last, to the minute; null: never.
+             */
+            last_used_at: string | null;
+            /**
              * Logs Per S
              * @description What it may send; null: as the settings say.
              */
@@ -3374,6 +3404,11 @@ export interface components {
              * @example lf_3kzj6qvw2xah_…
              */
             key: string;
+            /**
+             * Last Used At
+             * @description When somebody was let in by it last, to the minute; null: never.
+             */
+            last_used_at: string | null;
             /**
              * Logs Per S
              * @description What it may send; null: as the settings say.
@@ -3849,6 +3884,27 @@ export interface components {
             index: number;
         };
         /**
+         * ReplicaModel
+         * @description A replica of the database, as the process that answers sees it.
+         */
+        ReplicaModel: {
+            /**
+             * Behind S
+             * @description Everything that the primary had so many seconds ago is there; null: not known.
+             */
+            behind_s: number | null;
+            /**
+             * Problem
+             * @description Why it is left out; null: it answers questions.
+             */
+            problem: string | null;
+            /**
+             * Server
+             * @description host:port.
+             */
+            server: string;
+        };
+        /**
          * RoleModel
          * @description A role that one process has at a time.
          */
@@ -3993,6 +4049,35 @@ export interface components {
             service_name: string;
         };
         /**
+         * SessionList
+         * @description Sessions of a user, the one that was used last first; 1,000 at most.
+         */
+        SessionList: {
+            /** Sessions */
+            sessions: components["schemas"]["SessionModel"][];
+        };
+        /**
+         * SessionModel
+         * @description A login that goes on.
+         */
+        SessionModel: {
+            /**
+             * Began At
+             * @example 2026-11-22T12:34:56.123456Z
+             */
+            began_at: string;
+            /**
+             * Ends At
+             * @description Unless it is refreshed before, or ended.
+             */
+            ends_at: string;
+            /**
+             * Refreshed At
+             * @description When it was used last, some minutes exact.
+             */
+            refreshed_at: string;
+        };
+        /**
          * SideModel
          * @description The log of one side.
          */
@@ -4070,6 +4155,11 @@ export interface components {
             due: components["schemas"]["DueModel"];
             /** Partitions */
             partitions: components["schemas"]["PartitionModel"][];
+            /**
+             * Replicas
+             * @description In the order of the settings.
+             */
+            replicas: components["schemas"]["ReplicaModel"][];
             /** Roles */
             roles: components["schemas"]["RoleModel"][];
             /** Tiers */
@@ -5364,7 +5454,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -5456,7 +5564,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -5573,7 +5699,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -5694,7 +5838,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -5786,7 +5948,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6064,7 +6244,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6177,7 +6375,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6476,7 +6692,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6605,7 +6839,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6697,7 +6949,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6842,7 +7112,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6953,7 +7241,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -7070,7 +7376,25 @@ export interface operations {
                     };
                 };
             };
-            /** @description The database is away: the same request may work after `Retry-After` seconds. */
+            /** @description As many of your questions as may be are being answered, or a rule of yours is being tried: `Retry-After`. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        detail: string;
+                        errors?: {
+                            field: string;
+                            message: string;
+                        }[];
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -16763,6 +17087,70 @@ export interface operations {
                      *       "status": 422,
                      *       "title": "A parameter is not valid",
                      *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
                      *     }
                      */
                     "application/problem+json": {
@@ -28236,6 +28624,70 @@ export interface operations {
                     };
                 };
             };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
             /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
             503: {
                 headers: {
@@ -30328,6 +30780,806 @@ export interface operations {
                      *       "status": 409,
                      *       "title": "It is otherwise by now",
                      *       "type": "urn:logfeed:problem:conflict"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    list_sessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The user's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionList"];
+                };
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description A parameter is unknown or not valid; `detail` says what was expected. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "levle: there is no such parameter: did you mean `level`?",
+                     *       "status": 422,
+                     *       "title": "A parameter is not valid",
+                     *       "type": "urn:logfeed:problem:invalid-parameter"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description Too many attempts to log in, or questions, tails, streams, reads, exports of yours at once: wait `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "4 of your questions are being answered, as many as one may ask at once; ask fewer at a time",
+                     *       "status": 429,
+                     *       "title": "Too many of your questions at once",
+                     *       "type": "urn:logfeed:problem:too-many-questions"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description The database is away, behind or busy: the same request may work after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Whole seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the database does not answer; try again shortly",
+                     *       "status": 503,
+                     *       "title": "The question cannot be answered now",
+                     *       "type": "urn:logfeed:problem:unavailable"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    end_sessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The user's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credentials came, or they are not valid (any more): `WWW-Authenticate` says what is expected. */
+            401: {
+                headers: {
+                    /** @description Bearer (RFC 6750). */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this API key is not known: it was mistyped or revoked",
+                     *       "status": 401,
+                     *       "title": "Who you are is not known",
+                     *       "type": "urn:logfeed:problem:unauthenticated"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description You may not do this: `detail` says what is missing. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "you may not read the logs of any service",
+                     *       "status": 403,
+                     *       "title": "Not permitted",
+                     *       "type": "urn:logfeed:problem:not-permitted"
+                     *     }
+                     */
+                    "application/problem+json": {
+                        /**
+                         * Detail
+                         * @description What happened, what was expected, what to do.
+                         * @example limit: expected 1..1000, got 5000
+                         */
+                        detail: string;
+                        /**
+                         * Errors
+                         * @description The parameter that is not valid (422).
+                         */
+                        errors?: {
+                            /**
+                             * Column
+                             * @description 1-based place in the value, where one is meant.
+                             */
+                            column?: number | null;
+                            /**
+                             * Field
+                             * @example limit
+                             */
+                            field: string;
+                            /**
+                             * Message
+                             * @example expected 1..1000, got 5000
+                             */
+                            message: string;
+                        }[] | null;
+                        /**
+                         * Status
+                         * @example 422
+                         */
+                        status: number;
+                        /**
+                         * Title
+                         * @description The kind, for people.
+                         * @example A parameter is not valid
+                         */
+                        title: string;
+                        /**
+                         * Type
+                         * @description Names the kind of problem; stable.
+                         * @example urn:logfeed:problem:invalid-parameter
+                         */
+                        type: string;
+                    };
+                };
+            };
+            /** @description There is no such log, pattern, experiment, connection, host, file, key or user, or you may not read it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "there is no log 382110771345817600, or it may not be read",
+                     *       "status": 404,
+                     *       "title": "There is no such log",
+                     *       "type": "urn:logfeed:problem:not-found"
                      *     }
                      */
                     "application/problem+json": {

@@ -12,7 +12,7 @@ import { ApiProblem, asProblem, problemOf } from "./problem";
 import type { components } from "./schema";
 
 export type Identity = components["schemas"]["Identity"];
-export type Permission = "read" | "tail" | "export" | "alert" | "admin" | "write";
+export type Permission = "read" | "tail" | "export" | "alert" | "admin" | "write" | "host";
 
 export type SessionState =
   | { kind: "starting" }

@@ -7,7 +7,7 @@
 import { getJson } from "../api/client";
 import { type ApiProblem, asProblem } from "../api/problem";
 import type { Row } from "./row";
-import { type Page, RowStore } from "./store";
+import { LIMITS, type Page, RowStore } from "./store";
 import { Tail, type TailState } from "./tail";
 
 export const FIRST_LIMIT = 200;
@@ -177,11 +177,15 @@ export class Explorer {
     else if (this.view.phase === "ready") this.restart();
   }
 
-  /** Places first..last are in sight: fetch what is missing there, or soon will be. */
+  /**
+   * Places first..last are in sight: fetch what is missing there, or soon will be. Who pulled the scroll bar to the very top from
+   * far below wants the newest, not all the pages in between.
+   */
   reach(first: number, last: number): void {
     if (this.view.phase !== "ready" || this.isBusy) return;
     const { store } = this;
-    if (first < store.base + AHEAD_ROWS && store.newer !== null) void this.load("newer", store.newer);
+    if (first === 0 && store.base > LIMITS.rowsMax) this.restart();
+    else if (first < store.base + AHEAD_ROWS && store.newer !== null) void this.load("newer", store.newer);
     else if (first < store.base) this.restart();
     else if (last > store.count - AHEAD_ROWS && this.view.olderProblem === null && this.view.searchedTo === null) {
       if (store.older.kind !== "end") void this.load("older");

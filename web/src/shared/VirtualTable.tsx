@@ -3,11 +3,11 @@
  *
  * The rows are the caller's: `row(index)` draws one, `onRange` says which are in sight, so that the caller can fetch what
  * comes next. Positions are by index alone. What is put in above the reader is the caller's decision: where rows were dropped
- * at the top their places stay (`row` draws something for them), so nothing moves.
+ * at the top their places stay (`row` draws something for them), so nothing moves. A frame costs what it shows, however many
+ * rows there are: which they are is computed (stretch.ts), not looked up in a list of all.
  *
  * One grid for assistive technology: the table has the focus, `active` is the row that keys act on.
  */
-import { useVirtualizer } from "@tanstack/react-virtual";
 import {
   type CSSProperties,
   type KeyboardEventHandler,
@@ -16,16 +16,19 @@ import {
   useEffect,
   useId,
   useImperativeHandle,
+  useLayoutEffect,
   useRef,
+  useState,
+  useSyncExternalStore,
 } from "react";
+import { type Align, Reel } from "./reel";
 import { Slots } from "./slots";
 
 export const ROW_PX = 22;
-const OVERSCAN_ROWS = 12;
 
 export interface VirtualTableHandle {
   /** Bring a row into sight. align: where; `auto` moves only as far as needed. */
-  scrollTo(index: number, align?: "auto" | "start" | "center" | "end"): void;
+  scrollTo(index: number, align?: Align): void;
   /** The reader looks at the very first row. */
   isAtTop(): boolean;
   focus(): void;
@@ -77,20 +80,22 @@ export function VirtualTable({
 }: VirtualTableProps) {
   const scroller = useRef<HTMLDivElement>(null);
   const id = useId();
-  const virtual = useVirtualizer({
-    count,
-    getScrollElement: () => scroller.current,
-    estimateSize: () => rowPx,
-    overscan: OVERSCAN_ROWS,
-    ...(keyOf === undefined ? {} : { getItemKey: keyOf }),
-  });
-  const items = virtual.getVirtualItems();
-  const slots = useRef(new Slots()).current.assign(items.map(({ key }) => key));
-  const drawn = items.map((item, place) => ({ item, slot: slots[place] as number }));
+  const [reel] = useState(() => new Reel(rowPx));
+  const sight = useSyncExternalStore(reel.subscribe, reel.current);
+  const { origin, isScrolling } = sight;
+  const first = Math.min(sight.first, count);
+  const last = Math.min(sight.last, count - 1);
+  const indexes = Array.from({ length: Math.max(0, last - first + 1) }, (_, place) => first + place);
+  const slots = useRef(new Slots()).current.assign(indexes.map((index) => keyOf?.(index) ?? index));
+  const drawn = indexes.map((index, place) => ({ index, slot: slots[place] as number }));
   // In the order of elements while they take turns, so that none is moved; at rest in that of rows, for who marks several.
-  if (virtual.isScrolling) drawn.sort((one, other) => one.slot - other.slot);
-  const first = items[0]?.index ?? 0;
-  const last = items.at(-1)?.index ?? -1;
+  if (isScrolling) drawn.sort((one, other) => one.slot - other.slot);
+
+  useLayoutEffect(() => reel.setCount(count), [reel, count]);
+  useLayoutEffect(() => (scroller.current === null ? undefined : reel.follow(scroller.current)), [reel]);
+  useLayoutEffect(() => {
+    reel.onScroll = (isAtTop) => onScroll?.(isAtTop);
+  }, [reel, onScroll]);
 
   // Also when only the count changed: the caller may have to fetch the next page still.
   // biome-ignore lint/correctness/useExhaustiveDependencies: see above
@@ -101,21 +106,12 @@ export function VirtualTable({
   useImperativeHandle(
     ref,
     () => ({
-      scrollTo: (index, align = "auto") => virtual.scrollToIndex(index, { align }),
-      isAtTop: () => (scroller.current?.scrollTop ?? 0) < rowPx,
+      scrollTo: (index, align = "auto") => reel.scrollTo(index, align),
+      isAtTop: () => reel.isAtTop,
       focus: () => scroller.current?.focus({ preventScroll: true }),
-      shift: (rows) => {
-        const shown = scroller.current;
-        if (shown === null) return;
-        const top = shown.scrollTop + rows * rowPx;
-        // The rows come with the next drawing; a browser scrolls no further than what is there.
-        const inner = shown.firstElementChild as HTMLElement;
-        const heightPx = top + shown.clientHeight;
-        if (inner.offsetHeight < heightPx) inner.style.height = `${heightPx}px`;
-        shown.scrollTop = top;
-      },
+      shift: (rows) => reel.shift(rows),
     }),
-    [virtual, rowPx],
+    [reel],
   );
 
   const isActiveShown = active >= first && active <= last;
@@ -131,25 +127,24 @@ export function VirtualTable({
         tabIndex={0}
         aria-activedescendant={isActiveShown ? `${id}-${active}` : undefined}
         onKeyDown={onKeyDown}
-        onScroll={(event) => onScroll?.(event.currentTarget.scrollTop < rowPx)}
       >
-        <div role="presentation" style={{ height: virtual.getTotalSize(), position: "relative" }}>
-          {drawn.map(({ item, slot }) => {
-            const { className: more = "", ...data } = rowProps?.(item.index) ?? {};
+        <div role="presentation" className="table-rows">
+          {drawn.map(({ index, slot }) => {
+            const { className: more = "", ...data } = rowProps?.(index) ?? {};
             return (
               // biome-ignore lint/a11y/useKeyWithClickEvents: the table has focus and keys
               <div
                 key={slot}
-                id={`${id}-${item.index}`}
+                id={`${id}-${index}`}
                 className={`table-row ${more}`}
                 role="row"
-                aria-rowindex={item.index + 1}
-                aria-selected={item.index === active}
-                style={{ transform: `translateY(${item.start}px)` }}
-                onClick={() => onRowClick?.(item.index)}
+                aria-rowindex={index + 1}
+                aria-selected={index === active}
+                style={{ transform: `translateY(${(index - origin) * rowPx}px)` }}
+                onClick={() => onRowClick?.(index)}
                 {...data}
               >
-                {row(item.index)}
+                {row(index)}
               </div>
             );
           })}

@@ -76,6 +76,7 @@ const MEANING: Record<Permission, string> = {
   alert: "rules, alerts and silences",
   admin: "administration",
   write: "sending logs",
+  host: "registering hosts",
 };
 
 /** 403: names the permission that is missing, and who can give it. detail: the server's words. */

@@ -1,23 +1,46 @@
-"""What both clients share: where the server is, how one asks, what an answer means, how long to be patient. Decides only.
+"""What both clients share: where the server is, what is asked, what an answer means, how long to be patient. Decides only.
 
-Sent again, with the pause the server asks for or one that grows: what got no connection, 408, 429, 502, 503, 504. All
-questions are GET, so that is always safe.
+Sent again, with the pause the server asks for or one that grows: what got no connection, or an answer that was spoiled on its
+way, 408, 429, 502, 503, 504. All questions are GET, so that is always safe.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Generic, Literal
 
 import httpx
 
 from logfeed_client.connecting import checked_url, client_options, key_of
 from logfeed_client.errors import LogfeedError, NotLogfeed, Unauthenticated, Unreachable, problem_of
 from logfeed_client.querying.events import Frame
-from logfeed_client.querying.questions import BASE, PAGE_LOGS_MAX, Filters, Parameters, Time, parameters_of, time_text
-from logfeed_client.querying.results import Json, Kind, Log, TailGap, read
+from logfeed_client.querying.questions import (
+    BASE,
+    PAGE_LOGS_MAX,
+    Filters,
+    Parameters,
+    Time,
+    correlation_path,
+    log_path,
+    parameters_of,
+    time_text,
+)
+from logfeed_client.querying.results import (
+    Histogram,
+    Json,
+    Kind,
+    Log,
+    LogContext,
+    Page,
+    TailGap,
+    context_of,
+    histogram_of,
+    one_of,
+    page_of,
+    read,
+)
 from logfeed_client.waiting import pause_s, retry_after_s
 
 TAIL_PATH: Final = f"{BASE}/tail"
@@ -28,8 +51,9 @@ SILENCE_S: Final = 60.0
 _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 _CONNECT_S: Final = 10.0
 
-Answer = TypeVar("Answer")
 Chance = Callable[[], float]
+Order = Literal["desc", "asc"]
+"""By (timestamp, id): newest first, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +88,75 @@ class Later(Exception):
         self.asked_s = asked_s
 
 
+PASSING: Final = (Later, httpx.TransportError, httpx.DecodingError)
+"""After these the same is asked again."""
+
+# --- questions
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[Kind]):
+    """What is asked, and as what its answer is read."""
+
+    path: str
+    parameters: Parameters
+    build: Callable[[Json], Kind]
+
+    def request(self, address: Address) -> dict[str, Any]:
+        """Arguments of httpx's `stream`: values of many types."""
+        return {
+            "method": "GET",
+            "url": f"{address.url}{self.path}",
+            "params": httpx.QueryParams(tuple(self.parameters)),
+            "headers": address.headers(),
+        }
+
+    def read(self, response: httpx.Response, body: bytes) -> Kind:
+        """An answer as a type. Raises Later, ProblemError, NotLogfeed."""
+        check(response, body)
+        return read(body, self.build)
+
+    def after(self, cursor: str) -> Question[Kind]:
+        """The same question, further on."""
+        kept = [pair for pair in self.parameters if pair[0] != "cursor"]
+        return replace(self, parameters=[*kept, ("cursor", cursor)])
+
+
+def ask_pages(
+    filters: Filters, *, order: Order, page_logs: int, cursor: str | None = None, around: Time | None = None
+) -> Question[Page]:
+    """The first page that is wanted. Raises TypeError."""
+    found = [*parameters_of(filters), ("order", order), ("limit", str(min(page_logs, PAGE_LOGS_MAX)))]
+    if around is not None:
+        found.append(("around", time_text(around)))
+    if cursor is not None:
+        found.append(("cursor", cursor))
+    return Question(f"{BASE}/logs", found, page_of)
+
+
+def ask_one(log_id: str | int) -> Question[Log]:
+    """One log."""
+    return Question(log_path(log_id), [], one_of)
+
+
+def ask_context(log_id: str | int, *, before: int, after: int) -> Question[LogContext]:
+    """Its neighbours."""
+    return Question(f"{log_path(log_id)}/context", [("before", str(before)), ("after", str(after))], context_of)
+
+
+def ask_correlation(correlation_id: str, *, page_logs: int) -> Question[Page]:
+    """The first page of a story."""
+    return Question(correlation_path(correlation_id), [("limit", str(page_logs))], page_of)
+
+
+def ask_histogram(filters: Filters, *, buckets: int) -> Question[Histogram]:
+    """Counts over time. Raises TypeError."""
+    return Question(f"{BASE}/histogram", [*parameters_of(filters), ("buckets", str(buckets))], histogram_of)
+
+
+# --- answers
+
+
 @dataclass(slots=True)
 class Patience:
     """How long one question, or one tail, is asked again."""
@@ -95,18 +188,13 @@ def reason_of(failure: Exception) -> str:
     return str(failure) or type(failure).__name__
 
 
-def answered(status: int, headers: Mapping[str, str], body: bytes, build: Callable[[Json], Kind]) -> Kind:
-    """An answer as a type. Raises Later, ProblemError, NotLogfeed."""
-    check(status, headers, body)
-    return read(body, build)
-
-
-def check(status: int, headers: Mapping[str, str], body: bytes) -> None:
+def check(response: httpx.Response, body: bytes) -> None:
     """Raises Later, ProblemError; NotLogfeed for an answer that is neither 200 nor a refusal."""
+    status = response.status_code
     if status == 200:
         return
     if status in _AGAIN:
-        raise Later(str(problem_of(status, body)), retry_after_s(headers.get("Retry-After"), time.time()))
+        raise Later(str(problem_of(status, body)), retry_after_s(response.headers.get("Retry-After"), time.time()))
     if status < 400:
         raise NotLogfeed(f"the server answers {status}: is the address right?")
     raise problem_of(status, body)
@@ -119,25 +207,15 @@ def grown(received: bytearray, piece: bytes) -> None:
         raise NotLogfeed(f"the answer has more than {ANSWER_BYTES_MAX} bytes")
 
 
-def find_parameters(
-    filters: Filters, *, order: str, page_logs: int, cursor: str | None, around: Time | None
-) -> Parameters:
-    """Of the first page that is asked for. Raises TypeError."""
-    found = [*parameters_of(filters), ("order", order), ("limit", str(min(page_logs, PAGE_LOGS_MAX)))]
-    if around is not None:
-        found.append(("around", time_text(around)))
-    return found if cursor is None else [*found, ("cursor", cursor)]
-
-
-def with_cursor(parameters: Parameters, cursor: str) -> Parameters:
-    """The same question, further on."""
-    return [*(pair for pair in parameters if pair[0] != "cursor"), ("cursor", cursor)]
+# --- tails
 
 
 @dataclass(slots=True)
 class TailPlace:
-    """Where a tail stands, and which logs were handed out last."""
+    """What a tail asks for, where it stands, and which logs were handed out last."""
 
+    address: Address
+    parameters: Parameters
     token: str
     """`now` before the first message."""
     ids_max: int
@@ -145,13 +223,24 @@ class TailPlace:
     on_gap: Callable[[TailGap], None] | None
     _seen: dict[str, None] = field(default_factory=dict)
 
-    def headers(self) -> dict[str, str]:
-        """In a header: a token may be longer than some proxies take an address to be."""
-        return {"Last_Event_ID": self.token} if self.token != "now" else {}
+    def request(self) -> dict[str, Any]:
+        """Arguments of httpx's `stream`: values of many types. The place goes in a header: it may be longer than some proxies
+        take an address to be."""
+        is_begun = self.token != "now"
+        place = {"Last_Event_ID": self.token} if is_begun else {}
+        begin = [] if is_begun else [("from", self.token)]
+        return {
+            "method": "GET",
+            "url": f"{self.address.url}{TAIL_PATH}",
+            "params": httpx.QueryParams((*self.parameters, *begin)),
+            "headers": self.address.headers(Accept="text/event-stream", **place),
+            "timeout": httpx.Timeout(SILENCE_S, connect=_CONNECT_S),
+        }
 
-    def take(self, frame: Frame) -> list[Log]:
-        """The logs of a message that were not handed out. Raises Later, Unauthenticated when the server ends the tail,
-        TailGapError for a gap that nobody is told of."""
+    def take(self, frame: Frame) -> Iterator[Log]:
+        """The logs of a message that were not handed out; behind the last of them a new connection begins behind the message.
+        Who leaves before that is given the rest when it comes again. Raises Later, Unauthenticated when the server ends the
+        tail, TailGapError for a gap that nobody is told of."""
         if frame.end is not None:
             if frame.is_final:
                 raise Unauthenticated(401, {"title": "The tail has ended", "detail": frame.detail or frame.end})
@@ -162,14 +251,12 @@ class TailPlace:
             if self.on_gap is None:
                 raise TailGapError(frame.gap, frame.token or self.token)
             self.on_gap(frame.gap)
-        fresh = [log for log in frame.logs if log.id not in self._seen]
-        self._seen.update((log.id, None) for log in fresh)
-        while len(self._seen) > self.ids_max:
-            del self._seen[next(iter(self._seen))]
-        return fresh
-
-    def handed_out(self, frame: Frame) -> None:
-        """All of it: a new connection begins behind it."""
+        for log in frame.logs:
+            if log.id not in self._seen:
+                self._seen[log.id] = None
+                if len(self._seen) > self.ids_max:
+                    del self._seen[next(iter(self._seen))]
+                yield log
         self.token = frame.token or self.token
 
 

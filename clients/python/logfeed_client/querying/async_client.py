@@ -15,51 +15,30 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import Any, Final, Literal, Self, Unpack
+from typing import Any, Final, Self, Unpack
 
 import httpx
 
 from logfeed_client.async_subscriber import AsyncSubscriber
 from logfeed_client.querying.asking import (
-    SILENCE_S,
-    TAIL_PATH,
+    PASSING,
     Address,
     Later,
+    Order,
     Patience,
+    Question,
     TailPlace,
-    answered,
+    ask_context,
+    ask_correlation,
+    ask_histogram,
+    ask_one,
+    ask_pages,
     check,
-    find_parameters,
     grown,
-    with_cursor,
 )
 from logfeed_client.querying.events import EventReader, Frame, frame_of
-from logfeed_client.querying.questions import (
-    BASE,
-    PAGE_LOGS_MAX,
-    Filters,
-    Parameters,
-    Time,
-    correlation_path,
-    log_path,
-    parameters_of,
-)
-from logfeed_client.querying.results import (
-    Histogram,
-    Json,
-    Kind,
-    Log,
-    LogContext,
-    Page,
-    TailGap,
-    context_of,
-    histogram_of,
-    one_of,
-    page_of,
-)
-
-Order = Literal["desc", "asc"]
-"""By (timestamp, id): newest first, oldest first."""
+from logfeed_client.querying.questions import PAGE_LOGS_MAX, Filters, Time, parameters_of
+from logfeed_client.querying.results import Histogram, Kind, Log, LogContext, Page, TailGap
 
 
 class AsyncClient:
@@ -129,20 +108,18 @@ class AsyncClient:
     ) -> AsyncGenerator[Page, None]:
         """Pages along `next_cursor`, to the end. page_logs: of one page, 1..1000. cursor: of a page of this question, goes on
         there. around: the id of a log, or a time, with which the first page begins."""
-        asked = find_parameters(filters, order=order, page_logs=page_logs, cursor=cursor, around=around)
-        async with aclosing(self._walk(f"{BASE}/logs", asked)) as pages:
+        asked = ask_pages(filters, order=order, page_logs=page_logs, cursor=cursor, around=around)
+        async with aclosing(self._walk(asked)) as pages:
             async for page in pages:
                 yield page
 
     async def get(self, log_id: str | int) -> Log:
         """One log, by its id alone. Raises NotFound."""
-        return await self._ask(log_path(log_id), [], one_of)
+        return await self._ask(ask_one(log_id))
 
     async def context(self, log_id: str | int, *, before: int = 10, after: int = 10) -> LogContext:
         """A log and its neighbours in its service. Raises NotFound."""
-        return await self._ask(
-            f"{log_path(log_id)}/context", [("before", str(before)), ("after", str(after))], context_of
-        )
+        return await self._ask(ask_context(log_id, before=before, after=after))
 
     async def correlation(self, correlation_id: str) -> AsyncGenerator[Log, None]:
         """Every log with this correlation id, oldest first, over all services and all time."""
@@ -155,13 +132,13 @@ class AsyncClient:
         self, correlation_id: str, *, page_logs: int = PAGE_LOGS_MAX
     ) -> AsyncGenerator[Page, None]:
         """The same by pages, which say whether logs are `withheld`."""
-        async with aclosing(self._walk(correlation_path(correlation_id), [("limit", str(page_logs))])) as pages:
+        async with aclosing(self._walk(ask_correlation(correlation_id, page_logs=page_logs))) as pages:
             async for page in pages:
                 yield page
 
     async def histogram(self, *, buckets: int = 60, **filters: Unpack[Filters]) -> Histogram:
         """How many logs match over time, by level; by default in the hour before now. buckets: at most so many, 1..400."""
-        return await self._ask(f"{BASE}/histogram", [*parameters_of(filters), ("buckets", str(buckets))], histogram_of)
+        return await self._ask(ask_histogram(filters, buckets=buckets))
 
     def tail(
         self,
@@ -175,50 +152,38 @@ class AsyncClient:
         """Logs as they come, for ever. from_token: `tail` of a page, or `token` of an earlier tail; by default from now on.
         ids_max: ids that are remembered against copies. on_skipped: is told of logs that the server left out because this one
         was slow. on_gap: is told of logs that the broker has not any more; without it TailGapError is raised."""
-        place = TailPlace(from_token, ids_max, on_skipped, on_gap)
-        return AsyncTail(
-            self._http, self.address, parameters_of(filters), place, Patience(self._patience_s, random.random)
-        )
+        place = TailPlace(self.address, parameters_of(filters), from_token, ids_max, on_skipped, on_gap)
+        return AsyncTail(self._http, place, Patience(self._patience_s, random.random))
 
     def subscriber(self, topic: str, **options: Any) -> AsyncSubscriber:
         """Of a derived topic, with this client's address, key and connections. options: of `AsyncSubscriber`."""
         return AsyncSubscriber(self.address.url, topic, api_key=self.address.api_key, client=self._http, **options)
 
-    async def _walk(self, path: str, parameters: Parameters) -> AsyncGenerator[Page, None]:
+    async def _walk(self, question: Question[Page]) -> AsyncGenerator[Page, None]:
         while True:
-            page = await self._ask(path, parameters, page_of)
+            page = await self._ask(question)
             yield page
             if page.next_cursor is None:
                 return
-            parameters = with_cursor(parameters, page.next_cursor)
+            question = question.after(page.next_cursor)
 
-    async def _ask(self, path: str, parameters: Parameters, build: Callable[[Json], Kind]) -> Kind:
+    async def _ask(self, question: Question[Kind]) -> Kind:
         patience = Patience(self._patience_s, random.random)
         while True:
             try:
-                received = bytearray()
-                async with self._http.stream(
-                    "GET",
-                    f"{self.address.url}{path}",
-                    params=httpx.QueryParams(tuple(parameters)),
-                    headers=self.address.headers(),
-                ) as response:
-                    async for piece in response.aiter_bytes():
-                        grown(received, piece)
-                return answered(response.status_code, response.headers, bytes(received), build)
-            except (Later, httpx.TransportError) as failure:
+                async with self._http.stream(**question.request(self.address)) as response:
+                    body = await _body(response)
+                return question.read(response, body)
+            except PASSING as failure:
                 await asyncio.sleep(patience.pause_after(failure, now_s=time.monotonic()))
 
 
 class AsyncTail:
     """Iterates over logs as they come. After a cut it goes on where it stood: nothing is missed, nothing comes twice."""
 
-    def __init__(
-        self, http: httpx.AsyncClient, address: Address, parameters: Parameters, place: TailPlace, patience: Patience
-    ) -> None:
+    def __init__(self, http: httpx.AsyncClient, place: TailPlace, patience: Patience) -> None:
         """Use `AsyncClient.tail`."""
-        self._http, self._address, self._parameters = http, address, parameters
-        self._place, self._patience = place, patience
+        self._http, self._place, self._patience = http, place, patience
         self._closed = asyncio.Event()
 
     @property
@@ -239,31 +204,28 @@ class AsyncTail:
                         self._patience.answered()
                         for log in self._place.take(frame):
                             yield log
-                        self._place.handed_out(frame)
                         if self._closed.is_set():
                             return
                 raise Later("the connection ended")
-            except (Later, httpx.TransportError) as failure:
+            except PASSING as failure:
                 pause_s = self._patience.pause_after(failure, now_s=time.monotonic())
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._closed.wait(), pause_s)
 
     async def _frames(self) -> AsyncGenerator[Frame, None]:
         """Messages of one connection."""
-        begin = [] if self._place.headers() else [("from", self._place.token)]
-        async with self._http.stream(
-            "GET",
-            f"{self._address.url}{TAIL_PATH}",
-            params=httpx.QueryParams((*self._parameters, *begin)),
-            headers=self._address.headers(Accept="text/event-stream", **self._place.headers()),
-            timeout=httpx.Timeout(SILENCE_S, connect=10.0),
-        ) as response:
+        async with self._http.stream(**self._place.request()) as response:
             if response.status_code != httpx.codes.OK:
-                received = bytearray()
-                async for piece in response.aiter_bytes():
-                    grown(received, piece)
-                check(response.status_code, response.headers, bytes(received))
+                check(response, await _body(response))
             reader = EventReader()
             async for piece in response.aiter_bytes():
                 for event in reader.feed(piece):
                     yield frame_of(event)
+
+
+async def _body(response: httpx.Response) -> bytes:
+    """All of an answer. Raises NotLogfeed for one that is too long."""
+    received = bytearray()
+    async for piece in response.aiter_bytes():
+        grown(received, piece)
+    return bytes(received)

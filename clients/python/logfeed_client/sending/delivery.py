@@ -14,6 +14,7 @@ during a request. Memory: the batch in hand and its compressed copy, beside the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 import threading
 import time
@@ -25,6 +26,7 @@ from typing import Final
 
 import httpx
 
+from logfeed_client.connecting import shown_url
 from logfeed_client.notes import Notes, sending
 from logfeed_client.sending.answers import Outcome, Refused, Taken, TooLarge, Trouble, Wait, judge
 from logfeed_client.sending.batch import Batch, compression
@@ -47,6 +49,8 @@ _LOOK_S: Final = 60.0
 _REPORT_S: Final = 10.0
 """Between two logs about logs that were dropped."""
 _CLOSING_PAUSE_S: Final = 0.2
+_OF_THE_PROCESS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
+"""Why a file cannot be read now, and can be later."""
 _NEVER: Final = float("inf")
 
 
@@ -181,8 +185,12 @@ class Delivery:
         """The batch to send next, and the spool it lies in."""
         if self._held:
             return self._held[0].batch, None
-        if self._spool is not None and (batch := self._read(self._spool)) is not None:
-            return batch, self._spool
+        if self._spool is not None and len(self._spool):
+            if (batch := self._read(self._spool)) is not None:
+                return batch, self._spool
+            if len(self._spool):
+                self._retry_at_s = self._disk_rests_until_s
+                return None
         if self._queue.is_due() or self._has_report():
             self._take()
             if self._held:
@@ -240,7 +248,7 @@ class Delivery:
 
     def _goes_on(self) -> None:
         if self.trouble is not None and self._trouble_passed():
-            self._notes.tell("goes on", f"{self._target.url} takes logs again")
+            self._notes.tell("goes on", f"{shown_url(self._target.url)} takes logs again")
             self._notes.passed("goes on")
         self.trouble = None
         self._attempt = 0
@@ -261,7 +269,7 @@ class Delivery:
         self._attempt += 1
         self.trouble = wait.trouble
         where = f"kept in {self._spool.directory}" if self._spool is not None else "kept in memory while there is room"
-        self._notes.tell(wait.trouble, f"logs wait and are {where}: {self._target.url}: {wait.text}")
+        self._notes.tell(wait.trouble, f"logs wait and are {where}: {shown_url(self._target.url)}: {wait.text}")
 
     def _done(self, batch: Batch, spool: Spool | None) -> None:
         if spool is None:
@@ -327,16 +335,22 @@ class Delivery:
                     return None
             if (batch := self._read(self._left)) is not None:
                 return batch, self._left
+            is_done = not len(self._left)
             self._left.close()
             self._left = None
+            if not is_done:
+                self._look_at_s = time.monotonic() + _LOOK_S
         return None
 
     def _read(self, spool: Spool) -> Batch | None:
+        """None where nothing is left, and where the oldest cannot be read now."""
         while True:
             try:
                 return spool.oldest()
             except OSError as error:
                 self._disk_failed(error)
+                if error.errno in _OF_THE_PROCESS:
+                    return None
                 try:
                     if (kept := spool.skip()) is None:
                         return None

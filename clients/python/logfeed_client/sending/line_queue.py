@@ -41,22 +41,29 @@ class LineQueue:
         """Everything up to this number in `put_count` is wanted gone."""
         self.is_closed = False
         self.bytes = 0
-        self.put_count = 0
-        self.taken_count = 0
+        self._taken_count = 0
 
     def __len__(self) -> int:
         return len(self._lines)
 
+    @property
+    def put_count(self) -> int:
+        """Lines that found room so far."""
+        with self._lock:
+            return self._taken_count + len(self._lines)
+
     def put(self, line: bytes, block_s: float = 0.0) -> bool:
         """False where there is no room within that time, or it is closed. Raises nothing."""
         size = len(line) + _LINE_OVERHEAD_BYTES
+        lines = self._lines
         with self._lock:
-            if self._is_refused(size) and (block_s <= 0 or not self._waited(size, block_s)):
+            # What `_is_refused` says, without its call: this is in the way of each log.
+            is_tight = self.is_closed or len(lines) >= self._logs_max or self.bytes + size > self._bytes_max
+            if is_tight and self._is_refused(size) and (block_s <= 0 or not self._waited(size, block_s)):
                 return False
-            self._lines.append(line)
-            self.bytes += size
-            self.put_count += 1
-            count = len(self._lines)
+            lines.append(line)
+            self.bytes += size  # in one go: a signal handler that logs may come at any call
+            count = len(lines)
             if count == 1:
                 self._since_s = time.monotonic()
                 self._wake()
@@ -76,7 +83,7 @@ class LineQueue:
                 room -= size
                 self.bytes -= size
                 taken.append(self._lines.popleft())
-            self.taken_count += len(taken)
+            self._taken_count += len(taken)
             self._since_s = time.monotonic()
             if self._waiting_for_room:
                 self._room.notify_all()
@@ -87,7 +94,7 @@ class LineQueue:
         with self._lock:
             self._lines.extendleft(reversed(lines))
             self.bytes += sum(map(len, lines)) + _LINE_OVERHEAD_BYTES * len(lines)
-            self.taken_count -= len(lines)
+            self._taken_count -= len(lines)
 
     def want_all(self) -> int:
         """What was put so far is to be taken without lingering; how many these are."""
@@ -136,7 +143,7 @@ class LineQueue:
         count = len(self._lines)
         if not count:
             return float("inf")
-        if count >= self._batch_logs or self.bytes >= self._batch_bytes or self._wanted > self.taken_count:
+        if count >= self._batch_logs or self.bytes >= self._batch_bytes or self._wanted > self._taken_count:
             return 0.0
         return self._since_s + self._linger_s - time.monotonic()
 

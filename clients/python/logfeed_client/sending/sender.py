@@ -27,7 +27,7 @@ from typing import Final
 
 import httpx
 
-from logfeed_client.connecting import checked_url, client_options, key_of
+from logfeed_client.connecting import checked_key, checked_url, client_options, key_of
 from logfeed_client.notes import Notes, hush, sending
 from logfeed_client.sending.delivery import Delivery, Target
 from logfeed_client.sending.limits import SenderLimits
@@ -118,6 +118,7 @@ class Sender:
 
     def end_soon(self, timeout_s: float | None = None) -> threading.Thread | None:
         """The first half of `close`, which waits for nothing. Returns the thread that ends, if there is one."""
+        self.forked()
         with self._lock:
             self._queue.close()
             self._delivery.close_by(time.monotonic() + (self._limits.close_s if timeout_s is None else timeout_s))
@@ -179,7 +180,8 @@ class Sender:
         with self._lock:
             if self._pid == pid or self._queue.is_closed:
                 return
-            thread = threading.Thread(target=self._delivery.run, name="logfeed sender", daemon=True)
+            # The thread holds this sender, so that one which nobody holds any more is closed with the program all the same.
+            thread = threading.Thread(target=self._run, name="logfeed sender", daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:
@@ -190,8 +192,11 @@ class Sender:
             self._thread, self._pid = thread, pid
         _close_with_multiprocessing(self)
 
+    def _run(self) -> None:
+        self._delivery.run()
+
     def forked(self) -> None:
-        """In the child of a fork: what the parent has is the parent's. Called once, by Python's hook or by the first log."""
+        """In the child of a fork: what the parent has is the parent's. Called once, by Python's hook or by the first call."""
         if self._made_in == os.getpid():
             return
         self._made_in = os.getpid()
@@ -209,7 +214,7 @@ class Sender:
 
 def _key_source(api_key: ApiKey | None) -> Callable[[], str | None]:
     if callable(api_key):
-        return api_key
+        return lambda: checked_key(api_key())
     text = key_of(api_key)
     return lambda: text
 

@@ -133,21 +133,28 @@ class Spool:
         return self._refused_at is not None and self.bytes >= self._refused_at
 
     def append(self, lines: Sequence[bytes]) -> int:
-        """Put lines with their ends behind everything that is there, as many as have room; how many these are. Raises OSError;
-        then none of them is there that was not counted."""
+        """Put lines with their ends behind everything that is there, as many as have room; how many these are. Trouble in the
+        middle ends it after those that are there already. Raises OSError; then none of them is."""
         done = 0
-        while done < len(lines):
-            if not self._has_room(len(lines[done])):
-                return done
-            if self._open is None or not self._fits(len(lines[done])):
-                self._seal()
-                self._begin()
-            segment = self._segments[-1]
-            count = self._fitting(segment, lines[done:])
-            self._write(segment, b"".join(lines[done : done + count]))
-            self._open_logs += count
-            done += count
+        while done < len(lines) and self._has_room(len(lines[done])):
+            try:
+                done += self._append_some(lines[done:])
+            except OSError:
+                if done:
+                    break
+                raise
         return done
+
+    def _append_some(self, lines: Sequence[bytes]) -> int:
+        """As many as one segment takes."""
+        if self._open is None or not self._fits(len(lines[0])):
+            self._seal()
+            self._begin()
+        segment = self._segments[-1]
+        count = self._fitting(segment, lines)
+        self._write(segment, b"".join(lines[:count]))
+        self._open_logs += count
+        return count
 
     def put(self, batch: Batch) -> bool:
         """Keep a batch that was tried, behind everything that is there. False where it has no room. Raises OSError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import orjson
 import pytest
 
 from cli.http_client import Unreachable, new_client
@@ -38,3 +39,21 @@ async def test_arguments_are_read_before_anybody_is_asked() -> None:
     for name, arguments in (("search_logs", {"limit": 0}), ("get_log", {}), ("get_log", {"id": "x"}), ("drop", {})):
         with pytest.raises(BadArguments, match=name):
             await called(9, name, **arguments)
+
+
+async def test_services_that_have_no_room_are_reached_by_what_their_names_begin_with() -> None:
+    services = [{"service_name": f"team-{n:04}/api", "last_log": None, "counts": {"INFO": n}} for n in range(2_000)]
+    body = orjson.dumps({"services": services})
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ANSWER % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        everything = await called(port, "list_services")
+        assert "more had no room" in everything
+        assert "team-1999" not in everything
+        assert "team-1999" in await called(port, "list_services", prefix="team-199")

@@ -56,6 +56,31 @@ def changes(watcher: Watcher) -> list[int]:
     return [experiment.change for experiment in watcher.take()]
 
 
+async def test_a_database_that_is_behind_the_one_before_makes_watchers_read_again() -> None:
+    """A replica was promoted that did not have the last changes: it gives their numbers out again."""
+    table, stop = Table(), Stop()
+    hub = ChangeHub(table, poll_s=0.01)
+    for number in range(5):
+        table.put(number)
+    watcher = Watcher(ALL_SERVICES, table.number)
+    with hub.joined(watcher, table.number):
+        running = asyncio.create_task(hub.run(stop))
+        table.is_away = True
+        looks = table.looks
+        await eventually(lambda: table.looks > looks, lambda: "nobody looks")
+        table.number = 3
+        table.put(9)
+        table.is_away = False
+        await eventually(lambda: watcher.has_missed, lambda: "nobody is told")
+        table.put(10)
+        await eventually(
+            lambda: 5 in [each.change for each in watcher._waiting.values()], lambda: "the new change is not offered"
+        )
+        stop.set()
+        hub.look_now()
+        await running
+
+
 def test_the_newest_state_waits_and_what_may_not_be_seen_does_not() -> None:
     watcher = Watcher(ServiceScope(names=frozenset({"shop"})), 3)
     for experiment in (one(1, 3), one(1, 4), one(2, 5, "mail"), one(3, 6), one(1, 7), one(3, 6)):

@@ -24,7 +24,8 @@ HOUR_US = 3_600 * S
 @pytest.mark.parametrize(
     ("text", "us"),
     [
-        ("1795000000123456789", 1_795_000_000_123_456),
+        ("1795000000123456789", 1_795_000_000_123_457),
+        ("1795000000123456000", 1_795_000_000_123_456),
         ("1795000000", 1_795_000_000 * S),
         ("1795000000.5", 1_795_000_000 * S + S // 2),
         ("0", 0),
@@ -41,6 +42,14 @@ def test_times_are_nanoseconds_seconds_or_texts(text: str, us: int) -> None:
 def test_what_is_no_time_is_named(text: str) -> None:
     with pytest.raises(ParameterError, match="start"):
         parameters.time_us(text, "start")
+
+
+def test_a_page_of_logcli_that_ends_a_nanosecond_after_a_line_has_the_lines_of_its_microsecond() -> None:
+    """The end is exclusive; of the lines of one microsecond the page before may have had one, and this one has the others."""
+    line_us = 1_795_000_000_123_456
+    asked = parameters.span([("start", "0"), ("end", f"{line_us}001")], NOW_US)
+    assert asked.end_us > line_us
+    assert parameters.span([("start", f"{line_us}001"), ("end", f"{line_us + 9}000")], NOW_US).start_us > line_us
 
 
 def test_the_last_hour_is_asked_for_where_nothing_is_said() -> None:

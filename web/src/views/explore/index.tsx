@@ -324,14 +324,16 @@ export default function ExploreView() {
             <span className="live-dot" data-on={isLive} aria-hidden="true" /> Live
           </Button>
         )}
-        <Choice
-          label="Columns"
-          all="Columns"
-          options={fields}
-          chosen={state.column}
-          chosenMax={COLUMNS_MAX}
-          onChange={(column) => update({ column })}
-        />
+        <div className="columns-choice">
+          <Choice
+            label="Columns"
+            all="Columns"
+            options={fields}
+            chosen={state.column}
+            chosenMax={COLUMNS_MAX}
+            onChange={(column) => update({ column })}
+          />
+        </div>
         <Button className="facets-button" onClick={() => setDialog("facets")}>
           Facets
         </Button>

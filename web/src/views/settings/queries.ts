@@ -3,6 +3,7 @@ import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tansta
 import { answerOf, client, type Schemas } from "../../api/client";
 import { toast } from "../../shared/toast";
 import type { Permissions } from "./engine/permissions";
+import type { Rate } from "./engine/rates";
 
 const LIMIT = 50;
 
@@ -71,6 +72,9 @@ export interface KeyWanted {
   permissions: Permissions;
   expires_at: string | null;
   networks: string[];
+  logs_per_s: Rate;
+  bytes_per_s: Rate;
+  burst_s: number;
 }
 
 export function makeKey(body: KeyWanted) {

@@ -6,6 +6,8 @@ import { getJson } from "../../../api/client";
 import { type ApiProblem, asProblem } from "../../../api/problem";
 
 export const ROWS_MAX = 20_000;
+/** What is asked for first: more than a pane shows, so that its first line waits for little. */
+const FIRST_LIMIT = 100;
 const PAGE_LIMIT = 500;
 
 export interface Line {
@@ -39,7 +41,7 @@ export type Ask = (from: string | null, cursor: string | null, signal: AbortSign
 
 export function askOf(connectionId: string, side: "server" | "client"): Ask {
   return (from, cursor, signal) => {
-    const asked = new URLSearchParams({ limit: String(PAGE_LIMIT) });
+    const asked = new URLSearchParams({ limit: String(cursor === null ? FIRST_LIMIT : PAGE_LIMIT) });
     if (cursor !== null) asked.set("cursor", cursor);
     if (from === null) {
       asked.set("side", side);

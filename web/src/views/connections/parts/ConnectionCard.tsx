@@ -62,11 +62,12 @@ export function ConnectionCard({
         <span>
           <span className="muted">updated</span> <Time at={last_updated} />
         </span>
-        <span className="spread" />
         {onMark !== undefined && (
-          <Button kind="quiet" aria-pressed={isMarked} aria-label={`Bookmark ${id}`} onClick={() => onMark(id)}>
-            {isMarked ? "★" : "☆"}
-          </Button>
+          <div className="connection-mark">
+            <Button kind="quiet" aria-pressed={isMarked} aria-label={`Bookmark ${id}`} onClick={() => onMark(id)}>
+              {isMarked ? "★" : "☆"}
+            </Button>
+          </div>
         )}
       </div>
       {!isWhole && (

@@ -9,7 +9,7 @@ import { askOf, Lines, lineNumber, ROWS_MAX } from "../engine/lines";
 import type { Side } from "../queries";
 import type { Jump } from "./ConnectionCard";
 
-/** Rows before the end at which the next page is asked for. */
+/** Rows before the end (of few: half of them) at which the next page is asked for. */
 const AHEAD_ROWS = 200;
 
 /** The log of one side, oldest first. jump: a line to be shown. */
@@ -87,7 +87,7 @@ export function LogPane({ id, side, jump }: { id: string; side: Side; jump: Jump
           active={rowOf(active)}
           keyOf={(index) => rows[index]?.id ?? index}
           onRange={(_, last) => {
-            if (last > rows.length - AHEAD_ROWS) void lines.more();
+            if (last > rows.length - Math.min(AHEAD_ROWS, rows.length / 2)) void lines.more();
           }}
           onKeyDown={move}
           onRowClick={(index) => {

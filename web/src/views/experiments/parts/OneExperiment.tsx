@@ -117,8 +117,10 @@ function Filters({ experiment, state, update }: { experiment: Details; state: On
           ))}
         </fieldset>
       )}
-      <TimeField label="Start" value={state.from} placeholder="the beginning" onTime={(from) => update({ from })} />
-      <TimeField label="End" value={state.to} placeholder="now" onTime={(to) => update({ to })} />
+      <div className="experiment-times">
+        <TimeField label="Start" value={state.from} placeholder="the beginning" onTime={(from) => update({ from })} />
+        <TimeField label="End" value={state.to} placeholder="now" onTime={(to) => update({ to })} />
+      </div>
     </div>
   );
 }

@@ -76,7 +76,7 @@ export function Details({
         <pre className="details-message mono">
           <Message text={log.message} spans={spans} />
         </pre>
-        <dl className="facts">
+        <dl className="details-facts">
           <Fact name="Service" value={log.service_name} term={`service:${log.service_name}`} onTerm={onTerm} />
           <Fact
             name="Level"

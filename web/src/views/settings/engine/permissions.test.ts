@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { administersAll, permissionsOf, rowsOf } from "./permissions";
+import { administersAll, hostsOf, permissionsOf, rowsOf } from "./permissions";
 
 test("permissions are rows of services, and the rows mean the same again", () => {
   const permissions = { read: ["pay/*", "shop", "mail"], tail: ["pay/*", "mail"], write: ["*"] };
@@ -29,6 +29,15 @@ test("empty rows mean nothing, and services without permissions are asked about"
     problem: "Choose what may be done with shop.",
   });
   expect(permissionsOf([]).ok).toBe(false);
+});
+
+test("hosts stand beside services, and alone", () => {
+  const permissions = { write: ["nginx"], host: ["web-1", "db-*"] };
+  const found = permissionsOf(rowsOf(permissions), hostsOf(permissions));
+  expect(found.ok && found.permissions).toEqual(permissions);
+  expect(permissionsOf([], "web-1 web-1, web-2")).toEqual({ ok: true, permissions: { host: ["web-1", "web-2"] } });
+  expect(permissionsOf([{ services: "shop", names: [] }], "web-1").ok).toBe(false);
+  expect(permissionsOf([], " , ").ok).toBe(false);
 });
 
 test("only admin on all services administers", () => {

@@ -1,7 +1,16 @@
-/** Permissions as people choose them: services by name, prefix or `*`, and what may be done with each. Pure. */
+/**
+ * Permissions as people choose them: services by name, prefix or `*`, and what may be done with each; beside them hosts, which
+ * are named alike but are no services. Pure.
+ */
 import type { Permission, SessionState } from "../../../api/session";
 
-export const PERMISSIONS: readonly { name: Permission; meaning: string }[] = [
+interface Meaning {
+  name: Permission;
+  meaning: string;
+}
+
+/** What may be done with services. */
+export const PERMISSIONS: readonly Meaning[] = [
   { name: "read", meaning: "pages, look-ups, services, ledger, experiments, connections" },
   { name: "tail", meaning: "logs as they come, derived topics" },
   { name: "export", meaning: "results as files" },
@@ -13,7 +22,13 @@ export const PERMISSIONS: readonly { name: Permission; meaning: string }[] = [
   },
 ];
 
-/** Permission -> services, as the server has them. */
+/** All that may be held. */
+export const ALL_PERMISSIONS: readonly Meaning[] = [
+  ...PERMISSIONS,
+  { name: "host", meaning: "registering hosts by these names, whose files are then asked for: for logfeed agent" },
+];
+
+/** Permission -> services (of `host`: hosts), as the server has them. */
 export type Permissions = Partial<Record<Permission, string[]>>;
 
 export interface Row {
@@ -38,22 +53,30 @@ export function rowsOf(permissions: Record<string, string[]>): Row[] {
   return [...rows.values()];
 }
 
-/** What the rows mean together, or what is missing. */
+/** The hosts that may be registered, as they are written. */
+export const hostsOf = (permissions: Record<string, string[]>): string => (permissions.host ?? []).join(", ");
+
+/** What the rows mean together, and the hosts; or what is missing. */
 export function permissionsOf(
   rows: readonly Row[],
+  hosts = "",
 ): { ok: true; permissions: Permissions } | { ok: false; problem: string } {
   const permissions: Permissions = {};
   for (const { services, names } of rows) {
-    const found = services.split(/[\s,]+/).filter((each) => each !== "");
+    const found = namesIn(services);
     if (found.length === 0) continue;
     if (names.length === 0) return { ok: false, problem: `Choose what may be done with ${found.join(", ")}.` };
     for (const name of names) permissions[name] = [...new Set([...(permissions[name] ?? []), ...found])];
   }
+  const named = [...new Set(namesIn(hosts))];
+  if (named.length > 0) permissions.host = named;
   if (Object.keys(permissions).length === 0) {
     return { ok: false, problem: "Name at least one service, a prefix such as pay/*, or * for all." };
   }
   return { ok: true, permissions };
 }
+
+const namesIn = (text: string): string[] => text.split(/[\s,]+/).filter((each) => each !== "");
 
 /** Whether somebody may administer keys and users. */
 export function administersAll(state: SessionState): boolean {

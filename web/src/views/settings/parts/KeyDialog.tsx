@@ -3,9 +3,10 @@ import { Button } from "../../../shared/Button";
 import { Dialog } from "../../../shared/Dialog";
 import { copy } from "../../../shared/toast";
 import { EMPTY_ROW, permissionsOf, type Row } from "../engine/permissions";
+import { burstS, bytesPerS, logsPerS } from "../engine/rates";
 import { makeKey, useChange } from "../queries";
 import { FormDialog, problemText } from "./FormDialog";
-import { PermissionRows } from "./PermissionRows";
+import { HostsField, PermissionRows } from "./PermissionRows";
 
 const DAY_MS = 86_400_000;
 const LIFETIMES = [
@@ -17,10 +18,28 @@ const LIFETIMES = [
   ["day", "on a day …"],
 ] as const;
 
+const RATES = [
+  {
+    name: "logs",
+    label: "Logs a second",
+    example: "5000/s, or none",
+    meaning: "Empty: as the settings of ingest say.",
+  },
+  { name: "bytes", label: "Bytes a second", example: "5MB/s, or none", meaning: "Of bodies, decompressed." },
+  {
+    name: "burst",
+    label: "After a pause",
+    example: "10s",
+    meaning: "So much of both at once; empty: a second's worth.",
+  },
+] as const;
+
 /** Makes a key, then shows it: there is no second time. */
 export function KeyDialog({ onClose }: { onClose: () => void }) {
   const [name, setName] = useState("");
   const [rows, setRows] = useState<Row[]>([{ ...EMPTY_ROW, names: ["write"] }]);
+  const [hosts, setHosts] = useState("");
+  const [rates, setRates] = useState({ logs: "", bytes: "", burst: "" });
   const [lifetime, setLifetime] = useState("");
   const [day, setDay] = useState("");
   const [networks, setNetworks] = useState("");
@@ -29,14 +48,18 @@ export function KeyDialog({ onClose }: { onClose: () => void }) {
 
   if (make.data !== undefined) return <MadeKey name={make.data.name} text={make.data.key} onClose={onClose} />;
   const submit = () => {
-    const read = permissionsOf(rows);
-    setProblem(read.ok ? "" : read.problem);
-    if (!read.ok) return;
+    const read = permissionsOf(rows, hosts);
+    const [logs, bytes, burst] = [logsPerS(rates.logs), bytesPerS(rates.bytes), burstS(rates.burst)];
+    setProblem([read, logs, bytes, burst].flatMap((each) => (each.ok ? [] : [each.problem]))[0] ?? "");
+    if (!read.ok || !logs.ok || !bytes.ok || !burst.ok) return;
     make.mutate({
       name: name.trim(),
       permissions: read.permissions,
       expires_at: expiry(lifetime, day),
       networks: networks.split(/[\s,]+/).filter((each) => each !== ""),
+      logs_per_s: logs.value,
+      bytes_per_s: bytes.value,
+      burst_s: burst.value,
     });
   };
   return (
@@ -62,6 +85,7 @@ export function KeyDialog({ onClose }: { onClose: () => void }) {
       </label>
       <PermissionRows rows={rows} onRows={setRows} />
       <div className="form-grid">
+        <HostsField hosts={hosts} onHosts={setHosts} />
         <label className="field">
           Expires
           <select className="input" value={lifetime} onChange={(event) => setLifetime(event.target.value)}>
@@ -95,6 +119,21 @@ export function KeyDialog({ onClose }: { onClose: () => void }) {
             onChange={(event) => setNetworks(event.target.value)}
           />
         </label>
+        {RATES.map(({ name, label, example, meaning }) => (
+          <label className="field" key={name}>
+            {label}
+            <input
+              className="input mono"
+              value={rates[name]}
+              maxLength={60}
+              placeholder={example}
+              autoComplete="off"
+              spellCheck={false}
+              onChange={(event) => setRates({ ...rates, [name]: event.target.value })}
+            />
+            <small>{meaning}</small>
+          </label>
+        ))}
       </div>
     </FormDialog>
   );

@@ -5,6 +5,7 @@ import { Find } from "../../../shared/Find";
 import { More } from "../../../shared/More";
 import { Empty, ErrorState, Loading } from "../../../shared/states";
 import { Distance, Time } from "../../../shared/Time";
+import { shownRates } from "../engine/rates";
 import { type Key, revokeKey, useChange, useKeys } from "../queries";
 import type { SettingsState, UpdateSettings } from "../state";
 import { Confirm } from "./Confirm";
@@ -61,6 +62,7 @@ export function Keys({ state, update, subject }: { state: SettingsState; update:
               <th>Name</th>
               <th>Key</th>
               <th>May</th>
+              <th>Last used</th>
               <th>Expires</th>
               <th>Made</th>
               <th>
@@ -81,8 +83,16 @@ export function Keys({ state, update, subject }: { state: SettingsState; update:
                 <td data-head="May">
                   <span>
                     <May permissions={key.permissions} />
+                    {shownRates(key) !== "" && <span className="muted"> at most {shownRates(key)}</span>}
                     {key.networks.length > 0 && <span className="muted"> from {key.networks.join(", ")}</span>}
                   </span>
+                </td>
+                <td data-head="Last used">
+                  {key.last_used_at === null ? (
+                    <span className="muted">never</span>
+                  ) : (
+                    <Distance at={key.last_used_at} />
+                  )}
                 </td>
                 <td data-head="Expires">
                   {key.expires_at === null ? <span className="muted">never</span> : <Distance at={key.expires_at} />}

@@ -1,8 +1,8 @@
-import { PERMISSIONS } from "../engine/permissions";
+import { ALL_PERMISSIONS } from "../engine/permissions";
 
 /** What a key or user may, a label for each permission. */
 export function May({ permissions }: { permissions: Record<string, string[]> }) {
-  const held = PERMISSIONS.filter(({ name }) => (permissions[name] ?? []).length > 0);
+  const held = ALL_PERMISSIONS.filter(({ name }) => (permissions[name] ?? []).length > 0);
   if (held.length === 0) return <span className="muted">nothing</span>;
   return (
     <span className="labels">

@@ -68,3 +68,23 @@ export function PermissionRows({ rows, onRows }: { rows: Row[]; onRows: (rows: R
     </div>
   );
 }
+
+/** Hosts that may be registered: no services, so they have a field of their own. */
+export function HostsField({ hosts, onHosts }: { hosts: string; onHosts: (hosts: string) => void }) {
+  return (
+    <label className="field">
+      Hosts
+      <input
+        className="input mono"
+        value={hosts}
+        maxLength={4_000}
+        placeholder="web-1, db-*; empty: none"
+        autoComplete="off"
+        autoCapitalize="none"
+        spellCheck={false}
+        onChange={(event) => onHosts(event.target.value)}
+      />
+      <small>May be registered, for logfeed agent.</small>
+    </label>
+  );
+}

@@ -5,7 +5,7 @@ import { Badge } from "../../../shared/Badge";
 import { Button } from "../../../shared/Button";
 import { copy } from "../../../shared/toast";
 import { commandsOf } from "../engine/commands";
-import { administersAll, PERMISSIONS } from "../engine/permissions";
+import { ALL_PERMISSIONS, administersAll } from "../engine/permissions";
 import { PasswordDialog } from "./PasswordDialog";
 
 const THEME_NAMES = { system: "As the system", light: "Light", dark: "Dark" };
@@ -86,7 +86,7 @@ export function Session() {
             </tr>
           </thead>
           <tbody>
-            {PERMISSIONS.map(({ name, meaning }) => {
+            {ALL_PERMISSIONS.map(({ name, meaning }) => {
               const services = identity === null ? ["*"] : (identity.permissions[name] ?? []);
               return (
                 <tr key={name}>
@@ -100,7 +100,7 @@ export function Session() {
                       <span className="labels">
                         {services.map((each) => (
                           <span className="label" key={each}>
-                            {each === "*" ? "all services" : each}
+                            {each === "*" ? `all ${name === "host" ? "hosts" : "services"}` : each}
                           </span>
                         ))}
                       </span>

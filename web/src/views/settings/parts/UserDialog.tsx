@@ -1,19 +1,20 @@
 import { useState } from "react";
-import { EMPTY_ROW, permissionsOf, type Row, rowsOf } from "../engine/permissions";
+import { EMPTY_ROW, hostsOf, permissionsOf, type Row, rowsOf } from "../engine/permissions";
 import { changeUser, makeUser, type User, useChange } from "../queries";
 import { FormDialog, problemText } from "./FormDialog";
 import { NewPasswordFields } from "./PasswordDialog";
-import { PermissionRows } from "./PermissionRows";
+import { HostsField, PermissionRows } from "./PermissionRows";
 
 export function NewUserDialog({ onClose }: { onClose: () => void }) {
   const [name, setName] = useState("");
   const [rows, setRows] = useState<Row[]>([{ ...EMPTY_ROW, names: ["read", "tail"] }]);
+  const [hosts, setHosts] = useState("");
   const [password, setPassword] = useState("");
   const [again, setAgain] = useState("");
   const [problem, setProblem] = useState("");
   const make = useChange(makeUser, (wanted) => `${wanted.name} can log in`);
   const submit = () => {
-    const read = permissionsOf(rows);
+    const read = permissionsOf(rows, hosts);
     const wrong = !read.ok ? read.problem : password === again ? "" : "These are two different passwords.";
     setProblem(wrong);
     if (wrong !== "" || !read.ok) return;
@@ -44,6 +45,7 @@ export function NewUserDialog({ onClose }: { onClose: () => void }) {
         <small>Lower-case letters, digits and . _ @ + -</small>
       </label>
       <PermissionRows rows={rows} onRows={setRows} />
+      <HostsField hosts={hosts} onHosts={setHosts} />
       <NewPasswordFields password={password} again={again} onPassword={setPassword} onAgain={setAgain} />
     </FormDialog>
   );
@@ -51,10 +53,11 @@ export function NewUserDialog({ onClose }: { onClose: () => void }) {
 
 export function UserPermissionsDialog({ user, onClose }: { user: User; onClose: () => void }) {
   const [rows, setRows] = useState<Row[]>(() => rowsOf(user.permissions));
+  const [hosts, setHosts] = useState(() => hostsOf(user.permissions));
   const [problem, setProblem] = useState("");
   const change = useChange(changeUser, () => `${user.name} may what you have chosen`);
   const submit = () => {
-    const read = permissionsOf(rows);
+    const read = permissionsOf(rows, hosts);
     setProblem(read.ok ? "" : read.problem);
     if (read.ok) change.mutate({ name: user.name, permissions: read.permissions }, { onSuccess: onClose });
   };
@@ -68,6 +71,7 @@ export function UserPermissionsDialog({ user, onClose }: { user: User; onClose: 
       onClose={onClose}
     >
       <PermissionRows rows={rows.length === 0 ? [EMPTY_ROW] : rows} onRows={setRows} />
+      <HostsField hosts={hosts} onHosts={setHosts} />
     </FormDialog>
   );
 }

@@ -33,7 +33,11 @@ export function LedgerTables({
             <dt>Received</dt>
             <dd>{shownCount(answer.totals.received)}</dd>
             <dt>Not stored yet</dt>
-            <dd>{unread === null ? "the broker does not say now" : `${shownCount(unread)} records of the broker`}</dd>
+            <dd>
+              {unread === null
+                ? "the broker does not say now"
+                : `${shownCount(unread)} ${unread === 1 ? "record" : "records"} of the broker`}
+            </dd>
             <dt>Adds up</dt>
             <dd>
               {answer.totals.balanced ? (
