@@ -230,7 +230,7 @@ def test_a_nul_that_labels_write_as_an_escape_is_replaced(escape: str) -> None:
     for records in (by_protobuf, of_json({"streams": [{"labels": text, "entries": entries}]})):
         (log,) = records.logs
         assert log == PlainLog("m", "a", log.timestamp, None, "t\ufffd", log.metadata)  # type: ignore[union-attr]
-        assert json.loads(bytes(log.metadata)) == {"pod": "p\ufffd"}  # type: ignore[union-attr]
+        assert json.loads(bytes(log.metadata)) == {"pod": "p\ufffd"}
 
 
 # Both forms, both ways
