@@ -285,7 +285,8 @@ class RuleStore:
         self, shown: Shown, *, channel: str | None, state: str | None, before: str | None, limit: int
     ) -> list[dict[str, Any]]:
         """Newest first. before: the id of one, to go on after it."""
-        asked = shown.params | {"channel": channel, "state": state, "before": before, "limit": limit}
+        sound = {"channel": channel and _sound(channel), "before": before and _sound(before)}
+        asked = shown.params | sound | {"state": state, "limit": limit}
         async with bounded(_CALL_S):
             rows = await self._database.fetch_all(_OUTBOX, asked)
         names = ("id", "rule", "channel", "state", "attempts", "created_at", "ended_at", "problem", "message")

@@ -113,6 +113,6 @@ def quick(options: Options) -> Options:
         agent_mib=4,
         pattern_lines=20_000,
         peer_s=4.0,
-        spread_logs=60_000,
+        spread_logs=300_000,
         spread_s=2.0,
     )

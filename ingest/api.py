@@ -7,7 +7,7 @@ or a problem (RFC 9457). Bodies are read raw, so that size, encoding and per-ite
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -23,10 +23,9 @@ from ingest import metrics, openapi
 from ingest.body import read_body
 from ingest.errors import FieldError, InvalidFields, UnsupportedBody
 from ingest.in_flight import Hold, InFlight
-from ingest.parse import Item
 from ingest.problems import problem_of
-from ingest.quick import PlainLog
 from ingest.receive import Answer, Received
+from ingest.records import Records
 from ingest.settings import IngestSettings
 from ingest.spelling import suggestion
 from runtime.direct import DirectRouter
@@ -67,11 +66,10 @@ class TakesLogs(Protocol):
         key: str | None,
         *,
         route: str,
-        records: Sequence[Item],
+        read: Callable[[bytes, Principal], Records],
         answer: Callable[[Received], Answer],
-        plain: Sequence[PlainLog] = (),
     ) -> Answer:
-        """Records that were read of a body of any format, one at least; closes the hold. plain: instead of records."""
+        """What `read` finds in a body of any format, maybe nothing; closes the hold. answer: also to nothing."""
 
     def ready(self) -> list[str]:
         """What keeps the service from taking logs, for people; empty when it is ready."""

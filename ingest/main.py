@@ -26,10 +26,10 @@ from ingest import metrics
 from ingest.api import make_router
 from ingest.connections.api import make_connections_router
 from ingest.connections.intake import Intake
-from ingest.errors import FieldError, InvalidFields, NothingAccepted, NotPermitted, RateLimited
+from ingest.errors import BodyTooLarge, FieldError, InvalidFields, NothingAccepted, NotPermitted, RateLimited
 from ingest.filters.config import build_chain
 from ingest.filters.verdicts import Occasion
-from ingest.idempotency import Keyed, Reservation, Reservations, keyed
+from ingest.idempotency import Keyed, Reservation, Reservations, keyed, keyed_by_body
 from ingest.in_flight import Hold, InFlight
 from ingest.key_rates import KeyRates
 from ingest.parse import Item, Window, decode_batch, decode_one, is_array, may_hold_nul, too_many
@@ -45,6 +45,7 @@ from ingest.receive import (
     receive_plain,
     single_answer,
 )
+from ingest.records import Records
 from ingest.settings import IngestSettings
 from ingest.wire.formats import add_formats
 from runtime.clock import Clock, SystemClock
@@ -96,7 +97,7 @@ class _Request:
 
     @property
     def count(self) -> int:
-        """Number of logs, at least 1. Raises what `decode` raises."""
+        """Number of logs. Raises what `decode` raises."""
         return len(self.items if self.plain is None else self.plain)
 
 
@@ -258,29 +259,44 @@ class IngestService:
         key: str | None,
         *,
         route: str,
-        records: Sequence[Item],
+        read: Callable[[bytes, Principal], Records],
         answer: Callable[[Received], Answer],
-        plain: Sequence[PlainLog] = (),
     ) -> Answer:
-        """Records that were read of a body of any format, one at least; as `take_one`. route: of the key as well: the same key
-        elsewhere is another. answer: also where no record is valid. plain: instead of records, see Records."""
+        """What `read` finds in a body of any format; as `take_one`. route: of the key as well: the same key elsewhere is
+        another. answer: also where no record is valid, or there is none. Raises also what `read` raises, BodyTooLarge."""
 
         def request() -> _Request:
-            count = len(plain) or len(records)
-            if count > self.settings.logs_max:
-                raise too_many(count, self.settings.logs_max)
+            records = read(body, principal)
+            logs = records.logs
+            if len(logs) > self.settings.logs_max:
+                raise too_many(len(logs), self.settings.logs_max)
+            self._hold_expanded(hold, len(body), records.expanded_bytes)
+            owner, named = principal.subject, None
+            if key is not None:
+                named = keyed(subject=owner, key=key, route=route, place=records.place, body=body)
+            elif logs and records.have_own_times and self.settings.implied_keys:
+                named = keyed_by_body(subject=owner, route=route, place=records.place, body=body)
             return _Request(
                 route=route,
                 body=body,
-                plain=None if self._chain.reads_metadata else plain or plain_of(records),
-                decode=lambda: [*map(opened, plain)] if plain else [*records],
+                plain=None if self._chain.reads_metadata else plain_of(logs),
+                decode=lambda: [*map(opened, logs)],
                 principal=principal,
-                keyed=None if key is None else keyed(subject=principal.subject, key=key, route=route, body=body),
+                keyed=named,
                 answer=lambda received, _: answer(received),
                 nothing_valid=None,
             )
 
         return await self._finish(self._take(request, hold, principal, len(body)))
+
+    def _hold_expanded(self, hold: Hold, body_bytes: int, expanded_bytes: int) -> None:
+        """Raises Overloaded, and BodyTooLarge where the client could send the body again for ever."""
+        if body_bytes + expanded_bytes > self.settings.in_flight_bytes_max // 2:
+            raise BodyTooLarge(
+                f"the body's logs, with what they share written into each, take {body_bytes + expanded_bytes} bytes, and"
+                f" nobody may hold more than {self.settings.in_flight_bytes_max // 2}: send several requests"
+            )
+        hold.grow(expanded_bytes)
 
     async def _take_text(self, body: bytes, principal: Principal, key: str) -> dict[str, Any]:
         """See ingest.connections.intake.Publish."""
@@ -313,6 +329,8 @@ class IngestService:
             self._rates.take(principal, "bytes", body_bytes)
             with step("parse"):
                 request = make()
+            if request.count == 0:  # of a format that allows it
+                return request.answer(Received(), [])
             earlier = None if request.keyed is None else await self._reservations.find(request.keyed)
             if earlier is not None:
                 return await self._repeat(request, earlier)

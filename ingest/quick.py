@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 import re2
 
+from ingest.errors import FieldError
 from ingest.parse import (
     BOM,
     DEFAULT_LEVEL,
@@ -25,11 +26,12 @@ from ingest.parse import (
     UNREADABLE,
     Incoming,
     Item,
+    Malformed,
     Window,
     is_array,
     may_hold_nul,
 )
-from ingest.timestamps import parse_timestamp
+from ingest.timestamps import NANOSECONDS_MIN, parse_timestamp
 from schemas.levels import SEVERITY_MAX, level_spellings
 from schemas.record import (
     CORRELATION_ID_CHARS_MAX,
@@ -40,7 +42,8 @@ from schemas.record import (
     is_service_name,
 )
 
-_NO_METADATA: Final = msgspec.Raw(b"{}")
+NO_METADATA: Final = msgspec.Raw(b"{}")
+"""Of logs without any: one object."""
 _KNOWN_SERVICES_MAX: Final = 4_096
 
 
@@ -52,13 +55,12 @@ class PlainLog(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     timestamp: str | int | float | None = None
     level: str | int | None = None
     correlation_id: str | None = None
-    metadata: msgspec.Raw = _NO_METADATA
+    metadata: msgspec.Raw = NO_METADATA
 
 
 _one: Final = msgspec.json.Decoder(PlainLog)
 _many: Final = msgspec.json.Decoder(list[PlainLog])
 _metadata: Final = msgspec.json.Decoder(dict[str, Any])
-_encoder: Final = msgspec.json.Encoder()
 
 _SEVERITIES: Final[dict[str | int | None, int]] = {severity: severity for severity in range(1, SEVERITY_MAX + 1)}
 _SEVERITIES.update(level_spellings())
@@ -67,6 +69,7 @@ _SEVERITIES[None] = DEFAULT_LEVEL
 _known_services: Final[set[str]] = set()
 """Names that passed `is_service_name` before."""
 
+_QUOTED_STORY_KEYS: Final = tuple(b'"%b"' % key.encode() for key in STORY_KEYS)
 _options = re2.Options()
 _options.encoding = re2.Options.Encoding.LATIN1
 _options.never_capture = True
@@ -80,7 +83,7 @@ _odd: Final = re2.compile(
             # NUL, ASCII in disguise (so that a key below is found), and halves of characters.
             rb"\\u(?:00[0-7]|[dD][89a-fA-F])",
             # Keys that may stand in for a correlation id.
-            *(b'"%b"' % key.encode() for key in STORY_KEYS),
+            *_QUOTED_STORY_KEYS,
         )
     ),
     _options,
@@ -120,24 +123,25 @@ def read_plain_one(body: bytes) -> Sequence[PlainLog] | None:
     return [log] if are_plain([log.metadata]) else None
 
 
-def plain_of(items: Sequence[Item]) -> Sequence[PlainLog] | None:
-    """Items that were read of any format as logs with their metadata written out, or None when one is remarkable. Raises
-    nothing. 0.8 µs a log; spares writing metadata twice, to measure and to store them."""
-    logs: list[PlainLog] = []
-    append, encode = logs.append, _encoder.encode
-    try:
-        for item in items:
-            if (
-                type(item) is not Incoming
-                or "\0" in item.message
-                or (item.correlation_id is not None and "\0" in item.correlation_id)
-            ):
-                return None
-            metadata = msgspec.Raw(encode(item.metadata)) if item.metadata else _NO_METADATA
-            append(PlainLog(item.message, item.service_name, item.timestamp, item.level, item.correlation_id, metadata))
-    except (RecursionError, UnicodeEncodeError):
-        return None
-    return logs if logs and are_plain([log.metadata for log in logs]) else None
+def plain_of(logs: Sequence[PlainLog | Malformed]) -> Sequence[PlainLog] | None:
+    """Logs that were read of any format, their metadata written by an encoder of ours, or None when one of them is remarkable.
+    Raises nothing. 0.4 µs a log; a text that neighbours share (the same object) is looked at once."""
+    plain: list[PlainLog] = []
+    texts: list[msgspec.Raw] = []
+    last: msgspec.Raw | None = None
+    for log in logs:
+        if (
+            type(log) is not PlainLog
+            or "\0" in log.message
+            or (log.correlation_id is not None and "\0" in log.correlation_id)
+        ):
+            return None
+        metadata = log.metadata
+        if metadata is not last:
+            texts.append(metadata)
+            last = metadata
+        plain.append(log)
+    return plain if texts and _are_plain_as_written(texts) else None
 
 
 def plain_lines(
@@ -150,11 +154,15 @@ def plain_lines(
     for log, log_id in zip(logs, ids, strict=True):
         severity = severities.get(log.level)
         timestamp_us = received_us
-        if log.timestamp is not None:
-            try:
-                timestamp_us = parse_timestamp(log.timestamp)
-            except ValueError:
-                return None
+        timestamp = log.timestamp
+        if timestamp is not None:
+            if type(timestamp) is int and timestamp >= NANOSECONDS_MIN:
+                timestamp_us = timestamp // 1000
+            else:
+                try:
+                    timestamp_us = parse_timestamp(timestamp)
+                except ValueError:
+                    return None
         service, correlation_id, message = log.service_name, log.correlation_id or None, log.message
         if service is None:
             service = default_service
@@ -171,16 +179,16 @@ def plain_lines(
     return lines
 
 
-def opened(log: PlainLog) -> Incoming:
+def opened(log: PlainLog | Malformed) -> Item:
     """The same log for a closer look. Its metadata are an object."""
-    return Incoming(
-        log.message,
-        log.service_name,
-        log.timestamp,
-        log.level,
-        log.correlation_id,
-        _metadata.decode(log.metadata),
-    )
+    if isinstance(log, Malformed):
+        return log
+    try:
+        metadata = _metadata.decode(log.metadata) if log.metadata is not NO_METADATA else {}
+    except RecursionError:
+        problem = FieldError("metadata", f"may be nested {METADATA_DEPTH_MAX} deep")
+        return Malformed("metadata", [problem], Incoming("", log.service_name))
+    return Incoming(log.message, log.service_name, log.timestamp, log.level, log.correlation_id, metadata)
 
 
 def are_plain(texts: Sequence[msgspec.Raw]) -> bool:
@@ -195,6 +203,18 @@ def are_plain(texts: Sequence[msgspec.Raw]) -> bool:
         and (blob.isascii() or _is_utf8(blob))
         and _odd.search(blob) is None
         and (_long_number.search(blob) is None or all(map(_is_shortest, _no_integer.findall(blob))))
+    )
+
+
+def _are_plain_as_written(texts: Sequence[msgspec.Raw]) -> bool:
+    """As `are_plain`, of objects that an encoder wrote: in a line, as UTF-8, names as they are, numbers as short as can be."""
+    blob = b"".join(texts)
+    brackets = blob.count(b"{") + blob.count(b"[")
+    return (
+        (brackets < len(texts) + METADATA_DEPTH_MAX or max(map(_brackets, texts)) <= METADATA_DEPTH_MAX)
+        and max(map(len, texts)) <= METADATA_BYTES_MAX
+        and not may_hold_nul(blob)
+        and not any(key in blob for key in _QUOTED_STORY_KEYS)
     )
 
 

@@ -13,7 +13,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_NAIVE: Final = datetime(1970, 1, 1)
 _NUMBER_CHARS_MIN: Final = 10
 _NUMBER_CHARS_MAX: Final = 20
-_UNITS: Final = ((10**11, 1_000_000), (10**14, 1000), (10**17, 1))
+NANOSECONDS_MIN: Final = 10**17
+"""Numbers from here on are nanoseconds."""
+_UNITS: Final = ((10**11, 1_000_000), (10**14, 1000), (NANOSECONDS_MIN, 1))
 """Numbers below the first are multiplied by the second to give microseconds."""
 
 

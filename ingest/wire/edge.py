@@ -7,43 +7,20 @@ A format reads bodies and words answers: pure. Query parameters that we do not k
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from fastapi import Request, Response
 
 from access.principal import Principal
 from ingest.api import TakesLogs, answered, read_held
-from ingest.parse import Item
 from ingest.problems import Refusal, refusal_of
-from ingest.quick import PlainLog
 from ingest.receive import Answer, Received
+from ingest.records import Records
 from runtime.direct import DirectRouter
-
-_IMPLIED: Final = "body:"
-"""Begins keys that a body is itself. A client's own never meets them: it would have to be the body's SHA-256."""
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """What a body holds."""
-
-    items: Sequence[Item]
-    """In the body's order; their place is their index in `Received`."""
-    have_own_times: bool
-    """Whether each says its own time, or has an id of the client's, so that the same body means the same records."""
-    plain: Sequence[PlainLog] = ()
-    """Instead of items: all of them, where each is as it should be (`ingest.quick.are_plain`) and none holds a NUL."""
-    expanded_bytes: int = 0
-    """What the records take beyond the body's size, since what they share is written into each."""
 
 
 class Format(Protocol):
     """One format of requests, as one request has it (type of body and answer)."""
-
-    implies_keys: bool
-    """Whether a body may be its own key."""
 
     def read(self, body: bytes, principal: Principal) -> Records:
         """The records of a decompressed body. Raises MalformedBody, BodyTooLarge, UnsupportedBody: for all of it; an item that
@@ -90,27 +67,14 @@ def add_format(
             body, hold = await read_held(
                 service, request, principal, content_encoding=encoding_of and encoding_of(request)
             )
-            try:
-                records = spoken.read(body, principal)
-                hold.grow(records.expanded_bytes)
-            except BaseException:
-                hold.close()
-                raise
-            if not (records.items or records.plain):
-                hold.close()
-                return spoken.respond(spoken.answer(Received()))
-            key = request.headers.get("idempotency-key")
-            if key is None and spoken.implies_keys and records.have_own_times and service.settings.implied_keys:
-                key = _IMPLIED + sha256(body).hexdigest()
             taken = await service.take_records(
                 body,
                 hold,
                 principal,
-                key,
+                request.headers.get("idempotency-key"),
                 route=route,
-                records=records.items,
+                read=spoken.read,
                 answer=spoken.answer,
-                plain=records.plain,
             )
             return spoken.respond(taken)
 

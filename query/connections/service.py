@@ -7,6 +7,7 @@ whose service they may not read is as if it were missing, in every figure.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from query.errors import ConnectionNotFound
 from query.listing import ListPlace, ListSeal, Secret
 from query.page import Question
 from runtime.clock import Clock
+from schemas.connections import ID_PATTERN
 from schemas.scope import ServiceScope
 from schemas.times import time_text
 from search.params import ParameterError
@@ -29,6 +31,7 @@ from search.predicate import CorrelationIs, MetaEquals, Predicate, ServiceIn, al
 from store.connections.reading import ConnectionReader, SideFigures, Statistics, StoredConnection
 from store.port import Order
 
+_ID: Final = re.compile(ID_PATTERN.removeprefix("^").removesuffix("$"))
 _STATISTICS_S: Final = 2.0
 """For which figures of all connections are kept."""
 _STATISTICS_MAX: Final = 100
@@ -103,7 +106,7 @@ class Connections:
     async def summary(self, connection_id: str, principal: Principal) -> bytes:
         """ConnectionSummary. Raises ConnectionNotFound, Overloaded."""
         found = None
-        if any(self._readable(principal)):
+        if _is_id(connection_id) and any(self._readable(principal)):
             async with self._answers.place(principal):
                 found = await self._reader.figures(connection_id, allowed=principal.may_read)
         if found is None:
@@ -219,7 +222,7 @@ class Connections:
 
     async def _existing(self, connection_id: str, principal: Principal) -> StoredConnection:
         found = None
-        if any(self._readable(principal)):
+        if _is_id(connection_id) and any(self._readable(principal)):
             async with self._answers.place(principal):
                 found = await self._reader.one(connection_id, allowed=principal.may_read)
         if found is None:
@@ -234,6 +237,11 @@ class Connections:
 
     def _unit(self, metric: str) -> str:
         return self._rules[metric].unit
+
+
+def _is_id(text: str) -> bool:
+    """Whether a connection can be called so; what else comes in a path the database need not take as text."""
+    return _ID.fullmatch(text) is not None
 
 
 def _not_found(connection_id: str) -> ConnectionNotFound:

@@ -9,7 +9,7 @@ import contextlib
 import io
 import ipaddress
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,11 +66,11 @@ from ingest.body import read_body
 from ingest.errors import BodyTooLarge, InvalidFields, ItemError, MalformedBody, UnsupportedBody
 from ingest.filters.config import build_chain, parse_chain
 from ingest.idempotency import keyed
-from ingest.parse import Window, decode_batch, decode_one, may_hold_nul, to_log
-from ingest.quick import PlainLog, are_plain, opened, plain_lines, plain_of, read_plain, read_plain_one
+from ingest.parse import Malformed, Window, decode_batch, decode_one, may_hold_nul, to_log
+from ingest.quick import PlainLog, opened, plain_lines, plain_of, read_plain, read_plain_one
 from ingest.receive import Received
+from ingest.records import Records as Pushed
 from ingest.timestamps import parse_timestamp, show
-from ingest.wire.edge import Records as Pushed
 from ingest.wire.elastic.answers import EVERYTHING, Outcome, members_of, outcome_of, worded
 from ingest.wire.elastic.bulk import read_bulk
 from ingest.wire.loki.labels import InvalidLabels, parse_labels
@@ -108,6 +108,7 @@ from schemas.frames import (
     decode_line,
     decompress,
     encode_lines,
+    metadata_of,
 )
 from schemas.levels import band
 from schemas.record import Log, is_service_name
@@ -182,7 +183,7 @@ def _elastic_bulk(raw: bytes) -> None:
     plain = plain_of(bulk.items)
     lines = None if plain is None else plain_lines(plain, range(len(plain)), _WINDOW)
     for number, item in enumerate(bulk.items):
-        log = to_log(item, number, _WINDOW, may_hold_nul=True)
+        log = to_log(opened(item), number, _WINDOW, may_hold_nul=True)
         if isinstance(log, Log):
             received.kept.append(log)
         else:
@@ -223,14 +224,20 @@ def _body(raw: bytes) -> None:
     asyncio.run(read())
 
 
+def _both_ways(logs: Sequence[PlainLog | Malformed]) -> None:
+    """What goes through as it is, is what a closer look makes of it."""
+    found = [to_log(opened(log), number, _WINDOW, may_hold_nul=True) for number, log in enumerate(logs)]
+    assert all(isinstance(log, (Log, ItemError)) for log in found)
+    plain = plain_of(logs)
+    lines = None if plain is None else plain_lines(plain, range(len(plain)), _WINDOW)
+    if lines is not None:
+        assert [metadata_of(line) for line in lines] == [log.metadata for log in found if isinstance(log, Log)]
+        assert [line.message for line in lines] == [log.message for log in found if isinstance(log, Log)]
+
+
 def _otlp(read: Callable[..., Made], raw: bytes) -> None:
     made = read(raw, default_service="unknown_service", logs_max=1_000)
-    for log in made.logs:
-        item = opened(log) if isinstance(log, PlainLog) else log
-        assert isinstance(to_log(item, 1, _WINDOW, may_hold_nul=True), (Log, ItemError))
-    plain = [log for log in made.logs if isinstance(log, PlainLog)]
-    if plain and are_plain([log.metadata for log in plain]):
-        plain_lines(plain, range(len(plain)), _WINDOW)
+    _both_ways(made.logs)
 
 
 def _key(text: str) -> None:
@@ -384,10 +391,7 @@ def _import(raw: bytes) -> None:
 def _loki(read: Callable[..., Pushed]) -> Callable[[bytes], None]:
     def run(raw: bytes) -> None:
         records = read(raw, default_service="unknown_service", logs_max=1_000)
-        for item in [*records.items, *map(opened, records.plain)]:
-            assert isinstance(to_log(item, 1, _WINDOW, may_hold_nul=True), (Log, ItemError))
-        if records.plain:
-            plain_lines(records.plain, range(len(records.plain)), _WINDOW)
+        _both_ways(records.logs)
 
     return run
 
@@ -522,10 +526,10 @@ def _joined_lines(raw: bytes) -> None:
                 raw[place:], JoinRules(parser.continues), is_skipping=is_skipping, is_final=True, takes_unfinished=True
             )
             assert found.taken
-            for text, is_cut in found.texts:
-                line = write_logs([encoder.log(parser.parse(text), NOW_US, text=text, is_cut=is_cut)])
-                assert line.count(b"\n") == 1
-                assert isinstance(json.loads(line)["message"], str)
+            logs = [encoder.log(parser.parse(text), NOW_US, text=text, is_cut=is_cut) for text, is_cut in found.texts]
+            lines = write_logs(logs).splitlines()
+            assert len(lines) == len(logs)
+            assert all(isinstance(json.loads(line)["message"], str) for line in lines)
             place, is_skipping = place + found.taken, found.is_skipping
         assert place == len(raw)
 

@@ -88,6 +88,23 @@ async def test_a_key_comes_in_the_headers_of_shippers_that_know_no_bearer(site: 
     assert [await status(each) for each in refused] == [401] * len(refused)
 
 
+async def test_the_same_body_of_two_keys_is_two_requests(site: Site) -> None:
+    """A body that is its own Idempotency-Key is so for whoever sends it alone."""
+    keys = [await site.key("write:shop") for _ in range(2)]
+    record = {"timeUnixNano": f"{time.time_ns()}", "body": {"stringValue": "m"}}
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]}
+    body = {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [record]}]}]}
+
+    async def reserved(token: str, **headers: str) -> int:
+        answer = await site.ask(token, "POST", "/v1/logs", json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return len(await site.database.fetch_all("SELECT FROM id_reservations"))
+
+    assert [await reserved(key.text) for key in (*keys, *keys)] == [1, 2, 2, 2]
+    basic = base64.b64encode(f"anybody:{keys[0].text}".encode()).decode()
+    assert await reserved(keys[0].text, Authorization=f"Basic {basic}") == 2, "it is the key that counts"
+
+
 async def test_a_key_of_one_service_need_not_name_it(site: Site) -> None:
     key = (await site.key("write:shop")).text
     # The second of each pair is read log by log, since its metadata may stand in for a correlation id.

@@ -190,6 +190,14 @@ async def test_bodies_are_json_of_bounded_size_and_parameters_are_known(site: Si
         "/notifications?state=firing",
     ):
         assert (await site.ask(token, "GET", BASE + path)).status_code == 422, path
+    for path in ("rule", "channel", "before"):
+        answer = await site.ask(token, "GET", f"{BASE}/notifications?{path}=%00")
+        assert answer.status_code in (200, 404), f"what no name has is found nowhere: {path}"
+    assert (await site.ask(token, "GET", f"{BASE}?rule=%00")).status_code == 404
+    for method, path in (("GET", "rules"), ("DELETE", "rules"), ("DELETE", "silences")):
+        assert (await site.ask(token, method, f"{BASE}/{path}/a%00b")).status_code == 404
+    reset = {"rule": "a\0b", "channel": "c\0d"}
+    assert (await site.ask(token, "POST", f"{BASE}/breakers/reset", json=reset)).status_code in (404, 422)
 
 
 async def test_silences_name_a_rule_of_ones_own_or_take_the_right_to_all(site: Site) -> None:

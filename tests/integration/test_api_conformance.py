@@ -13,9 +13,11 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import pytest
 
+from cli import openapi
 from infra.fleet import REPOSITORY
 from tests.access_site import Site, running
 from tests.app_server import serving
@@ -90,6 +92,47 @@ async def conforms(
 
 ADMIN: Final = pytest.param(("admin:*", "write:*"), id="admin")
 NARROW: Final = ("read:pay/*", "write:pay/a")
+
+
+STRANGE: Final = ("a\0b", "\0", "%", "\ud800", "\U0010ffff", "../..", "' OR true --", "9" * 40)
+"""Texts that databases, paths and numbers choke on; as a query they are sent as they are, or as UTF-8 that is none."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+async def test_strange_text_in_any_parameter_is_no_defect(site: Site) -> None:
+    """schemathesis seldom sends a NUL, and never one in a path."""
+    token = (await site.key("admin:*", "write:*", "host:*")).text
+    document = openapi.document()
+    asked = 0
+    async with site.client(token) as client:
+        for path, verbs in document["paths"].items():
+            if path in ("/api/v1/tail", "/api/v1/experiments/events", "/metrics"):
+                continue
+            for verb, operation in verbs.items():
+                declared = operation.get("parameters", [])
+                for each in declared:
+                    if each["in"] not in ("path", "query"):
+                        continue
+                    for text in STRANGE:
+                        sent = quote(text.encode("utf-8", "surrogatepass"), safe="")
+                        given = {
+                            other["name"]: sent if other is each else str(other.get("example", "x"))
+                            for other in declared
+                            if other is each or other["in"] == "path" or other.get("required")
+                        }
+                        query = "&".join(
+                            f"{name}={value}"
+                            for name, value in given.items()
+                            if any(other["name"] == name and other["in"] == "query" for other in declared)
+                        )
+                        where = path
+                        for name, value in given.items():
+                            where = where.replace(f"{{{name}}}", value)
+                        answer = await client.request(verb.upper(), f"{where}?{query}")
+                        asked += 1
+                        assert answer.status_code < 500 or answer.status_code == 503, (verb, path, each["name"], text)
+    assert asked > 1_000
 
 
 @pytest.mark.slow

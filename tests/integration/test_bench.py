@@ -21,7 +21,7 @@ FIGURES = (
     "cpu_us_per_log.writer", "cpu_us_per_log.database", "peak_mib.ingest", "peak_mib.database",
     "segment_rows_per_cpu_s", "segment_json_ratio", "page_p99_ms.files_id", "segment_scan_ms_per_million_rows",
     "correlation_filters_again_ms", "match_us_per_log", "match_ratio", "tail_cores", "tail_logs_shown_per_s",
-    "spread_accepted_ratio.ingests_2", "spread_stored_ratio.writers_4", "spread_cpu_us_per_log.writers_1",
+    "spread_accepted_ratio.ingests_2", "spread_stored_per_s.writers_1", "spread_cpu_us_per_log.writers_1",
     "wire_ratio.otlp_protobuf", "wire_ratio.otlp_json", "wire_ratio.bulk",
 )  # fmt: skip
 

@@ -200,8 +200,10 @@ async def test_each_sees_and_sends_the_sides_that_are_theirs(site: Site) -> None
     stranger = (await site.key("read:shop", "write:shop")).text
     assert await get(site, stranger) == {"connections": [], "next_cursor": None}
     assert (await get(site, stranger, "/statistics"))["connections"] == 0
-    for path in ("/c", "/c/summary", "/c/logs", "/c/series?metric=latency"):
-        assert (await site.ask(stranger, "GET", PATH + path)).status_code == 404
+    for path in ("", "/summary", "/logs", "/series?metric=latency"):
+        assert (await site.ask(stranger, "GET", f"{PATH}/c{path}")).status_code == 404
+        for nobody in ("c%00", "c%2Fd", "%ED%A0%80"):
+            assert (await site.ask(admin, "GET", f"{PATH}/{nobody}{path}")).status_code == 404, nobody
     await put(site, stranger, "/d", 403, json=DETAILS)
     await send(site, stranger, "/c/logs/server", server, 403)
     writer = (await site.key("write:connections/client")).text

@@ -179,6 +179,20 @@ async def test_a_body_whose_documents_have_ids_is_its_own_key(edge: Edge) -> Non
     assert compact.json() == {"errors": False, "items": [{"create": {"status": 201}}] * 2}
 
 
+async def test_the_same_body_for_another_index_is_another_one(edge: Edge) -> None:
+    """As Elasticsearch has a document with the same id in each index."""
+    body = b"".join(b'{"create":{"_id":"%d"}}\n{"message":"m%d"}\n' % (number, number) for number in range(3))
+    for index in ("web", "shop", "web", "shop"):
+        assert statuses(await send(edge, body, f"/{index}/_bulk")) == [201] * 3
+    frames = await edge.frames()
+    assert len({header.key_hash for header, _ in frames}) == 2
+    named = {metadata_of(line)["_index"] for _, lines in frames for line in lines}
+    assert named == {"web", "shop"}
+    key = {"Idempotency-Key": "mine"}
+    assert (await send(edge, body, "/web/_bulk", **key)).status_code == 200
+    assert (await send(edge, body, "/shop/_bulk", **key)).status_code == 422
+
+
 async def test_a_body_without_ids_may_mean_other_documents_each_time(edge: Edge) -> None:
     """Lines that look alike, of one second: none of them may be lost."""
     body = body_of([{"@timestamp": now(), "message": "tick"}])

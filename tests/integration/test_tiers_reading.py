@@ -22,6 +22,7 @@ from db.migrations import Layout
 from query.main import QueryService
 from query.settings import QuerySettings
 from runtime.clock import ManualClock
+from runtime.tracing import under
 from schemas.errors import Overloaded
 from schemas.record import Log
 from schemas.scope import ALL_SERVICES, ServiceScope
@@ -57,6 +58,7 @@ from store.tiers.segments import SEGMENTS, Segment, segments_of
 from store.tiers.settings import RetentionClass, RetentionSettings
 from store.tiers.stretches import Stretch
 from store.tiers.tiered_scan import TieredScan
+from tests.noted_spans import Noted
 from tests.reading_subjects import (
     HOUR,
     SECOND,
@@ -116,6 +118,21 @@ async def with_files(subject: TieredSubject, homes: tuple[tuple[str, bool], ...]
     late = [a_log(1_000 + n, at=n * 20 * 60 * SECOND, correlation_id="story-late") for n in range(30)]
     await subject.put(late)
     return logs + late
+
+
+async def test_a_traced_question_says_how_many_files_it_asked(native: TieredSubject) -> None:
+    logs = await with_files(native)
+    top = Noted("GET /api/v1/logs")
+    with under(top):
+        found = await walk(native.store)
+    assert ids(found) == ids(in_order(logs, Order.NEWEST_FIRST))
+    steps = top.all_below()
+    assert {"snapshot", "scan", "statement", "ask files"} == {step.name for step in steps}
+    asked = [step for step in steps if step.name == "ask files"]
+    assert sum(int(step.values["files"]) for step in asked) >= 2, "one of each finished chunk"
+    assert all(step.above is not None and step.above.name == "scan" for step in asked)
+    assert sum(int(step.values["logs"]) for step in steps if step.name == "scan") == len(logs)
+    assert all(step.is_over and step.error is None for step in steps)
 
 
 def files_of(subject: TieredSubject) -> list[Path]:

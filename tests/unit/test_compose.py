@@ -210,5 +210,5 @@ def test_image_gets_exactly_the_packages_of_the_wheel() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     allowed = {line[1:] for line in lines if line.startswith("!")}
     assert "*" in lines
-    files = {"pyproject.toml", "requirements-lake.lock", "README.md", "LICENSE"}
+    files = {"pyproject.toml", "requirements-lake.lock", "requirements-traces.lock", "README.md", "LICENSE"}
     assert allowed == packages | files | {"web", "infra/page_in_wheel.py"}

@@ -56,6 +56,16 @@ def pods(name: str) -> Iterator[tuple[str, Json]]:
         yield template["metadata"]["labels"]["app.kubernetes.io/component"], template
 
 
+def config_of(name: str, component: str = "config") -> Json:
+    """The ConfigMap of the roles, or of the agent."""
+    (found,) = (
+        each
+        for each in of_kind(name, "ConfigMap")
+        if each["metadata"]["labels"]["app.kubernetes.io/component"] == component
+    )
+    return found
+
+
 def values_of(name: str) -> Json:
     """The chart's, with those of a file over them, as Helm merges."""
     return _merged(
@@ -143,7 +153,7 @@ def test_secrets_are_referred_to_and_never_written(name: str) -> None:
                 if re.search(r"URL$|PASSWORD|API_KEY|SECRET", variable["name"]):
                     assert set(variable) == {"name", "valueFrom"}, f"{component}: {variable['name']}"
                     assert set(variable["valueFrom"]) == {"secretKeyRef"}
-    (config,) = of_kind(name, "ConfigMap")
+    config = config_of(name)
     assert not re.search(r"password|secret|postgresql://", config["data"]["logfeed.yaml"])
 
 
@@ -153,7 +163,7 @@ def test_every_role_starts_with_settings_that_are_valid(
 ) -> None:
     from cli.settings import load_settings
 
-    (config,) = of_kind(name, "ConfigMap")
+    config = config_of(name)
     file = tmp_path / "logfeed.yaml"
     file.write_text(config["data"]["logfeed.yaml"])
     for component, template in pods(name):
@@ -241,6 +251,10 @@ def test_nothing_connects_to_a_pod_but_what_may(name: str) -> None:
     for component, policy in policies.items():
         assert policy["policyTypes"] == ["Ingress", "Egress"]
         for rule in policy["ingress"]:
+            if component == "agent" and rule["ports"] == [{"port": "files"}]:
+                (peer,) = rule["from"]
+                assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "query"
+                continue
             assert rule["ports"] == [{"port": "http"}]
             assert rule["from"], "no peer would mean everybody, outside of the cluster too"
         if component == "migrate":
@@ -248,6 +262,59 @@ def test_nothing_connects_to_a_pod_but_what_may(name: str) -> None:
         if name == "most":
             assert policy["egress"][0]["ports"][0]["port"] == 53
             assert {} not in policy["egress"]
+
+
+def test_an_agent_runs_where_it_is_wanted_with_one_right_and_what_it_remembers_outlives_it(
+    tmp_path: Path,
+) -> None:
+    from agent.settings import load_agent
+
+    assert of_kind("least", "DaemonSet") == []
+    (daemons,) = of_kind("most", "DaemonSet")
+    template = daemons["spec"]["template"]
+    pod, (container,) = template["spec"], template["spec"]["containers"]
+    assert daemons["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert pod["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"], "add": ["DAC_READ_SEARCH"]},
+    }
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert set(mounts) == set(volumes)
+    assert volumes["state"]["hostPath"]["path"] == "/var/lib/logfeed-agent"
+    shown = {name for name, volume in volumes.items() if "hostPath" in volume} - {"state"}
+    assert {mounts[name]["mountPath"] for name in shown} == {"/var/log", "/srv/logs"}
+    assert all(mounts[name]["readOnly"] for name in shown)
+
+    file = tmp_path / "agent.yaml"
+    file.write_text(config_of("most", "agent")["data"]["agent.yaml"])
+    told = {"spec.nodeName": "node-1", "status.podIP": "10.1.2.3"}
+    environment: dict[str, str] = {}
+    for variable in container["env"]:
+        source = variable.get("valueFrom", {})
+        if "secretKeyRef" in source:
+            environment[variable["name"]] = "lf_key"
+        elif source:
+            environment[variable["name"]] = told[source["fieldRef"]["fieldPath"]]
+        else:
+            environment[variable["name"]] = variable["value"].replace("$(POD_IP)", environment.get("POD_IP", ""))
+    settings = load_agent(file, environment=environment).agent
+    assert (settings.name, settings.address) == ("node-1", "http://10.1.2.3:8085")
+    assert settings.state_dir == Path(mounts["state"]["mountPath"])
+    assert {name: root.service for name, root in settings.roots.items()} == {"pods": "kubernetes", "shop": "shop"}
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"http": settings.health_port, "files": settings.port}
+    assert (settings.health_host, settings.host) == ("0.0.0.0", "0.0.0.0")
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["port"] == "http"
+    for role, url in (("query", settings.url), ("ingest", settings.ingest_url)):
+        assert url == f"http://logfeed-{role}:8080"
+        (policy,) = (each for each in of_kind("most", "NetworkPolicy") if each["metadata"]["name"] == f"logfeed-{role}")
+        peers = [peer.get("podSelector", {}) for rule in policy["spec"]["ingress"] for peer in rule["from"]]
+        assert any(peer.get("matchLabels", {}).get("app.kubernetes.io/component") == "agent" for peer in peers)
 
 
 def test_two_pods_of_a_service_are_not_taken_away_at_once() -> None:
@@ -305,6 +372,8 @@ def test_values_fit_their_schema(name: str) -> None:
         {"broker": {"saslPassword": "word"}},
         {"config": {"database": {"url": "postgresql://u:p@h/d"}}},
         {"canary": {"rate": 0}},
+        {"agent": {"hostPaths": ["var/log"]}},
+        {"agent": {"config": {"state_dir": "/tmp"}}},
         {"image": {"repository": ""}},
     ],
     ids=str,

@@ -77,10 +77,10 @@ _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Outcome)
 
 
-def outcome_of(received: Received, bulk: Bulk) -> Outcome:
-    """What to tell of the items of `bulk`."""
+def outcome_of(received: Received, bulk: Bulk, *, keep_ids: bool = True) -> Outcome:
+    """What to tell of the items of `bulk`. keep_ids: ours, which a client may not want to be told."""
     failed = [(place, _TYPES.get(error.code, _ITEM_TYPE), error.text) for place, error in received.rejected]
-    has_ids = None not in bulk.ids
+    has_ids = not keep_ids or None not in bulk.ids
     if not (failed or received.dropped):
         return Outcome([], [], [] if has_ids else [str(log.id) for log in received.kept])
     rejected = {place for place, _ in received.rejected}

@@ -14,8 +14,11 @@ from typing import Any, Final
 import msgspec
 
 from ingest.errors import FieldError, MalformedBody
-from ingest.parse import BOM, UNREADABLE, Incoming, Item, Malformed, too_many, unreadable
+from ingest.parse import BOM, UNREADABLE, Incoming, Malformed, too_many, unreadable
+from ingest.quick import PlainLog
+from ingest.records import check_brackets
 from ingest.wire.elastic.document import log_of
+from ingest.wire.surrogates import mended
 
 ACTION_ERROR: Final = "action"
 """Code of items whose action cannot be done, for the ledger."""
@@ -34,13 +37,13 @@ _objects: Final = msgspec.json.Decoder(dict[str, Any])
 class Bulk:
     """What a body holds; the lists are as long as one another."""
 
-    items: list[Item] = field(default_factory=list)
+    items: list[PlainLog | Malformed] = field(default_factory=list)
     actions: list[str] = field(default_factory=list)
     indexes: list[str | None] = field(default_factory=list)
     ids: list[str | None] = field(default_factory=list)
     """Ids that the client gave."""
 
-    def add(self, item: Item, action: str, index: str | None, document_id: str | None) -> None:
+    def add(self, item: PlainLog | Malformed, action: str, index: str | None, document_id: str | None) -> None:
         """One more."""
         self.items.append(item)
         self.actions.append(action)
@@ -62,10 +65,11 @@ def read_bulk(body: bytes, *, index: str | None, default_service: str | None, lo
         lines = sum(1 for line in body.split(b"\n") if line.strip(_WHITESPACE))
         if lines > 2 * logs_max:
             raise too_many(lines // 2, logs_max)
+    check_brackets(body)
     try:
         bulk = _read_all(body, index, default_service)
     except (*UNREADABLE, _Unusual):
-        bulk = _read_each(body.split(b"\n"), index, default_service)
+        bulk = _read_each((mended(body) or body).split(b"\n"), index, default_service)
     if not bulk.items:
         raise MalformedBody("request body is required: an action and a document, a line each")
     return bulk
@@ -74,6 +78,7 @@ def read_bulk(body: bytes, *, index: str | None, default_service: str | None, lo
 def _read_all(body: bytes, default_index: str | None, default_service: str | None) -> Bulk:
     """Raises _Unusual, or what is UNREADABLE. Without ids all actions are alike: each text is looked at once."""
     bulk = Bulk()
+    items, actions, indexes, ids = bulk.items, bulk.actions, bulk.indexes, bulk.ids
     lines = body.split(b"\n")
     heads = lines[::2]
     documents = _objects.decode_lines(b"\n".join(lines[1::2]))
@@ -88,7 +93,10 @@ def _read_all(body: bytes, default_index: str | None, default_service: str | Non
                 raise _Unusual
             targets[head] = target
         action, index, document_id = target
-        bulk.add(log_of(document, index, document_id, default_service), action, index, document_id)
+        items.append(log_of(document, index, document_id, default_service))
+        actions.append(action)
+        indexes.append(index)
+        ids.append(document_id)
     return bulk
 
 
@@ -144,7 +152,7 @@ def _read_each(lines: Sequence[bytes], default_index: str | None, default_servic
 
 def _read_one(
     head: dict[str, Any], raw: bytes, default_index: str | None, default_service: str | None
-) -> tuple[Item, str, str | None, str | None]:
+) -> tuple[PlainLog | Malformed, str, str | None, str | None]:
     """As `Bulk.add` takes it, of an action that adds and its line."""
     rest = Incoming("", default_service)
     try:

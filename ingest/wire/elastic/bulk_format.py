@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from access.principal import Principal
 from ingest.problems import Refusal
 from ingest.receive import Answer, Received
-from ingest.wire.edge import Records
+from ingest.records import Records
 from ingest.wire.elastic.answers import Outcome, members_of, outcome_of, refused, worded
 from ingest.wire.elastic.bulk import Bulk, read_bulk
 from ingest.wire.elastic.document import UNKNOWN_SERVICE
@@ -30,8 +30,6 @@ JSON: Final = "application/json"
 class BulkFormat:
     """See Format."""
 
-    implies_keys = True
-
     def __init__(self, request: Request, *, logs_max: int) -> None:
         """logs_max: of a body."""
         self._index: str | None = request.path_params.get("index")
@@ -44,11 +42,11 @@ class BulkFormat:
         """See Format."""
         default_service = None if principal.may_write.only_name is not None else UNKNOWN_SERVICE
         self._bulk = read_bulk(body, index=self._index, default_service=default_service, logs_max=self._logs_max)
-        return Records(self._bulk.items, have_own_times=None not in self._bulk.ids)
+        return Records(self._bulk.items, have_own_times=None not in self._bulk.ids, place=self._index or "")
 
     def answer(self, received: Received) -> Answer:
         """See Format. Its body is an `Outcome`."""
-        return Answer(200, outcome_of(received, self._bulk).pack(), len(received.kept))
+        return Answer(200, outcome_of(received, self._bulk, keep_ids="_id" in self._shown).pack(), len(received.kept))
 
     def respond(self, answer: Answer) -> Response:
         """See Format."""

@@ -14,9 +14,11 @@ from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
+from msgspec import Raw
 
 from ingest.errors import FieldError
-from ingest.parse import Incoming, Item, Malformed
+from ingest.parse import Incoming, Malformed
+from ingest.quick import PlainLog
 from ingest.timestamps import parse_timestamp
 from schemas.levels import parse_level
 from schemas.record import CORRELATION_ID_CHARS_MAX, SERVICE_NAME_CHARS_MAX
@@ -38,26 +40,28 @@ STORY_KEYS: Final = ("trace_id", "correlation_id")
 _LEVEL_CHARS_MAX: Final = 40
 _TIMES: Final = (str, int, float)
 _no_service: Final = re.compile(r"[^A-Za-z0-9._/-]")
-_encoder: Final = msgspec.json.Encoder()
+_encode: Final = msgspec.json.Encoder().encode
 
 Document = dict[str, Any]
 """The client's own JSON."""
 
 
-def log_of(document: Document, index: str | None, document_id: str | None, default_service: str | None) -> Item:
-    """The log that a document is; takes fields out of it and keeps it as metadata. Raises nothing.
+def log_of(
+    document: Document, index: str | None, document_id: str | None, default_service: str | None
+) -> PlainLog | Malformed:
+    """The log that a document is; takes fields out of it and writes what is left as its metadata. Raises nothing.
 
     index, document_id: of its action. default_service: of documents that name none; None leaves that to the key.
     """
-    message = document.get("message")
+    message: Any = document.get("message")
     if type(message) is str:
         del document["message"]
     else:
         try:
             message = _other_message(document)
         except RecursionError:
-            return Malformed("metadata", [FieldError("", "nested too deeply")], Incoming("", default_service))
-    timestamp = document.get("@timestamp")
+            return _too_deep(default_service)
+    timestamp: Any = document.get("@timestamp")
     if timestamp is None:
         timestamp = _other_time(document)
     elif type(timestamp) in _TIMES:
@@ -100,7 +104,16 @@ def log_of(document: Document, index: str | None, document_id: str | None, defau
             document["service.name"] = name
     if document_id is not None:
         document[ID_KEY] = document_id
-    return Incoming(message, service, timestamp, level, story, document)
+    if not document:
+        return PlainLog(message, service, timestamp, level, story)
+    try:
+        return PlainLog(message, service, timestamp, level, story, Raw(_encode(document)))
+    except RecursionError:
+        return _too_deep(service)
+
+
+def _too_deep(service: str | None) -> Malformed:
+    return Malformed("metadata", [FieldError("", "nested too deeply")], Incoming("", service))
 
 
 def _other_message(document: Document) -> str:
@@ -111,8 +124,8 @@ def _other_message(document: Document) -> str:
             return text
         if text is not None and key == "message":
             del document[key]
-            return _encoder.encode(text).decode()
-    return _encoder.encode(document).decode()
+            return _encode(text).decode()
+    return _encode(document).decode()
 
 
 def _other_time(document: Document) -> str | int | float | None:

@@ -1,6 +1,7 @@
 """What Loki's clients are told, in plain text: 204, or a sentence. Pure.
 
-They send again on 429 and 5xx alone. A 400 means: these entries will never be taken; the others of the request are stored.
+They send again on 429 and 5xx alone, so a body that came too slowly is 503 here. A 400 means: these entries will never be
+taken; the others of the request are stored.
 """
 
 from __future__ import annotations
@@ -37,4 +38,6 @@ def respond(given: Answer) -> Response:
 def refuse(refusal: Refusal) -> Response:
     """An error as Loki words it: a sentence."""
     text = f"{refusal.detail}\n".encode("utf-8", "replace")
+    if refusal.status == 408:
+        return Response(text, 503, {**refusal.headers, "Retry-After": "1"}, TEXT)
     return Response(text, refusal.status, refusal.headers, TEXT)

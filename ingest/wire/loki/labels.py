@@ -8,14 +8,17 @@ What becomes a field leaves the metadata; what cannot become one stays there.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, cast
 
 import msgspec
 
+from ingest.quick import NO_METADATA
+from ingest.wire.members import template_of, written
 from schemas.levels import parse_level
 from schemas.loki import CORRELATION_LABELS, LEVEL_NAMES, SERVICE_LABELS
-from schemas.record import CORRELATION_ID_CHARS_MAX, SERVICE_NAME_CHARS_MAX
+from schemas.record import CORRELATION_ID_CHARS_MAX, METADATA_BYTES_MAX, SERVICE_NAME_CHARS_MAX
 
 _PAIR: Final = re.compile(
     r"""\s*([A-Za-z_:][A-Za-z0-9_:./-]*)\s*=\s*(?:"([^"\\]*+(?:\\.[^"\\]*+)*+)"|`([^`]*+)`)\s*(,|\Z)""", re.DOTALL
@@ -33,18 +36,22 @@ _ESCAPED: Final = {
     '"': '"',
     "'": "'",
 }
+_REPLACEMENT: Final = 0xFFFD
+"""For a NUL, which no text may hold that is stored."""
 _STRANGE: Final = re.compile(r"[^A-Za-z0-9._/-]")
 _SHORT_CHARS: Final = 20
 """Longer texts are no names of levels, and are not remembered."""
 _KNOWN_MAX: Final = 1_000
 _KNOWN_CHARS_MAX: Final = 1_000
-_known_names: Final[dict[tuple[str, ...], tuple[str, ...]]] = {}
 _HEAD_CHARS: Final = 256
 """Of a line, where its level is looked for."""
 _LEVEL_IN_LINE: Final = re.compile(
     r"""(?:\A|[\s,{;])["']?(?:log\.?)?(?:level|lvl|severity(?:_?text)?)["']?\s*[=:]\s*["']?([A-Za-z]{1,13})(?![A-Za-z0-9_])""",
     re.IGNORECASE,
 )
+
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class InvalidLabels(ValueError):
@@ -58,20 +65,32 @@ class Stream(msgspec.Struct, gc=False):
     level: int | None
     """Severity number."""
     correlation_id: str | None
-    metadata: dict[str, str]
-    """The other labels. Not to be changed."""
     raw: msgspec.Raw
-    """The same as JSON."""
+    """The other labels, as JSON."""
+    begin: bytes
+    """The same, to be followed by further members."""
     shared_bytes: int
     """What each log takes of it."""
 
 
-class Own(msgspec.Struct, gc=False):
-    """What a log's structured metadata say besides."""
+Said = tuple[int | None, str | None, bytes]
+"""What structured metadata of a log say: level, correlation id, the others as members of a JSON object."""
+NOTHING_SAID: Final[Said] = (None, None, b"")
 
-    level: int | None
-    correlation_id: str | None
-    metadata: dict[str, str]
+
+class Shape(msgspec.Struct, gc=False):
+    """What the names of structured metadata, or of labels, say of them."""
+
+    telling: tuple[str, ...]
+    """Those that may say a level, then those that may name a story, in the order in which they count."""
+    level_at: int | None
+    story_at: int | None
+    """Places of those, where there is one of each at most; else None."""
+    template: bytes | None
+    """Of the other names (ingest.wire.members); None: look at each."""
+
+
+_known_shapes: Final[dict[tuple[str, ...], Shape]] = {}
 
 
 def parse_labels(text: str) -> dict[str, str]:
@@ -92,10 +111,10 @@ def parse_labels(text: str) -> dict[str, str]:
     return labels
 
 
-def stream_of(labels: dict[str, str | None] | dict[str, str]) -> Stream:
-    """What the labels say. One without a value is none. Takes the dictionary for its own."""
-    own = own_of(labels)
-    rest = own.metadata
+def stream_of(labels: Mapping[str, str | None]) -> Stream:
+    """What the labels say. One without a value is none. Raises InvalidLabels where they take too much."""
+    given = {name: value for name, value in labels.items() if value}
+    level, story, rest = _told(given, _shape(tuple(given)).telling)
     service = None
     for name in SERVICE_LABELS:
         if value := rest.get(name):
@@ -103,39 +122,107 @@ def stream_of(labels: dict[str, str | None] | dict[str, str]) -> Stream:
             if service == value:
                 del rest[name]
             break
-    raw = msgspec.Raw(msgspec.json.encode(rest))
-    shared_bytes = len(raw) - len("{}") + len(own.correlation_id or "") + len(service or "")
-    return Stream(service, own.level, own.correlation_id, rest, raw, shared_bytes)
+    text = members_of(rest)
+    if len(text) > METADATA_BYTES_MAX:
+        raise InvalidLabels(f"labels may take {METADATA_BYTES_MAX} bytes of JSON, these take {len(text)}")
+    raw = msgspec.Raw(b"{%b}" % text) if text else NO_METADATA
+    begin = b"{%b," % text if text else b"{"
+    shared_bytes = len(text) + len(story or "") + len(service or "")
+    return Stream(service, level, story, raw, begin, shared_bytes)
 
 
-def own_of(pairs: dict[str, str | None] | dict[str, str]) -> Own:
-    """What structured metadata say. A level that is none, and a correlation id that is too long, stay what they are. Takes the
-    dictionary for its own."""
-    metadata = cast(dict[str, str], pairs)
-    if "" in pairs.values() or None in pairs.values():
-        metadata = {name: value for name, value in pairs.items() if value}
+def stream_of_text(text: bytes) -> Stream:
+    """What labels in UTF-8 say, see `parse_labels`. Those of a program are the same in each of its requests: remembered where
+    they are short (4 MiB). Raises InvalidLabels, UnicodeDecodeError."""
+    return _known_stream(text) if len(text) <= _KNOWN_CHARS_MAX else stream_of(parse_labels(text.decode()))
+
+
+@lru_cache(maxsize=1_000)
+def _known_stream(text: bytes) -> Stream:
+    return stream_of(parse_labels(text.decode()))
+
+
+def members_of(texts: Mapping[str, str]) -> bytes:
+    """As members of a JSON object, without its braces."""
+    return _encode(texts)[1:-1]
+
+
+def said_of(own: Mapping[str, str | None] | None) -> Said:
+    """What structured metadata of a log say. What has no value is none."""
+    if not own:
+        return NOTHING_SAID
+    given = dict(own) if all(own.values()) else {name: value for name, value in own.items() if value}
+    names = tuple(given)
+    shape = _known_shapes.get(names) or _shape(names)
+    level, story, rest = _told(cast(dict[str, str], given), shape.telling)
+    return level, story, members_of(rest)
+
+
+def said_in(names: Sequence[str], values: Sequence[str], counts: Sequence[int]) -> list[Said]:
+    """As `said_of`, of many logs, whose names and values, none of them empty, are in a row; counts: how many are of each."""
+    texts = written(values)
+    said: list[Said] = []
+    add, known = said.append, _known_shapes.get
+    end = 0
+    for count in counts:
+        begin, end = end, end + count
+        own = tuple(names[begin:end])
+        shape = known(own) or _shape(own)
+        template = shape.template
+        level = story = None
+        if template is not None and shape.story_at is not None:
+            story = values[begin + shape.story_at]
+            if len(story) > CORRELATION_ID_CHARS_MAX:
+                template = None
+        if template is not None and shape.level_at is not None:
+            level = level_of(values[begin + shape.level_at])
+            if level is None:
+                template = None
+        if template is None:
+            level, story, rest = _told(dict(zip(own, values[begin:end], strict=True)), shape.telling)
+            add((level, story, members_of(rest)))
+        else:
+            add((level, story, template % tuple(texts[begin:end])))
+    return said
+
+
+def _told(pairs: dict[str, str], telling: Sequence[str]) -> tuple[int | None, str | None, dict[str, str]]:
+    """Level, correlation id, and the others. A level that is none, and a correlation id that is too long, stay what they are.
+    Takes the dictionary for its own."""
     level = correlation_id = None
-    for name in _telling(tuple(metadata)):
+    for name in telling:
         if name not in CORRELATION_LABELS:
-            if level is None and (level := level_of(metadata[name])) is not None:
-                del metadata[name]
-        elif correlation_id is None and len(metadata[name]) <= CORRELATION_ID_CHARS_MAX:
-            correlation_id = metadata.pop(name)
-    return Own(level, correlation_id, metadata)
+            if level is None and (level := level_of(pairs[name])) is not None:
+                del pairs[name]
+        elif correlation_id is None and len(pairs[name]) <= CORRELATION_ID_CHARS_MAX:
+            correlation_id = pairs.pop(name)
+    return level, correlation_id, pairs
 
 
-def _telling(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that may say a level, then those that may name a story, in the order in which they count. Remembered, since logs of
-    one program have the same names."""
-    known = _known_names.get(names)
-    if known is None:
-        if len(_known_names) >= _KNOWN_MAX:
-            _known_names.clear()
-        levels = [name for name in names if len(name) <= _SHORT_CHARS and name.lower() in LEVEL_NAMES]
-        known = (*levels, *(name for name in CORRELATION_LABELS if name in names))
-        if sum(map(len, names)) <= _KNOWN_CHARS_MAX:
-            _known_names[names] = known
-    return known
+def _shape(names: tuple[str, ...]) -> Shape:
+    """Remembered, since logs of one program have the same names."""
+    levels = [name for name in names if len(name) <= _SHORT_CHARS and name.lower() in LEVEL_NAMES]
+    stories = [name for name in CORRELATION_LABELS if name in names]
+    telling = tuple(dict.fromkeys((*levels, *stories)))
+    others = [name for name in names if name not in telling]
+    template = None
+    if len(levels) <= 1 and len(stories) <= 1 and len(set(names)) == len(names):
+        # What tells is taken by a place without width, so that the texts of all fill the template.
+        template = b"".join(
+            b"%.0b" if name in telling else template_of((name,)) + (b"" if name == others[-1] else b",")
+            for name in names
+        )
+    shape = Shape(
+        telling,
+        names.index(levels[0]) if levels and template is not None else None,
+        names.index(stories[0]) if stories and template is not None else None,
+        template,
+    )
+    if sum(map(len, names)) <= _KNOWN_CHARS_MAX:
+        if len(_known_shapes) >= _KNOWN_MAX:
+            _known_shapes.clear()
+        _known_shapes[names] = shape
+    return shape
 
 
 def service_name(label: str) -> str:
@@ -173,7 +260,7 @@ def _unquoted(text: str) -> str:
 def _character(found: re.Match[str]) -> str:
     for digits, base in ((found[1], 16), (found[2], 16), (found[3], 16), (found[4], 8)):
         if digits is not None:
-            number = int(digits, base)
+            number = int(digits, base) or _REPLACEMENT
             if number > 0x10FFFF or 0xD800 <= number <= 0xDFFF:
                 raise InvalidLabels(f"{found[0]!r} in labels is no character")
             return chr(number)

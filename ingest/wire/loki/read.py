@@ -14,12 +14,23 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from ingest.errors import FieldError, MalformedBody
-from ingest.parse import UNREADABLE, Incoming, Item, Malformed, may_hold_nul, too_many
-from ingest.quick import PlainLog, are_plain, opened
-from ingest.wire.edge import Records
-from ingest.wire.loki.labels import InvalidLabels, Stream, level_of_line, own_of, parse_labels, stream_of
-from ingest.wire.loki.protobuf import read_entry, read_push
+from ingest.errors import BodyTooLarge, FieldError, MalformedBody
+from ingest.parse import UNREADABLE, Incoming, Malformed, too_many
+from ingest.quick import PlainLog
+from ingest.records import EXPANDED_BYTES_MAX, Records, check_brackets, check_commas
+from ingest.wire.loki.labels import (
+    NOTHING_SAID,
+    InvalidLabels,
+    Said,
+    Stream,
+    level_of_line,
+    parse_labels,
+    said_of,
+    stream_of,
+    stream_of_text,
+)
+from ingest.wire.loki.protobuf import read_push
+from ingest.wire.surrogates import mended
 
 _ENTRY: Final = "expected [time in nanoseconds as text, line, structured metadata of texts]"
 _NO_TIME: Final = "expected nanoseconds since 1970 as text, got "
@@ -31,7 +42,7 @@ class _Value(msgspec.Struct, array_like=True, gc=False):
 
     time_ns: str
     line: str
-    own: dict[str, str | None] = {}
+    own: dict[str, str | None] | None = None
 
 
 class _Old(msgspec.Struct, gc=False):
@@ -42,10 +53,10 @@ class _Old(msgspec.Struct, gc=False):
 
 
 class _Stream(msgspec.Struct, gc=False):
-    stream: dict[str, str | None] = {}
-    values: list[_Value] = []
+    stream: dict[str, str | None] | None = None
+    values: list[_Value] | None = None
     labels: str = ""
-    entries: list[_Old] = []
+    entries: list[_Old] | None = None
 
 
 class _Push(msgspec.Struct, gc=False):
@@ -56,9 +67,9 @@ class _RawStream(msgspec.Struct, gc=False):
     """As _Stream, its inside unread."""
 
     stream: msgspec.Raw = msgspec.Raw(b"{}")
-    values: list[msgspec.Raw] = []
+    values: list[msgspec.Raw] | None = None
     labels: msgspec.Raw = msgspec.Raw(b'""')
-    entries: list[msgspec.Raw] = []
+    entries: list[msgspec.Raw] | None = None
 
 
 class _RawPush(msgspec.Struct, gc=False):
@@ -67,11 +78,10 @@ class _RawPush(msgspec.Struct, gc=False):
 
 _push: Final = msgspec.json.Decoder(_Push)
 _raw_push: Final = msgspec.json.Decoder(_RawPush)
-_labels: Final = msgspec.json.Decoder(dict[str, str | None])
+_labels: Final = msgspec.json.Decoder(dict[str, str | None] | None)
 _text: Final = msgspec.json.Decoder(str)
 _value: Final = msgspec.json.Decoder(_Value)
 _old: Final = msgspec.json.Decoder(_Old)
-_encode: Final = msgspec.json.Encoder().encode
 _NOTHING: Final = stream_of({})
 T = TypeVar("T")
 
@@ -82,57 +92,42 @@ class _Reading:
     def __init__(self, default_service: str | None, logs_max: int) -> None:
         self.default_service = default_service
         self.logs_max = logs_max
-        self.items: list[Item | PlainLog] = []
-        self.is_plain = True
+        self.logs: list[PlainLog | Malformed] = []
         self.have_own_times = True
-        self.raws: list[msgspec.Raw] = []
-        """Texts of metadata, each once."""
         self.shared_bytes = 0
         """What texts of streams take in all of their logs."""
 
-    def begin(self, labels: dict[str, str | None] | dict[str, str]) -> Stream:
-        """A stream."""
-        stream = stream_of(labels)
-        if stream.service is None:
-            stream.service = self.default_service
-        self.raws.append(stream.raw)
-        return stream
-
-    def add(
-        self, stream: Stream, time: str | int | None, line: str, own: dict[str, str | None] | dict[str, str] | None
-    ) -> None:
-        """A log. time: as `PlainLog.timestamp`."""
+    def add(self, stream: Stream, time: str | int | None, line: str, said: Said = NOTHING_SAID) -> None:
+        """A log. time: as `PlainLog.timestamp`. Raises BodyTooLarge."""
         level, correlation_id, raw = stream.level, stream.correlation_id, stream.raw
         self.shared_bytes += stream.shared_bytes
-        if own:
-            said = own_of(own)
-            level = said.level or level
-            correlation_id = said.correlation_id or correlation_id
-            if said.metadata:
-                raw = msgspec.Raw(_encode({**stream.metadata, **said.metadata} if stream.metadata else said.metadata))
-                self.raws.append(raw)
+        if self.shared_bytes > EXPANDED_BYTES_MAX:
+            raise BodyTooLarge(
+                f"labels of streams, written into each of their logs, take more than {EXPANDED_BYTES_MAX} bytes: send several"
+                " requests"
+            )
+        if said is not NOTHING_SAID:
+            level = said[0] or level
+            correlation_id = said[1] or correlation_id
+            if said[2]:
+                raw = msgspec.Raw(stream.begin + said[2] + b"}")
         if level is None:
             level = level_of_line(line)
-        self.items.append(PlainLog(line, stream.service, time, level, correlation_id, raw))
+        self.logs.append(PlainLog(line, stream.service or self.default_service, time, level, correlation_id, raw))
 
     def refuse(self, code: str, message: str, stream: Stream, field: str | None = None) -> None:
         """An entry that cannot be read. code: as the ledger counts it."""
-        self.is_plain = False
         rest = Incoming("", service_name=stream.service or self.default_service)
-        self.items.append(Malformed(code, [FieldError(code if field is None else field, message)], rest))
+        self.logs.append(Malformed(code, [FieldError(code if field is None else field, message)], rest))
 
     def check(self) -> None:
         """Raises BodyTooLarge past the most logs of a request."""
-        if len(self.items) > self.logs_max:
-            raise too_many(len(self.items), self.logs_max)
+        if len(self.logs) > self.logs_max:
+            raise too_many(len(self.logs), self.logs_max)
 
-    def records(self, *, has_nul: bool) -> Records:
+    def records(self) -> Records:
         """What was read."""
-        if self.is_plain and not has_nul and self.items and are_plain(self.raws):
-            plain = [item for item in self.items if isinstance(item, PlainLog)]
-            return Records((), self.have_own_times, plain, self.shared_bytes)
-        items = [opened(item) if isinstance(item, PlainLog) else item for item in self.items]
-        return Records(items, self.have_own_times, (), self.shared_bytes)
+        return Records(self.logs, self.have_own_times, self.shared_bytes)
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------------
@@ -141,34 +136,36 @@ class _Reading:
 def read_json(body: bytes, *, default_service: str | None, logs_max: int) -> Records:
     """The records of a JSON body. default_service: of streams that name none. Raises MalformedBody, BodyTooLarge."""
     reading = _Reading(default_service, logs_max)
+    check_brackets(body)
     try:
         push = _push.decode(body)
     except UNREADABLE:
-        _read_one_by_one(reading, body)
+        check_commas(body)
+        _read_one_by_one(reading, mended(body) or body)
     else:
         for stream in push.streams:
             try:
                 _read_stream(reading, stream)
             except InvalidLabels as error:
-                for _ in range(len(stream.values) + len(stream.entries)):
+                for _ in range(len(stream.values or ()) + len(stream.entries or ())):
                     reading.refuse("metadata", str(error), _NOTHING, "labels")
             reading.check()
-    return reading.records(has_nul=may_hold_nul(body))
+    return reading.records()
 
 
 def _read_stream(reading: _Reading, found: _Stream) -> None:
-    labels = {**parse_labels(found.labels), **found.stream} if found.labels else found.stream
-    stream = reading.begin(labels)
-    for value in found.values:
+    labels = {**parse_labels(found.labels), **(found.stream or {})} if found.labels else found.stream or {}
+    stream = stream_of(labels)
+    for value in found.values or ():
         _add(reading, stream, value)
-    for entry in found.entries:
-        reading.add(stream, entry.ts, entry.line, None)
+    for entry in found.entries or ():
+        reading.add(stream, entry.ts, entry.line)
 
 
 def _add(reading: _Reading, stream: Stream, value: _Value) -> None:
     text = value.time_ns
     if text.isdecimal() and text.isascii() and len(text) <= _TIME_CHARS_MAX:
-        reading.add(stream, int(text), value.line, value.own)
+        reading.add(stream, int(text), value.line, said_of(value.own))
     else:
         reading.refuse("timestamp", _NO_TIME + repr(text[:60]), stream)
 
@@ -184,15 +181,15 @@ def _read_one_by_one(reading: _Reading, body: bytes) -> None:
     for found in push.streams:
         stream, problem = _begin(reading, found)
         if problem is not None:
-            for _ in range(len(found.values) + len(found.entries)):
+            for _ in range(len(found.values or ()) + len(found.entries or ())):
                 reading.refuse("metadata", problem, _NOTHING, "labels")
         else:
-            for raw in found.values:
+            for raw in found.values or ():
                 if (value := _decoded(reading, stream, raw, _value)) is not None:
                     _add(reading, stream, value)
-            for raw in found.entries:
+            for raw in found.entries or ():
                 if (entry := _decoded(reading, stream, raw, _old)) is not None:
-                    reading.add(stream, entry.ts, entry.line, None)
+                    reading.add(stream, entry.ts, entry.line)
         reading.check()
 
 
@@ -210,7 +207,7 @@ def _begin(reading: _Reading, found: _RawStream) -> tuple[Stream, str | None]:
     try:
         labels = _labels.decode(found.stream)
         text = _text.decode(found.labels)
-        return reading.begin({**(parse_labels(text) if text else {}), **labels}), None
+        return stream_of({**(parse_labels(text) if text else {}), **(labels or {})}), None
     except InvalidLabels as error:
         return _NOTHING, str(error)
     except UNREADABLE as error:
@@ -229,18 +226,17 @@ def read_protobuf(body: bytes, *, default_service: str | None, logs_max: int) ->
     reading = _Reading(default_service, logs_max)
     for labels, entries in read_push(body, entries_max=logs_max):
         try:
-            stream = reading.begin(parse_labels(labels.decode()))
+            stream = stream_of_text(labels)
         except (InvalidLabels, UnicodeDecodeError) as error:
             for _ in entries:
                 reading.refuse("metadata", str(error), _NOTHING, "labels")
             continue
-        for content in entries:
-            entry = read_entry(content)
+        for entry in entries:
             if isinstance(entry, str):
                 reading.refuse("message", entry, stream, "entry")
                 continue
-            time_ns, line, own = entry
+            time_ns, line, said = entry
             if time_ns is None:
                 reading.have_own_times = False
-            reading.add(stream, time_ns, line, own)
-    return reading.records(has_nul=b"\0" in body)
+            reading.add(stream, time_ns, line, said)
+    return reading.records()

@@ -11,7 +11,8 @@ from access.principal import Principal
 from ingest.api import TakesLogs
 from ingest.problems import Refusal
 from ingest.receive import Answer, Received
-from ingest.wire.edge import Records, add_format
+from ingest.records import Records
+from ingest.wire.edge import add_format
 from ingest.wire.loki import answers
 from ingest.wire.loki.read import read_json, read_protobuf
 from runtime.direct import DirectRouter
@@ -29,12 +30,11 @@ _ERRORS: Final = {
     400: "The body cannot be read, or some entries were not taken: the others are stored. Sending it again helps nobody.",
     401: "No credentials came, or they are not valid (any more).",
     403: "The key may not send logs of these services.",
-    408: "The body did not arrive in time.",
     413: "The body is too large, or holds too many entries or services: send several.",
     415: "The body's encoding is not supported.",
     422: "The Idempotency-Key was used with another body.",
     429: "A rate limit refuses the whole request: send it again.",
-    503: "The request cannot be taken now: send it again.",
+    503: "The request cannot be taken now, or its body did not arrive in time: send it again.",
 }
 _EXAMPLE: Final = {"streams": [{"stream": {"app": "shop"}, "values": [["1795000000000000000", "payment declined"]]}]}
 _DOCUMENTATION: Final[dict[str, Any]] = {
@@ -92,7 +92,6 @@ class LokiFormat:
 
     is_json: bool
     logs_max: int
-    implies_keys: bool = True
 
     def read(self, body: bytes, principal: Principal) -> Records:
         """See Format."""

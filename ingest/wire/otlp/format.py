@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -11,11 +10,10 @@ from fastapi import Request, Response
 from access.principal import Principal
 from ingest.api import TakesLogs
 from ingest.errors import UnsupportedBody
-from ingest.parse import Malformed
 from ingest.problems import Refusal
-from ingest.quick import PlainLog, are_plain, opened
 from ingest.receive import Answer, Received
-from ingest.wire.edge import Records, add_format
+from ingest.records import Records
+from ingest.wire.edge import add_format
 from ingest.wire.otlp import answers
 from ingest.wire.otlp.answers import JSON, PROTOBUF
 from ingest.wire.otlp.documentation import DESCRIPTION, REQUEST, RESPONSES
@@ -40,17 +38,11 @@ class Otlp:
     """Of requests and answers."""
     read_body: _Read
     logs_max: int
-    implies_keys: bool = True
 
     def read(self, body: bytes, principal: Principal) -> Records:
         default_service = UNKNOWN_SERVICE if principal.may_write.only_name is None else None
         made = self.read_body(body, default_service=default_service, logs_max=self.logs_max)
-        logs, plain = made.logs, [log for log in made.logs if isinstance(log, PlainLog)]
-        expanded_bytes = max(0, made.metadata_bytes - len(body))
-        if len(plain) == len(logs) and _are_plain(plain):
-            return Records((), made.have_own_times, plain, expanded_bytes)
-        items = [log if isinstance(log, Malformed) else opened(log) for log in logs]
-        return Records(items, made.have_own_times, expanded_bytes=expanded_bytes)
+        return Records(made.logs, made.have_own_times, max(0, made.metadata_bytes - len(body)))
 
     def answer(self, received: Received) -> Answer:
         return answers.answer(received, self.media_type)
@@ -60,13 +52,6 @@ class Otlp:
 
     def refuse(self, refusal: Refusal) -> Response:
         return answers.refuse(refusal, self.media_type)
-
-
-def _are_plain(logs: Sequence[PlainLog]) -> bool:
-    """Whether none needs a closer look: an escape of a NUL in metadata is remarkable anyway."""
-    if not logs or any("\0" in log.message for log in logs):
-        return False
-    return are_plain([log.metadata for log in logs])
 
 
 def _of_no_type(body: bytes, *, default_service: str | None, logs_max: int) -> Made:

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
-from ingest.errors import BodyTooLarge, MalformedBody
+from ingest.errors import MalformedBody
 from ingest.parse import BOM, UNREADABLE, too_many
+from ingest.records import check_brackets, check_commas
 from ingest.wire.otlp.records import (
     NOTHING_SHARED,
     Made,
@@ -26,9 +27,8 @@ from ingest.wire.otlp.records import (
 )
 from ingest.wire.surrogates import mended
 
-OBJECTS_MAX: Final = 500_000
-"""Most braces of a body. 8 MiB of records with short attributes have fewer; of empty ones each would take 100 bytes."""
 _INTEGER: Final = re.compile(r"-?[0-9]{1,20}", re.ASCII)
+_WHOLE_CHARS_MAX: Final = 20
 _NON_FINITE: Final = ("NaN", "Infinity", "-Infinity")
 _TRACE_ID: Final = re.compile(r"(?!0{32})[0-9a-fA-F]{32}")
 _SPAN_ID: Final = re.compile(r"(?!0{16})[0-9a-fA-F]{16}")
@@ -122,8 +122,7 @@ _scope: Final = msgspec.json.Decoder(_Scope | None)
 
 def read_json(body: bytes, *, default_service: str | None, logs_max: int) -> Made:
     """The records of a body. Raises MalformedBody, BodyTooLarge."""
-    if body.count(b"{") > OBJECTS_MAX:
-        raise BodyTooLarge(f"the body has more than {OBJECTS_MAX} JSON objects: send several requests")
+    check_brackets(body)
     made = Made(default_service)
     for resource_logs in _decoded(body.removeprefix(BOM)).resource_logs or ():
         resource = _of_resource(resource_logs.resource)
@@ -141,6 +140,7 @@ def _decoded(body: bytes) -> _Request | _RawRequest:
     try:
         return _request.decode(body)
     except UNREADABLE:
+        check_commas(body)
         body = mended(body) or body
     try:
         return _raw_request.decode(body)
@@ -188,7 +188,7 @@ def _add(made: Made, shared: Shared, sent: _Record | msgspec.Raw) -> None:
             record.severity_number or 0,
             record.severity_text or "",
             "" if body is None else body.string_value or _message(body),
-            _attributes(record.attributes),
+            _members(record.attributes),
             trace.lower() if trace and _TRACE_ID.fullmatch(trace) else None,
             span.lower() if span and _SPAN_ID.fullmatch(span) else None,
             record.event_name or "",
@@ -205,6 +205,8 @@ def _time(value: int | str | None) -> int:
 
 
 def _whole(field: str, expected: str, text: str) -> int:
+    if text.isdecimal() and text.isascii() and len(text) <= _WHOLE_CHARS_MAX:
+        return int(text)
     if _INTEGER.fullmatch(text) is None:
         raise Unreadable(field, f"expected {expected}, got {text[:60]!r}")
     return int(text)
@@ -215,12 +217,17 @@ def _message(body: _Any) -> str:
     return "" if value is None or value == "" else json_of(value).decode()
 
 
+def _members(sent: list[_KeyValue] | None) -> bytes:
+    return json_of(_attributes(sent))[1:-1] if sent else b""
+
+
 def _attributes(sent: list[_KeyValue] | None) -> dict[str, Any]:  # JSON
-    found: dict[str, Any] = {}
-    for attribute in sent or ():
-        value = attribute.value
-        found[attribute.key] = None if value is None else value.string_value or _value(value)
-    return found
+    if not sent:
+        return {}
+    return {
+        each.key: _value(value) if (value := each.value) is None else value.string_value or _value(value)
+        for each in sent
+    }
 
 
 def _value(value: _Any | None) -> Any:  # JSON

@@ -28,8 +28,8 @@ import orjson
 
 from ingest.errors import BodyTooLarge, FieldError
 from ingest.parse import Incoming, Malformed
-from ingest.quick import PlainLog
-from schemas.frames import FRAME_DECODED_BYTES_MAX
+from ingest.quick import NO_METADATA, PlainLog
+from ingest.records import EXPANDED_BYTES_MAX
 from schemas.levels import SEVERITY_MAX, parse_level
 from schemas.record import CORRELATION_ID_CHARS_MAX, SERVICE_NAME_CHARS_MAX, is_service_name
 
@@ -37,11 +37,10 @@ UNKNOWN_SERVICE: Final = "unknown_service"
 """The service of records that name none; SDKs send it themselves, with `:` and a program's name."""
 LEVEL_KEYS: Final = ("log.level", "level", "severity", "lvl", "loglevel")
 """Attributes that stand in for a severity, in this order."""
-EXPANDED_BYTES_MAX: Final = FRAME_DECODED_BYTES_MAX // 2
-"""Most bytes of metadata of one request: attributes of a resource are written into each of its records."""
 _LEVEL_TEXT_CHARS_MAX: Final = 40
 _NO_SERVICE_CHARACTER: Final = re.compile(r"[^A-Za-z0-9._/-]")
 _SERVICE_NAME: Final = "service.name"
+_CORRELATION: Final = b'"correlation_id"'
 
 
 class Unreadable(Exception):
@@ -83,8 +82,10 @@ class Shared:
     """As metadata have them."""
     error: FieldError | None = None
     """What is wrong with it, and so with each of its records."""
-    json: bytes = b"{}"
+    raw: msgspec.Raw = field(default_factory=lambda: NO_METADATA)
     """The attributes."""
+    begin: bytes = b"{"
+    """Their JSON, to be followed by further members."""
 
 
 NOTHING_SHARED: Final = Shared()
@@ -96,7 +97,7 @@ def of_resource(attributes: dict[str, Any]) -> Shared:
     name = _service_of(sent) if isinstance(sent, str) else None
     if name is not None and name == sent:
         del attributes[_SERVICE_NAME]
-    return Shared(name, attributes, json=json_of(attributes))
+    return _shared(name, attributes, None)
 
 
 def of_scope(resource: Shared, name: str, version: str, attributes: dict[str, Any]) -> Shared:
@@ -106,7 +107,14 @@ def of_scope(resource: Shared, name: str, version: str, attributes: dict[str, An
     if version:
         attributes["otel.scope.version"] = version
     together = {**resource.attributes, **attributes}
-    return Shared(resource.service_name, together, resource.error, json_of(together))
+    return _shared(resource.service_name, together, resource.error)
+
+
+def _shared(service_name: str | None, attributes: Mapping[str, Any], error: FieldError | None) -> Shared:
+    if not attributes:
+        return Shared(service_name, error=error)
+    text = json_of(attributes)
+    return Shared(service_name, attributes, error, msgspec.Raw(text), text[:-1] + b",")
 
 
 def broken(shared: Shared, error: Unreadable) -> Shared:
@@ -131,31 +139,30 @@ class Made:
         severity: int,
         severity_text: str,
         message: str,
-        attributes: dict[str, Any],
+        members: bytes,
         correlation_id: str | None,
         span_id: str | None,
         event_name: str,
     ) -> None:
-        """One more record. attributes: JSON, its own alone; changed here. Positional, since it is called for each record.
+        """One more record. members: its own attributes alone, as of a JSON object that orjson wrote. Positional, since it is
+        called for each record.
 
         Raises Unreadable, BodyTooLarge past EXPANDED_BYTES_MAX.
         """
-        level, has_own_text = (severity or None, False) if severity_text == "" else _level(severity, severity_text)
+        if len(severity_text) <= _LEVEL_TEXT_CHARS_MAX:
+            level, has_own_text = _level_of(severity, severity_text)
+        else:
+            level, has_own_text = severity or None, True
         if level is None:
-            level = _level_among(shared.attributes, attributes)
-        if correlation_id is None:
-            correlation_id = _correlation(attributes.get("correlation_id"))
-        if has_own_text:
-            attributes["severity_text"] = severity_text
-        if span_id is not None:
-            attributes["span_id"] = span_id
-        if event_name:
+            level = _level_among(shared.attributes, orjson.loads(b"{%b}" % members))
+        if correlation_id is None and _CORRELATION in members:
+            correlation_id = _correlation(orjson.loads(b"{%b}" % members).get("correlation_id"))
+        if has_own_text or span_id is not None or event_name:
+            members = _with(members, severity_text if has_own_text else "", span_id, event_name)
             message = message or event_name
-            attributes["event_name"] = event_name
-        metadata = shared.json
-        if attributes:
-            own = json_of(attributes)
-            metadata = own if len(metadata) == 2 else metadata[:-1] + b"," + own[1:]
+        metadata = shared.raw
+        if members:
+            metadata = msgspec.Raw(shared.begin + members + b"}")
         self.metadata_bytes += len(metadata)
         if self.metadata_bytes > EXPANDED_BYTES_MAX:
             raise BodyTooLarge(
@@ -165,12 +172,25 @@ class Made:
         if timestamp_ns is None:
             self.have_own_times = False
         service_name = shared.service_name or self.default_service
-        self.logs.append(PlainLog(message, service_name, timestamp_ns, level, correlation_id, msgspec.Raw(metadata)))
+        self.logs.append(PlainLog(message, service_name, timestamp_ns, level, correlation_id, metadata))
 
     def add_broken(self, shared: Shared, error: FieldError) -> None:
         """One that cannot be read."""
         rest = Incoming("", service_name=shared.service_name or self.default_service)
         self.logs.append(Malformed(error.field, [error], rest))
+
+
+def _with(members: bytes, severity_text: str, span_id: str | None, event_name: str) -> bytes:
+    """Members, and those of these that there are."""
+    more: dict[str, str] = {}
+    if severity_text:
+        more["severity_text"] = severity_text
+    if span_id is not None:
+        more["span_id"] = span_id
+    if event_name:
+        more["event_name"] = event_name
+    written = json_of(more)[1:-1]
+    return members + b"," + written if members else written
 
 
 def _service_of(name: str) -> str | None:
@@ -180,13 +200,11 @@ def _service_of(name: str) -> str | None:
     return name if is_service_name(name) else _NO_SERVICE_CHARACTER.sub("_", name[:SERVICE_NAME_CHARS_MAX])
 
 
-def _level(severity: int, text: str) -> tuple[int | None, bool]:
-    """(level, None where nothing says one; whether the text says more than the level does)"""
-    return _level_of(severity, text) if len(text) <= _LEVEL_TEXT_CHARS_MAX else (severity or None, True)
-
-
 @lru_cache(maxsize=1024)
 def _level_of(severity: int, text: str) -> tuple[int | None, bool]:
+    """(level, None where nothing says one; whether the text says more than the level does)"""
+    if not text:
+        return severity or None, False
     try:
         of_text = parse_level(text)
     except ValueError:

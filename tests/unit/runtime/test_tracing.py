@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -15,64 +13,12 @@ from cli.tracing import make_traces
 from runtime import telemetry
 from runtime.otel import OtelTraces
 from runtime.request_spans import RequestSpans
-from runtime.tracing import UNTRACED, Kind, Value, current, step, traceparent_of_span, under
+from runtime.tracing import UNTRACED, Kind, current, step, traceparent_of_span, under
 from runtime.tracing_settings import TracingSettings
+from tests.noted_spans import Noted, NotedTraces
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
 NOBODY = "http://127.0.0.1:9/v1/traces"
-
-
-@dataclass
-class Noted:
-    """A span that only remembers."""
-
-    name: str
-    above: Noted | None = None
-    trace_id: str = "a" * 32
-    span_id: str = "b" * 16
-    is_over: bool = False
-    error: str | None = None
-    values: dict[str, Value] = field(default_factory=dict)
-    inner: list[Noted] = field(default_factory=list)
-
-    def below(self, name: str, kind: Kind = Kind.INTERNAL) -> Noted:
-        self.inner.append(Noted(name, self))
-        return self.inner[-1]
-
-    def note(self, **values: Value) -> None:
-        self.values |= values
-
-    def rename(self, name: str) -> None:
-        self.name = name
-
-    def end(self, *, error: str | None = None, at_us: int | None = None) -> None:
-        if not self.is_over:
-            self.is_over, self.error = True, error
-
-
-@dataclass
-class NotedTraces:
-    """See Traces; keeps all."""
-
-    begun: list[Noted] = field(default_factory=list)
-    parents: list[str | None] = field(default_factory=list)
-
-    def begin(
-        self,
-        name: str,
-        kind: Kind,
-        *,
-        parent: str | None = None,
-        links: Sequence[str] = (),
-        at_us: int | None = None,
-        values: Mapping[str, Value] | None = None,
-    ) -> Noted:
-        self.begun.append(Noted(name, values=dict(values or {})))
-        self.parents.append(parent)
-        return self.begun[-1]
-
-    async def close(self) -> None:
-        pass
 
 
 def test_without_a_span_a_step_is_nothing() -> None:

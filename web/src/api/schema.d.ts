@@ -5306,15 +5306,6 @@ export interface operations {
                     "text/plain": string;
                 };
             };
-            /** @description The body did not arrive in time. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "text/plain": string;
-                };
-            };
             /** @description The body is too large, or holds too many entries or services: send several. */
             413: {
                 headers: {
@@ -5353,7 +5344,7 @@ export interface operations {
                     "text/plain": string;
                 };
             };
-            /** @description The request cannot be taken now: send it again. */
+            /** @description The request cannot be taken now, or its body did not arrive in time: send it again. */
             503: {
                 headers: {
                     /** @description Whole seconds. */
@@ -34533,15 +34524,6 @@ export interface operations {
                     "text/plain": string;
                 };
             };
-            /** @description The body did not arrive in time. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "text/plain": string;
-                };
-            };
             /** @description The body is too large, or holds too many entries or services: send several. */
             413: {
                 headers: {
@@ -34580,7 +34562,7 @@ export interface operations {
                     "text/plain": string;
                 };
             };
-            /** @description The request cannot be taken now: send it again. */
+            /** @description The request cannot be taken now, or its body did not arrive in time: send it again. */
             503: {
                 headers: {
                     /** @description Whole seconds. */

@@ -148,9 +148,8 @@ export class Reel {
   private look(isScrolling: boolean): void {
     if (this.element === null) return;
     const topPx = this.element.scrollTop;
-    const isUp = topPx < this.place.topPx;
     this.place = { origin: this.place.origin, topPx };
-    const { first, last } = inSight(this.place, this.viewPx, this.rowPx, isUp);
+    const { first, last } = inSight(this.place, this.viewPx, this.rowPx);
     const { origin } = this.place;
     const was = this.sight;
     if (was.first === first && was.last === last && was.origin === origin && was.isScrolling === isScrolling) return;

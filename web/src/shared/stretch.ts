@@ -9,9 +9,8 @@
 export const HEIGHT_MAX_PX = 15_000_000;
 /** Rows before an edge of the stretch at which it goes on: more than anybody scrolls between two frames. */
 const EDGE_ROWS = 10_000;
-/** Rows drawn beyond those in sight, where the reader is going and where they come from: scrolling runs ahead of drawing. */
-const AHEAD_ROWS = 12;
-const BEHIND_ROWS = 4;
+/** Rows drawn beyond those in sight, above and below: scrolling runs ahead of drawing. */
+const AROUND_ROWS = 12;
 
 /** Where a reader is: the first row of the document, and how far it is scrolled. */
 export interface Place {
@@ -26,17 +25,11 @@ export function heightPx(origin: number, count: number, rowPx: number): number {
   return Math.min(Math.max(count - origin, 0), rowsMaxOf(rowPx)) * rowPx;
 }
 
-/** The rows to draw, both included; `first` above `last`: none. A scroll up has them above, any other below. */
-export function inSight(
-  { origin, topPx }: Place,
-  viewPx: number,
-  rowPx: number,
-  isUp: boolean,
-): { first: number; last: number } {
+/** The rows to draw, both included. */
+export function inSight({ origin, topPx }: Place, viewPx: number, rowPx: number): { first: number; last: number } {
   const top = origin + topPx / rowPx;
   const bottom = top + viewPx / rowPx;
-  const [above, below] = isUp ? [AHEAD_ROWS, BEHIND_ROWS] : [BEHIND_ROWS, AHEAD_ROWS];
-  return { first: Math.max(0, Math.floor(top) - above), last: Math.ceil(bottom) - 1 + below };
+  return { first: Math.max(0, Math.floor(top) - AROUND_ROWS), last: Math.ceil(bottom) - 1 + AROUND_ROWS };
 }
 
 /**

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from ingest.errors import BodyTooLarge, ItemError, MalformedBody
-from ingest.parse import Window, to_log
+from ingest.parse import Incoming, Window, to_log
+from ingest.quick import opened
+from ingest.records import BRACKETS_MAX
 from ingest.wire.elastic.bulk import Bulk, read_bulk
 from schemas.record import Log
 
@@ -23,7 +25,7 @@ def outcomes(bulk: Bulk) -> list[str]:
     """Messages of what is taken; codes and reasons of what is not."""
     found = []
     for number, item in enumerate(bulk.items):
-        log = to_log(item, number, WINDOW, may_hold_nul=True)
+        log = to_log(opened(item), number, WINDOW, may_hold_nul=True)
         found.append(log.message if isinstance(log, Log) else f"{log.code}! {log.text}")
     return found
 
@@ -38,7 +40,6 @@ def outcomes(bulk: Bulk) -> list[str]:
         (b'{"create":{}}\n{"\xff":1}\n', "json! not valid JSON"),
         (b'{"create":{}}\n{"a":1e999}\n', "json! holds a number that is out of range"),
         (b'{"create":{}}\n{"a":NaN}\n', "json! not valid JSON"),
-        (b'{"create":{}}\n{"a":"\\ud800"}\n', "json! not valid JSON: a \\ud800..\\udfff escape"),
         (b'{"create":{}}\n{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "json! nested too deeply"),
         (b'{"create":{}}\n{"message":"m","a":' + b"[" * 40 + b"]" * 40 + b"}\n", "metadata! metadata: may be nested"),
         (b'{"create":{}}\n{"a":' + b"[" * 900 + b"]" * 900 + b"}\n", "metadata! "),
@@ -119,8 +120,22 @@ def test_a_nul_becomes_the_replacement_character() -> None:
     body = (
         b'{"create":{"_id":"a\\u0000"}}\n{"message":"a\\u0000b","k\\u0000":"\\u0000","service":{"name":"s\\u0000"}}\n'
     )
-    log = to_log(read(body).items[0], 1, WINDOW, may_hold_nul=True)
+    log = to_log(opened(read(body).items[0]), 1, WINDOW, may_hold_nul=True)
     assert not isinstance(log, ItemError)
     assert log.message == "a\ufffdb"
     assert log.service_name == "s_"
     assert log.metadata == {"k\ufffd": "\ufffd", "_id": "a\ufffd", "service.name": "s\ufffd"}
+
+
+def test_half_a_surrogate_pair_becomes_a_replacement() -> None:
+    """What JavaScript writes of a text that was cut inside of an emoji."""
+    bad = b'{"create":{}}\n{"message":"cut \\ud83d","a":"\\ud83d\\ude00"}\n'
+    items = [opened(item) for item in read(GOOD + bad + GOOD).items]
+    assert [item.message for item in items if isinstance(item, Incoming)] == ["good", "cut \ufffd", "good"]
+    assert isinstance(items[1], Incoming)
+    assert items[1].metadata == {"a": "😀"}
+
+
+def test_a_body_of_empty_objects_is_refused_before_they_are_made() -> None:
+    with pytest.raises(BodyTooLarge, match="objects or arrays"):
+        read(GOOD + b'{"create":{}}\n{"a":[' + b"{}," * BRACKETS_MAX + b"{}]}\n")

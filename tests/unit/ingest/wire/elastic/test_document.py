@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from ingest.parse import Incoming, Malformed
+from ingest.quick import opened
 from ingest.wire.elastic.document import log_of
 
 
 def incoming(document: dict[str, Any], default_service: str | None = None) -> Incoming:
-    log = log_of(document, None, None, default_service)
+    log = opened(log_of(document, None, None, default_service))
     assert isinstance(log, Incoming)
     return log
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from ingest.parse import Window, to_log
-from ingest.quick import plain_lines, plain_of
+from ingest.quick import opened, plain_lines, plain_of
 from ingest.wire.elastic.bulk import Bulk, read_bulk
 from schemas.frames import encode_lines
 from schemas.record import Log
@@ -33,7 +33,7 @@ def bulk_of(name: str, *, index: str | None = None, default_service: str | None 
 def logs_of(bulk: Bulk) -> list[Log]:
     logs = []
     for number, item in enumerate(bulk.items, 1):
-        log = to_log(item, number, WINDOW, may_hold_nul=False)
+        log = to_log(opened(item), number, WINDOW, may_hold_nul=False)
         assert isinstance(log, Log), log
         logs.append(log)
     return logs
@@ -197,7 +197,7 @@ def test_ids_are_kept(name: str) -> None:
 
 def test_a_key_of_one_service_decides_where_none_is_named() -> None:
     items = bulk_of("vector", default_service=None).items
-    log = to_log(items[0], 1, WINDOW, may_hold_nul=False, default_service="shop")
+    log = to_log(opened(items[0]), 1, WINDOW, may_hold_nul=False, default_service="shop")
     assert isinstance(log, Log)
     assert log.service_name == "shop"
     assert log.metadata["_index"] == "vector-2026.11.22"

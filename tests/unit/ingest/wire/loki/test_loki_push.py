@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.errors import BodyTooLarge, FieldError, ItemError, MalformedBody
+from ingest.errors import BodyTooLarge, BodyTooSlow, FieldError, ItemError, MalformedBody
 from ingest.parse import Incoming, Item, Malformed, Window, to_log
-from ingest.quick import opened, plain_lines
+from ingest.problems import refusal_of
+from ingest.quick import PlainLog, opened, plain_lines, plain_of
 from ingest.receive import NOT_PERMITTED, Received
-from ingest.wire.edge import Records
+from ingest.records import BRACKETS_MAX, COMMAS_MAX, Records
 from ingest.wire.loki import answers
 from ingest.wire.loki.labels import InvalidLabels, level_of_line, parse_labels, stream_of
 from ingest.wire.loki.protobuf import PAIRS_MAX
@@ -39,7 +40,7 @@ def of_protobuf(body: bytes, **options: Any) -> Records:
 
 
 def items(records: Records) -> list[Item]:
-    return [*records.items, *map(opened, records.plain)]
+    return [*map(opened, records.logs)]
 
 
 def logs(records: Records) -> list[Log | ItemError]:
@@ -211,7 +212,25 @@ def test_labels_that_are_none_are_refused(text: str) -> None:
 def test_any_values_of_labels_come_through(labels: dict[str, str]) -> None:
     text = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in labels.items())
     if not any("\ud800" <= char <= "\udfff" for char in text):
-        assert parse_labels(f"{{{text}}}") == labels
+        assert parse_labels(f"{{{text}}}") == {name: value.replace("\0", "\ufffd") for name, value in labels.items()}
+
+
+@pytest.mark.parametrize("escape", [r"\x00", r"\000", r"\u0000", r"\U00000000"])
+def test_a_nul_that_labels_write_as_an_escape_is_replaced(escape: str) -> None:
+    """Nothing else of the body tells that there is one, and no database takes it."""
+    text = r'{app="a", pod="p@", trace_id="t@"}'.replace("@", escape)
+    streams = [({"app": "a", "pod": "p", "trace_id": "t"}, [(NOW_NS, "m", None)])]
+    sent = protobuf_push(streams)
+    written = b'{app="a", pod="p", trace_id="t"}'
+    assert written in sent
+    entry = sent[sent.index(written) + len(written) :]
+    stream = b"\x0a" + varint(len(text)) + text.encode() + entry
+    by_protobuf = of_protobuf(b"\x0a" + varint(len(stream)) + stream)
+    entries = [{"ts": str(NOW_NS), "line": "m"}]
+    for records in (by_protobuf, of_json({"streams": [{"labels": text, "entries": entries}]})):
+        (log,) = records.logs
+        assert log == PlainLog("m", "a", log.timestamp, None, "t\ufffd", log.metadata)  # type: ignore[union-attr]
+        assert json.loads(bytes(log.metadata)) == {"pod": "p\ufffd"}
 
 
 # Both forms, both ways
@@ -237,8 +256,9 @@ def test_json_and_protobuf_and_the_quick_way_mean_the_same(streams: list[tuple[d
     assert logs(by_protobuf) == expected
     assert by_json.have_own_times
     for records in (by_json, by_protobuf):
-        if records.plain:
-            lines = plain_lines(records.plain, range(1, len(records.plain) + 1), WINDOW)
+        plain = plain_of(records.logs)
+        if plain is not None:
+            lines = plain_lines(plain, range(1, len(plain) + 1), WINDOW)
             if lines is not None:
                 found = [
                     msgspec.convert([*msgspec.structs.astuple(line)[:6], json.loads(bytes(line.metadata))], Log)
@@ -249,8 +269,10 @@ def test_json_and_protobuf_and_the_quick_way_mean_the_same(streams: list[tuple[d
 
 def test_common_bodies_are_read_the_quick_way() -> None:
     streams = [({"app": "a", "pod": "p"}, [(NOW_NS, "line é", None), (NOW_NS, "another", {"trace_id": "t", "n": "1"})])]
-    assert len(of_json(json_push(streams)).plain) == 2
-    assert len(of_protobuf(protobuf_push(streams)).plain) == 2
+    for records in (of_json(json_push(streams)), of_protobuf(protobuf_push(streams))):
+        plain = plain_of(records.logs)
+        assert plain is not None
+        assert len(plain) == 2
 
 
 # What is wrong costs itself alone
@@ -354,6 +376,49 @@ def test_what_labels_take_in_every_log_is_counted() -> None:
         assert 9_000 < records.expanded_bytes < 12_000
 
 
+def test_labels_past_what_metadata_may_take_cost_their_stream_alone() -> None:
+    streams: Streams = [
+        ({"app": "a", "pod": "p" * 70_000}, [(NOW_NS, "m", None)] * 900),
+        ({"app": "b"}, [(NOW_NS, "good", None)]),
+    ]
+    for records in (of_json(json_push(streams)), of_protobuf(protobuf_push(streams))):
+        found = items(records)
+        assert [isinstance(item, Malformed) for item in found] == [True] * 900 + [False]
+        assert records.expanded_bytes < 1_000
+
+
+def test_what_labels_take_in_all_logs_together_is_bounded() -> None:
+    """413, since it would be as much each time it is sent."""
+    streams: Streams = [({"app": "a", "pod": "p" * 60_000}, [(NOW_NS, "m", None)] * 600)]
+    for read, body in ((of_json, json_push(streams)), (of_protobuf, protobuf_push(streams))):
+        with pytest.raises(BodyTooLarge, match="labels"):
+            read(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"streams":[' + b"{}," * BRACKETS_MAX + b"{}]}",
+        b'{"streams":[{"values":[' + b"[]," * BRACKETS_MAX + b"[]]}]}",
+        b'{"streams":[{"values":[' + b"1," * (COMMAS_MAX + 1) + b"1]}]}",
+    ],
+    ids=["streams", "values", "no values"],
+)
+def test_a_body_of_nothing_much_is_refused_before_it_is_made(body: bytes) -> None:
+    with pytest.raises(BodyTooLarge):
+        of_json(body)
+
+
+def test_half_a_surrogate_pair_becomes_a_replacement() -> None:
+    """What JavaScript writes of a text that was cut inside of an emoji."""
+    body = b'{"streams":[{"stream":{"app":"a","x":"\\ud83d"},"values":[["%d","cut \\ud83d"],["%d","\\ud83d\\ude00"]]}]}'
+    found = items(of_json(body % (NOW_NS, NOW_NS)))
+    assert [(item.message, item.metadata) for item in found if isinstance(item, Incoming)] == [
+        ("cut \ufffd", {"x": "\ufffd"}),
+        ("😀", {"x": "\ufffd"}),
+    ]
+
+
 # Protobuf's own
 
 
@@ -417,8 +482,14 @@ def test_a_key_that_may_write_none_of_it_gets_403() -> None:
     assert answers.answer(_received(1, [error])).status == 400
 
 
+def test_a_body_that_came_too_slowly_is_sent_again() -> None:
+    """Promtail and Alloy drop what was answered 408."""
+    response = answers.refuse(refusal_of(BodyTooSlow("the body did not arrive within 30 s")))
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+
+
 def test_labels_without_values_are_none() -> None:
-    assert stream_of({"app": "", "env": None}).metadata == {}
+    assert bytes(stream_of({"app": "", "env": None}).raw) == b"{}"
     body = {"streams": [{"stream": {"job": None, "app": "a"}, "values": [[str(NOW_NS), "m", {"n": None, "o": ""}]]}]}
     (log,) = logs(of_json(body))
     assert isinstance(log, Log)

@@ -13,10 +13,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from ingest.errors import BodyTooLarge, MalformedBody
 from ingest.parse import Malformed
 from ingest.quick import PlainLog
-from ingest.wire.otlp.json_body import OBJECTS_MAX, read_json
-from ingest.wire.otlp.messages import FIELDS_MAX
+from ingest.records import BRACKETS_MAX, COMMAS_MAX, EXPANDED_BYTES_MAX
+from ingest.wire.otlp.json_body import read_json
 from ingest.wire.otlp.protobuf import read_protobuf
-from ingest.wire.otlp.records import EXPANDED_BYTES_MAX, Made
+from ingest.wire.otlp.records import Made
+from ingest.wire.protobuf import FIELDS_MAX
 from tests.unit.ingest.wire.otlp.requests import (
     SPAN,
     TIME_NS,
@@ -419,8 +420,12 @@ def test_records_are_bounded_before_they_are_read() -> None:
 def test_groups_and_objects_are_bounded() -> None:
     with pytest.raises(BodyTooLarge, match="resources"):
         read_as_protobuf(_field(1, _field(2, b"")) * (2 * LOGS_MAX))
+    with pytest.raises(BodyTooLarge, match="resources"):
+        read_as_protobuf(_field(1, b"") * (2 * LOGS_MAX + 1))
+    with pytest.raises(BodyTooLarge, match="commas"):
+        read_as_json(b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[' + b"1," * (COMMAS_MAX + 1) + b"1]}]}]}")
     with pytest.raises(BodyTooLarge, match="objects"):
-        read_as_json(b'{"resourceLogs":[' + b"{}," * OBJECTS_MAX + b"{}]}")
+        read_as_json(b'{"resourceLogs":[' + b"{}," * BRACKETS_MAX + b"{}]}")
 
 
 def test_what_a_resource_adds_to_its_records_is_bounded() -> None:
@@ -441,3 +446,40 @@ def test_fields_of_later_versions_are_passed_over() -> None:
 def test_a_long_text_is_no_reason_to_reject_a_record() -> None:
     """It is cut later, as everywhere."""
     assert len(only(read_both(request(record("x" * 1_000_000)))).message) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        _field(1, b"key"),
+        _field(2, _field(1, b"value")),
+        _field(1, b"key") + _field(2, b""),
+        _field(2, _field(1, b"value")) + _field(1, b"key"),
+        _field(1, b"other") + _field(1, b"key") + _field(2, _field(1, b"value")),
+        _field(1, b"key") + _field(2, _field(1, b"first") + _field(1, b"value")),
+        _field(1, b"key") + _field(2, _field(1, b"value") + b"\x18\x05"),
+        _field(1, b"key") + _field(2, b"\x18\x05" + _field(1, b"value")),
+        _field(1, b"key") + _field(2, b"\x21" + bytes(8)) + b"\x18\x07",
+        _field(1, b"key") + _field(2, b"\x10\x01\x18\x07"),
+        b"",
+    ],
+)
+def test_attributes_that_are_unusually_written_are_read_as_the_library_reads_them(attribute: bytes) -> None:
+    """Read all at once or one by one, with others before and after them."""
+    usual = record("one", {"a": "x", "n": 5, "f": 0.5, "l": ["y", 7]})
+    strange = record("two", {"b": "y"}).SerializeToString() + _field(6, attribute)
+    marker = record("marker of a place").SerializeToString()
+    sent = request(usual, record("marker of a place"), usual)
+    made = read_as_protobuf(_with_length(sent.SerializeToString(), marker, strange))
+    expected = read_as_json(
+        as_json(ExportLogsServiceRequest.FromString(_with_length(sent.SerializeToString(), marker, strange)))
+    )
+    assert [metadata(log) for log in made.logs if isinstance(log, PlainLog)] == [
+        metadata(log) for log in expected.logs if isinstance(log, PlainLog)
+    ]
+    assert len(made.logs) == 3
+
+
+def test_more_than_a_mebibyte_of_records_is_read_alike() -> None:
+    records = [record(f"message {number}", {"blob": "x" * 3_000}) for number in range(600)]
+    assert len(read_both(request(*records)).logs) == 600
