@@ -348,6 +348,7 @@ async def _has_seen_pay(site: AlertSite) -> bool:
     return any(alert["labels"]["service"] == "pay" for alert in await site.alerts())
 
 
+@pytest.mark.slow
 async def test_live_and_backtested_decisions_are_the_same(site: AlertSite) -> None:
     documents: list[dict[str, Any]] = [
         {"name": "count", "condition": {"count": {"at_least": 3}}, "window": 2, "group_by": ["service"]},

@@ -812,6 +812,7 @@ def test_old_logs_are_found_after_their_chunks_closed(closed_site: Site) -> None
         assert rows.fetchone() == (6,)
 
 
+@pytest.mark.slow
 def test_every_question_over_closed_chunks(closed_site: Site) -> None:
     assert_all_questions(closed_site, orders=("asc", "desc"), fresh=True)
 

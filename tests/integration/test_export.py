@@ -405,6 +405,7 @@ def test_exported_file_imported_again_gives_the_same_logs(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_what_a_real_server_exports_it_takes_again(tmp_path: Path) -> None:
     """Import, export in every format, import the export: each log twice, to the microsecond."""

@@ -86,6 +86,7 @@ def test_each_line_is_stored_once_and_counted(tmp_path: Path) -> None:
     assert_each_line_once(server)
 
 
+@pytest.mark.slow
 def test_refusals_and_cut_connections_are_answered_with_the_same_request(tmp_path: Path) -> None:
     path = many_lines(tmp_path / "a.log")
 

@@ -328,6 +328,7 @@ async def test_command_publishes_and_tells(site: LakeSite) -> None:
     assert "0 files to enter, 0 to take out" in output
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_killed_publisher_leaves_a_table_that_the_next_one_makes_right(site: LakeSite) -> None:
     """Killed when it has the lock, and after each file of metadata it writes: two manifests, their list, the new metadata."""

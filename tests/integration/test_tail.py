@@ -658,6 +658,7 @@ async def _forget(site: Site) -> None:
             await queue.upkeep()  # leaves a step out where the writer's own holds the lock
 
 
+@pytest.mark.slow
 async def test_tails_outlive_a_restart_of_the_broker(site: Site) -> None:
     """In the full profile, and the database's as well: tails go on while it is away."""
     service = new_service("restart")

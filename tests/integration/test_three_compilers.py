@@ -392,6 +392,7 @@ def test_three_engines_agree_on_regular_expressions(engines: Engines, predicate:
     engines.assert_agreement(predicate)
 
 
+@pytest.mark.slow
 def test_the_index_on_metadata_finds_every_value_there_is(engines: Engines) -> None:
     """However a field is nested, and whatever its value: each is found by the index, among others that it is not."""
     for path in PATHS:
