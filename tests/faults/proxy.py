@@ -8,11 +8,12 @@ or cut what follows. So a test kills, stops or disconnects a writer between COPY
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
+
+from tests.faults.relay import Relay
 
 
 class Moment(StrEnum):
@@ -39,91 +40,43 @@ class Trap:
 _COPY_DATA = b"d"
 
 
-class DatabaseProxy:
+class DatabaseProxy(Relay):
     """One proxy on a free loopback port. Async context manager."""
 
     def __init__(self, target_url: str, *, application: bytes) -> None:
         """target_url: the real database. application: part of the application_name whose connections are watched."""
         parts = urlsplit(target_url)
-        self._target = (parts.hostname or "127.0.0.1", parts.port or 5432)
-        self._parts = parts
+        super().__init__(parts.hostname or "127.0.0.1", parts.port or 5432)
+        self._target_url = target_url
         self._application = application
-        self._server: asyncio.Server | None = None
-        self._port = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._watched: dict[int, _Watch] = {}
         self.trap: Trap | None = None
-        self.refusing = False
-        """True: new connections are closed at once (the database is away)."""
-
-    async def __aenter__(self) -> DatabaseProxy:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.cut_all()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
     def url(self) -> str:
         """The database's URL through the proxy."""
-        host = f"127.0.0.1:{self._port}"
-        credentials = self._parts.netloc.rpartition("@")[0]
-        netloc = f"{credentials}@{host}" if credentials else host
-        return urlunsplit(self._parts._replace(netloc=netloc))
+        return self.url_of(self._target_url)
 
-    def cut_all(self) -> None:
-        """Drop every connection, as a network would."""
-        for task in list(self._tasks):
-            task.cancel()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            if self.refusing:
-                return
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await self._pass(reader, writer)
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection(*self._target)
-        watch = _Watch(self)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(reader, server_writer, watch.client_sends))
-                group.create_task(_pump(server_reader, writer, watch.server_sends))
-        except* (OSError, _Cut):
-            pass
-        finally:
-            server_writer.transport.abort()
+    def passes(self, connection: int, data: bytes, *, from_client: bool) -> bool:
+        """See Relay."""
+        watch = self._watched.setdefault(connection, _Watch(self))
+        return watch.client_sends(data) if from_client else watch.server_sends(data)
 
     def watches(self, start_up: bytes) -> bool:
         """True when the start-up message is of a connection to watch."""
         return self._application in start_up
 
-    def fire(self, moment: Moment) -> None:
-        """Spring the trap if this is its moment."""
+    def fire(self, moment: Moment) -> bool:
+        """Spring the trap if this is its moment. False: nothing passes any more."""
         trap = self.trap
         if trap is None or trap.fired.is_set() or trap.moment is not moment:
-            return
+            return True
         if trap.skip > 0:
             trap.skip -= 1
-            return
+            return True
         trap.fired.set()
         trap.action()
-        if trap.cut:
-            raise _Cut
-
-
-class _Cut(Exception):
-    """Both directions end."""
+        return not trap.cut
 
 
 class _Watch:
@@ -134,28 +87,23 @@ class _Watch:
         self._watched = False
         self._commit_sent = False
 
-    def client_sends(self, data: bytes) -> None:
+    def client_sends(self, data: bytes) -> bool:
         if b"application_name" in data[:2000]:
             self._watched = self._proxy.watches(data[:2000])
         if not self._watched:
-            return
+            return True
+        passes = True
         if data[:1] == _COPY_DATA:
-            self._proxy.fire(Moment.MID_COPY)
+            passes &= self._proxy.fire(Moment.MID_COPY)
         if b"BEGIN" in data and b"COPY" not in data:
-            self._proxy.fire(Moment.BEFORE_BEGIN)
+            passes &= self._proxy.fire(Moment.BEFORE_BEGIN)
         if b"COMMIT" in data:
             self._commit_sent = True
-            self._proxy.fire(Moment.BEFORE_COMMIT)
+            passes &= self._proxy.fire(Moment.BEFORE_COMMIT)
+        return passes
 
-    def server_sends(self, data: bytes) -> None:
+    def server_sends(self, data: bytes) -> bool:
         if self._watched and self._commit_sent and b"COMMIT\0" in data:
             self._commit_sent = False
-            self._proxy.fire(Moment.COMMIT_ANSWERED)
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Callable[[bytes], None]) -> None:
-    while data := await reader.read(1 << 16):
-        look(data)
-        writer.write(data)
-        await writer.drain()
-    raise _Cut
+            return self._proxy.fire(Moment.COMMIT_ANSWERED)
+        return True

@@ -58,7 +58,7 @@ class Relay:
         """host:port for clients."""
         return f"127.0.0.1:{self._listen_port}"
 
-    def url(self, server_url: str) -> str:
+    def url_of(self, server_url: str) -> str:
         """The server's URL, through the relay."""
         parts = urlsplit(server_url)
         credentials, at, _ = parts.netloc.rpartition("@")

@@ -20,6 +20,7 @@ from store.tiers.progress import unwatched
 from store.tiers.settings import TierSettings
 from store.tiers.tiering import Tiering
 from tests.faults.proxy import DatabaseProxy
+from tests.faults.relay import Passing
 from tests.store_sites import TOPIC, row
 from tests.tier_sites import CHUNK_US, DAY_US, TierSite, tier_site
 
@@ -61,7 +62,8 @@ async def test_files_of_a_commit_that_succeeds_after_its_client_was_cut_off_are_
             await other.execute("UPDATE catalogue_version SET version = version + 1")
             working = asyncio.ensure_future(work(leader, now_us))
             await until(site, working, "^COMMIT")
-            proxy.cut_all()
+            proxy.turn(Passing.CUT)
+            proxy.turn(Passing.PASS)
             await until(site, working, "leases.*FOR UPDATE")
         with pytest.raises(DatabaseUnavailable):
             await working

@@ -73,7 +73,7 @@ async def embedded_ingest(make_fleet: MakeFleet) -> AsyncIterator[tuple[Fleet, K
     assert address.hostname
     assert address.port
     async with KillingRelay(address.hostname, address.port, profile=EMBEDDED) as relay:
-        yield fleet, relay, fleet.role("ingest", LOGFEED_DATABASE__URL=relay.url(fleet.database_url))
+        yield fleet, relay, fleet.role("ingest", LOGFEED_DATABASE__URL=relay.url_of(fleet.database_url))
 
 
 @asynccontextmanager

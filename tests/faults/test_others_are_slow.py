@@ -31,7 +31,7 @@ async def test_a_database_slow_for_writers_costs_ingest_nothing(make_fleet: Make
     assert address.port
     async with Relay(address.hostname, address.port) as relay:
         fleet.role("serve")
-        writer = fleet.role("write", LOGFEED_DATABASE__URL=relay.url(fleet.database_url))
+        writer = fleet.role("write", LOGFEED_DATABASE__URL=relay.url_of(fleet.database_url))
         await fleet.ready("serve")
         producers = Producers(lambda: fleet.url("serve"), seed=130)
         await producers.run(producers=1, requests=2, logs_per_request=10)

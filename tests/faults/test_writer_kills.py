@@ -18,6 +18,7 @@ from infra.fleet import EMBEDDED, FULL, Fleet, Role, free_port, until
 from tests.faults.conftest import MakeFleet
 from tests.faults.producers import Producers, assert_exactly_once
 from tests.faults.proxy import DatabaseProxy, Moment, Trap
+from tests.faults.relay import Passing
 
 BATCHES = b"logfeed write batches"
 """application_name of the connection that stores batches."""
@@ -150,20 +151,19 @@ async def test_database_away_when_the_writer_starts_and_when_leases_run_out(
     """Nothing is processed before leases and offsets were read."""
     fleet = await asyncio.to_thread(make_fleet, profile)
     async with DatabaseProxy(fleet.database_url, application=BATCHES) as proxy:
-        proxy.refusing = True
+        proxy.turn(Passing.CUT)
         fleet.role("serve")
         writer = fleet.role("write", LOGFEED_DATABASE__URL=proxy.url, LOGFEED_WRITER__LEASE_TTL_S="1")
         await fleet.ready("serve")
         producers = Producers(lambda: fleet.url("serve"), seed=30)
         await _send(fleet, producers, requests=3)
         assert writer.alive
-        proxy.refusing = False
+        proxy.turn(Passing.PASS)
         await assert_exactly_once(fleet.url("serve"), producers)
-        proxy.refusing = True
-        proxy.cut_all()
+        proxy.turn(Passing.CUT)
         await _send(fleet, producers, requests=3)
         await until(lambda: _no_lease_is_left(fleet), what="the leases of one second have run out")
-        proxy.refusing = False
+        proxy.turn(Passing.PASS)
         await assert_exactly_once(fleet.url("serve"), producers)
         assert writer.alive
 

@@ -22,6 +22,7 @@ from runtime.clock import ManualClock, SystemClock
 from schemas.errors import DatabaseUnavailable
 from tests.access_site import Site, running, soon
 from tests.faults.proxy import DatabaseProxy
+from tests.faults.relay import Passing
 
 SHOP = {"service_name": "shop", "message": "m"}
 
@@ -290,8 +291,7 @@ async def test_known_keys_outlive_the_database_for_a_bounded_time(native_url: st
             await access.authenticate(a_request(key.text))
         await access.open()
         assert (await access.authenticate(a_request(key.text))).may_write.permits("shop")
-        proxy.refusing = True
-        proxy.cut_all()
+        proxy.turn(Passing.CUT)
         with pytest.raises(DatabaseUnavailable):
             await access.directory.refresh()
         clock.advance(599)

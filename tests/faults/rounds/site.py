@@ -161,7 +161,7 @@ async def opened_site(fleet: Fleet) -> AsyncIterator[Site]:
             name: fleet.role(
                 "write" if name in WRITERS else name,
                 label=name,
-                LOGFEED_DATABASE__URL=relays[name].url(fleet.database_url),
+                LOGFEED_DATABASE__URL=relays[name].url_of(fleet.database_url),
             )
             for name in ROLES
         }
