@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 from starlette.requests import HTTPConnection
 
-from access.directory import Directory, Network
+from access.directory import Directory, KnownKey, Network
 from access.errors import Forbidden, Unauthenticated
 from access.key_uses import KeyUses
 from access.keys import KEY_START, key_prefix, key_sha256
@@ -92,9 +92,9 @@ class AccessControl:
         """See Authenticate. Raises Unauthenticated, Forbidden, AccessUnknown."""
         token = _token(connection)
         if not token.startswith(KEY_START):
-            return self._by_access_token(token)
+            return await self._by_access_token(token)
         prefix = key_prefix(token)
-        known = None if prefix is None else self.directory.key(prefix)
+        known = None if prefix is None else await self._key(prefix)
         is_right = hmac.compare_digest(key_sha256(token), _NO_KEY if known is None else known.sha256)
         if prefix is None or known is None or not is_right:
             raise _refused("key", "this API key is not known: it was mistyped or revoked")
@@ -105,6 +105,13 @@ class AccessControl:
             raise Forbidden("this API key may not be used from this address")
         self.uses.note(prefix)
         return known.principal
+
+    async def _key(self, prefix: str) -> KnownKey | None:
+        known = self.directory.key(prefix)
+        if known is None:  # made a moment ago, maybe
+            await self.directory.look_again()
+            known = self.directory.key(prefix)
+        return known
 
     def current(self, principal: Principal) -> Principal:
         """See Current. A token that has expired since, or a session that has ended, takes nothing away: what was begun with it
@@ -120,13 +127,16 @@ class AccessControl:
             raise _refused("gone", "this key was revoked or has expired, or this user is disabled")
         return now
 
-    def _by_access_token(self, token: str) -> Principal:
+    async def _by_access_token(self, token: str) -> Principal:
         claims = read_access_token(token, self.directory.token_secret, now_s=self._clock.now_us() // 1_000_000)
         if claims is None:
             raise _refused("token", "this access token is not valid, or has expired: log in again or refresh it")
         if self.directory.is_ended(claims.session_id):
             raise _refused("session", "this session has ended: log in again")
         principal = self.directory.user(claims.user_id)
+        if principal is None:  # made a moment ago, maybe, where the token comes from
+            await self.directory.look_again()
+            principal = self.directory.user(claims.user_id)
         if principal is None:
             raise _refused("user", "this user is disabled")
         return principal

@@ -2,14 +2,17 @@
 
 Concurrency: one event loop; `watch` changes what is held, requests only read it. Each second one statement asks whether the
 version has moved; if so, the rows changed since are read, in one snapshot; each minute, and after a restored database, all of
-them. So a key that is made, revoked or changed counts everywhere within two seconds, a look-up costs no round trip, and
-guessing keys costs the database nothing. Bounds: KEYS_MAX, USERS_MAX (`accounts.py` refuses more).
+them. So a key that is revoked or changed counts everywhere within two seconds and a look-up costs no round trip. A key or user
+that is not known may have been made since: they are looked for once more before they are refused, for all that wait by one
+statement, ten a second at most. Bounds: KEYS_MAX, USERS_MAX (`accounts.py` refuses more).
 
-While the database is away, what was known goes on for `offline_s` after it was last confirmed; then nothing is known.
+While the database is away, what was known goes on for `offline_s` after it was last confirmed; then nothing is known. Who
+is not known may come again until it is back: a shipper that is refused for good drops what it has.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import secrets
 from dataclasses import dataclass, field
@@ -25,6 +28,7 @@ from access.principal import Principal, RateLimits
 from db.database import Database, bounded
 from runtime.clock import Clock
 from runtime.stopping import Stop
+from schemas.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +39,9 @@ _ASK_EVERY_S: Final = 1.0
 _ALL_EVERY_S: Final = 60.0
 """Rows that somebody deleted by hand go then."""
 _ANSWER_S_MAX: Final = 10.0
+_AGAIN_EVERY_S: Final = 0.1
+"""How often who is not known is looked for: guessing keys costs the database no more than this."""
+_AGAIN_S_MAX: Final = 3.0
 _ENDED_KEPT: Final = "2 hours"
 """Longer than any access token lives."""
 _SECRET: Final = "access_tokens"
@@ -92,6 +99,9 @@ class Directory:
         self._confirmed_s = 0.0
         self._all_s = 0.0
         self._secret: bytes | None = None
+        self._reading = asyncio.Lock()
+        self._asked_s = 0.0
+        """When the last look began that has come to its end."""
 
     def key(self, prefix: str) -> KnownKey | None:
         """The key, None when there is none or it was revoked. Raises AccessUnknown."""
@@ -122,26 +132,46 @@ class Directory:
 
     async def load(self) -> None:
         """Read all of it. Raises DatabaseUnavailable."""
-        async with bounded(_ANSWER_S_MAX):
-            if self._secret is None:
-                self._secret = await self._read_secret()
-            self._held = await self._read(_Held(0))
-        self._all_s = self._confirmed()
+        async with bounded(_ANSWER_S_MAX), self._reading:
+            await self._load()
 
     async def refresh(self) -> None:
         """Read what has changed. Raises DatabaseUnavailable."""
-        held = self._held
-        if held is None or self._clock.monotonic_s() - self._all_s >= _ALL_EVERY_S:
-            await self.load()
+        async with bounded(_ANSWER_S_MAX), self._reading:
+            await self._refresh()
+
+    async def look_again(self) -> None:
+        """Return when what was committed before the call is known here. Raises AccessUnknown while the database is away."""
+        called_s = self._clock.monotonic_s()
+        try:
+            async with bounded(_AGAIN_S_MAX), self._reading:
+                if self._asked_s > called_s:
+                    return
+                await asyncio.sleep(self._asked_s + _AGAIN_EVERY_S - self._clock.monotonic_s())
+                await self._refresh()
+        except DatabaseUnavailable as error:
+            raise AccessUnknown(f"this key or user could not be looked for: {error}", retry_after_s=2) from error
+
+    async def _load(self) -> None:
+        asked_s = self._clock.monotonic_s()
+        if self._secret is None:
+            self._secret = await self._read_secret()
+        self._held = await self._read(_Held(0))
+        self._asked_s, self._all_s = asked_s, self._confirmed()
+
+    async def _refresh(self) -> None:
+        held, asked_s = self._held, self._clock.monotonic_s()
+        if held is None or asked_s - self._all_s >= _ALL_EVERY_S:
+            await self._load()
             return
-        async with bounded(_ANSWER_S_MAX):
-            row = await self._database.fetch_one(_VERSION)
-            version, server = row or (0, 0.0)
-            is_same = version >= held.version and server == held.server
-            if is_same and version > held.version:
-                self._held = await self._read(held)
+        row = await self._database.fetch_one(_VERSION)
+        version, server = row or (0, 0.0)
+        is_same = version >= held.version and server == held.server
+        if is_same and version > held.version:
+            self._held = await self._read(held)
         if not is_same:  # a restored database, or another server
-            await self.load()
+            await self._load()
+        self._asked_s = asked_s
         self._confirmed()
 
     async def watch(self, stop: Stop) -> None:
