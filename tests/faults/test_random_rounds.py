@@ -1,6 +1,6 @@
 """Random rounds: real processes over real servers, hurt by a schedule drawn from a seed, and the oracle after each.
 
-Two rounds run by default, twenty in `make test-long`, as many as `LOGFEED_FAULT_ROUNDS` says in `make faults`. A round that
+Ten rounds run in CI (`make test-slow`), twenty in `make test-long`, as many as `LOGFEED_FAULT_ROUNDS` says in `make faults`. A round that
 fails prints its schedule and the command that plays it again.
 """
 
@@ -33,11 +33,12 @@ ROUNDS_OF_A_SITE = 25
 """After so many a new database and new processes begin, so that no round waits for what others left."""
 
 
-@pytest.mark.timeout(600)
-async def test_two_rounds_lose_nothing_and_repeat_nothing(make_fleet: MakeFleet) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_ten_rounds_lose_nothing_and_repeat_nothing(make_fleet: MakeFleet) -> None:
     fleet = await asyncio.to_thread(make_fleet, EMBEDDED)
     async with opened_site(fleet) as site:
-        for seed in (1, 2):
+        for seed in range(1, 11):
             await play(site, draw(seed, EMBEDDED))
 
 

@@ -237,6 +237,7 @@ async def test_what_cannot_be_sent_is_dead_with_its_reason(embedded: AlertSite) 
     }
 
 
+@pytest.mark.slow
 async def test_a_storm_is_capped_by_the_breaker_with_one_summary(embedded: AlertSite) -> None:
     embedded.rules(
         {"name": "storm", "condition": {"count": {"at_least": 1}}, "window": 120, "every": 2, "group_by": ["service"]}

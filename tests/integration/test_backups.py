@@ -109,6 +109,7 @@ def is_well(fleet: Fleet, ingest: str, query: str) -> None:
     assert canary.returncode == 0, canary.stdout + canary.stderr
 
 
+@pytest.mark.slow
 async def test_embedded_backup_restores_all_that_was_acknowledged_before(
     embedded_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

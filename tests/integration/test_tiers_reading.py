@@ -181,6 +181,7 @@ QUESTIONS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(st.permutations([("serving", False), ("written", False), ("serving", True), ("written", True)]), QUESTIONS)
 @pytest.mark.timeout(400)
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))

@@ -303,6 +303,7 @@ def test_configuration_file_reaches_every_part_and_a_killed_parent_takes_all_alo
         running.kill()
 
 
+@pytest.mark.slow
 def test_demo_shows_a_lively_shop_and_stops_on_ctrl_c(directory: Path) -> None:
     demo = Up(directory / "demo", command="demo")
     try:
