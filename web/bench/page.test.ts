@@ -5,8 +5,8 @@
  *     make bench-web [ROWS=1000000] [RUNS=5] [LIVE_S=60]
  */
 import type { Browser, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { launch, login, open, PHONE, send } from "../e2e/browser";
+import { afterAll, afterEach, beforeAll, expect, inject, test } from "vitest";
+import { ask, launch, login, open, PHONE, send } from "../e2e/browser";
 import { until } from "../e2e/site";
 import { Figures, largest, median, quantile } from "./figures";
 import { generate, storedIds, storedLogs } from "./load";
@@ -16,6 +16,9 @@ const RUNS = Number(process.env.RUNS ?? 5);
 const LIVE_S = Number(process.env.LIVE_S ?? 60);
 const LIVE_RATE = 5_000;
 const MARKERS = 100;
+const CONNECTIONS = 10_000;
+/** Of the largest, of both its sides together. */
+const CONNECTION_LINES = 100_000;
 /** A frame: 60,000 px a second, faster than anybody scrolls, and less than what is in the document. */
 const STEP_PX = 1_000;
 const MB = 1024 * 1024;
@@ -318,6 +321,79 @@ test("many logs a second, and somebody types", async () => {
   expect(handed.rows + handed.skipped).toBe(sent);
   const said = /([\d,]+) left out/.exec((await page.locator(".status-line").textContent()) ?? "")?.[1] ?? "0";
   expect(Number(said.replaceAll(",", ""))).toBe(handed.skipped);
+  await context.close();
+});
+
+/** Both logs of a connection, in lines as `../data/connections` has them. */
+function textOf(side: "server" | "client", lines: number): string {
+  const began = Date.now() - lines * 10;
+  const said = side === "client" ? "Avg Decode Time" : "Average Encode Time";
+  return Array.from({ length: lines }, (_, index) => {
+    const time = new Date(began + index * 10).toISOString().replace("T", " ").replace("Z", "");
+    const spoken = (index * 7_919) % 90;
+    const level = index % 97 === 0 ? "ERROR" : index % 53 === 0 ? "WARNING" : "INFO";
+    const message = [`latency: 0.0${10 + spoken}`, `${said}: 0.00${1 + (spoken % 9)}`, `frame ${index}`][index % 3];
+    return `${time} | ${level} | ${level === "ERROR" ? `Listen failed, retry ${index}` : message}`;
+  }).join("\n");
+}
+
+async function put(path: string, type: string, body: string): Promise<void> {
+  const { url, ingestKey } = inject("site");
+  const answer = await fetch(`${url}/api/v1/connections/${path}`, {
+    method: "PUT",
+    headers: { Authorization: `Bearer ${ingestKey}`, "Content-Type": type },
+    body,
+  });
+  const said = await answer.text();
+  expect(answer.status, said).toBeLessThan(300);
+}
+
+test("connections", async () => {
+  const numbers = Array.from({ length: CONNECTIONS }, (_, number) => number);
+  const add = async () => {
+    for (let number = numbers.pop(); number !== undefined; number = numbers.pop()) {
+      const updated = new Date(Date.now() - number * 1_000).toISOString();
+      const who = { username: number === 0 ? "large" : `user-${number % 500}`, ip: "10.1.2.3", version: "a1b2c3d" };
+      await put(`c-${number}`, "application/json", JSON.stringify({ ...who, last_updated: updated }));
+    }
+  };
+  await Promise.all(Array.from({ length: 4 }, add));
+  const stored = storedLogs();
+  for (const side of ["server", "client"] as const) {
+    await put(`c-0/logs/${side}`, "text/plain", textOf(side, CONNECTION_LINES / 2));
+  }
+  await until(async () => storedLogs() >= stored + CONNECTION_LINES, "the lines are stored", 300_000);
+  const { page, context } = await open(browser);
+  await login(page, "/connections?username=large");
+  const firstLine: number[] = [];
+  const allPlots: number[] = [];
+  for (let run = 0; run < RUNS; run++) {
+    await page.goto("/connections?username=large");
+    const seen = await page.evaluate(async (plots) => {
+      let lineMs = 0;
+      for (;;) {
+        const now = await new Promise<number>(requestAnimationFrame);
+        const has = ["server", "client"].every((side) =>
+          document.querySelector(`[aria-label^="${side} log of"] .pane-row`),
+        );
+        if (has && lineMs === 0) lineMs = now;
+        if (has && document.querySelectorAll(".plot-canvas canvas").length >= plots) return { lineMs, plotsMs: now };
+      }
+    }, 4);
+    firstLine.push(seen.lineMs);
+    allPlots.push(seen.plotsMs);
+  }
+  figures.add("a connection of 100,000 lines: both logs", "ms", 1_000, firstLine);
+  figures.add("a connection of 100,000 lines: plots as well", "ms", 1_000, allPlots);
+  const pages: number[] = [];
+  let cursor = "";
+  for (let run = 0; run < RUNS * 5; run++) {
+    const began = performance.now();
+    const found = await ask<{ next_cursor: string | null }>(`/api/v1/connections?limit=100${cursor}`);
+    pages.push(performance.now() - began);
+    cursor = found.next_cursor === null ? "" : `&cursor=${encodeURIComponent(found.next_cursor)}`;
+  }
+  figures.add("a page of 10,000 connections", "ms", 100, pages);
   await context.close();
 });
 

@@ -2,11 +2,11 @@
  * Which rows of a table are in sight, and which stretch of them its document stands for. Rows have one height, so every answer
  * is a division, whatever the number of rows.
  *
- * A document cannot be as high as one likes: Firefox ends at 17.9 million px, Chromium at 33.5, and beyond 2^24 px places are
- * rounded. So it stands for HEIGHT_MAX_PX of rows at most, from `origin` on, and goes on to others when the reader comes near its
+ * A document cannot be as high as one likes: Firefox ends at 17.9 million px, Chromium at 33.5, and places are floats, which hold
+ * no parts of a pixel beyond 2^23: what moves is drawn anew there at each frame. So it stands for HEIGHT_MAX_PX of rows at most, from `origin` on, and goes on to others when the reader comes near its
  * edges: seldom, and nothing that is shown moves. Its scroll bar is that of the stretch.
  */
-export const HEIGHT_MAX_PX = 15_000_000;
+export const HEIGHT_MAX_PX = 4_000_000;
 /** Rows before an edge of the stretch at which it goes on: more than anybody scrolls between two frames. */
 const EDGE_ROWS = 10_000;
 /** Rows drawn beyond those in sight, above and below: scrolling runs ahead of drawing. */
