@@ -1,7 +1,7 @@
 """Random rounds: real processes over real servers, hurt by a schedule drawn from a seed, and the oracle after each.
 
-Ten rounds run in CI (`make test-slow`), twenty in `make test-long`, as many as `LOGFEED_FAULT_ROUNDS` says in `make faults`. A round that
-fails prints its schedule and the command that plays it again.
+Ten rounds run in CI (`make test-slow`), twenty in `make test-long`, as many as `LOGFEED_FAULT_ROUNDS` says in `make faults`. A
+round that fails prints its schedule and the command that plays it again.
 """
 
 from __future__ import annotations
