@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,39 +21,31 @@ from broker.port import Broker
 from connections.settings import ConnectionSettings
 from db.database import Database
 from db.worker_ids import WorkerIdLease
-from idgen.snowflake import ids_from
-from ingest import metrics
 from ingest.api import make_router
 from ingest.connections.api import make_connections_router
 from ingest.connections.intake import Intake
-from ingest.errors import BodyTooLarge, FieldError, InvalidFields, NothingAccepted, NotPermitted, RateLimited
+from ingest.errors import BodyTooLarge, FieldError, InvalidFields, NothingAccepted, NotPermitted
 from ingest.filters.config import build_chain
-from ingest.filters.verdicts import Occasion
-from ingest.idempotency import Keyed, Reservation, Reservations, keyed, keyed_by_body
+from ingest.idempotency import Reservations, keyed, keyed_by_body
 from ingest.in_flight import Hold, InFlight
 from ingest.key_rates import KeyRates
-from ingest.parse import Item, Window, decode_batch, decode_one, is_array, may_hold_nul, too_many
+from ingest.parse import decode_batch, decode_one, is_array, too_many
 from ingest.publish import Publisher
-from ingest.quick import PlainLog, opened, plain_of, read_plain, read_plain_one
+from ingest.quick import opened, plain_of, read_plain, read_plain_one
 from ingest.receive import (
     NOT_PERMITTED,
     Answer,
     Received,
     batch_answer,
-    frame_value,
-    receive,
-    receive_plain,
     single_answer,
 )
 from ingest.records import Records
 from ingest.settings import IngestSettings
+from ingest.take import Request, Taking
 from ingest.wire.formats import add_formats
 from runtime.clock import Clock, SystemClock
 from runtime.stopping import Stop
-from runtime.tracing import Kind, step, traceparent_of_span
 from schemas.errors import Overloaded
-from schemas.frames import FrameHeader
-from schemas.ids import received_ms as received_ms_of
 from store.connections.texts import ConnectionTexts
 
 log = structlog.get_logger(__name__)
@@ -69,36 +61,6 @@ class ConnectionSource:
     settings: ConnectionSettings
     retention_days: int
     """After which a connection that nobody puts goes."""
-
-
-@dataclass(slots=True)
-class _Request:
-    """What a handler knows after the body was read."""
-
-    route: str
-    body: bytes
-    plain: Sequence[PlainLog] | None
-    """The logs, when all are as they should be and no filter reads their metadata."""
-    decode: Callable[[], list[Item]]
-    """Reads the body log by log."""
-    principal: Principal
-    keyed: Keyed | None
-    answer: Callable[[Received, list[int]], Answer]
-    nothing_valid: Callable[[Received], Exception] | None
-    """The error where no log is valid; None: `answer` says that as well."""
-    _items: list[Item] | None = None
-
-    @property
-    def items(self) -> list[Item]:
-        """The logs read one by one, at first need. Raises what `decode` raises."""
-        if self._items is None:
-            self._items = self.decode()
-        return self._items
-
-    @property
-    def count(self) -> int:
-        """Number of logs. Raises what `decode` raises."""
-        return len(self.items if self.plain is None else self.plain)
 
 
 class IngestService:
@@ -127,16 +89,25 @@ class IngestService:
         self._rates = KeyRates(settings.key_rate.limits, self._clock)
         self._lease = WorkerIdLease(database, instance=instance, clock=self._clock, numbers=settings.worker_numbers)
         self._publisher = Publisher(broker, settings)
-        self._reservations = Reservations(
-            database,
-            clock=self._clock,
-            deadline_s=settings.reservation_deadline_s,
-            pause_s=settings.reservation_pause_s,
-        )
         self.in_flight = InFlight(settings.in_flight_bytes_max)
         self.authenticate = authenticate
         self._requests: set[asyncio.Task[Answer]] = set()
         self._stop = Stop()
+        self._taking = Taking(
+            settings,
+            chain=self._chain,
+            rates=self._rates,
+            lease=self._lease,
+            reservations=Reservations(
+                database,
+                clock=self._clock,
+                deadline_s=settings.reservation_deadline_s,
+                pause_s=settings.reservation_pause_s,
+            ),
+            publisher=self._publisher,
+            clock=self._clock,
+            check_open=self._check_open,
+        )
         self._background: list[asyncio.Task[None]] = []
         self.router = make_router(self)
         add_formats(self.router, self)
@@ -209,8 +180,8 @@ class IngestService:
         Raises InvalidFields, NotPermitted, KeyReused, RateLimited, RecordTooLarge, Overloaded.
         """
 
-        def request() -> _Request:
-            return _Request(
+        def request() -> Request:
+            return Request(
                 route="logs",
                 body=body,
                 plain=None if self._chain.reads_metadata else read_plain_one(body),
@@ -221,7 +192,7 @@ class IngestService:
                 nothing_valid=lambda received: _one_invalid(received, body),
             )
 
-        return await self._finish(self._take(request, hold, principal, len(body)))
+        return await self._finish(self._taking.take(request, hold, principal, len(body)))
 
     async def take_batch(
         self,
@@ -237,8 +208,8 @@ class IngestService:
         NothingAccepted."""
         subject = principal.subject if key_owner is None else key_owner
 
-        def request() -> _Request:
-            return _Request(
+        def request() -> Request:
+            return Request(
                 route="logs/batch",
                 body=body,
                 plain=None if self._chain.reads_metadata else read_plain(body, logs_max=self.settings.logs_max),
@@ -249,7 +220,7 @@ class IngestService:
                 nothing_valid=_none_valid,
             )
 
-        return await self._finish(self._take(request, hold, principal, len(body)))
+        return await self._finish(self._taking.take(request, hold, principal, len(body)))
 
     async def take_records(
         self,
@@ -265,7 +236,7 @@ class IngestService:
         """What `read` finds in a body of any format; as `take_one`. route: of the key as well: the same key elsewhere is
         another. answer: also where no record is valid, or there is none. Raises also what `read` raises, BodyTooLarge."""
 
-        def request() -> _Request:
+        def request() -> Request:
             records = read(body, principal)
             logs = records.logs
             if len(logs) > self.settings.logs_max:
@@ -276,7 +247,7 @@ class IngestService:
                 named = keyed(subject=owner, key=key, route=route, place=records.place, body=body)
             elif logs and records.have_own_times and self.settings.implied_keys:
                 named = keyed_by_body(subject=owner, route=route, place=records.place, body=body)
-            return _Request(
+            return Request(
                 route=route,
                 body=body,
                 plain=None if self._chain.reads_metadata else plain_of(logs),
@@ -287,7 +258,7 @@ class IngestService:
                 nothing_valid=None,
             )
 
-        return await self._finish(self._take(request, hold, principal, len(body)))
+        return await self._finish(self._taking.take(request, hold, principal, len(body)))
 
     def _hold_expanded(self, hold: Hold, body_bytes: int, expanded_bytes: int) -> None:
         """Raises Overloaded, and BodyTooLarge where the client could send the body again for ever."""
@@ -323,113 +294,6 @@ class IngestService:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.error("a task beside the requests failed", task=task.get_name(), error=repr(error))
-
-    async def _take(self, make: Callable[[], _Request], hold: Hold, principal: Principal, body_bytes: int) -> Answer:
-        with hold:
-            self._rates.take(principal, "bytes", body_bytes)
-            with step("parse"):
-                request = make()
-            if request.count == 0:  # of a format that allows it
-                return request.answer(Received(), [])
-            earlier = None if request.keyed is None else await self._reservations.find(request.keyed)
-            if earlier is not None:
-                return await self._repeat(request, earlier)
-            ids = self._lease.take(request.count)
-            charged = self._rates.take(principal, "logs", request.count)
-            received = self._judge(request, ids, admitted=False)
-            if received.refusal is not None:
-                if charged is not None:
-                    charged.tokens += request.count
-                metrics.RATE_LIMITED.labels(limit=received.refusal.filter).inc()
-                raise RateLimited(
-                    f"the limit {received.refusal.filter!r} is exceeded", retry_after_s=received.refusal.retry_after_s
-                )
-            counts = {} if received.kept else received.counts()
-            with self._publisher.room(len(counts)):
-                if not received.kept and not received.dropped:
-                    # Nothing is reserved: with other rights, or at another time, the same request may be a good one.
-                    self._publisher.note(received_ms_of(ids[0]), counts)
-                    self._count(received)
-                    if request.nothing_valid is not None:
-                        raise request.nothing_valid(received)
-                    return request.answer(received, ids)
-                value = frame_value(received.kept)
-                answer = request.answer(received, ids)
-                if request.keyed is not None:
-                    self._check_open()
-                    mine = Reservation(received_ms_of(ids[0]), ids[0], answer.pack())
-                    with step("reserve the key"):
-                        earlier = await self._reservations.reserve(request.keyed, mine)
-                    if earlier is not None:
-                        return await self._repeat(request, earlier)
-                await self._publish(request, received, value, ids[0])
-                if not received.kept:
-                    self._publisher.note(received_ms_of(ids[0]), counts)
-                self._count(received)
-                return answer
-
-    async def _repeat(self, request: _Request, earlier: Reservation) -> Answer:
-        """The frame again, with the ids it had; the answer as it was."""
-        ids = ids_from(earlier.first_id, request.count)
-        received = self._judge(request, ids, admitted=True)
-        await self._publish(request, received, frame_value(received.kept), ids[0])
-        answer = Answer.unpack(earlier.answer)
-        # The filters may have changed since: nothing is acknowledged that this frame lacks, should it be the one stored.
-        return answer if len(received.kept) >= answer.accepted else request.answer(received, ids)
-
-    def _judge(self, request: _Request, ids: list[int], *, admitted: bool) -> Received:
-        window = Window.at(received_ms_of(ids[0]), self.settings.retention_days)
-        may_write = request.principal.may_write
-        occasion = Occasion(
-            now_s=self._clock.monotonic_s(),
-            key=None if request.keyed is None else request.keyed.key_hash,
-            admitted=admitted,
-        )
-        with step("filter chain") as span:
-            received = None
-            if request.plain is not None:
-                received = receive_plain(
-                    request.plain, ids, window=window, may_write=may_write, chain=self._chain, occasion=occasion
-                )
-            if received is None:
-                received = receive(
-                    request.items,
-                    ids,
-                    window=window,
-                    may_hold_nul=may_hold_nul(request.body) or b"\0" in request.body,
-                    may_write=may_write,
-                    chain=self._chain,
-                    occasion=occasion,
-                )
-            if span is not None:
-                kept, dropped, rejected = len(received.kept), len(received.dropped), len(received.rejected)
-                span.note(kept_logs=kept, filtered_logs=dropped, rejected_logs=rejected)
-        return received
-
-    async def _publish(self, request: _Request, received: Received, value: bytes, first_id: int) -> None:
-        if not received.kept:
-            return
-        with step("publish", Kind.PRODUCER) as span:
-            header = FrameHeader(
-                frame_id=self._publisher.new_frame_id(),
-                received_ms=received_ms_of(first_id),
-                counts=received.counts(),
-                key_hash=None if request.keyed is None else request.keyed.key_hash,
-                body_sha256=None if request.keyed is None else request.keyed.body_sha256,
-                traceparent=traceparent_of_span(span),
-            )
-            if span is not None:
-                span.note(logs=len(received.kept), bytes=len(value))
-            await self._publisher.publish(value, header)
-
-    @staticmethod
-    def _count(received: Received) -> None:
-        metrics.LOGS_RECEIVED.inc(len(received.kept) + len(received.dropped) + len(received.rejected))
-        metrics.LOGS_ACCEPTED.inc(len(received.kept))
-        for name, logs in received.filtered.items():
-            metrics.LOGS_FILTERED.labels(filter=name).inc(logs)
-        for reason, logs in received.rejected_by.items():
-            metrics.LOGS_REJECTED.labels(reason=reason).inc(logs)
 
 
 def _one_invalid(received: Received, body: bytes) -> Exception:

@@ -8,131 +8,30 @@ their requests: tests/unit/ingest/wire/elastic/requests.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import json
 import shutil
 import subprocess
 import tempfile
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import elastic_transport
 import httpx
 import pytest
 from elasticsearch import ApiError, Elasticsearch, helpers
 
-from access.accounts import Accounts
 from access.principal import RateLimits
-from db.database import Database
-from infra.fleet import EMBEDDED, Fleet, Role
+from infra.fleet import EMBEDDED
+from tests.certificates import make_pair
+from tests.elastic_site import Json, Site, until
 from tests.fleets import Fleets
 from tests.shippers import debian
 from tests.shippers.debian import Shipper
 
 pytestmark = pytest.mark.timeout(300)
-
-Json = dict[str, Any]
-SOON_S: Final = 90.0
-"""On a machine that is busy with other tests."""
-PAGE: Final = 1_000
-
-
-def until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
-    """Wait for a condition, with a deadline."""
-    deadline = time.monotonic() + SOON_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {SOON_S:.0f} s: {what()}"
-        time.sleep(0.1)
-
-
-class Site:
-    """One Logfeed of real processes, with access control."""
-
-    def __init__(self, fleet: Fleet, serve: Role) -> None:
-        self.fleet = fleet
-        self.serve = serve
-        self._admin = self.key("admin:*")
-
-    @property
-    def url(self) -> str:
-        return self.fleet.url("serve")
-
-    @property
-    def port(self) -> int:
-        return self.fleet.ports["serve"]
-
-    def key(self, *grants: str, rates: RateLimits | None = None) -> str:
-        """A new key, known when this returns."""
-
-        async def make() -> str:
-            database = Database(self.fleet.database_url, application_name="shippers test", connections_max=2)
-            await database.open()
-            try:
-                given: Json = {} if rates is None else {"rates": rates}
-                return (await Accounts(database).create_key("test", grants, created_by="tests", **given)).text
-            finally:
-                await database.close()
-
-        key = asyncio.run(make())
-
-        def is_known() -> bool:
-            return self.ask("/api/v1/auth/me", key).status_code == 200
-
-        until(is_known, lambda: "the key is known")
-        return key
-
-    def ask(self, path: str, key: str | None = None, **parameters: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {key or self._admin}"}
-        return httpx.get(f"{self.url}{path}", params=parameters, headers=headers, timeout=30, trust_env=False)
-
-    def logs(self, service: str) -> list[Json]:
-        """All logs of a service; none while Logfeed is away."""
-        found: list[Json] = []
-        cursor: str | None = None
-        while True:
-            more: Json = {"cursor": cursor} if cursor else {}
-            answer = self.ask("/api/v1/logs", service_name=service, limit=PAGE, **more)
-            if answer.status_code == 503:
-                return []
-            assert answer.status_code == 200, answer.text
-            page = answer.json()
-            found += page["logs"]
-            cursor = page["next_cursor"]
-            if cursor is None:
-                return found
-
-    def messages(self, service: str) -> Counter[str]:
-        with contextlib.suppress(httpx.HTTPError):
-            return Counter(log["message"] for log in self.logs(service))
-        return Counter()
-
-    def until_once(self, service: str, wanted: list[str], beside: Callable[[], str] = str) -> None:
-        """Wait until each message is stored; then each is there once, and nothing else."""
-
-        def are_there() -> bool:
-            return set(self.messages(service)) >= set(wanted)
-
-        def what() -> str:
-            missing = set(wanted) - set(self.messages(service))
-            return f"{len(missing)} of {len(wanted)} are missing, such as {sorted(missing)[:3]}; {beside()}"
-
-        until(are_there, what)
-        found = self.messages(service)
-        twice = {message: count for message, count in found.items() if count > 1}
-        assert not twice, f"{len(twice)} are there more than once"
-        assert set(found) == set(wanted)
-
-    def kill(self) -> None:
-        self.serve.kill()
-
-    def bring_back(self) -> None:
-        self.serve.start()
-        asyncio.run(self.fleet.ready("serve"))
 
 
 @pytest.fixture(scope="module")
@@ -343,6 +242,8 @@ def test_fluent_bit_that_generates_ids_sends_a_chunk_again_and_it_is_stored_once
 # --- rsyslog, syslog-ng -----------------------------------------------------------------------------------------------
 
 SHIPPERS: Final = {"rsyslog": debian.rsyslog, "syslog-ng": debian.syslog_ng}
+SHOP: Final = "shop"
+"""Whose the file is that the pages read."""
 
 
 class Shipping:
@@ -358,11 +259,18 @@ class Shipping:
         """Lines, each of its own; severity: syslog's."""
         messages = [f"line {len(self.sent) + number}" for number in range(count)]
         lines = [f"<{8 + severity}>{datetime.now():%b %e %H:%M:%S} web-1 {self.service}: {text}" for text in messages]
+        self.write_lines([line.encode() for line in lines], messages)
+
+    def write_lines(self, lines: list[bytes], messages: list[str]) -> None:
+        """Whole lines, and what their messages have to be."""
         self._shipper.write(lines)
         self.sent += messages
 
     def until_once(self) -> None:
-        self.site.until_once(self.service, self.sent, self._shipper.said)
+        self.site.until_once(self.service, self.sent, self.said)
+
+    def said(self) -> str:
+        return self._shipper.said()
 
 
 @pytest.fixture(params=SHIPPERS)
@@ -370,11 +278,10 @@ def shipping(request: pytest.FixtureRequest, site: Site, directory: Path) -> Ite
     """Starts the shipper with a key."""
     started: list[Shipper] = []
 
-    def start(service: str, rates: RateLimits | None = None) -> Shipping:
+    def start(service: str, rates: RateLimits | None = None, *, port: int = 0, tls_ca: Path | None = None) -> Shipping:
         service = f"{service}-{request.param}"
-        shipper = SHIPPERS[request.param](
-            directory, logfeed_port=site.port, key=site.key(f"write:{service}", rates=rates)
-        )
+        key = site.key(f"write:{service}", f"write:{SHOP}", rates=rates)
+        shipper = SHIPPERS[request.param](directory, logfeed_port=port or site.port, key=key, tls_ca=tls_ca)
         started.append(shipper)
         shipper.start()
         until(shipper.listens, shipper.said)
@@ -394,6 +301,45 @@ def test_lines_are_logs_with_their_level_and_program(shipping: Callable[..., Shi
     assert [logs[f"line {number}"]["level"] for number in range(5)] == ["INFO"] * 3 + ["ERROR"] * 2
     assert {log["metadata"]["facility"] for log in logs.values()} == {"user"}
     assert len({log["metadata"]["_id"] for log in logs.values()}) == 5
+
+
+def test_times_hosts_and_odd_bytes_arrive_and_a_trace_is_one_log(
+    shipping: Callable[..., Shipping], directory: Path, request: pytest.FixtureRequest
+) -> None:
+    shipped = shipping("exact")
+    zone = timezone(timedelta(hours=2))
+    sent = datetime.now(zone).replace(microsecond=123_456)
+    odd = {"rsyslog": "caf?", "syslog-ng": "caf\\xe9"}[request.node.callspec.params["shipping"]]
+    head = f"<14>1 {sent.isoformat()} web-7 {shipped.service} 77 - -"
+    shipped.write_lines([f"{head} exact".encode(), head.encode() + b" caf\xe9"], ["exact", odd])
+    shipped.until_once()
+    for log in shipped.site.logs(shipped.service):
+        assert datetime.fromisoformat(log["timestamp"]) == sent
+        assert log["metadata"]["host"] == "web-7"
+
+    before = shipped.site.messages(SHOP)
+    trace = f"{sent:%Y-%m-%d} failed of {odd}\n  at here\n  at there"
+    with (directory / "shop.log").open("a") as file:
+        file.write(f"{trace}\n{sent:%Y-%m-%d} the next\n")
+    until(lambda: trace in shipped.site.messages(SHOP), shipped.said)
+    assert all(message.startswith("2") for message in shipped.site.messages(SHOP) - before)
+
+
+@pytest.mark.long
+def test_lines_go_by_https_where_the_pages_say_how(
+    shipping: Callable[..., Shipping], site: Site, directory: Path, request: pytest.FixtureRequest
+) -> None:
+    pair, label = make_pair(directory), f"https-{request.node.callspec.params['shipping']}"
+    role = site.fleet.role(
+        "ingest", label=label, LOGFEED_HTTP__TLS_CERT=str(pair.cert), LOGFEED_HTTP__TLS_KEY=str(pair.key)
+    )
+    try:
+        port = site.fleet.ports[label]
+        shipped = shipping("https", port=port, tls_ca=pair.cert)
+        shipped.write(50)
+        shipped.until_once()
+    finally:
+        role.kill()
 
 
 @pytest.mark.parametrize(

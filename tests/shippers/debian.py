@@ -66,63 +66,90 @@ class Shipper:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def write(self, lines: list[str]) -> None:
+    def write(self, lines: list[bytes]) -> None:
         """Syslog lines, one after the other on one connection."""
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
-            connection.sendall("".join(f"{line}\n" for line in lines).encode())
+            connection.sendall(b"".join(line + b"\n" for line in lines))
 
     def said(self) -> str:
         """The end of what it wrote about itself."""
         return self._log.read_text(errors="replace")[-4_000:] if self._log.exists() else ""
 
 
-def rsyslog(directory: Path, *, logfeed_port: int, key: str) -> Shipper:
-    """Not started. directory: its own."""
+def rsyslog(directory: Path, *, logfeed_port: int, key: str, tls_ca: Path | None = None) -> Shipper:
+    """Not started. directory: its own; what is written to `shop.log` there is shipped as well. tls_ca: asks for HTTPS."""
     prefix, port = install_shippers(), free_port()
     modules = next(prefix.glob("usr/lib/*/rsyslog"))
-    page = replaced(
-        configuration_of("rsyslog", "module("),
-        {
-            'serverport="8080"': f'serverport="{logfeed_port}"',
-            'pwd="KEY"': f'pwd="{key}"',
-            "/var/log/rsyslog-logfeed-errors.json": str(directory / "errors.json"),
-            'action.resumeinterval="5"': 'action.resumeinterval="1"',
-        },
+    places = {
+        'serverport="8080"': f'serverport="{logfeed_port}"',
+        "/etc/rsyslog.d/logfeed.key": str(_private(directory / "key", key)),
+        "/var/log/rsyslog-logfeed-errors.json": str(directory / "errors.json"),
+        'action.resumeinterval="5"': 'action.resumeinterval="1"',
+    }
+    if tls_ca is not None:
+        shown = replaced(_said("rsyslog", 'usehttps="on"'), {"/etc/ssl/certs/ca-certificates.crt": str(tls_ca)})
+        places['usehttps="off"'] = shown
+    page = replaced(configuration_of("rsyslog", 'module(load="omelasticsearch")'), places)
+    files = replaced(
+        configuration_of("rsyslog", 'module(load="imfile")'),
+        {"/var/log/shop": str(directory), 'readtimeout="5"': 'readtimeout="1"'},
     )
     settings = directory / "rsyslog.conf"
     settings.write_text(
         f'global(workDirectory="{directory}" net.enableDNS="off")\nmodule(load="imtcp")\n'
-        f'input(type="imtcp" address="127.0.0.1" port="{port}")\n{page}'
+        f'input(type="imtcp" address="127.0.0.1" port="{port}")\n{page}{files}'
     )
     command = [*shipper_command(prefix, "usr/sbin/rsyslogd"), "-n", "-iNONE", "-f", str(settings), "-M", str(modules)]
     return Shipper("rsyslog", directory, command, port)
 
 
-def syslog_ng(directory: Path, *, logfeed_port: int, key: str) -> Shipper:
-    """Not started. directory: its own."""
+def syslog_ng(directory: Path, *, logfeed_port: int, key: str, tls_ca: Path | None = None) -> Shipper:
+    """As `rsyslog`."""
     prefix, port = install_shippers(), free_port()
     modules = next(prefix.glob("usr/lib/**/libhttp.so")).parent
-    page = replaced(
-        configuration_of("syslog-ng", "options"),
-        {
-            "127.0.0.1:8080": f"127.0.0.1:{logfeed_port}",
-            'password("KEY")': f'password("{key}")',
-            "/var/lib/syslog-ng": str(directory),
-            "time-reopen(5)": "time-reopen(1)",
-            "s_src": "s_test",
-        },
+    key_file = _private(directory / "key", replaced(configuration_of("syslog-ng", "@define"), {"KEY": key}))
+    places = {
+        "127.0.0.1:8080": f"127.0.0.1:{logfeed_port}",
+        "/etc/syslog-ng/logfeed.key": str(key_file),
+        "/var/lib/syslog-ng": str(directory),
+        "time-reopen(5)": "time-reopen(1)",
+        "source(s_src);": "source(s_test); source(s_shop);",
+    }
+    if tls_ca is not None:
+        shown = replaced(_said("syslog-ng", "tls(ca-file("), {"/etc/logfeed/ca.pem": str(tls_ca)})
+        places |= {"http://": "https://", 'method("POST")': f'method("POST") {shown}'}
+    page = replaced(configuration_of("syslog-ng", "@include"), places)
+    files = replaced(
+        configuration_of("syslog-ng", "source s_shop"),
+        {"/var/log/shop": str(directory), "multi-line-timeout(5)": "multi-line-timeout(2)"},
     )
     settings = directory / "syslog-ng.conf"
     settings.write_text(
-        f'@version: 4.8\nsource s_test {{ network(transport("tcp") ip("127.0.0.1") port({port})); }};\n{page}'
+        '@version: 4.8\nsource s_test { network(transport("tcp") ip("127.0.0.1") '
+        f"port({port}) keep-hostname(yes) flags(syslog-protocol)); }};\n{files}{page}"
     )
-    files = {
+    options = {
         "--cfgfile": settings,
         "--persist-file": directory / "persist",
         "--pidfile": directory / "pid",
         "--control": directory / "control",
         "--module-path": modules,
     }
-    options = [f"{name}={path}" for name, path in files.items()]
-    command = [*shipper_command(prefix, "usr/sbin/syslog-ng"), "--foreground", "--no-caps", "--stderr", *options]
-    return Shipper("syslog-ng", directory, command, port)
+    command = [*shipper_command(prefix, "usr/sbin/syslog-ng"), "--foreground", "--no-caps", "--stderr"]
+    return Shipper("syslog-ng", directory, [*command, *(f"{name}={path}" for name, path in options.items())], port)
+
+
+def _private(path: Path, text: str) -> Path:
+    """A file that only its owner reads."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return path
+
+
+def _said(page: str, begins: str) -> str:
+    """Options that the text of a page shows between backticks."""
+    for said in re.findall(r"`([^`\n]+)`", (PAGES / f"{page}.md").read_text()):
+        if said.startswith(begins):
+            found: str = said
+            return found
+    raise AssertionError(f"{page}.md shows nothing that begins with {begins!r}")

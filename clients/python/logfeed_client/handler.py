@@ -22,7 +22,7 @@ from typing import Final
 
 import httpx
 
-from logfeed_client.fields import SHARED_BYTES_MAX, fragment, joined, quote
+from logfeed_client.fields import SHARED_BYTES_MAX, fragment, joined, plain_tail, quote
 from logfeed_client.lines import end_of, head_of, line_of
 from logfeed_client.notes import LOGGER, sending
 from logfeed_client.sending.limits import SenderLimits
@@ -135,21 +135,29 @@ class LogfeedHandler(logging.Handler):
         """fields: those of its place."""
         correlation_id = None
         values = record.__dict__
-        if record.threadName != _MAIN and record.threadName is not None:
-            fields = f'{fields},"thread":{quote(record.threadName)}'
+        thread = record.threadName
+        if thread != _MAIN and thread is not None:
+            fields = f'{fields},"thread":{quote(thread)}'
         more = len(values) - _PLAIN_SIZE
         if more > 0:
             # What came from `extra` stands behind what each record is made with.
-            extra = list(islice(reversed(values.items()), more))
-            extra.reverse()
             correlation_id = values.get(_CORRELATION)
-            found = fragment(extra, leave_out=_NO_FIELDS)
-            if found:
-                fields = f"{fields},{found}"
+            found = plain_tail(values, more, _NO_FIELDS)
+            if found is None:
+                found = fragment(list(islice(reversed(values.items()), more))[::-1], leave_out=_NO_FIELDS)
+                found = f",{found}" if found else ""
+            fields += found
         if record.exc_info or record.exc_text or record.stack_info:
             fields = joined(fields, fragment(_trouble(record).items()))
         try:
-            message = record.getMessage() if self.formatter is None else self.formatter.format(record)
+            if self.formatter is not None:
+                message = self.formatter.format(record)
+            elif (
+                type(record) is logging.LogRecord and type(record.msg) is str
+            ):  # what its getMessage does, without the call
+                message = record.msg % record.args if record.args else record.msg
+            else:
+                message = record.getMessage()
         except Exception:  # "%d" of a text, a __str__ that fails
             message = f"{record.msg!s} (its arguments do not fit)"
         level = _LEVELS.get(record.levelno) or level_name(record.levelno)

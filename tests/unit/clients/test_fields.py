@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logfeed_client.fields import FIELDS_BYTES_MAX, fragment, joined
+from logfeed_client.fields import FIELDS_BYTES_MAX, fragment, joined, plain_tail
 
 from ingest.parse import Window, decode_batch, to_log
 from schemas.record import Log
@@ -136,3 +136,23 @@ def test_large_fields_are_cut_and_say_so(value: Any) -> None:
 
 def test_of_keys_that_come_again_the_last_one_wins() -> None:
     assert taken(joined(fragment([("a", 1), ("b", 1)]), "", fragment([("a", 2)]))).metadata == {"a": 2, "b": 1}
+
+
+@given(st.dictionaries(st.text(), values, max_size=20), st.integers(0, 20), st.sets(st.text(max_size=1)))
+def test_the_quick_way_for_plain_fields_writes_what_the_other_does(
+    fields: dict[str, Any], count: int, leave_out: set[str]
+) -> None:
+    found = plain_tail(fields, min(count, len(fields)), leave_out)
+    if found is not None:
+        wanted = fragment(list(fields.items())[max(0, len(fields) - count) :], leave_out=leave_out)
+        assert found == (f",{wanted}" if wanted else "")
+
+
+@given(st.dictionaries(st.text(), st.text() | st.integers(-(2**63) + 1, 2**63 - 1), min_size=1, max_size=16))
+def test_the_quick_way_takes_texts_and_whole_numbers(fields: dict[str, Any]) -> None:
+    assert plain_tail(fields, len(fields), ()) == f",{fragment(fields.items())}"
+
+
+def test_the_quick_way_leaves_long_fields_to_the_other() -> None:
+    assert plain_tail({"a": "x" * FIELDS_BYTES_MAX}, 1, ()) is None
+    assert plain_tail({str(number): number for number in range(100)}, 100, ()) is None

@@ -342,3 +342,15 @@ def test_no_event_raises(sender: Kept) -> None:
     assert len(sender.logs) == 3
     processor(None, "info", {"event": Hostile()})
     assert sender.stats().dropped == {"failed": 1}
+
+
+def test_a_record_of_the_programs_own_kind_makes_its_own_message(log: logging.Logger, sender: Kept) -> None:
+    class Braces(logging.LogRecord):
+        def getMessage(self) -> str:
+            return str(self.msg).format(*self.args or ())
+
+    log.handle(Braces("shop", logging.INFO, __file__, 1, "paid {} of {}", (3, 5), None))
+    log.handle(logging.LogRecord("shop", logging.INFO, __file__, 1, "100 % of all", (), None))
+    log.info("%(paid)d of all", {"paid": 3})
+    log.info(ValueError("of %s"), "text")
+    assert [found.message for found in sender.logs] == ["paid 3 of 5", "100 % of all", "3 of all", "of text"]

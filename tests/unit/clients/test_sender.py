@@ -361,7 +361,7 @@ def test_a_spool_waits_while_a_program_has_no_descriptors_left(
             raise OSError(errno.EMFILE, "Too many open files")
         return read(path)
 
-    monkeypatch.setattr("logfeed_client.sending.delivery._DISK_REST_S", 0.01)
+    monkeypatch.setattr("logfeed_client.sending.disk._DISK_REST_S", 0.01)
     monkeypatch.setattr(Path, "read_bytes", few_descriptors)
     with scripted() as server, sending(server.url, spool_dir=tmp_path) as sender:
         sender.put(line(30))

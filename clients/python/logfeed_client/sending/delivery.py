@@ -13,59 +13,29 @@ during a request. Memory: the batch in hand and its compressed copy, beside the 
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
-
-import httpx
 
 from logfeed_client.connecting import shown_url
 from logfeed_client.notes import Notes, sending
-from logfeed_client.sending.answers import Outcome, Refused, Taken, TooLarge, Trouble, Wait, judge
-from logfeed_client.sending.batch import Batch, compression
+from logfeed_client.sending.answers import Outcome, Refused, Taken, TooLarge, Trouble, Wait
+from logfeed_client.sending.batch import Batch
+from logfeed_client.sending.disk import Disk
 from logfeed_client.sending.limits import SenderLimits
 from logfeed_client.sending.line_queue import LineQueue
-from logfeed_client.sending.spool import Spool, SpoolError
+from logfeed_client.sending.posting import Poster, Target
+from logfeed_client.sending.spool import Spool
 from logfeed_client.sending.stats import Counts
 from logfeed_client.waiting import pause_s
 
-PATH: Final = "/api/v1/logs/batch"
-_READ_S: Final = 45.0
-"""A server under load may hold a request 30 s until its broker has it."""
-_CONNECT_S: Final = 5.0
-_ANSWER_BYTES_MAX: Final = 1024 * 1024
-_COMPRESSED_FROM_BYTES: Final = 512
-_DISK_REST_S: Final = 10.0
-"""After trouble with the disk."""
-_LOOK_S: Final = 60.0
-"""Between two looks for what dead processes left."""
 _REPORT_S: Final = 10.0
 """Between two logs about logs that were dropped."""
 _CLOSING_PAUSE_S: Final = 0.2
-_OF_THE_PROCESS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
-"""Why a file cannot be read now, and can be later."""
 _NEVER: Final = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where logs go."""
-
-    url: str
-    """Without a path."""
-    service_name: str
-    """Whose logs the sender's own are."""
-    api_key: Callable[[], str | None]
-    """Asked for each request: a key may be renewed."""
-    make_client: Callable[[], httpx.Client]
-    spool: Path | None
 
 
 @dataclass(slots=True)
@@ -82,23 +52,16 @@ class Delivery:
 
     def __init__(self, target: Target, limits: SenderLimits, queue: LineQueue, counts: Counts, notes: Notes) -> None:
         """Starts nothing: see `run`."""
-        self._target, self._limits, self._queue, self._counts, self._notes = target, limits, queue, counts, notes
-        self._client: httpx.Client | None = None
-        self._compression = compression()
+        self._target, self._queue, self._counts, self._notes = target, queue, counts, notes
+        self._poster = Poster(target, counts)
+        self._disk = Disk(target.spool, limits, counts, notes)
         self._held: deque[_Held] = deque()
-        self._spool: Spool | None = None
-        self._left: Spool | None = None
-        """What a dead process left, while it is sent."""
         self._hand = threading.RLock()
-        self.requesting = threading.Lock()
-        """Held during a request: a fork amid an import, or amid TLS, would leave its child with locks that nobody opens."""
         self._progress = threading.Condition()
         self._attempt = 0
         self._retry_at_s = 0.0
         self._asked_until_s = 0.0
         """Before this the server wants to be left alone."""
-        self._disk_rests_until_s = 0.0
-        self._look_at_s = 0.0
         self._reported_at_s = -_REPORT_S
         self._ends_at_s = _NEVER
         self._abandoned = threading.Event()
@@ -107,6 +70,11 @@ class Delivery:
         self.trouble: Trouble | None = None
 
     # --- called by other threads
+
+    @property
+    def requesting(self) -> threading.Lock:
+        """Held while a request is under way."""
+        return self._poster.under_way
 
     def wait_settled(self, logs: int, timeout_s: float) -> bool:
         """Whether so many are settled within that time."""
@@ -132,13 +100,11 @@ class Delivery:
 
     def forget(self) -> None:
         """In the child of a fork: leave everything to the parent."""
-        for spool in (self._spool, self._left):
-            if spool is not None:
-                spool.forget()
+        self._disk.forget()
 
     def spooled(self) -> tuple[int, int]:
         """Segments and bytes on disk."""
-        spool = self._spool
+        spool = self._disk.spool
         return (0, 0) if spool is None else (len(spool), spool.bytes)
 
     # --- the thread
@@ -147,7 +113,7 @@ class Delivery:
         """Until the queue is closed and everything is sent, or the time for that is over. Raises nothing."""
         sending.is_on = True
         with self._hand:
-            self._claim()
+            self._disk.claim()
         while not self._abandoned.is_set():
             try:
                 self._turn()
@@ -160,9 +126,7 @@ class Delivery:
         with self._hand:
             if not self._abandoned.is_set():
                 self._finish()
-        if self._client is not None:
-            with contextlib.suppress(Exception):
-                self._client.close()
+        self._poster.close()
 
     def _turn(self) -> None:
         """Send while something is due and the server takes it; spool what has to wait."""
@@ -172,7 +136,7 @@ class Delivery:
             if found is None:
                 break
             batch, spool = found
-            outcome = self._post(batch)
+            outcome = self._poster.post(batch, ends_at_s=self._ends_at_s)
             with self._hand:
                 if self._abandoned.is_set():
                     return
@@ -185,11 +149,12 @@ class Delivery:
         """The batch to send next, and the spool it lies in."""
         if self._held:
             return self._held[0].batch, None
-        if self._spool is not None and len(self._spool):
-            if (batch := self._read(self._spool)) is not None:
-                return batch, self._spool
-            if len(self._spool):
-                self._retry_at_s = self._disk_rests_until_s
+        spool = self._disk.spool
+        if spool is not None and len(spool):
+            if (batch := self._disk.read(spool)) is not None:
+                return batch, spool
+            if len(spool):
+                self._retry_at_s = self._disk.rests_until_s
                 return None
         if self._queue.is_due() or self._has_report():
             self._take()
@@ -197,7 +162,7 @@ class Delivery:
                 return self._held[0].batch, None
         if self._queue.is_closed:
             return None
-        return self._left_behind()
+        return self._disk.left_behind()
 
     def _take(self) -> None:
         """Lines of the queue become the batch in hand."""
@@ -268,7 +233,8 @@ class Delivery:
         self._retry_at_s = now_s + pause
         self._attempt += 1
         self.trouble = wait.trouble
-        where = f"kept in {self._spool.directory}" if self._spool is not None else "kept in memory while there is room"
+        spool = self._disk.spool
+        where = f"kept in {spool.directory}" if spool is not None else "kept in memory while there is room"
         self._notes.tell(wait.trouble, f"logs wait and are {where}: {shown_url(self._target.url)}: {wait.text}")
 
     def _done(self, batch: Batch, spool: Spool | None) -> None:
@@ -278,7 +244,7 @@ class Delivery:
         try:
             spool.done(batch)
         except OSError as error:
-            self._disk_failed(error)
+            self._disk.failed(error)
 
     def _split(self, batch: Batch, spool: Spool | None, text: str) -> None:
         halves = batch.halves()
@@ -294,108 +260,40 @@ class Delivery:
             try:
                 spool.split(batch, halves)
             except OSError as error:
-                self._disk_failed(error)
-                self._retry_at_s = self._disk_rests_until_s
+                self._disk.failed(error)
+                self._retry_at_s = self._disk.rests_until_s
 
     # --- the disk
 
-    def _claim(self) -> None:
-        base = self._target.spool
-        if base is None:
-            return
-        try:
-            self._spool = self._claimed(base)
-            if self._spool is None:
-                self._notes.tell("spool", f"every directory of the spool {base} is in use: logs wait in memory only")
-        except (OSError, SpoolError) as error:
-            self._notes.tell("spool", f"the spool {base} cannot be used: {error}: logs wait in memory only")
-
-    def _claimed(self, base: Path, left_by_others: Path | None = None) -> Spool | None:
-        limits = self._limits
-        return Spool.claim(
-            base,
-            bytes_max=limits.spool_bytes,
-            batch_logs=limits.batch_logs,
-            batch_bytes=limits.batch_bytes,
-            left_by_others=left_by_others,
-        )
-
-    def _left_behind(self) -> tuple[Batch, Spool] | None:
-        """The oldest batch that a dead process left."""
-        while self._spool is not None and self._target.spool is not None:
-            if self._left is None:
-                if time.monotonic() < self._look_at_s:
-                    return None
-                try:
-                    self._left = self._claimed(self._target.spool, self._spool.directory)
-                except (OSError, SpoolError) as error:
-                    self._disk_failed(error)
-                if self._left is None:
-                    self._look_at_s = time.monotonic() + _LOOK_S
-                    return None
-            if (batch := self._read(self._left)) is not None:
-                return batch, self._left
-            is_done = not len(self._left)
-            self._left.close()
-            self._left = None
-            if not is_done:
-                self._look_at_s = time.monotonic() + _LOOK_S
-        return None
-
-    def _read(self, spool: Spool) -> Batch | None:
-        """None where nothing is left, and where the oldest cannot be read now."""
-        while True:
-            try:
-                return spool.oldest()
-            except OSError as error:
-                self._disk_failed(error)
-                if error.errno in _OF_THE_PROCESS:
-                    return None
-                try:
-                    if (kept := spool.skip()) is None:
-                        return None
-                except OSError as worse:
-                    self._disk_failed(worse)
-                    continue
-                self._counts.drop("unreadable")
-                self._notes.tell("unreadable", f"logs cannot be read and are left out: {kept}")
-
     def _keep_held(self) -> None:
         """The batch in hand waits on disk, where there is one."""
-        while self._held and self._can_spool():
-            assert self._spool is not None
+        while self._held and self._disk.can_take():
+            assert self._disk.spool is not None
             try:
-                if not self._spool.put(self._held[0].batch):
+                if not self._disk.spool.put(self._held[0].batch):
                     return
             except OSError as error:
-                self._disk_failed(error)
+                self._disk.failed(error)
                 return
             self._note_settled(self._held.popleft().logs)
 
     def _keep_lines(self) -> None:
         """Lines whose time has come wait on disk while something older waits."""
-        while self._has_older() and not self._held and self._can_spool() and self._queue.is_due():
-            assert self._spool is not None
+        while self._has_older() and not self._held and self._disk.can_take() and self._queue.is_due():
+            assert self._disk.spool is not None
             lines = self._queue.take()
             kept = 0
             try:
-                kept = self._spool.append(lines)
+                kept = self._disk.spool.append(lines)
             except OSError as error:
-                self._disk_failed(error)
+                self._disk.failed(error)
             if kept < len(lines):
                 self._queue.put_back(lines[kept:])
             self._note_settled(kept)
 
-    def _can_spool(self) -> bool:
-        return self._spool is not None and not self._spool.is_full() and time.monotonic() >= self._disk_rests_until_s
-
     def _has_older(self) -> bool:
         """Whether something waits that is older than the queue."""
-        return bool(self._held) or (self._spool is not None and len(self._spool) > 0)
-
-    def _disk_failed(self, error: Exception) -> None:
-        self._disk_rests_until_s = time.monotonic() + _DISK_REST_S
-        self._notes.tell("disk", f"the spool fails: {error}")
+        return bool(self._held) or self._disk.has_batches()
 
     # --- waiting and ending
 
@@ -403,7 +301,7 @@ class Delivery:
         """Whether a turn would do something with lines that are due."""
         if not self._has_older():
             return time.monotonic() >= self._retry_at_s
-        return not self._held and self._can_spool()
+        return not self._held and self._disk.can_take()
 
     def _idle_s(self) -> float | None:
         """Until something is to be done besides lines that come."""
@@ -411,10 +309,10 @@ class Delivery:
         times_s = [self._ends_at_s]
         if self._has_older() or now_s < self._retry_at_s:
             times_s.append(self._retry_at_s)
-        elif self._spool is not None:
-            times_s.append(self._look_at_s)
-        if now_s < self._disk_rests_until_s:
-            times_s.append(self._disk_rests_until_s)
+        elif self._disk.spool is not None:
+            times_s.append(self._disk.look_at_s)
+        if now_s < self._disk.rests_until_s:
+            times_s.append(self._disk.rests_until_s)
         first_s = min(times_s)
         return None if first_s == _NEVER else max(0.0, first_s - now_s)
 
@@ -423,7 +321,7 @@ class Delivery:
         if self._ends_at_s == _NEVER:
             return False
         return max(time.monotonic(), self._asked_until_s) >= self._ends_at_s or (
-            self.trouble is not None and self._spool is not None
+            self.trouble is not None and self._disk.spool is not None
         )
 
     def _is_finished(self) -> bool:
@@ -432,26 +330,23 @@ class Delivery:
     def _finish(self) -> None:
         """Nothing is in memory afterwards."""
         self._abandoned.set()
-        self._disk_rests_until_s = 0.0
+        self._disk.rests_until_s = 0.0
         self._keep_held()
         lost = sum(held.logs for held in self._held)
         while len(self._queue):
             lines = self._queue.take()
             kept = 0
-            if self._spool is not None and not self._held:
+            if self._disk.spool is not None and not self._held:
                 try:
-                    kept = self._spool.append(lines)
+                    kept = self._disk.spool.append(lines)
                 except OSError as error:
-                    self._disk_failed(error)
+                    self._disk.failed(error)
             lost += len(lines) - kept
         self._held.clear()
         if lost:
             self._counts.drop("closed", lost)
             self._notes.tell("closed", f"{lost} logs were not sent when the program ended, and are lost")
-        for spool in (self._spool, self._left):
-            if spool is not None:
-                spool.close()
-        self._spool = self._left = None
+        self._disk.close()
         with self._progress:
             self.settled = self._queue.put_count
             self._progress.notify_all()
@@ -460,39 +355,3 @@ class Delivery:
         with self._progress:
             self.settled += logs
             self._progress.notify_all()
-
-    # --- HTTP
-
-    def _post(self, batch: Batch) -> Outcome:
-        """One request. Raises nothing."""
-        self._counts.requests += 1
-        try:
-            with self.requesting:
-                status, headers, body = self._answer(batch)
-        except httpx.TransportError as error:
-            return Wait(Trouble.AWAY, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-        except Exception as error:  # the program's own key, client or address
-            return Wait(Trouble.FOREIGN, f"{type(error).__name__}: {error}")
-        return judge(status, headers, body, logs=batch.logs, now_s=time.time())
-
-    def _answer(self, batch: Batch) -> tuple[int, httpx.Headers, bytes]:
-        if self._client is None:
-            self._client = self._target.make_client()
-        headers = {"Content-Type": "application/x-ndjson", "Idempotency-Key": batch.key}
-        if (key := self._target.api_key()) is not None:
-            headers["Authorization"] = f"Bearer {key}"
-        content = batch.body
-        if len(content) >= _COMPRESSED_FROM_BYTES:
-            headers["Content-Encoding"], compress = self._compression
-            content = compress(content)
-        read_s = min(_READ_S, max(0.1, self._ends_at_s - time.monotonic()))
-        timeout = httpx.Timeout(read_s, connect=min(_CONNECT_S, read_s))
-        received = bytearray()
-        with self._client.stream(
-            "POST", f"{self._target.url}{PATH}", content=content, headers=headers, timeout=timeout
-        ) as response:
-            for piece in response.iter_bytes():
-                received += piece
-                if len(received) > _ANSWER_BYTES_MAX:
-                    break
-        return response.status_code, response.headers, bytes(received)

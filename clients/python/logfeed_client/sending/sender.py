@@ -29,9 +29,10 @@ import httpx
 
 from logfeed_client.connecting import checked_key, checked_url, client_options, key_of
 from logfeed_client.notes import Notes, hush, sending
-from logfeed_client.sending.delivery import Delivery, Target
+from logfeed_client.sending.delivery import Delivery
 from logfeed_client.sending.limits import SenderLimits
 from logfeed_client.sending.line_queue import LineQueue
+from logfeed_client.sending.posting import Target
 from logfeed_client.sending.stats import Counts, SenderStats
 
 _FORK_WAITS_S: Final = 0.5
