@@ -4,7 +4,7 @@ One small file for each segment, kept on local disk however far away the segment
 correlation ids, 15 to 30 bits an id, at most 0.2% false positives; then one for each row group over the texts that stand
 between quotes in its metadata (`texts_of`), 8 to 16 bits for each different one, about 2%: whoever looks for a value that few
 logs have reads none of the others' row groups. Values are asked for without their names, numbers not at all: what JSON text
-says as it stands is the cheapest there is to gather (1.4 µs a row, where reading JSON costs more).
+says as it stands is the cheapest there is to gather (0.8 µs a row, where reading JSON costs more).
 
 The file is pages of 4,096 bytes, each whole in itself: 127 blocks, magic `LFCF`, version (4 bytes), number of the page (8),
 blocks of its filter (8), nothing (4), CRC-32 of all that (4); little-endian. A filter's last page is filled up with zeros. The
@@ -59,6 +59,9 @@ _FIRST_VERSION: Final = 1
 _COUNT: Final = struct.Struct("<Q")
 _UNFILTERED: Final = 255
 _NOT_KNOWN: Final[tuple[tuple[int, ...], bool]] = ((), False)
+_BETWEEN: Final = ',"'
+_BETWEEN_SPACED: Final = ', "'
+"""What stands between two fields, as JSON is written by most and by Python. A guess by one text: another only costs more."""
 _TEXT_FALSE_POSITIVES: Final = 0.02
 _TEXT_BYTES_MAX: Final = 128
 """Longer texts are in no filter, and not asked for."""
@@ -91,9 +94,14 @@ class _Section:
 def texts_of(metadata: pa.Array) -> bytes | None:
     """The filter over the texts between quotes in a row group's metadata (JSON texts); None: there are too many.
 
-    All pieces between two quotes, so that an escaped one among them leaves none out. Memory: the texts once more.
+    All pieces between two quotes, so that an escaped one among them leaves none out. Fields that come again, with their names,
+    are put aside before they are taken apart, which is half the price; a text that ends like what stands between fields
+    loses that (see `is_asked`). Memory: the texts once more.
     """
-    pieces = pc.unique(pc.split_pattern(metadata, '"').values)
+    has_spaces = len(metadata) > 0 and _BETWEEN_SPACED in str(metadata[0])
+    between = _BETWEEN_SPACED if has_spaces else _BETWEEN
+    fields = pc.unique(pc.split_pattern(metadata, between).values)
+    pieces = pc.unique(pc.split_pattern(fields, '"').values)
     pieces = pieces.filter(pc.less_equal(pc.binary_length(pieces), _TEXT_BYTES_MAX))
     if len(pieces) > _TEXTS_MAX * len(metadata):
         return None
@@ -101,8 +109,10 @@ def texts_of(metadata: pa.Array) -> bytes | None:
 
 
 def is_asked(text: str) -> bool:
-    """Whether filters of row groups know of such a text: it stands in JSON as it is, and is not too long."""
-    return len(text.encode()) <= _TEXT_BYTES_MAX and not any(char in '"\\' or char < " " for char in text)
+    """Whether filters of row groups know of such a text: it stands in JSON as it is, ends unlike what stands between fields,
+    and is not too long."""
+    is_as_written = not any(char in '"\\' or char < " " for char in text) and not text.rstrip(" ").endswith(",")
+    return is_as_written and len(text.encode()) <= _TEXT_BYTES_MAX
 
 
 def write_filter(path: Path, correlation_ids: Sequence[pa.Array], metadata: Sequence[bytes | None] = ()) -> None:

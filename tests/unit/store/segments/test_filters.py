@@ -170,13 +170,24 @@ async def test_row_groups_without_a_text_are_named(tmp_path: Path) -> None:
     filters.close()
 
 
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=140) | st.text('a,: "\\{}[]', max_size=6)
+
+
 @hypothesis_settings(deadline=None)
-@given(values=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=140), min_size=1, max_size=20))
+@given(
+    values=st.lists(_TEXTS, min_size=1, max_size=20), between=st.lists(st.sampled_from([",", ", ", " , "]), min_size=2)
+)
 def test_a_text_that_is_asked_for_is_found_beside_whatever_is_escaped(
-    tmp_path_factory: pytest.TempPathFactory, values: list[str]
+    tmp_path_factory: pytest.TempPathFactory, values: list[str], between: list[str]
 ) -> None:
+    """Fields and items, written with and without spaces."""
     directory = tmp_path_factory.mktemp("filters")
-    write_filter(directory / f"s{SUFFIX}", [], [texts_of(metadata_of(*values))])
+    fields = {str(number): value for number, value in enumerate(values)}
+    documents = [
+        json.dumps(document, ensure_ascii=False, separators=(between[row % 2], ":"))
+        for row, document in enumerate([*({"user": value} for value in values), fields, {"list": values}])
+    ]
+    write_filter(directory / f"s{SUFFIX}", [], [texts_of(pa.array(documents))])
     filters = CorrelationFilters(directory)
     for value in filter(is_asked, values):
         assert filters.row_groups_without("s", [value]) == ((), False)
