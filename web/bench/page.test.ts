@@ -327,12 +327,13 @@ test("many logs a second, and somebody types", async () => {
 /** Both logs of a connection, in lines as `../data/connections` has them. */
 function textOf(side: "server" | "client", lines: number): string {
   const began = Date.now() - lines * 10;
-  const said = side === "client" ? "Avg Decode Time" : "Average Encode Time";
+  const of =
+    side === "client" ? ["Avg Decode Time: 0.00", "frame "] : ["Average Encode Time: 0.00", "Average Encode Size: 12"];
   return Array.from({ length: lines }, (_, index) => {
     const time = new Date(began + index * 10).toISOString().replace("T", " ").replace("Z", "");
     const spoken = (index * 7_919) % 90;
     const level = index % 97 === 0 ? "ERROR" : index % 53 === 0 ? "WARNING" : "INFO";
-    const message = [`latency: 0.0${10 + spoken}`, `${said}: 0.00${1 + (spoken % 9)}`, `frame ${index}`][index % 3];
+    const message = [`latency: 0.0${10 + spoken}`, `${of[0]}${1 + (spoken % 9)}`, `${of[1]}${100 + spoken}`][index % 3];
     return `${time} | ${level} | ${level === "ERROR" ? `Listen failed, retry ${index}` : message}`;
   }).join("\n");
 }

@@ -26,6 +26,8 @@ interface LogPage extends Page {
 }
 
 export interface View {
+  /** What is asked, as a query string. */
+  question: string;
   phase: "loading" | "ready" | "failed";
   problem: ApiProblem | null;
   isLoadingOlder: boolean;
@@ -43,6 +45,7 @@ export interface View {
 }
 
 const BEGINNING: View = {
+  question: "",
   phase: "loading",
   problem: null,
   isLoadingOlder: false,
@@ -92,7 +95,7 @@ export class Explorer {
     this.tailToken = null;
     this.isAtTop = !isFromOldest && aroundId === "";
     const { version, generation } = this.view;
-    this.change({ ...BEGINNING, version: version + 1, generation });
+    this.change({ ...BEGINNING, question: question.toString(), version: version + 1, generation });
     void this.begin();
   }
 

@@ -43,18 +43,21 @@ export function useFacets(state: ExploreState, isEnabled: boolean) {
 
 export function Facets({
   state,
+  mayAsk,
   services,
   fields,
   actions,
 }: {
   state: ExploreState;
+  /** Whether it is time to count; until then the counts of before stay. */
+  mayAsk: boolean;
   /** All that may be read, for a server that counts no facets. */
   services: readonly string[];
   /** Metadata fields that there are. */
   fields: readonly string[];
   actions: FacetActions;
 }) {
-  const { data, error } = useFacets(state, true);
+  const { data, error } = useFacets(state, mayAsk);
   // A question with a mistake in it is told once, under the mistake.
   const problem = error === null ? null : asProblem(error);
   const facet = (field: string) => data?.facets.find((each) => each.field === field);

@@ -15,9 +15,12 @@ const BUCKETS = 120;
 
 export default function Histogram({
   state,
+  mayAsk,
   onZoom,
 }: {
   state: ExploreState;
+  /** Whether it is time to count; until then the bars of before stay. */
+  mayAsk: boolean;
   onZoom: (from: string, to: string) => void;
 }) {
   const asked = questionOf(state);
@@ -32,6 +35,7 @@ export default function Histogram({
   const { data, error } = useQuery({
     queryKey: ["histogram", question],
     queryFn: ({ signal }) => getIfThere<HistogramAnswer>("/api/v1/histogram", new URLSearchParams(question), signal),
+    enabled: mayAsk,
     placeholderData: (before) => before,
     refetchInterval: (query) => (state.live && query.state.data != null ? 15_000 : false),
   });
