@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -117,6 +117,11 @@ class MadeFirst:
 
     keys: bool
     user: bool
+
+
+Check = Callable[[UserInfo], None]
+"""Whether a user may be changed, as they are under the lock of the change: what it finds still holds when that is done. Raises
+what its caller raises."""
 
 
 class Accounts:
@@ -250,11 +255,15 @@ class Accounts:
             raise _unknown_user(name)
         return UserInfo(*row)
 
-    async def set_password(self, name: str, password_hash: str, *, instead_of: str | None = None) -> UserInfo:
+    async def set_password(
+        self, name: str, password_hash: str, *, instead_of: str | None = None, check: Check | None = None
+    ) -> UserInfo:
         """Change a password and end the user's sessions. instead_of: only where this is what is stored of the password still.
-        Raises AccountError, DatabaseUnavailable."""
+        check: see Check. Raises AccountError, DatabaseUnavailable, and what check raises."""
         async with self._database.transaction() as connection:
             user = await _locked_user(connection, name)
+            if check is not None:
+                check(user)
             if user.issuer is not None:
                 raise AccountConflict(f"{name} has no password here: they come from {user.issuer}")
             changed = await connection.execute(
@@ -277,14 +286,17 @@ class Accounts:
         grants: Sequence[str] | None = None,
         is_disabled: bool | None = None,
         keeps_admin: bool = False,
+        check: Check | None = None,
     ) -> UserInfo:
         """The user as they are then. grants: instead of theirs. is_disabled: their sessions end, or they are let in again.
         None: as it is. keeps_admin: refuse to take the last user with `admin` on all services away, whose place no key takes:
-        nobody may have it any more. Raises AccountError, DatabaseUnavailable."""
+        nobody may have it any more. check: see Check. Raises AccountError, DatabaseUnavailable, and what check raises."""
         held = None if grants is None else check_grants(grants)
         async with self._database.transaction() as connection:
             await lock_accounts(connection)
             user = await _locked_user(connection, name)
+            if check is not None:
+                check(user)
             if held is not None and held != sorted(user.grants) and user.issuer is not None:
                 raise AccountConflict(f"what {name} may is decided by their groups at {user.issuer}, at each login")
             stays = not is_disabled and (held is None or ADMIN_OF_ALL in held)

@@ -15,6 +15,7 @@ import hmac
 import ipaddress
 from typing import Final
 
+import msgspec
 import structlog
 from starlette.requests import HTTPConnection
 
@@ -114,8 +115,10 @@ class AccessControl:
         return known
 
     def current(self, principal: Principal) -> Principal:
-        """See Current. A token that has expired since, or a session that has ended, takes nothing away: what was begun with it
-        goes on, as long as the key or user is good."""
+        """See Current. A token that has expired since takes nothing away: what was begun with it goes on, as long as the key or
+        user is good, and the session goes on that it is of."""
+        if principal.session_id and self.directory.is_ended(principal.session_id):
+            raise _refused("session", "this session has ended: log in again")
         kind, _, name = principal.subject.partition(":")
         now: Principal | None = None
         if kind == "user" and name.isascii() and name.isdigit():
@@ -139,7 +142,7 @@ class AccessControl:
             principal = self.directory.user(claims.user_id)
         if principal is None:
             raise _refused("user", "this user is disabled")
-        return principal
+        return msgspec.structs.replace(principal, session_id=claims.session_id)
 
 
 def _token(connection: HTTPConnection) -> str:

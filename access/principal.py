@@ -37,6 +37,8 @@ class Principal(msgspec.Struct, frozen=True):
     """For people: of the key or user."""
     rates: RateLimits | None = None
     """Of a key that has its own; None: as the settings say."""
+    session_id: str = ""
+    """Of a user's login, that what is begun with it ends with it; empty: of no login. Never shown."""
 
 
 ANYONE: Final = Principal(
@@ -57,7 +59,7 @@ Authenticate = Callable[[HTTPConnection], Awaitable[Principal]]
 
 
 Current = Callable[[Principal], Principal]
-"""A subject that was let in before, with what it may now. Raises Unauthenticated, AccessUnknown."""
+"""A principal that was let in before, with what it may now. Raises Unauthenticated, AccessUnknown."""
 
 
 def unchanging(principal: Principal) -> Principal:

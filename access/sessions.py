@@ -24,12 +24,18 @@ from access.settings import AccessSettings
 from access.throttle import LoginThrottle
 from access.tokens import Claims, new_access_token
 from db.database import Database
+from runtime.addresses import network_of
 from runtime.clock import Clock
+from runtime.turns import Turns
 from schemas.errors import Overloaded
 
 log = structlog.get_logger(__name__)
 
 _PURGED_AT_ONCE: Final = 100
+_REFRESHES_AT_ONCE: Final = 2
+"""Connections to the database that refreshing and logging out take together: anybody may ask for these."""
+_REFRESHES_WAITING_MAX: Final = 300
+_REFRESH_WAIT_S: Final = 10.0
 _BEGIN: Final = """
     INSERT INTO sessions (session_id, user_id, refresh_sha256, expires_at)
     SELECT %s, user_id, %s, clock_timestamp() + make_interval(secs => %s)
@@ -77,6 +83,7 @@ class Sessions:
         self._directory = directory
         self._clock = clock
         self._throttle = LoginThrottle()
+        self._turns = Turns(at_once=_REFRESHES_AT_ONCE, waiting_max=_REFRESHES_WAITING_MAX, wait_s=_REFRESH_WAIT_S)
         self.passwords = PasswordChecks(at_once=settings.passwords_at_once)
 
     async def login(self, name: str, password: str, *, address: str) -> Tokens:
@@ -153,12 +160,13 @@ class Sessions:
         await self._directory.refresh()
         return self._tokens(Claims(user_id, session_id), refresh_token, float(session_s), secret)
 
-    async def refresh(self, token: str) -> Tokens:
-        """The next pair; this token is worth nothing from now on. Raises as `login` does."""
+    async def refresh(self, token: str, *, address: str) -> Tokens:
+        """The next pair; this token is worth nothing from now on. Raises Unauthenticated, Overloaded, DatabaseUnavailable,
+        AccessUnknown."""
         secret = self._directory.token_secret
         session_id, _, _ = token.partition(".")
         refresh_token = secrets.token_urlsafe(32)
-        async with self._database.transaction() as connection:
+        async with self._turns.turn(network_of(address)), self._database.transaction() as connection:
             cursor = await connection.execute(_FIND, (self.settings.session_idle_s, _sound(session_id)))
             user_id, stored, is_good, left_s = await cursor.fetchone() or (0, b"", False, 0.0)
             is_newest = hmac.compare_digest(bytes(stored), _sha256(token))
@@ -174,16 +182,18 @@ class Sessions:
             await self._directory.refresh()
         raise Unauthenticated("this session has ended: log in again", error="invalid_token")
 
-    async def logout(self, token: str) -> None:
-        """End the session of a refresh token, also of a used one. Harmless for any other text. Raises DatabaseUnavailable."""
+    async def logout(self, token: str, *, address: str) -> None:
+        """End the session of a refresh token, also of a used one. Harmless for any other text. Raises Overloaded,
+        DatabaseUnavailable."""
         session_id, _, _ = token.partition(".")
-        async with self._database.transaction() as connection:
+        async with self._turns.turn(network_of(address)), self._database.transaction() as connection:
             cursor = await connection.execute(_FIND, (self.settings.session_idle_s, _sound(session_id)))
             row = await cursor.fetchone()
             if row is not None:
                 is_newest = hmac.compare_digest(bytes(row[1]), _sha256(token))
                 await connection.execute(_END, ("logout" if is_newest else "reuse", session_id))
-        await self._directory.refresh()
+        if row is not None:  # else nothing has changed
+            await self._directory.refresh()
 
     def close(self) -> None:
         """End the threads that check passwords."""

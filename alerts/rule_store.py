@@ -55,12 +55,14 @@ _SHOWN: Final = """NOT EXISTS (
         SELECT FROM jsonb_array_elements_text(coalesce({column} -> 'services', '["*"]')) AS told (service)
         WHERE service = ANY (%(excluded)s) OR NOT (%(everything)s OR service = ANY (%(names)s) OR EXISTS (
             SELECT FROM unnest(%(prefixes)s::text[]) AS mine (prefix) WHERE starts_with(service, prefix))))"""
+# What one may not see is no place to go on from either: ids are made of what somebody may know.
 _OUTBOX: Final = f"""
     SELECT notification_id, rule, channel, state, attempts, created_at, ended_at, problem, body FROM alert_outbox
     WHERE rule = ANY (%(rules)s) AND {_SHOWN.format(column="body")} AND (%(channel)s::text IS NULL OR channel = %(channel)s)
         AND (%(state)s::text IS NULL OR state = %(state)s)
         AND (%(before)s::text IS NULL OR (created_at, notification_id) < (
-            SELECT created_at, notification_id FROM alert_outbox WHERE notification_id = %(before)s))
+            SELECT created_at, notification_id FROM alert_outbox
+            WHERE notification_id = %(before)s AND {_SHOWN.format(column="body")}))
     ORDER BY created_at DESC, notification_id DESC LIMIT %(limit)s"""
 _ALERTS: Final = f"""
     SELECT alert FROM alerts
@@ -284,7 +286,7 @@ class RuleStore:
     async def notifications(
         self, shown: Shown, *, channel: str | None, state: str | None, before: str | None, limit: int
     ) -> list[dict[str, Any]]:
-        """Newest first. before: the id of one, to go on after it."""
+        """Newest first. before: the id of one that is shown, to go on after it; of any other there is nothing."""
         sound = {"channel": channel and _sound(channel), "before": before and _sound(before)}
         asked = shown.params | sound | {"state": state, "limit": limit}
         async with bounded(_CALL_S):

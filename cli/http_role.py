@@ -236,6 +236,12 @@ def _warn_of_strangers(http: HttpSettings) -> None:
             " Set http.tls_cert and http.tls_key, or name the proxy that does in http.trusted_proxies",
             host=http.host,
         )
+    if http.believes_everybody:
+        log.warning(
+            "WHOEVER CONNECTS SAYS WHERE THEY COME FROM: keys that are bound to networks, and waits of logging in, hold only"
+            " where nobody but the proxy reaches this port and it drops X-Forwarded-For of clients. Name the proxy in"
+            " http.trusted_proxies",
+        )
 
 
 async def _begin(beginning: Beginning, steps: Sequence[Step], stop: Stop) -> None:

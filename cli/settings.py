@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 CONFIG_VARIABLE: Final = "LOGFEED_CONFIG"
 
+_EVERYBODY: Final = "*"
+"""Of proxies."""
 _DATABASE_URL: Final = re.compile(r"postgres(ql)?://\S+")
 
 
@@ -68,8 +71,9 @@ class HttpSettings(ConnectionSettings):
     """TCP port; 0 takes a free one."""
 
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses of proxies whose X-Forwarded-For says where a request comes from. Nobody else's counts: keys may be bound to
-    networks, and logins are throttled by address."""
+    """Addresses or networks (CIDR) of proxies whose X-Forwarded-For says where a request comes from. Nobody else's counts: keys
+    may be bound to networks, and logins are throttled by address. Name no network that clients are in, and `*` only where
+    nobody but the proxy reaches this port and it drops what clients say: each may then say that they are anywhere."""
 
     public_url: str | None = None
     """Where browsers find this installation: https://logs.example.org, without a path. http only on this machine. Login
@@ -89,6 +93,19 @@ class HttpSettings(ConnectionSettings):
     allowed_origins: tuple[str, ...] = ()
     """Origins of pages (https://logs.example) that may log in, and open WebSockets, beside those that this server serves. For
     a proxy that sends another Host header than the browser's."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for each in proxies:
+            if each != _EVERYBODY:
+                ipaddress.ip_network(each)
+        return proxies
+
+    @property
+    def believes_everybody(self) -> bool:
+        """Whether whoever connects may say that a request comes from anywhere."""
+        return any(each == _EVERYBODY or ipaddress.ip_network(each).prefixlen == 0 for each in self.trusted_proxies)
 
     @field_validator("public_url")
     @classmethod

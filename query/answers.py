@@ -6,7 +6,8 @@ table or file that is dropped under a question means a new snapshot, once. Every
 loop, no locks.
 
 Every page has a tag that says of what it was made: the question, who asks, and what is stored (the offsets of its snapshot).
-Who sends it again and would get the same gets nothing, without a row being read. Pages of what is closed are kept too, and
+It is made with the store's secret: else who knows the question would find the offsets by trying. Who sends it again and would
+get the same gets nothing, without a row being read. Pages of what is closed are kept too, and
 each time the store is asked, in two round trips, whether they are still true.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -97,6 +99,8 @@ class Answers:
         )
         self._seal: CursorSeal | None = None
         self._tail_seal: TailSeal | None = None
+        self._tag_key = b""
+        """Made with the seals."""
 
     async def find(self, question: Question, principal: Principal, *, asked: Asked) -> Answer:
         """A page. Raises CursorError, LogNotFound (the log it is to begin with), Overloaded."""
@@ -129,7 +133,7 @@ class Answers:
         async def ask(snapshot: Snapshot, seal: CursorSeal, walk: Walk | None, *, is_again: bool) -> Answer:
             current = walk or await self._begun(question, snapshot, allowed)
             _check_not_behind(current.partitions_behind(snapshot.offsets))
-            etag = _etag(key, allowed, snapshot.revision, sorted(snapshot.offsets.items()))
+            etag = self._etag(key, allowed, snapshot.revision, sorted(snapshot.offsets.items()))
             if etag in asked.etags:
                 metrics.NOT_MODIFIED.inc()
                 return Answer(None, etag)
@@ -147,7 +151,7 @@ class Answers:
             if page.scanned_to_us is not None:
                 return Answer(body, None)
             if current.is_settled(question, result, closed_before_us=snapshot.closed_before_us):
-                etag = _etag(key, allowed, snapshot.revision, hashlib.sha256(body).hexdigest())
+                etag = self._etag(key, allowed, snapshot.revision, hashlib.sha256(body).hexdigest())
                 kept = Kept(body, snapshot.revision, snapshot.mark, etag)
                 self._keep(here, kept, allowed, self._settings.cache_ttl_s)
             return Answer(body, etag)
@@ -420,8 +424,17 @@ class Answers:
         if self._seal is None:
             secret = await self._store.cursor_secret()
             self._tail_seal = TailSeal(secret)
+            self._tag_key = hmac.digest(secret, b"logfeed tag", "sha256")
             self._seal = CursorSeal(secret)
         return self._seal
+
+    def _etag(self, key: Key, allowed: ServiceScope, *state: object) -> str:
+        """A tag of what an answer was made of, which nobody can tell from it; another question, right, state or program that
+        would write another body has another. The seals were opened before."""
+        right = allowed.everything, sorted(allowed.names), sorted(allowed.prefixes), sorted(allowed.excluded)
+        made = _BODY_FORMAT, CURSOR_VERSION
+        of = repr((key, right, made, state)).encode("utf-8", "surrogatepass")
+        return hmac.digest(self._tag_key, of, "sha256").hex()[:_ETAG_CHARS]
 
     async def tail_seal(self) -> TailSeal:
         """What seals tokens of tails. Raises Overloaded."""
@@ -468,14 +481,6 @@ def _page_key(question: Question, principal: Principal) -> Key:
     """With the subject, because cursors in the answer are bound to it; with times as resolved now, unless frozen."""
     times = "" if question.token is not None else f"{question.start_us} {question.end_us} {question.around}"
     return ("page", principal.subject, question.canonical, str(question.limit), times, question.token or "")
-
-
-def _etag(key: Key, allowed: ServiceScope, *state: object) -> str:
-    """A tag of what an answer was made of. It is not told from the tag; another question, right, state or program that would
-    write another body has another."""
-    right = allowed.everything, sorted(allowed.names), sorted(allowed.prefixes), sorted(allowed.excluded)
-    made = _BODY_FORMAT, CURSOR_VERSION
-    return hashlib.sha256(repr((key, right, made, state)).encode("utf-8", "surrogatepass")).hexdigest()[:_ETAG_CHARS]
 
 
 async def _existing(snapshot: Snapshot, log_id: int, allowed: ServiceScope) -> Log:

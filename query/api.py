@@ -76,7 +76,7 @@ def make_router(
         """
         principal = await reader(request)
         items = request.query_params.multi_items()
-        template_text = await texts.of(items, principal.may_read)
+        template_text = await texts.of(items, principal, allowed=principal.may_read)
         question = params.parse_find(items, now_us=clock.now_us(), template_text=template_text)
         answer = await answers.find(question, principal, asked=asked_of(request))
         return note(audit, request, principal, page_response(answer))
@@ -121,7 +121,7 @@ def make_router(
         in its time."""
         principal = await reader(request)
         items = request.query_params.multi_items()
-        template_text = await texts.of(items, principal.may_read)
+        template_text = await texts.of(items, principal, allowed=principal.may_read)
         question = params.parse_histogram(items, now_us=clock.now_us(), template_text=template_text)
         return note(audit, request, principal, _answer(await overview.histogram(question, principal)))
 
@@ -135,7 +135,7 @@ def make_router(
         they reach."""
         principal = await reader(request)
         items = request.query_params.multi_items()
-        template_text = await texts.of(items, principal.may_read)
+        template_text = await texts.of(items, principal, allowed=principal.may_read)
         question = params.parse_facets(items, now_us=clock.now_us(), template_text=template_text)
         return note(audit, request, principal, _answer(await overview.facets(question, principal)))
 

@@ -68,7 +68,8 @@ def make_auth_router(sessions: Sessions, settings: AccessSettings, authenticate:
         token = request.cookies.get(COOKIE, "")
         if not 0 < len(token) <= _COOKIE_CHARS_MAX:
             raise Unauthenticated("no session: log in")
-        return _let_in(await sessions.refresh(token), settings)
+        address = request.client.host if request.client else ""
+        return _let_in(await sessions.refresh(token, address=address), settings)
 
     @router.post(
         "/logout",
@@ -85,7 +86,7 @@ def make_auth_router(sessions: Sessions, settings: AccessSettings, authenticate:
         """End the session of the cookie, with every token that came of it."""
         token = request.cookies.get(COOKIE, "")
         if 0 < len(token) <= _COOKIE_CHARS_MAX:
-            await sessions.logout(token)
+            await sessions.logout(token, address=request.client.host if request.client else "")
         response = Response(status_code=204, headers=_NO_STORE)
         response.delete_cookie(COOKIE, path=_PATH, secure=settings.cookie_secure, httponly=True, samesite="strict")
         return response

@@ -189,6 +189,7 @@ class QueryService:
         self._answers = Answers(settings, store, clock=clock, unread=unread)
         self.oldest_first, self.place = self._answers.oldest_first, self._answers.place
         patterns = PatternReader(database, topic)
+        texts = PatternTexts(patterns, self._answers.place)
         pattern_answers = PatternAnswers(patterns, self._answers.place, minutes_days=pattern_minutes_days, clock=clock)
         self._stop = Stop()
         self._looking: asyncio.Task[None] | None = None
@@ -199,7 +200,7 @@ class QueryService:
             self._answers,
             overview,
             pattern_answers,
-            PatternTexts(patterns),
+            texts,
             settings,
             clock,
             self._authenticated,
@@ -208,7 +209,7 @@ class QueryService:
         # Ended with all else that lasts: the server cannot stop before.
         stop = tail.stop if tail is not None else self._stop
         exports = Exports(settings, self._answers, current=current, clock=clock, audit=audit, stop=stop)
-        export_router = make_export_router(exports, PatternTexts(patterns), clock, self._authenticated)
+        export_router = make_export_router(exports, texts, clock, self._authenticated)
         personal_router = make_personal_router(
             PersonalStore(database), settings, self._authenticated, self._answers.place
         )
@@ -236,7 +237,7 @@ class QueryService:
                 broker=tail.broker,
                 stored_keys=stored_keys_of(database),
                 seal=self._answers.tail_seal,
-                pattern_texts=PatternTexts(patterns),
+                pattern_texts=texts,
                 audit=audit,
                 clock=clock,
                 stop=tail.stop,
@@ -283,6 +284,7 @@ class QueryService:
                 HostStore(database, kept_max=hosts.settings.kept_max),
                 self._agents,
                 place=self._answers.place,
+                secret=store.cursor_secret,
                 current=current,
                 clock=clock,
                 audit=audit,

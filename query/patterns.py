@@ -28,6 +28,7 @@ _DAY_US: Final = 86_400_000_000
 TemplateText = Callable[[int], str | None]
 """Id -> text of a pattern; None where it is not known or may not be read."""
 Place = Callable[[Principal], AbstractAsyncContextManager[None]]
+"""One of the places for questions. Raises TooManyQuestions, Overloaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,19 @@ class PatternTexts:
     """Texts by id, for who may read them."""
 
     reader: PatternReader
+    place: Place
+    """Of a question: to look for texts is one."""
 
-    async def of(self, items: Iterable[tuple[str, str]], allowed: ServiceScope) -> TemplateText:
-        """What the `pattern:ID` terms of a request's parameters stand for. Raises Overloaded; asks nothing where there are
-        none."""
+    async def of(
+        self, items: Iterable[tuple[str, str]], principal: Principal, *, allowed: ServiceScope
+    ) -> TemplateText:
+        """What the `pattern:ID` terms of a request's parameters stand for. Raises TooManyQuestions, Overloaded; asks nothing
+        where there are none."""
         ids = params.pattern_ids(items)
-        texts = await self.reader.texts(ids, allowed=allowed) if ids else {}
+        texts: dict[int, str] = {}
+        if ids:
+            async with self.place(principal):
+                texts = await self.reader.texts(ids, allowed=allowed)
         return texts.get
 
 

@@ -4,7 +4,8 @@
 Indexing every field of every row of open chunks costs as much as storing the rows does; nearly all of it would never be asked
 for. So the first question by a key is answered row by row, and those after it, some seconds later, by an index.
 
-Bounded: KEYS_MAX keys at a time, each for KEYS_KEPT_DAYS after it was last asked for; KEYS_NOTED_MAX are remembered.
+Bounded: KEYS_MAX keys at a time, each for KEYS_KEPT_DAYS after it was last asked for; KEYS_NOTED_MAX are remembered, those
+asked for last, so that whoever asks by many names that mean nothing keeps no other key from being noted.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ _KEY_CHARS_MAX: Final = 200
 _NOTED_EVERY_S: Final = 60.0
 _FORGET: Final = f"""
     DELETE FROM asked_keys WHERE asked_at < clock_timestamp() - interval '{KEYS_KEPT_DAYS} days'"""
-_NOTE: Final = f"""
+_NOTE: Final = """
     INSERT INTO asked_keys (key, asked_at) SELECT key, clock_timestamp() FROM unnest(%s::text[]) AS key
-    WHERE (SELECT count(*) FROM asked_keys) < {KEYS_NOTED_MAX} OR key IN (SELECT key FROM asked_keys)
     ON CONFLICT (key) DO UPDATE SET asked_at = excluded.asked_at"""
+# What another process notes at this moment was asked for now.
+_MAKE_ROOM: Final = f"""
+    DELETE FROM asked_keys WHERE key IN (
+        SELECT key FROM asked_keys ORDER BY asked_at DESC, key OFFSET {KEYS_NOTED_MAX} FOR UPDATE SKIP LOCKED)"""
 # Those that parts know already first: were there more than KEYS_MAX, parts would be made to and fro.
 _ASKED: Final = f"""
     SELECT key, quote_literal(key) FROM asked_keys WHERE asked_at > clock_timestamp() - interval '{KEYS_KEPT_DAYS} days'
@@ -74,5 +78,6 @@ class KeyNotes:
         try:
             await connection.execute(_FORGET)
             await connection.execute(_NOTE, (list(keys),))
+            await connection.execute(_MAKE_ROOM.encode())
         except Error as error:
             log.warning("keys that were asked for are not noted", keys=list(keys), reason=str(error).strip())

@@ -23,7 +23,7 @@ from cli.http_role import http_services, start_tails
 from cli.settings import Settings
 from cli.unread import UnreadRecords
 from cli.write_store import write_store
-from db.database import Database
+from db.database import Connection, Database, connect
 from db.migrations import Layout
 from runtime.clock import Clock, SystemClock
 from schemas.ids import first_id_at
@@ -95,6 +95,31 @@ class Site:
                 ),
             )
         return ids
+
+
+async def waiting(connection: Connection, number: int = 1) -> None:
+    """Until so many statements wait for locks in the connection's database."""
+
+    async def are_there() -> bool:
+        cursor = await connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        (found,) = await cursor.fetchone() or (0,)
+        return bool(found >= number)
+
+    await soon(are_there, f"{number} statements wait")
+
+
+@asynccontextmanager
+async def holding(site: Site, statement: str, params: tuple[Any, ...] = ()) -> AsyncIterator[Connection]:
+    """A transaction that has executed this and goes on, on a connection of its own; it is not committed here."""
+    connection = await connect(site.database.url, application_name="holds something")
+    try:
+        await connection.execute("BEGIN")
+        await connection.execute(statement.encode(), params)
+        yield connection
+    finally:
+        await connection.close()
 
 
 @asynccontextmanager

@@ -69,7 +69,8 @@ def make_connections_router(intake: Intake, service: TakesLogs) -> APIRouter:
             services = map(intake.settings.service_of, Side)
             if not any(map(principal.may_write.permits, services)):
                 raise Forbidden("you may not write the logs of either side of connections")
-            is_new = await intake.put(connection_id, await _details(request, now_us=intake.clock.now_us()))
+            details = await _details(request, now_us=intake.clock.now_us())
+            is_new = await intake.put(connection_id, details, principal.subject)
             return Response(orjson.dumps({"id": connection_id}), 201 if is_new else 200, None, _JSON)
 
         return await answered("/api/v1/connections/{connection_id}", handle, service, request)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from access.principal import Principal
 from connections.lines import Place
@@ -24,12 +24,17 @@ from ingest.connections.spool import Spool
 from ingest.errors import ConnectionNotFound, TextConflict
 from patterns.masks import Masker
 from runtime.clock import Clock
+from runtime.turns import Turns
 from schemas.errors import Overloaded
 from store.connections.texts import ConnectionDetails, ConnectionTexts, Pending, TextState
 
 Publish = Callable[[bytes, Principal, str], Awaitable[dict[str, Any]]]
 """Publishes NDJSON under an Idempotency-Key of the intake's own, with the rights and rates of a principal; the batch's answer,
 once it is durable. Raises LogfeedError."""
+
+_PUTS_AT_ONCE: Final = 2
+_PUTS_WAITING_MAX: Final = 300
+_PUT_WAIT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +82,13 @@ class Intake:
         self._finders = {side: Finder(settings.rules, side) for side in Side}
         self._at_once: Counter[str] = Counter()
         """Texts under way, by who sends them."""
+        self._puts = Turns(at_once=_PUTS_AT_ONCE, waiting_max=_PUTS_WAITING_MAX, wait_s=_PUT_WAIT_S)
 
-    async def put(self, connection_id: str, details: ConnectionDetails) -> bool:
-        """Whether it is new. Raises TooManyConnections, Overloaded."""
-        return await self._texts.put(connection_id, details, now_us=self.clock.now_us())
+    async def put(self, connection_id: str, details: ConnectionDetails, subject: str) -> bool:
+        """Whether it is new. subject: who sends it. A few at once, shared as turns are. Raises TooManyConnections,
+        Overloaded."""
+        async with self._puts.turn(subject):
+            return await self._texts.put(connection_id, details, now_us=self.clock.now_us())
 
     @contextmanager
     def room(self, subject: str) -> Iterator[None]:

@@ -165,9 +165,13 @@ class AccountAnswers:
         if _is_own(principal, name):
             _check_stays(wanted, grants)
         async with self._place(principal):
-            if grants is not None:
-                _check_gives(principal, set(grants) - set((await self._accounts.user(name)).grants))
-            user = await self._accounts.change_user(name, grants=grants, is_disabled=wanted.disabled, keeps_admin=True)
+            user = await self._accounts.change_user(
+                name,
+                grants=grants,
+                is_disabled=wanted.disabled,
+                keeps_admin=True,
+                check=lambda before: _check_gives(principal, set(grants or ()) - set(before.grants)),
+            )
         done = [] if grants is None else ["changed what they may"]
         done += [] if wanted.disabled is None else ["disabled them" if wanted.disabled else "let them in again"]
         what = f"changed the user {name}: {', '.join(done)}"
@@ -206,13 +210,17 @@ class AccountAnswers:
         AccountError, TooManyLogins, Overloaded."""
         is_own, stored = _is_own(principal, name), None
         self.check_is_own(name, principal)
-        before = await self._accounts.user(name)
-        if before.issuer is not None:
-            raise AccountConflict(f"{name} has no password here: they come from {before.issuer}")
-        if not is_own:
-            _check_gives(principal, before.grants)
-        elif wanted.current_password is None:
+        if is_own and wanted.current_password is None:
             raise ParameterError("current_password", "is needed where the user is yourself")
+
+        def check(before: UserInfo) -> None:
+            if before.issuer is not None:
+                raise AccountConflict(f"{name} has no password here: they come from {before.issuer}")
+            if not is_own:
+                _check_gives(principal, before.grants)
+
+        async with self._place(principal):
+            check(await self._accounts.user(name))  # before anything is hashed; and again with the change
         password_hash = await self._hash(wanted.password)
         if is_own and wanted.current_password is not None:
             try:
@@ -220,7 +228,8 @@ class AccountAnswers:
             except WrongPassword as error:
                 log.warning("a wrong password was given to change it", user=name, address=address)
                 raise ParameterError("current_password", "this is not your password") from error
-        user = await self._accounts.set_password(name, password_hash, instead_of=stored)
+        async with self._place(principal):
+            user = await self._accounts.set_password(name, password_hash, instead_of=stored, check=check)
         what = "changed their own password" if is_own else f"set another password of the user {name}"
         return await self._changed(principal, b"", what, _subject(user), user.grants)
 

@@ -64,7 +64,7 @@ def make_export_router(exports: Exports, texts: PatternTexts, clock: Clock, auth
         if len(request.scope["query_string"]) > QUESTION_CHARS_MAX:
             raise ParameterError("query string", f"expected at most {QUESTION_CHARS_MAX} characters")
         items = request.query_params.multi_items()
-        template_text = await texts.of(items, principal.may_export)
+        template_text = await texts.of(items, principal, allowed=principal.may_export)
         now_us = clock.now_us()
         asked = parse_export(items, now_us=now_us, template_text=template_text)
         stack = AsyncExitStack()

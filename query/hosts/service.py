@@ -7,7 +7,7 @@ long, takes too long, or the reader may no longer, one of ours. Rights are looke
 A host of whose services somebody may read none is not there for them: whether it is up is not theirs to know.
 
 At most `streams_max` questions of one process to agents, `subject_streams_max` of a subject; heartbeats take _BEATS_AT_ONCE
-connections to the database, a list takes a place among questions. One event loop, no locks.
+connections to the database, shared as turns are, a list takes a place among questions. One event loop, no locks.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ import structlog
 from access.audit import AuditLog, Look
 from access.errors import AccessUnknown, Forbidden, Unauthenticated
 from access.principal import Current, Principal
-from query.errors import CursorError
 from query.hosts import metrics
 from query.hosts.addresses import read_address
 from query.hosts.agents import Agents, Asked, Caller
 from query.hosts.errors import HostAway, HostNotFound, HostReadsFull, HostUnreachable, TooManyHostReads
 from query.hosts.records import AnswerFaulty, End, EndStatus, Form, Records, read_files, scope_json
 from query.hosts.settings import HostSettings
+from query.listing import ListPlace, ListSeal, Secret
 from query.patterns import Place
 from runtime.clock import Clock
 from runtime.stopping import Stop
-from schemas.errors import Overloaded
+from runtime.turns import Turns
 from schemas.hosts import AWAY_S, HEARTBEAT_S, HostHeartbeat, HostStatus, is_host_name
 from schemas.scope import ServiceScope
 from schemas.times import time_text
@@ -46,8 +46,10 @@ from store.hosts import Heartbeat, Host, HostStore
 
 log = structlog.get_logger(__name__)
 
+_LIST: Final = "hosts"
 _BEATS_AT_ONCE: Final = 3
 _BEATS_WAITING_MAX: Final = 300
+_BEAT_WAIT_S: Final = float(HEARTBEAT_S)
 _GRACE_S: Final = 5.0
 """For which an agent that was told how long it may take is waited for beyond that."""
 
@@ -74,23 +76,25 @@ class Hosts:
         agents: Agents,
         *,
         place: Place,
+        secret: Secret,
         current: Current,
         clock: Clock,
         audit: AuditLog | None,
         stop: Stop,
     ) -> None:
-        """agents: closed by the caller. place: of a question. current: what a subject may now. stop: ends all reads."""
+        """agents: closed by the caller. place: of a question. secret: of cursors; raises Overloaded while it cannot be had.
+        current: what a subject may now. stop: ends all reads."""
         self.settings = settings
         self._store = store
         self._agents = agents
         self._place = place
+        self._secret = secret
         self._current = current
         self._clock = clock
         self._audit = audit
         self._stop = stop
         self._open: Counter[str] = Counter()
-        self._beats = asyncio.Semaphore(_BEATS_AT_ONCE)
-        self._beats_waiting = 0
+        self._beats = Turns(at_once=_BEATS_AT_ONCE, waiting_max=_BEATS_WAITING_MAX, wait_s=_BEAT_WAIT_S)
 
     async def beat(self, name: str, said: HostHeartbeat, principal: Principal) -> bytes:
         """The answer to a heartbeat, as JSON. Raises Forbidden, ParameterError, HostTaken, TooManyHosts, Overloaded."""
@@ -99,24 +103,19 @@ class Hosts:
             raise Forbidden(f"this key may not register host {name}: `logfeed keys create … --host {name}` makes one")
         address = read_address(said.address, self._agents.networks)
         heartbeat = Heartbeat(address, said.token, said.version, sorted(set(said.services)))
-        if self._beats_waiting >= _BEATS_WAITING_MAX:
-            raise Overloaded("too many heartbeats at once: try again shortly", retry_after_s=HEARTBEAT_S // 2)
-        self._beats_waiting += 1
-        try:
-            async with self._beats:
-                now_us = await self._store.beat(name, principal.subject, heartbeat)
-        finally:
-            self._beats_waiting -= 1
+        async with self._beats.turn(principal.subject):
+            now_us = await self._store.beat(name, principal.subject, heartbeat)
         return orjson.dumps({"host": name, "heartbeat_s": HEARTBEAT_S, "server_time": time_text(now_us)})
 
     async def find(self, principal: Principal, *, cursor: str | None, limit: int) -> tuple[bytes, int]:
         """Hosts as JSON, and how many. Raises CursorError, TooManyQuestions, Overloaded."""
-        if cursor is not None and not is_host_name(cursor):
-            raise CursorError("cursor was cut or changed: start again without it")
+        seal = ListSeal(await self._secret(), of=_LIST)
+        after = "" if cursor is None else seal.open(cursor, subject=principal.subject, question=_LIST).id
         async with self._place(principal):
-            found = await self._store.find(allowed=principal.may_read, after=cursor or "", limit=limit + 1)
-        shown = found[:limit]
-        following = shown[-1].name if len(found) > limit else None
+            found = await self._store.find(allowed=principal.may_read, after=after, limit=limit + 1)
+        shown, following = found[:limit], None
+        if len(found) > limit:
+            following = seal.seal(ListPlace(0, shown[-1].name), subject=principal.subject, question=_LIST)
         hosts = [_host_json(host, principal) for host in shown]
         return orjson.dumps({"hosts": hosts, "next_cursor": following}), len(shown)
 
@@ -287,7 +286,9 @@ class FileRead:
         try:
             now = self._current(self._principal)
         except Unauthenticated:
-            return self._own(EndStatus.ERROR, "your key was revoked or has expired, or you are disabled")
+            return self._own(
+                EndStatus.ERROR, "your key was revoked or has expired, your session ended, or you are disabled"
+            )
         except AccessUnknown as error:
             return self._own(EndStatus.ERROR, str(error))
         if now.may_read != self._principal.may_read:

@@ -128,13 +128,14 @@ async def _opened(
     start_us = now_us - _HOUR_US if start is None else parameters.time_us(start, "start")
     first, token = await _past(answers, plan, principal, start_us=start_us, limit=parameters.limit(items))
     question = TailQuestion(plan.predicate, tail_canonical(plan.predicate, None), None, token, ())
+    where = msgspec.structs.replace(look_of(socket, PATH, question_of(socket)), rows=len(first))
     session = await stack.enter_async_context(
         tails.session(
             question,
             principal,
             lambda: authenticate(socket),
             transport="loki",
-            where=look_of(socket, PATH, question_of(socket)),
+            where=where,
         )
     )
     told = _Told(session, plan, first, is_categorized=is_categorized(socket))

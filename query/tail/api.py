@@ -91,7 +91,7 @@ def make_tail_router(tails: Tails, authenticate: Authenticate, *, origins: Origi
             items,
             now_us=tails.clock.now_us(),
             last_event_id=request.headers.get("last-event-id"),
-            template_text=await tails.pattern_texts.of(items, principal.may_tail),
+            template_text=await tails.pattern_texts.of(items, principal, allowed=principal.may_tail),
         )
         stack = AsyncExitStack()
         session = await stack.enter_async_context(
@@ -161,7 +161,7 @@ async def _opened(
     tails.check(principal)
     check_length(socket)
     plain = [(name, value) for name, value in items if name != _TICKET]
-    template_text = await tails.pattern_texts.of(plain, principal.may_tail)
+    template_text = await tails.pattern_texts.of(plain, principal, allowed=principal.may_tail)
     question = params.parse_tail(plain, now_us=tails.clock.now_us(), template_text=template_text)
     shown = "&".join(part for part in question_of(socket).split("&") if unquote_plus(part.partition("=")[0]) != _TICKET)
     session = await stack.enter_async_context(

@@ -96,7 +96,8 @@ class Tails:
     async def session(
         self, question: TailQuestion, principal: Principal, recheck: Recheck, *, transport: str, where: Look
     ) -> AsyncIterator[TailSession]:
-        """A tail. transport: for the metrics. where: what the audit log is told, but for the number of logs.
+        """A tail. transport: for the metrics. where: what the audit log is told; its rows are logs that are shown before what
+        comes.
 
         Raises CursorError, Forbidden, TooManyTails, Overloaded.
         """
@@ -119,12 +120,12 @@ class Tails:
                 stop=self._stop,
             )
             metrics.TAILS.labels(transport).inc()
-            self._note(principal, where, "begin", 0)
+            self._note(principal, where, "begin", where.rows)
             try:
                 yield session
             finally:
                 metrics.TAILS.labels(transport).dec()
-                self._note(principal, where, "end", session.logs_sent)
+                self._note(principal, where, "end", where.rows + session.logs_sent)
 
     @contextmanager
     def _counted(self, subject: str) -> Iterator[None]:

@@ -13,7 +13,7 @@ import pytest
 
 from access.passwords import hash_password
 from db.database import connect
-from tests.access_site import PASSWORD, Site, running, soon
+from tests.access_site import PASSWORD, Site, holding, running, soon, waiting
 
 COOKIE = "logfeed_refresh"
 
@@ -252,3 +252,21 @@ async def test_attempts_that_nobody_judged_lock_nobody_out(site: Site, client: h
     assert {answer.status_code for answer in answers} == {429}
     assert "at this moment" in answers[-1].json()["detail"], "the server is busy, nobody failed"
     assert (await log_in(client)).status_code == 200
+
+
+async def test_who_refreshes_without_end_keeps_no_question_out(site: Site, client: httpx.AsyncClient) -> None:
+    (log_id,) = await site.put([{"service_name": "shop"}])
+    reader = (await site.key("read:shop")).text
+    path = f"/api/v1/logs/{log_id}"
+    assert (await site.ask(reader, "GET", path)).status_code == 200
+    strangers = []
+    async with holding(site, "LOCK TABLE sessions") as holder:
+        for number in range(40):
+            verb = ("refresh", "logout")[number % 2]
+            cookie = {"Cookie": f"{COOKIE}={number:032x}.{'x' * 43}"}
+            strangers.append(asyncio.create_task(site.ask(None, "POST", f"/api/v1/auth/{verb}", headers=cookie)))
+        await waiting(holder, 2)
+        fresh = await site.ask(reader, "GET", path, headers={"Cache-Control": "no-cache"})
+        assert fresh.status_code == 200, fresh.text
+    answers = await asyncio.gather(*strangers)
+    assert {answer.status_code for answer in answers} <= {401, 204}

@@ -13,7 +13,7 @@ import pytest
 
 from schemas.accounts import KeyList, MadeKey, SessionList, UserList, UserModel
 from schemas.scope import AUDIT_SERVICE
-from tests.access_site import PASSWORD, Site, running, soon
+from tests.access_site import PASSWORD, Site, holding, running, soon, waiting
 from tests.integration.test_audit import published
 
 ANOTHER = "another battery staple"
@@ -243,6 +243,28 @@ async def test_a_right_over_the_audit_log_is_given_by_who_has_it(site: Site) -> 
     both = await site.key("admin:*", f"admin:{AUDIT_SERVICE}")
     assert (await site.ask(both.text, "POST", "/api/v1/keys", json=auditor)).status_code == 201
     assert (await site.ask(both.text, "POST", "/api/v1/users/auditor/password", json=taken_over)).status_code == 204
+
+
+@pytest.mark.parametrize("change", ["given", "taken away"])
+async def test_a_right_over_the_audit_log_that_changes_at_this_moment_is_not_passed_by(site: Site, change: str) -> None:
+    token = await admin(site)
+    before, after = ["read:shop"], ["read:shop", f"admin:{AUDIT_SERVICE}"]
+    if change == "taken away":
+        before, after = after, before
+    await site.user("eve", *before)
+    body: dict[str, Any]
+    if change == "given":  # whoever has the password then has the right
+        path, method, body = "/api/v1/users/eve/password", "POST", {"password": ANOTHER}
+    else:  # what is not there any more would be given
+        path, method, body = "/api/v1/users/eve", "PATCH", {"permissions": {"read": ["shop"], "admin": [AUDIT_SERVICE]}}
+    changes = "UPDATE users SET grants = %s WHERE name = 'eve'"
+    async with holding(site, changes, (after,)) as holder:
+        asked = asyncio.create_task(site.ask(token, method, path, json=body))
+        await waiting(holder)
+        await holder.execute("COMMIT")
+    problem(await asked, 403, AUDIT_SERVICE)
+    row = await site.database.fetch_one("SELECT grants FROM users WHERE name = 'eve'")
+    assert row == (after,)
 
 
 async def test_sessions_are_seen_and_ended_by_the_user_and_who_administers(site: Site) -> None:

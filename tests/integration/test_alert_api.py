@@ -327,6 +327,23 @@ async def test_what_a_rule_told_is_shown_to_who_may_see_what_it_saw_then_whoever
     assert await seen(pay) == [1, 1]
 
 
+async def test_a_message_of_others_is_no_place_to_go_on_from(site: Site) -> None:
+    shop = (await site.key("alert:shop")).text
+    assert (await create(site, shop, "mine")).status_code == 201
+    for rule, services in (("mine", ["shop"]), ("theirs", ["pay/*"]), ("mine", ["shop"])):
+        await put_alert(site, rule, services)
+    rows = await site.database.fetch_all("SELECT notification_id, rule FROM alert_outbox ORDER BY created_at")
+    (first, _), (others, theirs), (last, _) = rows
+    assert theirs == "theirs"
+
+    async def behind(message_id: str) -> list[str]:
+        found = await site.ask(shop, "GET", f"{BASE}/notifications?before={message_id}")
+        return [each["id"] for each in found.json()["notifications"]]
+
+    assert await behind(last) == [first]
+    assert await behind(others) == await behind("0" * 32) == [], "whether and when somebody was told something"
+
+
 async def test_a_right_of_many_services_sees_what_its_rule_tells(site: Site) -> None:
     many = [f"service-{number}" for number in range(TEXTS_MAX + 1)]
     token = (await site.key(*(f"alert:{name}" for name in many))).text

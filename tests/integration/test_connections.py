@@ -40,7 +40,7 @@ from store.connections.texts import ConnectionDetails, ConnectionTexts, Pending,
 from store.experiments import ExperimentStore
 from store.objects.factory import make_object_store
 from store.objects.settings import ObjectSettings
-from tests.access_site import Site, running, soon
+from tests.access_site import Site, holding, running, soon, waiting
 from tests.app_server import serving
 from tests.s3_server import S3Server
 
@@ -211,6 +211,19 @@ async def test_each_sees_and_sends_the_sides_that_are_theirs(site: Site) -> None
     await send(site, writer, "/d/logs/server", server, 403)
     await send(site, writer, "/d/logs/client", server)
     assert (await site.ask(writer, "GET", f"{PATH}/d")).status_code == 403
+
+
+async def test_who_puts_connections_without_end_keeps_nobody_out(site: Site) -> None:
+    writer = (await site.key("write:connections/*")).text
+    other = await site.key("write:connections/*", "read:shop")
+    async with holding(site, "LOCK TABLE connections") as holder:
+        puts = [asyncio.create_task(site.ask(writer, "PUT", f"{PATH}/c{n}", json=DETAILS)) for n in range(30)]
+        await waiting(holder, 2)
+        assert (await site.ask(other.text, "GET", "/api/v1/logs")).status_code == 200, (
+            "connections to the database are left"
+        )
+    answers = await asyncio.gather(*puts)
+    assert {answer.status_code for answer in answers} == {201}
 
 
 async def test_whoever_goes_on_with_a_text_stores_none_of_its_lines_twice(site: Site) -> None:

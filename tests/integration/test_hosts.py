@@ -14,7 +14,7 @@ import pytest
 
 from schemas.hosts import HostFileList, HostList, HostRegistered
 from schemas.scope import AUDIT_SERVICE
-from tests.access_site import Site, running, soon
+from tests.access_site import PASSWORD, Site, running, soon
 from tests.app_server import serving
 from tests.commands import logfeed
 from tests.host_agent import HostAgent, host_agent, problem, whole
@@ -157,6 +157,9 @@ async def test_hosts_are_shown_with_the_services_that_may_be_read_and_with_nothi
     assert pages == [{"a": ["shop"]}, {"b": ["nginx", "shop"]}, {"e": ["nginx"]}]
     assert (await get(site, (await site.key("read:nobody")).text)).json() == {"hosts": [], "next_cursor": None}
     await get(site, reader, "?cursor=a%00", 400)
+    first = (await get(site, reader, "?limit=1")).json()["next_cursor"]
+    await get(site, (await site.key("read:shop")).text, f"?cursor={first}", 400)
+    await get(site, reader, "?cursor=a", 400)
     away = await get(site, reader, "/b/files", 503)
     assert away.json()["type"] == "urn:logfeed:problem:host-away"
     assert int(away.headers["retry-after"]) == 10
@@ -298,6 +301,28 @@ async def test_a_key_that_is_revoked_reads_no_more_and_is_told(site: Site) -> No
             return agent.streams == 0
 
         await soon(has_ended, "the agent goes on although nobody may read")
+
+
+async def test_a_session_that_ends_takes_what_was_begun_in_it_along(site: Site) -> None:
+    async with registered(site), serving(site.app) as port:
+        await site.user("ann", "read:shop")
+        login = {"name": "ann", "password": PASSWORD}
+        tokens = [
+            (await site.ask(None, "POST", "/api/v1/auth/login", json=login)).json()["access_token"] for _ in range(2)
+        ]
+        headers = {"Authorization": f"Bearer {tokens[0]}"}
+        base = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=base, headers=headers, trust_env=False, timeout=30) as client:
+            asked = client.stream("GET", f"{PATH}/web-1/files/shop/app.log?follow=true")
+            async with asked as answer:
+                lines = answer.aiter_lines()
+                assert [json.loads(await anext(lines))["line"] for _ in range(2)] == ["paid", "payment failed"]
+                signed_out = await site.ask(tokens[1], "DELETE", "/api/v1/users/ann/sessions")
+                assert signed_out.status_code == 204
+                async with asyncio.timeout(30):
+                    end = json.loads(await anext(lines))["end"]
+                assert end["status"] == "error"
+                assert "session ended" in end["error"]
 
 
 async def test_an_answer_that_is_cut_on_the_way_is_told_apart(site: Site) -> None:

@@ -505,6 +505,8 @@ async def test_a_tail_shows_what_was_and_what_comes_each_once(site: LokiSite) ->
         key, query=f'{{app="{service}"}}', limit=3, delay_for=0, start=now_ns() - 3_600_000_000_000
     ) as opened:
         assert [value[1] for _, value in await _until(opened, 3)] == ["line 2", "line 3", "line 4"]
+        (begin,) = await site.audited("/loki/api/v1/tail", service.replace("/", "%2F"))
+        assert (begin["phase"], begin["rows"]) == ("begin", 3)
         for number in range(10):
             streams: Streams = [({"app": service, "level": "error"}, [(now_ns(), f"new {number}", {"n": str(number)})])]
             assert (await site.push(key, json_push(streams))).status_code == 204

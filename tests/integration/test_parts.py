@@ -754,7 +754,9 @@ async def test_keys_are_few_and_those_that_parts_know_stay(native_url: str) -> N
             await notes.note(connection, notes.due([f"k{number:03}"]))
         ((count,),) = await chunks.site.database.fetch_all("SELECT count(*) FROM asked_keys")
         assert count == KEYS_NOTED_MAX
-        known = [f"k{number:03}" for number in range(5)]
+        ((newest,),) = await chunks.site.database.fetch_all("SELECT max(key) FROM asked_keys")
+        assert newest == f"k{KEYS_NOTED_MAX + 49:03}", "the last that was asked for has its place"
+        known = [f"k{number:03}" for number in range(50, 55)]
         await chunks.site.database.execute(
             "UPDATE asked_keys SET asked_at = asked_at - interval '1 day' WHERE key = ANY (%s)", (known,)
         )

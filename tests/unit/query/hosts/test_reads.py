@@ -102,7 +102,7 @@ async def test_a_reader_who_may_no_longer_is_told_and_the_agents_answer_ends() -
         raise AccessUnknown("the database has not confirmed who may what")
 
     for current, error in (
-        (is_gone, "your key was revoked or has expired, or you are disabled"),
+        (is_gone, "your key was revoked or has expired, your session ended, or you are disabled"),
         (is_unknown, "the database has not confirmed who may what"),
         (lambda _: narrower, "what you may read has changed"),
     ):
