@@ -368,6 +368,7 @@ def test_nothing_is_lost_or_twice_when_logfeed_is_killed_while_it_takes(shipping
     shipped.until_once()
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_or_twice_where_a_shipper_is_told_to_wait(shipping: Callable[..., Shipping]) -> None:
     shipped = shipping("paced", rates=RateLimits(logs_per_s=1_000.0, bytes_per_s=None, burst_s=1.5))
     for _ in range(4):
