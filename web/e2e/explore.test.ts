@@ -40,10 +40,17 @@ const firstMessage = (page: Page) => page.locator(".log .log-message").first();
 const shownIds = (page: Page) =>
   page.evaluate(() => [...document.querySelectorAll<HTMLElement>(".log")].map((row) => row.dataset.id as string));
 
+/** Scrolls down, and waits until the rows of that place are drawn. */
 async function scrolled(page: Page, by: number): Promise<void> {
-  await page.evaluate((px) => {
-    const table = document.querySelector(".table-scroll");
-    if (table !== null) table.scrollTop += px;
+  await page.evaluate(async (px) => {
+    const table = document.querySelector(".table-scroll") as HTMLElement;
+    table.scrollTop += px;
+    const top = table.getBoundingClientRect().top;
+    const isThere = (row: Element) => {
+      const box = row.getBoundingClientRect();
+      return box.top <= top && box.bottom > top;
+    };
+    while (![...document.querySelectorAll(".log")].some(isThere)) await new Promise(requestAnimationFrame);
   }, by);
 }
 
