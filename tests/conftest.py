@@ -7,6 +7,7 @@ fresh one; topics have random names. Files of all of them lie in memory (`tests.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ _shared: SharedServices | None = None
 _remove_scratch: Callable[[], None] | None = None
 
 WITHOUT_SERVICES = tuple(Path(__file__).resolve().parent / name for name in ("unit", "fuzz"))
+TEARDOWN_S_MAX = 300
+"""After which the process of a worker ends; its test has failed then, and another goes on."""
 RUN_VARIABLE = "LOGFEED_TEST_RUN"
 """Name of the run, the same in all its processes: templates of databases bear it."""
 
@@ -53,6 +56,16 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ[name] = value
     for name, problem in _shared.problems.items():
         os.environ[f"LOGFEED_TEST_PROBLEM_{name.upper()}"] = problem
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """A teardown that never ends would hold up the whole run: pytest-timeout looks away once a test has failed."""
+    faulthandler.dump_traceback_later(TEARDOWN_S_MAX, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -10,7 +10,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,6 +39,7 @@ from schemas.topics import LOGS_TOPIC
 from store.chunks import chunk_layout
 from store.dead_letters import DeadLetters
 from store.postgres_read import PostgresReadStore
+from tests.access_site import soon
 
 Parameter = tuple[str, str | int | float | bool | None]
 MINUTE = timedelta(minutes=1)
@@ -120,26 +121,34 @@ def check_problem(response: httpx.Response, status: int) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running(url: str, *, settings: QuerySettings | None = None) -> AsyncIterator[Api]:
-    database = Database(url, application_name="query test", connections_max=8, wait_s=2)
-    await database.open()
-    connection = await connect(url, application_name="query test's hand")
-    api: Api
+    async with AsyncExitStack() as stack:
+        database = Database(url, application_name="query test", connections_max=8, wait_s=2)
+        stack.push_async_callback(database.close)
+        await database.open()
+        connection = await connect(url, application_name="query test's hand")
+        stack.push_async_callback(connection.close)
+        api: Api
 
-    async def unread() -> dict[int, int]:
-        return await api.unread_records()
+        async def unread() -> dict[int, int]:
+            return await api.unread_records()
 
-    service = QueryService(settings or QuerySettings(), database=database, layout=Layout.NATIVE, unread=unread)
-    app = build_app([service])
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        service = QueryService(settings or QuerySettings(), database=database, layout=Layout.NATIVE, unread=unread)
+        app = build_app([service])
+        transport = httpx.ASGITransport(app=app)
+        client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://test"))
         api = Api(client, connection, database, service)
+        stack.push_async_callback(service.stop)
         await service.start()
-        assert service.ready() == []
+
+        async def is_ready() -> bool:
+            if service.ready():  # a busy machine, and a test may have put off all other looks
+                await service._look()
+            return not service.ready()
+
+        await soon(is_ready, "query is ready")
         yield api
         await service.stop()
         assert service.ready() == ["query is stopping"]
-    await connection.close()
-    await database.close()
 
 
 @pytest.fixture
@@ -503,14 +512,18 @@ async def test_with_the_database_away_every_question_is_503() -> None:
 
 @contextmanager
 def stopped(pids: Sequence[int]) -> Iterator[None]:
-    """Processes that are there and say nothing."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
+    """Processes of the server, which go on afterwards whatever comes: one that was left would hold up all that ends it."""
+    with ExitStack() as going_on:
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # a connection that was closed meanwhile
+                os.kill(pid, signal.SIGSTOP)
+                going_on.callback(_go_on, pid)
+        yield
+
+
+def _go_on(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("path", ["logs", "services"])
@@ -521,10 +534,10 @@ async def test_a_server_that_hangs_is_503_and_gives_the_place_back(
     monkeypatch.setattr(db.database, "_RESTED_S", 1e9)
     monkeypatch.setattr(query.main, "_LOOK_S", 1e9)
     monkeypatch.setattr(query.main, "_BESIDE_S", 0.3)
-    monkeypatch.setattr(store.postgres_read, "_SERVICES_MS_MAX", 300)
-    monkeypatch.setattr(store.postgres_read, "_SLACK_S", 0.1)
     one_place = QuerySettings(scan_budget_ms=50, scans_max=1, scans_waiting_max=0, services_ttl_s=0)
     async with running(native_url, settings=one_place) as api:
+        monkeypatch.setattr(store.postgres_read, "_SERVICES_MS_MAX", 300)
+        monkeypatch.setattr(store.postgres_read, "_SLACK_S", 0.1)
         await open_chunks(api.connection)
         found = await api.connection.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'query test'")
         pids = [pid for (pid,) in await found.fetchall()]

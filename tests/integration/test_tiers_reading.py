@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ from store.tiers.segments import SEGMENTS, Segment, segments_of
 from store.tiers.settings import RetentionClass, RetentionSettings
 from store.tiers.stretches import Stretch
 from store.tiers.tiered_scan import TieredScan
+from tests.access_site import soon
 from tests.noted_spans import Noted
 from tests.reading_subjects import (
     HOUR,
@@ -545,6 +547,10 @@ async def test_a_host_without_the_directory_says_what_is_missing(native: TieredS
     await service.stop()
 
 
+async def _is_ready(service: QueryService) -> bool:
+    return not service.ready()
+
+
 async def test_files_whose_tables_are_there_need_no_directory_yet(
     native: TieredSubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -552,7 +558,7 @@ async def test_files_whose_tables_are_there_need_no_directory_yet(
     logs = await with_files(native, (("written", False),))
     service = QueryService(QuerySettings(), database=native.database, layout=Layout.NATIVE, unread=nothing_unread)
     await service.start()
-    assert service.ready() == []
+    await soon(partial(_is_ready, service), "query is ready")
     await service.stop()
     elsewhere = SegmentAccess(native.directory.parent / "nowhere", READER)
     reading = PostgresReadStore(native.database, LOGS_TOPIC, Layout.NATIVE, segments=elsewhere)
@@ -568,7 +574,7 @@ async def test_files_whose_tables_are_there_need_no_directory_yet(
 async def test_a_store_without_files_needs_no_directory(native: TieredSubject) -> None:
     service = QueryService(QuerySettings(), database=native.database, layout=Layout.NATIVE, unread=nothing_unread)
     await service.start()
-    assert service.ready() == []
+    await soon(partial(_is_ready, service), "query is ready")
     await service.stop()
 
 
