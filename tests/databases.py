@@ -16,6 +16,8 @@ from psycopg import sql
 
 from db.migrations import Layout, migrate
 
+_BOUNDED: Final = "-c statement_timeout=120000"
+"""A process of the server that says nothing any more would hold up whoever drops, and with that the end of a run."""
 _LOCK: Final = 7499
 _BORDER_S: Final = 6 * 3600
 """Migrations set the border of open storage to the start of the current 6 hours."""
@@ -42,13 +44,13 @@ def create_migrated_database(server_url: str, layout: Layout, *, run: str) -> st
 
 def drop_database(server_url: str, url: str) -> None:
     """Remove a database made here, ending its connections."""
-    with psycopg.connect(server_url, autocommit=True) as connection:
+    with psycopg.connect(server_url, autocommit=True, options=_BOUNDED) as connection:
         _drop(connection, url.rsplit("/", 1)[1])
 
 
 def drop_templates(server_url: str, *, run: str) -> None:
     """Remove the templates of a run."""
-    with psycopg.connect(server_url, autocommit=True) as connection:
+    with psycopg.connect(server_url, autocommit=True, options=_BOUNDED) as connection:
         found = connection.execute(
             "SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [f"migrated_{run}_"]
         )
