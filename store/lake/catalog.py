@@ -14,7 +14,13 @@ from contextlib import contextmanager
 from typing import Final
 
 from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, TableAlreadyExistsError, ValidationError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+    ValidationError,
+    ValidationException,
+)
 from pyiceberg.table import Table
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -92,7 +98,7 @@ def explained(what: str) -> Iterator[None]:
     """The block's errors in our words."""
     try:
         yield
-    except (CommitFailedException, TableAlreadyExistsError) as error:
+    except (CommitFailedException, TableAlreadyExistsError, ValidationException) as error:
         raise LakeConflict(f"{what} was changed by another program meanwhile: {error}") from error
     except DBAPIError as error:
         # The message of the driver alone: SQLAlchemy's own holds the statement.
